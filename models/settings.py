@@ -1,0 +1,212 @@
+"""The settings of the machine learning: one frozen dataclass a section of luigi.cfg, each value with its default, its
+range and the sentence that describes it. Everything else (the command line, luigi.cfg, the README) is held to these.
+
+`setting` declares one value; `check` holds a dataclass to its ranges. Reading luigi.cfg is `tasks.settings`'s part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from models.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be: a closed range, one of some choices; whether it is secret, and whether it changes results."""
+
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    shapes_result: bool = True
+
+    def expected(self, kind: type) -> str:
+        """The sentence's end that says what was expected, for example ``an integer from 1 to 4096``."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
+        if self.low is not None and self.high is not None:
+            return f"{name} from {self.low:g} to {self.high:g}"
+        return name if self.low is None else f"{name} of at least {self.low:g}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the right type lies in the range or among the choices."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, str):
+            return True
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+    shapes_result: bool = True,
+) -> Any:
+    """One value of a section.
+
+    Args:
+        default: the value when nobody sets one.
+        description: one sentence for ``--help``, luigi.cfg and the README.
+        low: smallest value allowed.
+        high: largest value allowed.
+        choices: the only texts allowed.
+        secret: may hold a password, so it is masked when shown and can come from the environment.
+        shapes_result: whether another value gives another result; only these enter fingerprints.
+    """
+    rule = Rule(description, low, high, choices, secret, shapes_result)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One declared value of a section, as read off the dataclass."""
+
+    section: str
+    key: str
+    kind: type
+    default: Any
+    rule: Rule
+
+    def parse(self, text: str) -> Any:
+        """Turns the text of a file or command line into a value.
+
+        Raises:
+            SettingsError: naming section, key, value and what was expected.
+        """
+        try:
+            value = _CONVERT[self.kind](text.strip())
+        except (ValueError, KeyError):
+            raise self.refuse(text) from None
+        return self.checked(value)
+
+    def checked(self, value: Any) -> Any:
+        """Returns the value if it is in range.
+
+        Raises:
+            SettingsError: naming section, key, value and what was expected.
+        """
+        if not isinstance(value, self.kind) or value != value or not self.rule.allows(value):
+            raise self.refuse(value)
+        return value
+
+    def refuse(self, value: Any) -> SettingsError:
+        """The error for a value that is not allowed."""
+        shown = "…" if self.rule.secret else repr(value)
+        expected = self.rule.expected(self.kind)
+        return SettingsError(
+            f"[{self.section}] {self.key} = {shown}: expected {expected}. "
+            f"Set it in luigi.cfg or with --{self.section}-{self.key.replace('_', '-')}; the default is {self.default!r}."
+        )
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_CONVERT: dict[type, Any] = {int: int, float: float, str: str, bool: lambda text: _BOOLEANS[text.lower()]}
+
+
+def declared(section: str, settings_class: type) -> list[Setting]:
+    """All values of a settings dataclass, in the order they are written in."""
+    kinds = get_type_hints(settings_class)
+    return [
+        Setting(section, field.name, kinds[field.name], field.default, field.metadata["rule"])
+        for field in dataclasses.fields(settings_class)
+    ]
+
+
+def result_values(settings: Any) -> dict[str, Any]:
+    """The values of a settings dataclass that change results, by key: what a fingerprint is made of."""
+    return {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.metadata["rule"].shapes_result
+    }
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """[text]: how a message becomes tokens. Stored with the vocabulary, for a model is worth nothing without it."""
+
+    cleaning: str = setting(
+        "signal",
+        "signal keeps case, digits and punctuation as tokens; letters is the books' letters-only cleaning",
+        choices=("signal", "letters"),
+    )
+    max_characters: int = setting(2000, "characters of a message that are read; the rest is cut", low=1, high=100_000)
+    max_tokens: int = setting(160, "tokens of a message that reach the network; the rest is cut", low=1, high=10_000)
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """[split]: the shares of the messages kept from training. A message's side is a hash of its text."""
+
+    validation_share: float = setting(0.15, "share of messages that early stopping looks at", low=0.01, high=0.45)
+    test_share: float = setting(0.15, "share of messages that only EvaluateModel sees", low=0.01, high=0.45)
+    salt: str = setting("", "changing it deals all messages anew")
+
+
+@dataclass(frozen=True)
+class VocabularySettings:
+    """[vocabulary]: which tokens of the training part get a number of their own."""
+
+    min_count: int = setting(2, "times a token must be seen in the training part", low=1)
+    max_size: int = setting(20_000, "tokens kept, the most frequent first, special tokens included", low=3, high=5_000_000)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """[network]: the recurrent network. Stored with the weights."""
+
+    cell: str = setting("gru", "recurrent cell; simple is the books' plain RNN", choices=("gru", "lstm", "simple"))
+    bidirectional: bool = setting(True, "read each message in both directions")
+    embedding_size: int = setting(64, "length of a token's vector", low=1, high=4096)
+    rnn_units: int = setting(64, "units of the recurrent layer, in each direction", low=1, high=4096)
+    pooling: str = setting(
+        "max", "what the dense layer sees: the largest value of each unit over the message, or its last", choices=("max", "last")
+    )
+    dropout: float = setting(0.3, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.95)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """[training]: how the network is fitted and how often it is saved."""
+
+    learning_rate: float = setting(0.002, "step size of the Adam optimizer", low=1e-7, high=10.0)
+    batch_size: int = setting(32, "messages in a training step", low=1, high=65_536)
+    epochs: int = setting(12, "most passes over the training part", low=1, high=10_000)
+    patience: int = setting(4, "epochs without a better validation loss before training stops", low=1, high=10_000)
+    seed: int = setting(7, "seed of weights, shuffling and dropout", low=0, high=2**31 - 1)
+    checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, shapes_result=False)
+    keep_checkpoints: int = setting(5, "latest checkpoints kept", low=1, high=1000, shapes_result=False)
+    keep_checkpoint_every_hours: float = setting(
+        1.0, "hours between the checkpoints that are kept for good", low=0.001, shapes_result=False
+    )
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """[devices]: what TensorFlow computes on. None of these changes a score."""
+
+    devices: str = setting(
+        "auto", "auto, or devices by name with commas between them: cpu:0, gpu:0,gpu:1", shapes_result=False
+    )
+    memory_growth: bool = setting(
+        True, "take GPU memory as it is needed instead of all at the start", shapes_result=False
+    )
+    memory_limit: int = setting(0, "MiB of memory on each GPU; 0 sets no limit", low=0, shapes_result=False)
+    soft_placement: bool = setting(
+        True, "put an operation on the processor when its device cannot run it", shapes_result=False
+    )
+    log_placement: bool = setting(False, "log the device of every operation", shapes_result=False)
+    logical_cpus: int = setting(
+        1, "processors to divide the machine into, to try several devices where there is one", low=1, high=64, shapes_result=False
+    )
+    threads: int = setting(0, "threads TensorFlow computes with; 0 takes all cores", low=0, high=4096, shapes_result=False)

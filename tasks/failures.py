@@ -1,0 +1,87 @@
+"""The last words of a run that fails: one readable message, after Luigi's summary, instead of a page of traceback.
+
+Tasks run in child processes, the last word is the parent's: an anonymous file that the children inherit carries the
+messages up. `FailureFilter` sits on Luigi's logger, shortens tracebacks of errors we raise on purpose, and remembers
+each failure; `print_remembered` runs when the parent ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import sys
+import tempfile
+from typing import IO
+
+from models.errors import SpamscoreError
+
+_file: IO[bytes] | None = None
+
+
+def install() -> None:
+    """Starts remembering failures of this process and of those it forks. A second call does nothing."""
+    global _file
+    if _file is not None:
+        return
+    _file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
+    logging.getLogger("luigi-interface").addFilter(FailureFilter())
+    atexit.register(print_remembered)
+
+
+def remember(message: str) -> None:
+    """Keeps a message for the end of the run; safe from any forked process."""
+    if _file is not None:
+        os.write(_file.fileno(), (message.replace("\n", " ") + "\n").encode("utf-8", "backslashreplace"))
+
+
+def print_remembered() -> None:
+    """Prints each remembered message once, in order."""
+    if _file is None:
+        return
+    _file.seek(0)
+    for line in dict.fromkeys(_file.read().decode("utf-8").splitlines()):
+        print(f"spamscore: {line}", file=sys.stderr)
+
+
+class FailureFilter(logging.Filter):
+    """Shortens and remembers the failures that Luigi logs."""
+
+    # What Luigi writes when complete() or requires() raised: it formats the traceback into the text itself.
+    _SCHEDULING = re.compile(r"^(?:Will not run (?P<task>.+?) or any dependencies due to error)", re.DOTALL)
+    _LAST_LINE = re.compile(r"^(?P<name>[\w.]+)(?:: (?P<text>.*))?\Z", re.DOTALL | re.MULTILINE)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record in place; lets every record through."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self._shorten_exception(record, record.exc_info[1])
+        elif record.levelno >= logging.WARNING and (found := self._SCHEDULING.match(record.getMessage())):
+            self._shorten_text(record, found["task"])
+        return True
+
+    def _shorten_exception(self, record: logging.LogRecord, error: BaseException) -> None:
+        task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
+        remember(": ".join(part for part in (f"{task} failed" if task else "", describe(error)) if part))
+        if isinstance(error, SpamscoreError):
+            record.msg = f"{record.getMessage()}: {error}"
+            record.args = ()
+            record.exc_info = None
+            record.exc_text = None
+
+    def _shorten_text(self, record: logging.LogRecord, task: str) -> None:
+        text = record.getMessage().rstrip()
+        last = text[text.rfind("\n", 0, text.rfind("Error") if "Error" in text else len(text)) + 1 :]
+        found = self._LAST_LINE.match(last)
+        name, reason = (found["name"], found["text"] or "") if found else ("", last)
+        expected = name.startswith("models.errors.")
+        remember(f"{task} failed: {reason if expected else last}")
+        if expected:
+            record.msg, record.args = f"Will not run {task}: {reason}", ()
+
+
+def describe(error: BaseException) -> str:
+    """The error as one line for a person; of an unexpected one also its type."""
+    if isinstance(error, SpamscoreError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (unexpected; the traceback is above)"

@@ -1,0 +1,307 @@
+"""The settings that need files, databases or Luigi, and the one way from luigi.cfg to a frozen dataclass.
+
+luigi.cfg [section] → a `luigi.Config` generated from the dataclass → the dataclass (`load`) → plain functions.
+The dataclasses of the machine learning live in `models.settings`; `SECTIONS` names them all.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import luigi
+from luigi.configuration import LuigiConfigParser
+from luigi.task_register import Register
+
+from models.errors import SettingsError
+from models.settings import (
+    DeviceSettings,
+    NetworkSettings,
+    Setting,
+    SplitSettings,
+    TextSettings,
+    TrainingSettings,
+    VocabularySettings,
+    declared,
+    setting,
+)
+
+FILE_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "sms")
+
+
+@dataclass(frozen=True)
+class ArtifactSettings:
+    """[artifacts]: where a run leaves its files."""
+
+    folder: str = setting("artifacts", "folder of everything a run leaves but the database", shapes_result=False)
+    model_name: str = setting("spam_ham", "name of the exported model: exports/<model_name>/<version>/")
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """[database]: where the scores go."""
+
+    url: str = setting(
+        "sqlite:///spamscore.db",
+        "SQLAlchemy address of the database; SPAMSCORE_DATABASE_URL goes before it, and a password belongs there",
+        secret=True,
+        shapes_result=False,
+    )
+    connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """[corpus]: the labelled messages."""
+
+    source: str = setting(
+        "bundled",
+        "bundled sample, a file, the published SMS Spam Collection (downloaded), or a SQL query",
+        choices=("bundled", "file", "sms_spam_collection", "sql"),
+    )
+    path: str = setting("", "file of labelled messages, for source = file", shapes_result=False)
+    format: str = setting("auto", "layout of the file; auto goes by its ending, sms is label TAB text", choices=FILE_FORMATS)
+    encoding: str = setting("utf-8", "encoding of a CSV, TSV, JSON lines or sms file")
+    text_column: str = setting("text", "column that holds the message")
+    label_column: str = setting("label", "column that holds the label")
+    spam_label: str = setting("spam", "value of the label column that means spam")
+    ham_label: str = setting("ham", "value of the label column that means ham")
+    url: str = setting(
+        "",
+        "SQLAlchemy address for source = sql, empty for [database] url; SPAMSCORE_CORPUS_URL goes before it",
+        secret=True,
+        shapes_result=False,
+    )
+    query: str = setting("", "SELECT that returns the label and text columns, for source = sql")
+    edition: str = setting("1", "any text; a new one makes a SQL query run again, for a fingerprint cannot see rows change")
+    download_url: str = setting(
+        "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
+        "address of the SMS Spam Collection's zip, for source = sms_spam_collection",
+        shapes_result=False,
+    )
+    download_timeout: int = setting(300, "seconds the whole download may take", low=1, shapes_result=False)
+    max_refused_share: float = setting(
+        0.2, "share of rows that may be refused (duplicates not counted) before the run fails", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class MessagesSettings:
+    """[messages]: the new messages of a night."""
+
+    source: str = setting("bundled", "bundled inbox, a file, or a SQL query", choices=("bundled", "file", "sql"))
+    path: str = setting("", "file of messages, for source = file; {date} in it stands for the date, as 2026-01-31")
+    format: str = setting("auto", "layout of the file; auto goes by its ending", choices=FILE_FORMATS[:-1])
+    encoding: str = setting("utf-8", "encoding of a CSV, TSV or JSON lines file")
+    id_column: str = setting("message_id", "column that identifies a message; empty takes the row number")
+    text_column: str = setting("text", "column that holds the message")
+    date_column: str = setting("", "column that holds the date or time of a message; empty takes the file whole")
+    url: str = setting(
+        "",
+        "SQLAlchemy address for source = sql, empty for [database] url; SPAMSCORE_MESSAGES_URL goes before it",
+        secret=True,
+        shapes_result=False,
+    )
+    query: str = setting(
+        "", "SELECT of the id and text columns, for source = sql; :start and :end are bound to the date and the day after"
+    )
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """[scoring]: how a batch is scored."""
+
+    threshold: float = setting(0.5, "spam probability from which a message is flagged", low=0.0, high=1.0)
+    chunk_size: int = setting(20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False)
+    batch_size: int = setting(512, "messages in one call of the network", low=1, high=65_536, shapes_result=False)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """[log]: what is said while it runs. Luigi's own lines have their level in [core] log_level."""
+
+    level: str = setting(
+        "INFO", "least severe lines of the pipeline that are shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"), shapes_result=False
+    )
+    tensorflow: str = setting(
+        "ERROR", "least severe lines of TensorFlow that are shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"), shapes_result=False
+    )
+    progress: str = setting(
+        "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), shapes_result=False
+    )
+
+
+SECTIONS: dict[str, type] = {
+    "artifacts": ArtifactSettings,
+    "database": DatabaseSettings,
+    "corpus": CorpusSettings,
+    "text": TextSettings,
+    "split": SplitSettings,
+    "vocabulary": VocabularySettings,
+    "network": NetworkSettings,
+    "training": TrainingSettings,
+    "messages": MessagesSettings,
+    "scoring": ScoringSettings,
+    "devices": DeviceSettings,
+    "log": LogSettings,
+}
+
+# Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
+# Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.
+LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
+    "core": {"local_scheduler": "true", "log_level": "INFO"},
+    "worker": {"force_multiprocessing": "true", "check_complete_on_run": "true"},
+    "retcode": {
+        "already_running": "10",
+        "missing_data": "20",
+        "not_run": "25",
+        "task_failed": "30",
+        "scheduling_error": "35",
+        "unhandled_exception": "40",
+    },
+}
+
+# Sections that Luigi and its contrib modules read; their keys are Luigi's business unless a class declares them.
+_LUIGI_SECTIONS = frozenset(
+    "core worker scheduler retcode email batch_email smtp sendgrid execution_summary task_history resources "
+    "logging cors prometheus datadog".split()
+)
+_UNDECLARED_LUIGI_KEYS = {
+    "core": {"autoload_range", "no_configure_logging", "logging_conf_file", "rpc_connect_timeout", "rpc_retry_attempts",
+             "rpc_retry_wait", "rpc_log_retries", "default_scheduler_host", "default_scheduler_port", "default_scheduler_url", "tmp_dir"},
+}  # fmt: skip
+
+Loaded = TypeVar("Loaded")
+
+
+class SettingParameter(luigi.Parameter[Any]):
+    """A Luigi parameter held to one declared setting: parsed, range-checked, and for secrets read from the environment."""
+
+    def __init__(self, declared_setting: Setting) -> None:
+        super().__init__(default=declared_setting.default, description=declared_setting.rule.description)
+        self.setting = declared_setting
+
+    def parse(self, x: str) -> Any:
+        return self.setting.parse(x)
+
+    def serialize(self, x: Any) -> str:
+        return str(x).lower() if isinstance(x, bool) else str(x)
+
+    def normalize(self, x: Any) -> Any:
+        return self.setting.checked(x)
+
+    def _get_value_from_config(self, section: str, name: str) -> Any:
+        variable = environment_variable(self.setting)
+        if variable and os.environ.get(variable):
+            return self.parse(os.environ[variable])
+        return super()._get_value_from_config(section, name)
+
+
+def environment_variable(declared_setting: Setting) -> str | None:
+    """The environment variable that goes before luigi.cfg: secrets alone have one."""
+    if not declared_setting.rule.secret:
+        return None
+    return f"SPAMSCORE_{declared_setting.section}_{declared_setting.key}".upper()
+
+
+def _config_class(section: str, settings_class: type) -> type[luigi.Config]:
+    """The `luigi.Config` of a section; its name is the section's, which makes ``--training-rnn-units`` work."""
+    parameters: dict[str, Any] = {one.key: SettingParameter(one) for one in declared(section, settings_class)}
+    return cast(
+        "type[luigi.Config]",
+        type(section, (luigi.Config,), {"__doc__": settings_class.__doc__, "__module__": __name__, **parameters}),
+    )
+
+
+_CONFIG_CLASSES = {settings_class: _config_class(section, settings_class) for section, settings_class in SECTIONS.items()}
+
+
+def load(settings_class: type[Loaded]) -> Loaded:
+    """The section's values as they hold now: command line, environment (secrets), luigi.cfg, default, in this order.
+
+    Raises:
+        SettingsError: a value that cannot be used.
+    """
+    values = _CONFIG_CLASSES[settings_class]()
+    names = [field.name for field in dataclasses.fields(cast(Any, settings_class))]
+    return settings_class(**{name: getattr(values, name) for name in names})
+
+
+def apply_luigi_defaults() -> None:
+    """Gives Luigi's own sections the values of `LUIGI_DEFAULTS` where no file sets them."""
+    parser = LuigiConfigParser.instance()
+    for section, values in LUIGI_DEFAULTS.items():
+        for key, value in values.items():
+            if not parser.has_option(section, key):
+                parser.set(section, key, value)
+
+
+def check_settings() -> None:
+    """Holds every section, key and value in force to what is declared.
+
+    Raises:
+        SettingsError: naming section, key, value, what was expected and the nearest name there is.
+    """
+    chosen = os.environ.get("LUIGI_CONFIG_PATH")
+    if chosen and not Path(chosen).is_file():
+        raise SettingsError(f"LUIGI_CONFIG_PATH = {chosen}: no such file. Correct the variable or unset it.")
+    parser = LuigiConfigParser.instance()
+    for section in parser.sections():
+        _check_section(section, list(parser._sections[section]))  # type: ignore[attr-defined]
+    for settings_class in SECTIONS.values():
+        load(settings_class)
+
+
+def _check_section(section: str, keys: list[str]) -> None:
+    tasks = Register.task_names()
+    if section not in SECTIONS and section not in _LUIGI_SECTIONS and section not in tasks:
+        raise SettingsError(
+            f"[{section}]: no such section{_where(section)}{_nearest(section, [*SECTIONS, *_LUIGI_SECTIONS])}. "
+            f"Sections are {', '.join(SECTIONS)}, and Luigi's own."
+        )
+    known = _known_keys(section)
+    for key in keys if known is not None else ():
+        if key.replace("-", "_") not in cast("set[str]", known):
+            raise SettingsError(
+                f"[{section}] {key}: no such setting{_where(section, key)}{_nearest(key, sorted(cast('set[str]', known)))}. "
+                f"`spamscore config` lists them all."
+            )
+
+
+def _known_keys(section: str) -> set[str] | None:
+    """Keys of a section, or None where Luigi leaves them open."""
+    if section not in Register.task_names() or section == "resources":
+        return None
+    names = {name for name, _ in Register.get_task_cls(section).get_params()}
+    return names | _UNDECLARED_LUIGI_KEYS.get(section, set())
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _where(section: str, key: str | None = None) -> str:
+    path = source_file(section, key)
+    return f" (in {path})" if path else ""
+
+
+def config_files() -> list[Path]:
+    """The configuration files that are there, in the order they are read: a later one goes before an earlier one."""
+    return [Path(path) for path in LuigiConfigParser._config_paths if Path(path).is_file()]
+
+
+def source_file(section: str, key: str | None = None) -> Path | None:
+    """The file that sets a key (or holds a section), or None."""
+    for path in reversed(config_files()):
+        parser = configparser.RawConfigParser()
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read(path, encoding="utf-8")
+        if parser.has_section(section) and (key is None or parser.has_option(section, key)):
+            return path
+    return None

@@ -1,0 +1,107 @@
+"""What every stage shares: its fingerprint, its folder, its log, its progress shown in the visualizer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import luigi
+
+from models.settings import result_values
+from tasks.failures import remember
+from tasks.fingerprint import fingerprint
+from tasks.settings import SECTIONS, ArtifactSettings, LogSettings, check_settings, load
+from tasks.targets import FolderTarget, write_manifest
+
+log = logging.getLogger("spamscore")
+
+
+class Stage(luigi.Task):
+    """A task whose result is a folder named by what it is made of.
+
+    Subclasses name the settings sections that shape their result, fill the folder in `build`, and raise `code_version`
+    when the same settings and inputs give another result than before.
+    """
+
+    sections: ClassVar[tuple[type, ...]] = ()
+    code_version: ClassVar[int] = 1
+    folder: ClassVar[str] = ""
+    resumes: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_settings()
+        configure_logging(load(LogSettings))
+
+    def made_of(self) -> dict[str, Any]:
+        """What the fingerprint is taken of. Subclasses add what is neither a setting nor another stage."""
+        names = {settings_class: section for section, settings_class in SECTIONS.items()}
+        return {
+            "stage": self.task_family,
+            "code_version": self.code_version,
+            "settings": {names[one]: result_values(load(one)) for one in self.sections},
+            "inputs": [one.fingerprint() for one in luigi.task.flatten(self.requires()) if isinstance(one, Stage)],
+        }
+
+    def fingerprint(self) -> str:
+        """The name of the result: it differs when the settings, the code version or any input differ."""
+        return fingerprint(self.made_of())
+
+    def output(self) -> FolderTarget:
+        """The folder this stage leaves."""
+        return FolderTarget(artifacts_folder() / self.folder / self.fingerprint())
+
+    def run(self) -> None:
+        """Builds the folder, unless another process did while this one waited for its turn."""
+        target = self.output()
+        with target.building(resume=self.resumes) as folder:
+            if not target.exists():
+                content = self.build(folder)
+                write_manifest(folder, {**content, "fingerprint": self.fingerprint(), "made_of": self.made_of()})
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Fills the folder and returns what the manifest says of it: counts, hashes."""
+        raise NotImplementedError(f"{self.task_family} must define build(), or run() and output()")
+
+
+class ExternalFile(luigi.ExternalTask):
+    """A file that somebody else provides. Missing, it makes the run end as "missing data"."""
+
+    path = luigi.Parameter(description="path of the file")
+    setting = luigi.Parameter(description="the setting that names it, for the message", significant=False)
+
+    def output(self) -> luigi.LocalTarget:
+        """The file."""
+        return luigi.LocalTarget(self.path)
+
+    def complete(self) -> bool:
+        """Whether the file is there; says so when it is not."""
+        if Path(self.path).is_file():
+            return True
+        remember(
+            f"missing data: {self.setting} = {self.path}: no such file (looked in {Path.cwd()}). "
+            "Provide the file or correct the setting, and run again."
+        )
+        return False
+
+
+def artifacts_folder() -> Path:
+    """The folder of [artifacts] folder, relative to the working folder."""
+    return Path(load(ArtifactSettings).folder)
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Shows the pipeline's lines on stderr unless somebody configured logging, and quietens TensorFlow.
+
+    TensorFlow reads its level when it is imported, so this runs before.
+    """
+    levels = {"DEBUG": "0", "INFO": "0", "WARNING": "1", "ERROR": "2"}
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", levels[settings.tensorflow])
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    log.setLevel(settings.level)
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
