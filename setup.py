@@ -22,6 +22,7 @@ setup(
         "rich>=14,<16",
         "scikit-learn>=1.7,<2",
         "sqlalchemy>=2.1,<2.2",
+        "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
     ],
     extras_require={

@@ -129,7 +129,10 @@ class LogSettings:
         "INFO", "least severe lines of the pipeline that are shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"), shapes_result=False
     )
     tensorflow: str = setting(
-        "ERROR", "least severe lines of TensorFlow that are shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"), shapes_result=False
+        "QUIET",
+        "least severe lines of TensorFlow's own log that are shown; its failures are shown always",
+        choices=("QUIET", "ERROR", "WARNING", "INFO"),
+        shapes_result=False,
     )
     progress: str = setting(
         "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), shapes_result=False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,13 +92,7 @@ def artifacts_folder() -> Path:
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Shows the pipeline's lines on stderr unless somebody configured logging, and quietens TensorFlow.
-
-    TensorFlow reads its level when it is imported, so this runs before.
-    """
-    levels = {"DEBUG": "0", "INFO": "0", "WARNING": "1", "ERROR": "2"}
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", levels[settings.tensorflow])
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    """Shows the pipeline's lines on stderr, unless somebody configured logging otherwise."""
     log.setLevel(settings.level)
     if not log.hasHandlers():
         handler = logging.StreamHandler()

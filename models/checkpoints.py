@@ -1,0 +1,101 @@
+"""Checkpoints of a training run: everything it needs to go on as if it had never stopped, and what a scorer reads.
+
+Built on `tf.train.Checkpoint` and `tf.train.CheckpointManager`. A damaged checkpoint is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from models.errors import ArtifactError
+from models.settings import TrainingSettings
+
+log = logging.getLogger("spamscore")
+
+# What TensorFlow raises for a checkpoint whose files are cut short, changed or gone.
+_DAMAGED = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError, ValueError)
+
+
+def open_manager(checkpoint: tf.train.Checkpoint, folder: Path, settings: TrainingSettings, step: tf.Variable) -> tf.train.CheckpointManager:
+    """The manager that keeps the last few checkpoints and one every so many hours for good.
+
+    Files in the folder that no kept checkpoint owns were left by a kill in the middle of a write; they are removed.
+    """
+    manager = tf.train.CheckpointManager(
+        checkpoint,
+        str(folder),
+        max_to_keep=settings.keep_checkpoints,
+        keep_checkpoint_every_n_hours=settings.keep_checkpoint_every_hours,
+        step_counter=step,
+        checkpoint_interval=settings.checkpoint_steps,
+    )
+    _remove_strays(manager, folder)
+    return manager
+
+
+def _remove_strays(manager: tf.train.CheckpointManager, folder: Path) -> None:
+    state = tf.train.get_checkpoint_state(str(folder))
+    if state is None:
+        return
+    owned = {Path(path).name for path in state.all_model_checkpoint_paths} | {Path(path).name for path in manager.checkpoints}
+    newest = max((_number(name) for name in owned), default=-1)
+    for path in folder.glob("ckpt-*"):
+        if _number(path.name) > newest and path.is_file():
+            path.unlink()
+
+
+def _number(name: str) -> int:
+    """The number in ``ckpt-12``, ``ckpt-12.index`` or ``ckpt-12.data-00000-of-00001``."""
+    return int(name.removeprefix("ckpt-").split(".")[0])
+
+
+def restore_latest(checkpoint: tf.train.Checkpoint, folder: Path, *, partial: bool = False) -> str | None:
+    """Restores the latest checkpoint that is whole.
+
+    Args:
+        checkpoint: the objects to restore.
+        folder: where the checkpoints are.
+        partial: the objects are a part of what was saved, as a scorer wants the weights alone.
+
+    Returns:
+        The checkpoint's name such as ``ckpt-350``, or None where there is none at all.
+
+    Raises:
+        ArtifactError: there are checkpoints, but none of them is whole.
+    """
+    paths = _newest_first(folder)
+    for path, before in itertools.zip_longest(paths, paths[1:]):
+        try:
+            status = checkpoint.read(path)
+            status.expect_partial() if partial else status.assert_existing_objects_matched()
+            return Path(path).name
+        except (*_DAMAGED, AssertionError) as error:
+            way_on = f"going on from {Path(before).name}" if before else "there is none before it"
+            log.warning("checkpoint %s is damaged (%s); %s", path, str(error).splitlines()[0], way_on)
+    if paths:
+        raise ArtifactError(
+            f"{folder}: none of the {len(paths)} checkpoints can be read. Delete {folder.parent} and run TrainModel again."
+        )
+    return None
+
+
+def _newest_first(folder: Path) -> list[str]:
+    """Paths of the checkpoints in a folder, whatever its state file says: that may have been cut short too."""
+    names = {path.name.removesuffix(".index") for path in folder.glob("ckpt-*.index")}
+    return [str(folder / name) for name in sorted(names, key=_number, reverse=True)]
+
+
+def weights_sha256(network: keras.Model) -> str:
+    """SHA-256 over the names, shapes and bytes of a network's weights."""
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        value = variable.numpy()
+        digest.update(f"{variable.path} {value.dtype} {value.shape} ".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,222 @@
+"""The one door for text: raw messages in, cleaned messages out, all of it as TensorFlow operations.
+
+Training, batch scoring and the exported SavedModel run this same code, so it knows no Python per message. A cleaned
+message is its tokens with single spaces between them. Words are in small letters; what is in CAPITALS is a class that
+stands for what was there: URL, EMAIL, MONEY, PHONE, CODE (four to six digits), NUMBER, and CAPS before a word that was
+all capitals.
+"""
+
+from __future__ import annotations
+
+import html.entities
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from models.lookalikes import CODE_POINTS, PAGE, folding_table
+from models.settings import TextSettings
+
+CLASS_TOKENS = ("CAPS", "URL", "EMAIL", "MONEY", "PHONE", "CODE", "NUMBER")
+
+# Bytes of a message that are looked at, per character of [text] max_characters: invisible characters in front of a
+# message must not push it out of sight, and a message of a megabyte must not stop the night.
+_BYTES_A_CHARACTER = 64
+_MARK = "\x01"
+_CURRENCY = r"(?:[£$€¥₹₦₱₽]|\b(?:rs|usd|gbp|eur|inr|ngn)\b\.?)"
+_AMOUNT = r"\d[\d.,]*\d|\d"
+_TOP_LEVEL = (
+    "com|net|org|info|biz|io|co|me|ly|gl|gd|app|xyz|top|shop|site|online|club|link|live|vip|win|icu|cc|tv|mobi|uk|us|in|au|"
+    "de|fr|es|it|nl|pt|br|ru|cn|sg|za|ng|ie|eu|ca|example|test|invalid"
+)
+# In order. Before these, letters are small and a mark stands before words that were all capitals.
+_SIGNAL_RULES: tuple[tuple[str, str], ...] = (
+    (r"[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", " EMAIL "),
+    (r"(?:https?://|www\.)\S+|\b(?:[a-z0-9-]+\.)+(?:" + _TOP_LEVEL + r")\b(?:/\S*)?", " URL "),
+    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?(?:[£$€¥₹₦₱₽]|(?:usd|gbp|eur|inr|ngn|pounds?|dollars?|euros?)\b)", " MONEY "),
+    (r"\+?\(?\d[\d ().-]{6,}\d\b", " PHONE "),
+    (r"\b\d{4,6}\b", " CODE "),
+    (r"\b\d+(?:[.,:]\d+)*\b", " NUMBER "),
+    (r"([\pL\pM])'([\pL\pM])", r"\1\2"),
+    (r"!{3,}", "!!"), (r"\?{3,}", "??"), (r"\.{3,}", ".."), (r"\*{3,}", "**"),
+    (r"!!|\?\?|\.\.|\*\*|\p{Han}|\p{Hiragana}|\p{Katakana}|\p{Thai}|[^\pL\pN\pM\s\x01]", r" \0 "),
+    (_MARK, " CAPS "),
+)  # fmt: skip
+
+
+class TextCleaner(tf.Module):
+    """Cleans messages: `cleaner(texts)` takes and gives string tensors of shape [messages].
+
+    Bytes that are not UTF-8 become U+FFFD. The entities of HTML are decoded once, characters are folded to what they
+    are read as (`models.lookalikes`), then come the rules of the chosen cleaning. Deterministic; no message changes
+    what another becomes.
+    """
+
+    def __init__(self, settings: TextSettings) -> None:
+        super().__init__(name="text_cleaner")
+        self.settings = settings
+        self._folding = _Folding()
+        self._entities = _Entities()
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """Cleans a batch.
+
+        Args:
+            texts: string [messages], any bytes.
+
+        Returns:
+            string [messages], UTF-8, tokens separated by single spaces; empty where nothing is left.
+        """
+        texts = tf.strings.substr(texts, 0, _BYTES_A_CHARACTER * self.settings.max_characters, unit="BYTE")
+        texts = _where_matches(texts, r"[ -%'-~]*", otherwise=self._decode)
+        cleaned = self._letters(texts) if self.settings.cleaning == "letters" else self._signal(texts)
+        return tf.strings.strip(tf.strings.regex_replace(cleaned, r"\s+", " "))
+
+    def _decode(self, texts: tf.Tensor) -> tf.Tensor:
+        """Valid UTF-8, entities decoded, characters folded, for messages that are not plain ASCII or hold an `&`."""
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+        texts = _where_matches(texts, r"[^&]*", otherwise=self._entities)
+        return self._folding(texts)
+
+    def _signal(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
+        texts = tf.strings.regex_replace(texts, r"\b([A-Z]{2,})\b", _MARK + r"\1")
+        texts = tf.strings.lower(texts)
+        for pattern, replacement in _SIGNAL_RULES:
+            texts = tf.strings.regex_replace(texts, pattern, replacement)
+        return texts
+
+    def _letters(self, texts: tf.Tensor) -> tf.Tensor:
+        """The books' cleaning: letters and white space stay, everything else goes without a trace."""
+        texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
+        return tf.strings.lower(tf.strings.regex_replace(texts, r"[^\pL\pM\s]+", ""), encoding="utf-8")
+
+
+def clean_texts(texts: Sequence[str], settings: TextSettings, batch_size: int = 10_000) -> list[str]:
+    """Cleans messages outside a graph.
+
+    Args:
+        texts: messages; lone surrogates are read as U+FFFD.
+        settings: the cleaning to use.
+        batch_size: messages a call.
+
+    Returns:
+        The cleaned messages, in order.
+    """
+    cleaner = tf.function(TextCleaner(settings), input_signature=[tf.TensorSpec([None], tf.string)])
+    cleaned: list[str] = []
+    for first in range(0, len(texts), batch_size):
+        batch = tf.constant(encode_utf8(texts[first : first + batch_size]), dtype=tf.string)
+        cleaned += [text.decode() for text in cleaner(batch).numpy()]
+    return cleaned
+
+
+def encode_utf8(texts: Sequence[str]) -> list[bytes]:
+    """UTF-8 bytes of messages, lone surrogates (which UTF-8 cannot hold) as U+FFFD."""
+    return [
+        text.encode() if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        for text in texts
+    ]
+
+
+def _where_matches(texts: tf.Tensor, pattern: str, otherwise: tf.types.experimental.Callable) -> tf.Tensor:
+    """Applies `otherwise` to the messages that do not match the pattern as a whole, at their places."""
+    rows = tf.where(tf.logical_not(tf.strings.regex_full_match(texts, pattern)))
+    return tf.cond(
+        tf.size(rows) > 0,
+        lambda: tf.tensor_scatter_nd_update(texts, rows, otherwise(tf.gather_nd(texts, rows))),
+        lambda: texts,
+    )
+
+
+class _Folding(tf.Module):
+    """`models.lookalikes.reading` over whole messages: one gather in a paged table, one in the expansions."""
+
+    def __init__(self) -> None:
+        super().__init__(name="folding")
+        table = folding_table()
+        self._page_block = table.page_block
+        self._blocks = table.blocks.reshape(-1)
+        self._lengths, self._starts, self._values = (
+            table.expansion_lengths, table.expansion_starts, table.expansion_values,
+        )  # fmt: skip
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """Folds string [messages] of valid UTF-8."""
+        characters = tf.strings.unicode_decode(texts, "UTF-8")
+        codes = characters.flat_values
+        offset = tf.gather(tf.constant(self._page_block), codes // PAGE) * PAGE + codes % PAGE
+        entries = codes + tf.gather(tf.constant(self._blocks), offset)
+        expansion = tf.maximum(entries - CODE_POINTS, 0)
+        lengths = tf.where(entries >= CODE_POINTS, tf.gather(tf.constant(self._lengths), expansion), 1)
+        lengths = tf.where(entries < 0, 0, lengths)
+        return tf.strings.unicode_encode(self._expand(characters, entries, expansion, lengths), "UTF-8")
+
+    def _expand(
+        self, characters: tf.RaggedTensor, entries: tf.Tensor, expansion: tf.Tensor, lengths: tf.Tensor
+    ) -> tf.RaggedTensor:
+        """Repeats each entry as often as it has code points, then replaces the repeats by those code points."""
+        within = tf.range(tf.reduce_sum(lengths)) - tf.repeat(tf.cumsum(lengths, exclusive=True), lengths)
+        place = tf.repeat(tf.gather(tf.constant(self._starts), expansion), lengths) + within
+        repeated = tf.repeat(entries, lengths)
+        values = tf.gather(tf.constant(self._values), tf.minimum(place, len(self._values) - 1))
+        folded = tf.where(repeated >= CODE_POINTS, values, repeated)
+        rows = tf.reduce_sum(characters.with_flat_values(lengths), axis=1)
+        return tf.RaggedTensor.from_row_lengths(folded, tf.cast(rows, tf.int64), validate=False)
+
+
+class _Entities(tf.Module):
+    """Decodes the entities of HTML that end in a semicolon, once: `&amp;lt;` becomes `&lt;`.
+
+    A message is cut at its entities, each is looked up or computed, and the pieces are put together again.
+    """
+
+    _PATTERN = r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});"
+    # U+0000 cuts and U+0001 says "an entity"; both were taken out of the message before.
+    _CUT, _ENTITY = "\x00", "\x01"
+
+    def __init__(self) -> None:
+        super().__init__(name="entities")
+        named = {name.removesuffix(";"): text for name, text in html.entities.html5.items() if name.endswith(";")}
+        self._names = sorted(named)
+        self._texts = [named[name] for name in self._names]
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(self._names), tf.range(len(self._names), dtype=tf.int64), tf.string, tf.int64
+            ),
+            default_value=-1,
+        )
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """Decodes string [messages] of valid UTF-8."""
+        texts = tf.strings.regex_replace(texts, r"[\x00\x01]", " ")
+        cut = tf.strings.regex_replace(texts, self._PATTERN, self._CUT + self._ENTITY + r"\1" + self._CUT)
+        pieces = tf.strings.split(cut, self._CUT)
+        decoded = _where_matches(pieces.flat_values, "[^" + self._ENTITY + "](?s:.*)|", otherwise=self._decode)
+        return tf.strings.reduce_join(pieces.with_flat_values(decoded), axis=1)
+
+    def _decode(self, pieces: tf.Tensor) -> tf.Tensor:
+        """What entities stand for; string [entities], each with its mark in front. Unknown names stay as written."""
+        names = tf.strings.substr(pieces, 1, 64, unit="BYTE")
+        row = self._table.lookup(names)
+        named = tf.gather(tf.constant(self._texts), tf.maximum(row, 0))
+        as_written = tf.strings.join(["&", names, ";"])
+        found = tf.where(row >= 0, named, as_written)
+        return _where_matches(found, r"(?s:[^&].*)|&|&[^#](?s:.*)", otherwise=self._number)
+
+    def _number(self, written: tf.Tensor) -> tf.Tensor:
+        """The characters of `&#39;` and `&#x27;`; string [entities]. What is no character becomes U+FFFD."""
+        digits = tf.strings.regex_replace(written, r"^&#[xX]?|;$", "")
+        is_hexadecimal = tf.strings.regex_full_match(written, r"&#[xX].*")
+        decimal = tf.strings.to_number(tf.where(is_hexadecimal, "0", digits), tf.int64)
+        code = tf.where(is_hexadecimal, self._hexadecimal(tf.where(is_hexadecimal, digits, "0")), decimal)
+        allowed = (code > 0) & (code < CODE_POINTS) & ((code < 0xD800) | (code >= 0xE000))
+        code = tf.cast(tf.where(allowed, code, 0xFFFD), tf.int32)
+        return tf.strings.unicode_encode(code[:, tf.newaxis], "UTF-8")
+
+    @staticmethod
+    def _hexadecimal(digits: tf.Tensor) -> tf.Tensor:
+        """Values of hexadecimal numbers, string [numbers] to int64 [numbers]: Horner's rule over at most six digits."""
+        padded = tf.strings.substr(tf.strings.join(["000000", tf.strings.lower(digits)]), -6, 6)
+        codes = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=6), tf.int64)
+        values = tf.where(codes >= ord("a"), codes - ord("a") + 10, codes - ord("0"))
+        return tf.reduce_sum(values * tf.constant([16**power for power in range(5, -1, -1)], tf.int64), axis=1)

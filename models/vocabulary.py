@@ -1,0 +1,148 @@
+"""The vocabulary: which token has which number, kept as JSON that a person can read and a diff can show.
+
+Number 0 pads, number 1 stands for every token that is not there; then come the tokens, the most frequent first, equals
+in the order of their code points. The file carries its format version, the text settings it belongs to, and the counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import ArtifactError
+from models.settings import TextSettings, VocabularySettings
+
+FORMAT_VERSION = 1
+PADDING, UNKNOWN = "<padding>", "<unknown>"
+SPECIAL_TOKENS = (PADDING, UNKNOWN)
+PADDING_ID, UNKNOWN_ID = 0, 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by number.
+
+    Attributes:
+        tokens: every token; its place is its number. The first two are the special ones.
+        counts: how often each was seen in the training part; 0 for padding, for unknown the tokens left out.
+        text: the text settings that made the tokens.
+    """
+
+    tokens: tuple[str, ...]
+    counts: tuple[int, ...]
+    text: TextSettings
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def sha256(self) -> str:
+        """Fingerprint of the numbering and the text settings; equal vocabularies give equal token ids."""
+        content = json.dumps([self.tokens, dataclasses.asdict(self.text)], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def require_text_settings(self, text: TextSettings) -> None:
+        """Holds the vocabulary to the text settings in force.
+
+        Raises:
+            ArtifactError: they differ; names each setting with both values.
+        """
+        ours, theirs = dataclasses.asdict(self.text), dataclasses.asdict(text)
+        differences = [f"{key} is {ours[key]!r} here, {theirs[key]!r} in the settings" for key in ours if ours[key] != theirs[key]]
+        if differences:
+            raise ArtifactError(f"the vocabulary does not fit [text]: {'; '.join(differences)}. Run BuildVocabulary again.")
+
+
+def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text: TextSettings) -> Vocabulary:
+    """Counts the tokens of cleaned messages.
+
+    Args:
+        cleaned: messages as `models.text` leaves them: tokens with single spaces between.
+        settings: how often a token must be seen, and how many are kept.
+        text: the text settings that cleaned them.
+    """
+    seen: Counter[str] = Counter()
+    for message in cleaned:
+        seen.update(message.split())
+    ranked = sorted((-count, token) for token, count in seen.items() if count >= settings.min_count)
+    kept = [(token, -count) for count, token in ranked[: settings.max_size - len(SPECIAL_TOKENS)]]
+    left_out = seen.total() - sum(count for _, count in kept)
+    return Vocabulary(
+        tokens=(*SPECIAL_TOKENS, *(token for token, _ in kept)),
+        counts=(0, left_out, *(count for _, count in kept)),
+        text=text,
+    )
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """Writes the vocabulary as JSON, one token a line, always in the same order."""
+    head = {
+        "format_version": FORMAT_VERSION,
+        "text": dataclasses.asdict(vocabulary.text),
+        "special_tokens": {"padding": PADDING, "unknown": UNKNOWN},
+        "size": len(vocabulary),
+        "sha256": vocabulary.sha256(),
+    }
+    lines = json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}")
+    rows = ",\n".join(
+        f"    {json.dumps([number, token, count], ensure_ascii=False)}"
+        for number, (token, count) in enumerate(zip(vocabulary.tokens, vocabulary.counts, strict=True))
+    )
+    path.write_text(f'{lines},\n  "tokens": [\n{rows}\n  ]\n}}\n', encoding="utf-8")
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Reads a vocabulary.
+
+    Raises:
+        ArtifactError: the file is missing, is not such JSON, is of another format version, or was changed by hand; the
+            text says what differs.
+    """
+    content = _read(path)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise _refuse(path, f"format_version {FORMAT_VERSION}", repr(content.get("format_version")))
+    try:
+        rows = [(int(number), str(token), int(count)) for number, token, count in content["tokens"]]
+        vocabulary = Vocabulary(tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refuse(path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}") from None
+    _check_numbering(path, rows, content)
+    return vocabulary if vocabulary.sha256() == content.get("sha256") else _changed(path, vocabulary, content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _refuse(path, "a vocabulary", "no such file") from None
+    except ValueError as error:
+        raise _refuse(path, "JSON", str(error)) from None
+    if not isinstance(content, dict):
+        raise _refuse(path, "a JSON object", f"a {type(content).__name__}")
+    return content
+
+
+def _check_numbering(path: Path, rows: list[tuple[int, str, int]], content: dict[str, Any]) -> None:
+    if len(rows) != content.get("size"):
+        raise _refuse(path, f"{content.get('size')} tokens, as size says", f"{len(rows)}")
+    if tuple(token for _, token, _ in rows[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
+        raise _refuse(path, f"{SPECIAL_TOKENS} as tokens 0 and 1", repr([token for _, token, _ in rows[:2]]))
+    for place, (number, token, _) in enumerate(rows):
+        if number != place:
+            raise _refuse(path, f"number {place} for {token!r}, the order it stands in", str(number))
+    if len({token for _, token, _ in rows}) != len(rows):
+        twice = Counter(token for _, token, _ in rows).most_common(1)[0][0]
+        raise _refuse(path, "each token once", f"{twice!r} more than once")
+
+
+def _changed(path: Path, vocabulary: Vocabulary, content: dict[str, Any]) -> Vocabulary:
+    raise _refuse(path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{vocabulary.sha256()}: changed by hand?")
+
+
+def _refuse(path: Path, expected: str, received: str) -> ArtifactError:
+    return ArtifactError(f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again.")
