@@ -19,10 +19,18 @@ from models.settings import TrainingSettings
 log = logging.getLogger("spamscore")
 
 # What TensorFlow raises for a checkpoint whose files are cut short, changed or gone.
-_DAMAGED = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError, ValueError)
+_DAMAGED = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.InvalidArgumentError,
+    ValueError,
+)
 
 
-def open_manager(checkpoint: tf.train.Checkpoint, folder: Path, settings: TrainingSettings, step: tf.Variable) -> tf.train.CheckpointManager:
+def open_manager(
+    checkpoint: tf.train.Checkpoint, folder: Path, settings: TrainingSettings
+) -> tf.train.CheckpointManager:
     """The manager that keeps the last few checkpoints and one every so many hours for good.
 
     Files in the folder that no kept checkpoint owns were left by a kill in the middle of a write; they are removed.
@@ -32,8 +40,6 @@ def open_manager(checkpoint: tf.train.Checkpoint, folder: Path, settings: Traini
         str(folder),
         max_to_keep=settings.keep_checkpoints,
         keep_checkpoint_every_n_hours=settings.keep_checkpoint_every_hours,
-        step_counter=step,
-        checkpoint_interval=settings.checkpoint_steps,
     )
     _remove_strays(manager, folder)
     return manager
@@ -43,7 +49,9 @@ def _remove_strays(manager: tf.train.CheckpointManager, folder: Path) -> None:
     state = tf.train.get_checkpoint_state(str(folder))
     if state is None:
         return
-    owned = {Path(path).name for path in state.all_model_checkpoint_paths} | {Path(path).name for path in manager.checkpoints}
+    owned = {Path(path).name for path in state.all_model_checkpoint_paths} | {
+        Path(path).name for path in manager.checkpoints
+    }
     newest = max((_number(name) for name in owned), default=-1)
     for path in folder.glob("ckpt-*"):
         if _number(path.name) > newest and path.is_file():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -38,6 +39,7 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
         DeviceError: a device that is not there; names those that are.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
+    logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
     with contextlib.nullcontext() if log_level == "INFO" else _quiet_start():
         import tensorflow as tf
 

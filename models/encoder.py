@@ -30,7 +30,9 @@ class TextEncoder(tf.Module):
         super().__init__(name="text_encoder")
         self.vocabulary = vocabulary
         self._clean = TextCleaner(vocabulary.text)
-        self._table = tf.lookup.StaticHashTable(self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS))
+        self._table = tf.lookup.StaticHashTable(
+            self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
+        )
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:
@@ -92,7 +94,9 @@ def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int 
         encoded = encode(tf.constant(encode_utf8(texts[first : first + batch_size]), tf.string))
         ids.append(encoded.flat_values.numpy().astype(np.int32))
         lengths.append(encoded.row_lengths().numpy())
-    return EncodedMessages(np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64))
+    return EncodedMessages(
+        np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    )
 
 
 def write_tokens(vocabulary: Vocabulary, path: Path) -> Path:

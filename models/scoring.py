@@ -41,7 +41,9 @@ class Scored:
 class Scorer:
     """A network on one or several devices, and the encoder in front of it."""
 
-    def __init__(self, encoder: TextEncoder, network: keras.Model, devices: Sequence[str], batch_size: int = 512) -> None:
+    def __init__(
+        self, encoder: TextEncoder, network: keras.Model, devices: Sequence[str], batch_size: int = 512
+    ) -> None:
         """Puts a copy of the network on each device.
 
         Args:
@@ -73,12 +75,19 @@ class Scorer:
                 logits[rows] = self._forward[0](messages.padded(rows, width))
             return logits
         with ThreadPoolExecutor(len(self._forward), thread_name_prefix="device") as pool:
-            for result in [pool.submit(self._score_share, messages, batches, number, logits) for number in range(len(self._forward))]:
+            for result in [
+                pool.submit(self._score_share, messages, batches, number, logits)
+                for number in range(len(self._forward))
+            ]:
                 result.result()
         return logits
 
     def _score_share(
-        self, messages: EncodedMessages, batches: list[tuple[npt.NDArray[np.int64], int]], number: int, logits: npt.NDArray[np.float32]
+        self,
+        messages: EncodedMessages,
+        batches: list[tuple[npt.NDArray[np.int64], int]],
+        number: int,
+        logits: npt.NDArray[np.float32],
     ) -> None:
         """Every n-th batch, on the n-th device; each writes to places of its own."""
         for rows, width in itertools.islice(batches, number, None, len(self._forward)):
@@ -119,7 +128,9 @@ class _forward_on:  # noqa: N801 - a function with a compiled graph of its own
                 network = twin
         self._device = device
         self._network = network
-        self._call = tf.function(lambda ids: network(ids, training=False), input_signature=[tf.TensorSpec([None, None], tf.int32)])
+        self._call = tf.function(
+            lambda ids: network(ids, training=False), input_signature=[tf.TensorSpec([None, None], tf.int32)]
+        )
 
     def __call__(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         with tf.device(self._device):

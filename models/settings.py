@@ -158,7 +158,9 @@ class VocabularySettings:
     """[vocabulary]: which tokens of the training part get a number of their own."""
 
     min_count: int = setting(2, "times a token must be seen in the training part", low=1)
-    max_size: int = setting(20_000, "tokens kept, the most frequent first, special tokens included", low=3, high=5_000_000)
+    max_size: int = setting(
+        20_000, "tokens kept, the most frequent first, special tokens included", low=3, high=5_000_000
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,9 @@ class NetworkSettings:
     embedding_size: int = setting(64, "length of a token's vector", low=1, high=4096)
     rnn_units: int = setting(64, "units of the recurrent layer, in each direction", low=1, high=4096)
     pooling: str = setting(
-        "max", "what the dense layer sees: the largest value of each unit over the message, or its last", choices=("max", "last")
+        "max",
+        "what the dense layer sees: the largest value of each unit over the message, or its last",
+        choices=("max", "last"),
     )
     dropout: float = setting(0.3, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.95)
 
@@ -207,6 +211,12 @@ class DeviceSettings:
     )
     log_placement: bool = setting(False, "log the device of every operation", shapes_result=False)
     logical_cpus: int = setting(
-        1, "processors to divide the machine into, to try several devices where there is one", low=1, high=64, shapes_result=False
+        1,
+        "processors to divide the machine into, to try several devices where there is one",
+        low=1,
+        high=64,
+        shapes_result=False,
     )
-    threads: int = setting(0, "threads TensorFlow computes with; 0 takes all cores", low=0, high=4096, shapes_result=False)
+    threads: int = setting(
+        0, "threads TensorFlow computes with; 0 takes all cores", low=0, high=4096, shapes_result=False
+    )

@@ -121,7 +121,9 @@ def train(
     _require_both_labels(validation, "validation")
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
-    return _Trainer(training, validation, build(network_settings, vocabulary_size, settings.seed), settings, folder, watch).run()
+    return _Trainer(
+        training, validation, build(network_settings, vocabulary_size, settings.seed), settings, folder, watch
+    ).run()
 
 
 def build(network_settings: NetworkSettings, vocabulary_size: int, seed: int) -> keras.Model:
@@ -140,7 +142,9 @@ def _require_both_labels(part: LabelledMessages, name: str) -> None:
         )
 
 
-def epoch_batches(lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+def epoch_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
     """The batches of an epoch: rows of each, int64 [batch_size or fewer].
 
     A shuffle that depends on the seed and the epoch alone; within a stretch of 16 batches, messages of like length go
@@ -175,14 +179,14 @@ class _Trainer:
         self.optimizer.build(network.trainable_variables)
         self.state = _Run(network)
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
-        self.manager = open_manager(self.checkpoint, folder / CHECKPOINTS, settings, self.state.step)
+        self.manager = open_manager(self.checkpoint, folder / CHECKPOINTS, settings)
 
     def run(self) -> Trained:
         """Goes from the latest checkpoint to the end."""
         restored = restore_latest(self.checkpoint, self.folder / CHECKPOINTS)
         if restored:
             log.info("training goes on from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
-        history = _read_history(self.folder / HISTORY, epochs=self._epoch)
+        history = read_history(self.folder / HISTORY, epochs=self._epoch)
         writer = tf.summary.create_file_writer(str(self.folder / TENSORBOARD))
         with writer.as_default():
             while not self._is_over(history):
@@ -202,14 +206,16 @@ class _Trainer:
     def _run_epoch(self) -> Epoch:
         """Trains on what is left of the epoch, then looks at the validation part."""
         began = time.monotonic()
-        batches = epoch_batches(self.training.messages.lengths, self.settings.batch_size, self.settings.seed, self._epoch)
+        batches = epoch_batches(
+            self.training.messages.lengths, self.settings.batch_size, self.settings.seed, self._epoch
+        )
         done = int(self.state.step_in_epoch)
         for number, (ids, labels) in enumerate(self._batches(batches[done:]), start=done + 1):
             self.state.loss_sum.assign_add(tf.cast(self._step(ids, labels), tf.float64) * len(labels))
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
-            if number < len(batches):
-                self.manager.save(checkpoint_number=self.state.step, check_interval=True)
+            if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
+                self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches), done, began)
         loss = float(self.state.loss_sum) / len(self.training.labels)
         return self._validated(loss, len(batches), time.monotonic() - began)
@@ -218,7 +224,10 @@ class _Trainer:
         lengths = self.training.messages.lengths
         for rows in rows_of_batches:
             width = -(-int(lengths[rows].max()) // _WIDTH_STEP) * _WIDTH_STEP
-            yield tf.constant(self.training.messages.padded(rows, width)), tf.constant(self.training.labels[rows], tf.float32)
+            yield (
+                tf.constant(self.training.messages.padded(rows, width)),
+                tf.constant(self.training.labels[rows], tf.float32),
+            )
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.float32)])
     def _step(self, ids: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -263,7 +272,7 @@ class _Trainer:
             epoch.epoch, self.settings.epochs, epoch.loss, epoch.validation_loss, epoch.validation_pr_auc,
             " (best)" if epoch.best else "",
         )  # fmt: skip
-        self.manager.save(checkpoint_number=self.state.step, check_interval=False)
+        self.manager.save(checkpoint_number=self.state.step)
 
     def _report(self, number: int, steps: int, done: int, began: float) -> None:
         seen = min(number * self.settings.batch_size, len(self.training.labels))
@@ -277,12 +286,13 @@ class _Trainer:
             for best, weight in zip(self.state.best_weights, self.network.weights, strict=True):
                 weight.assign(best)
             self.state.finished.assign(True)
-            self.manager.save(checkpoint_number=self.state.step + 1, check_interval=False)
-        return Trained(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step) + 1}")
+            self.state.step.assign_add(1)
+            self.manager.save(checkpoint_number=self.state.step)
+        return Trained(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}")
 
 
-def _read_history(path: Path, epochs: int) -> list[Epoch]:
-    """The first rows of a history: those whose epoch the checkpoint knows as finished."""
+def read_history(path: Path, epochs: int | None = None) -> list[Epoch]:
+    """Reads `history.csv`, or its first so many epochs: a kill may have left one that no checkpoint knows."""
     if epochs == 0 or not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -53,9 +53,13 @@ class Vocabulary:
             ArtifactError: they differ; names each setting with both values.
         """
         ours, theirs = dataclasses.asdict(self.text), dataclasses.asdict(text)
-        differences = [f"{key} is {ours[key]!r} here, {theirs[key]!r} in the settings" for key in ours if ours[key] != theirs[key]]
+        differences = [
+            f"{key} is {ours[key]!r} here, {theirs[key]!r} in the settings" for key in ours if ours[key] != theirs[key]
+        ]
         if differences:
-            raise ArtifactError(f"the vocabulary does not fit [text]: {'; '.join(differences)}. Run BuildVocabulary again.")
+            raise ArtifactError(
+                f"the vocabulary does not fit [text]: {'; '.join(differences)}. Run BuildVocabulary again."
+            )
 
 
 def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text: TextSettings) -> Vocabulary:
@@ -108,9 +112,13 @@ def load_vocabulary(path: Path) -> Vocabulary:
         raise _refuse(path, f"format_version {FORMAT_VERSION}", repr(content.get("format_version")))
     try:
         rows = [(int(number), str(token), int(count)) for number, token, count in content["tokens"]]
-        vocabulary = Vocabulary(tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"]))
+        vocabulary = Vocabulary(
+            tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"])
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise _refuse(path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}") from None
+        raise _refuse(
+            path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}"
+        ) from None
     _check_numbering(path, rows, content)
     return vocabulary if vocabulary.sha256() == content.get("sha256") else _changed(path, vocabulary, content)
 
@@ -141,8 +149,12 @@ def _check_numbering(path: Path, rows: list[tuple[int, str, int]], content: dict
 
 
 def _changed(path: Path, vocabulary: Vocabulary, content: dict[str, Any]) -> Vocabulary:
-    raise _refuse(path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{vocabulary.sha256()}: changed by hand?")
+    raise _refuse(
+        path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{vocabulary.sha256()}: changed by hand?"
+    )
 
 
 def _refuse(path: Path, expected: str, received: str) -> ArtifactError:
-    return ArtifactError(f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again.")
+    return ArtifactError(
+        f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again."
+    )

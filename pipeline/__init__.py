@@ -1,1 +1,27 @@
 """What a person starts: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
+
+from tasks.extract_messages import ExtractMessages
+from tasks.ingest_corpus import IngestCorpus
+
+from tasks import failures
+from tasks.build_vocabulary import BuildVocabulary
+from tasks.clean_text import CleanText
+from tasks.evaluate_model import EvaluateModel
+from tasks.export_model import ExportModel
+from tasks.score_batch import ScoreBatch
+from tasks.settings import apply_luigi_defaults
+from tasks.train_model import TrainModel
+
+__all__ = [
+    "BuildVocabulary",
+    "CleanText",
+    "EvaluateModel",
+    "ExportModel",
+    "ExtractMessages",
+    "IngestCorpus",
+    "ScoreBatch",
+    "TrainModel",
+]
+
+apply_luigi_defaults()
+failures.install()

@@ -24,6 +24,6 @@ def file_sha256(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _file_sha256(path: Path, size: int, changed: int) -> str:
+def _file_sha256(path: Path, _size: int, _changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -65,12 +65,14 @@ class CorpusSettings:
         choices=("bundled", "file", "sms_spam_collection", "sql"),
     )
     path: str = setting("", "file of labelled messages, for source = file", shapes_result=False)
-    format: str = setting("auto", "layout of the file; auto goes by its ending, sms is label TAB text", choices=FILE_FORMATS)
+    format: str = setting(
+        "auto", "layout of the file; auto goes by its ending, sms is label TAB text", choices=FILE_FORMATS
+    )
     encoding: str = setting("utf-8", "encoding of a CSV, TSV, JSON lines or sms file")
     text_column: str = setting("text", "column that holds the message")
     label_column: str = setting("label", "column that holds the label")
-    spam_label: str = setting("spam", "value of the label column that means spam")
-    ham_label: str = setting("ham", "value of the label column that means ham")
+    spam_label: str = setting("spam", "value of the label column that means spam", shapes_result=False)
+    ham_label: str = setting("ham", "value of the label column that means ham", shapes_result=False)
     url: str = setting(
         "",
         "SQLAlchemy address for source = sql, empty for [database] url; SPAMSCORE_CORPUS_URL goes before it",
@@ -78,7 +80,9 @@ class CorpusSettings:
         shapes_result=False,
     )
     query: str = setting("", "SELECT that returns the label and text columns, for source = sql")
-    edition: str = setting("1", "any text; a new one makes a SQL query run again, for a fingerprint cannot see rows change")
+    edition: str = setting(
+        "1", "any text; a new one makes a SQL query run again, for a fingerprint cannot see rows change"
+    )
     download_url: str = setting(
         "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
         "address of the SMS Spam Collection's zip, for source = sms_spam_collection",
@@ -86,7 +90,11 @@ class CorpusSettings:
     )
     download_timeout: int = setting(300, "seconds the whole download may take", low=1, shapes_result=False)
     max_refused_share: float = setting(
-        0.2, "share of rows that may be refused (duplicates not counted) before the run fails", low=0.0, high=1.0
+        0.2,
+        "share of rows that may be refused (duplicates not counted) before the run fails",
+        low=0.0,
+        high=1.0,
+        shapes_result=False,
     )
 
 
@@ -108,7 +116,8 @@ class MessagesSettings:
         shapes_result=False,
     )
     query: str = setting(
-        "", "SELECT of the id and text columns, for source = sql; :start and :end are bound to the date and the day after"
+        "",
+        "SELECT of the id and text columns, for source = sql; :start and :end are bound to the date and the day after",
     )
 
 
@@ -117,18 +126,23 @@ class ScoringSettings:
     """[scoring]: how a batch is scored."""
 
     threshold: float = setting(0.5, "spam probability from which a message is flagged", low=0.0, high=1.0)
-    chunk_size: int = setting(20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False)
+    chunk_size: int = setting(
+        20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
+    )
     batch_size: int = setting(512, "messages in one call of the network", low=1, high=65_536, shapes_result=False)
 
 
 @dataclass(frozen=True)
-class LogSettings:
-    """[log]: what is said while it runs. Luigi's own lines have their level in [core] log_level."""
+class ConsoleSettings:
+    """[console]: what is said while it runs. Luigi's own lines have their level in [core] log_level."""
 
-    level: str = setting(
-        "INFO", "least severe lines of the pipeline that are shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"), shapes_result=False
+    log_level: str = setting(
+        "INFO",
+        "least severe lines of the pipeline that are shown",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        shapes_result=False,
     )
-    tensorflow: str = setting(
+    tensorflow_log: str = setting(
         "QUIET",
         "least severe lines of TensorFlow's own log that are shown; its failures are shown always",
         choices=("QUIET", "ERROR", "WARNING", "INFO"),
@@ -151,7 +165,7 @@ SECTIONS: dict[str, type] = {
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
     "devices": DeviceSettings,
-    "log": LogSettings,
+    "console": ConsoleSettings,
 }
 
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
@@ -170,32 +184,38 @@ LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 # Sections that Luigi and its contrib modules read; their keys are Luigi's business unless a class declares them.
-_LUIGI_SECTIONS = frozenset(
-    "core worker scheduler retcode email batch_email smtp sendgrid execution_summary task_history resources "
-    "logging cors prometheus datadog".split()
-)
+_LUIGI_SECTIONS = frozenset({
+    "core", "worker", "scheduler", "retcode", "email", "batch_email", "smtp", "sendgrid", "execution_summary",
+    "task_history", "resources", "logging", "cors", "prometheus", "datadog",
+})  # fmt: skip
+# Keys that Luigi reads without declaring them as parameters.
 _UNDECLARED_LUIGI_KEYS = {
-    "core": {"autoload_range", "no_configure_logging", "logging_conf_file", "rpc_connect_timeout", "rpc_retry_attempts",
-             "rpc_retry_wait", "rpc_log_retries", "default_scheduler_host", "default_scheduler_port", "default_scheduler_url", "tmp_dir"},
+    "core": {
+        "autoload_range", "default_scheduler_host", "default_scheduler_port", "default_scheduler_url",
+        "no_configure_logging", "rpc_connect_timeout", "rpc_log_retries", "rpc_retry_attempts", "rpc_retry_wait",
+    },
 }  # fmt: skip
 
 Loaded = TypeVar("Loaded")
 
 
 class SettingParameter(luigi.Parameter[Any]):
-    """A Luigi parameter held to one declared setting: parsed, range-checked, and for secrets read from the environment."""
+    """A Luigi parameter held to one declared setting: parsed, range-checked, for secrets read from the environment."""
 
     def __init__(self, declared_setting: Setting) -> None:
         super().__init__(default=declared_setting.default, description=declared_setting.rule.description)
         self.setting = declared_setting
 
     def parse(self, x: str) -> Any:
+        """Text of a file or the command line to a value, or a SettingsError."""
         return self.setting.parse(x)
 
     def serialize(self, x: Any) -> str:
+        """A value as luigi.cfg would have it."""
         return str(x).lower() if isinstance(x, bool) else str(x)
 
     def normalize(self, x: Any) -> Any:
+        """The value if it is in range, or a SettingsError."""
         return self.setting.checked(x)
 
     def _get_value_from_config(self, section: str, name: str) -> Any:
@@ -221,7 +241,9 @@ def _config_class(section: str, settings_class: type) -> type[luigi.Config]:
     )
 
 
-_CONFIG_CLASSES = {settings_class: _config_class(section, settings_class) for section, settings_class in SECTIONS.items()}
+_CONFIG_CLASSES = {
+    settings_class: _config_class(section, settings_class) for section, settings_class in SECTIONS.items()
+}
 
 
 def load(settings_class: type[Loaded]) -> Loaded:
@@ -270,9 +292,9 @@ def _check_section(section: str, keys: list[str]) -> None:
     known = _known_keys(section)
     for key in keys if known is not None else ():
         if key.replace("-", "_") not in cast("set[str]", known):
+            near = _nearest(key, sorted(cast("set[str]", known)))
             raise SettingsError(
-                f"[{section}] {key}: no such setting{_where(section, key)}{_nearest(key, sorted(cast('set[str]', known)))}. "
-                f"`spamscore config` lists them all."
+                f"[{section}] {key}: no such setting{_where(section, key)}{near}. `spamscore config` lists them all."
             )
 
 

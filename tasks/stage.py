@@ -11,28 +11,26 @@ import luigi
 from models.settings import result_values
 from tasks.failures import remember
 from tasks.fingerprint import fingerprint
-from tasks.settings import SECTIONS, ArtifactSettings, LogSettings, check_settings, load
+from tasks.settings import SECTIONS, ArtifactSettings, ConsoleSettings, check_settings, load
 from tasks.targets import FolderTarget, write_manifest
 
 log = logging.getLogger("spamscore")
 
 
 class Stage(luigi.Task):
-    """A task whose result is a folder named by what it is made of.
+    """A task whose result is named by what it is made of.
 
-    Subclasses name the settings sections that shape their result, fill the folder in `build`, and raise `code_version`
-    when the same settings and inputs give another result than before.
+    Subclasses name the settings sections that shape their result, and raise `code_version` when the same settings and
+    inputs give another result than before.
     """
 
     sections: ClassVar[tuple[type, ...]] = ()
     code_version: ClassVar[int] = 1
-    folder: ClassVar[str] = ""
-    resumes: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_settings()
-        configure_logging(load(LogSettings))
+        configure_logging(load(ConsoleSettings))
 
     def made_of(self) -> dict[str, Any]:
         """What the fingerprint is taken of. Subclasses add what is neither a setting nor another stage."""
@@ -48,6 +46,16 @@ class Stage(luigi.Task):
         """The name of the result: it differs when the settings, the code version or any input differ."""
         return fingerprint(self.made_of())
 
+
+class FolderStage(Stage):
+    """A stage whose result is a folder; subclasses fill it in `build`.
+
+    A stage that `resumes` finds in the folder what a killed run left; the others begin with an empty one.
+    """
+
+    folder: ClassVar[str] = ""
+    resumes: ClassVar[bool] = False
+
     def output(self) -> FolderTarget:
         """The folder this stage leaves."""
         return FolderTarget(artifacts_folder() / self.folder / self.fingerprint())
@@ -62,7 +70,7 @@ class Stage(luigi.Task):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Fills the folder and returns what the manifest says of it: counts, hashes."""
-        raise NotImplementedError(f"{self.task_family} must define build(), or run() and output()")
+        raise NotImplementedError(f"{self.task_family} must define build()")
 
 
 class ExternalFile(luigi.ExternalTask):
@@ -91,10 +99,12 @@ def artifacts_folder() -> Path:
     return Path(load(ArtifactSettings).folder)
 
 
-def configure_logging(settings: LogSettings) -> None:
+def configure_logging(settings: ConsoleSettings) -> None:
     """Shows the pipeline's lines on stderr, unless somebody configured logging otherwise."""
-    log.setLevel(settings.level)
+    log.setLevel(settings.log_level)
     if not log.hasHandlers():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
+        # Some libraries call logging.basicConfig on the way, which would show every line a second time.
+        logging.getLogger().addHandler(logging.NullHandler())

@@ -59,7 +59,7 @@ class FolderTarget(luigi.Target):
             resume: keep what a killed run left instead of clearing it.
         """
         partial = self.path.with_name(self.path.name + ".partial")
-        with _locked_folder(partial):
+        with locked_folder(partial):
             if not resume:
                 _clear(partial)
             yield partial
@@ -70,7 +70,7 @@ class FolderTarget(luigi.Target):
 
 
 @contextlib.contextmanager
-def _locked_folder(path: Path) -> Iterator[None]:
+def locked_folder(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a folder, made if needed; the lock goes with the process, however it ends."""
     while True:
         path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _locked_folder(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             # While we waited the folder may have been renamed into place by the process that held it.
-            if not path.is_dir() or os.stat(path).st_ino != os.fstat(handle).st_ino:
+            if not path.is_dir() or path.stat().st_ino != os.fstat(handle).st_ino:
                 continue
             yield
             return
@@ -100,7 +100,7 @@ def publish_folder(partial: Path, final: Path) -> None:
     if final.exists():
         # No manifest, so nobody ever took it for whole: a copy cut short or a hand that deleted the manifest.
         shutil.rmtree(final)
-    os.rename(partial, final)
+    partial.rename(final)
     _sync(final.parent)
 
 
@@ -150,7 +150,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file. Delete its folder and run again; the stage makes it anew.") from None
+        raise ArtifactError(
+            f"{path}: no such file. Delete its folder and run again; the stage makes it anew."
+        ) from None
     except ValueError as error:
         raise ArtifactError(f"{path}: expected JSON, but {error}. Delete its folder and run again.") from None
     if not isinstance(content, dict):

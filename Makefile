@@ -1,0 +1,46 @@
+# The two commands of the README, and what developers use beside them. Everything goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Cached bytecode makes every later start quicker; some machines switch it off.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help score test lint format clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+score: $(VENV)/installed  ## run the whole chain on the bundled sample and show what happened
+	$(BIN)/luigi --module pipeline ScoreBatch
+	@$(BIN)/spamscore summary
+
+test: $(VENV)/installed-test  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-lint  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint  ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment, the artifacts and the database
+	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python setup.py
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-lint: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@

@@ -1,0 +1,227 @@
+"""The evaluation report: one HTML file about one model on one set of labelled messages, for a person to read.
+
+The file needs nothing beside it, and its Content-Security-Policy lets it fetch nothing. Messages are a stranger's text:
+they are escaped, characters that cannot be seen or that turn the line around are spelled out, and long ones are cut.
+Figures come from `metrics`, drawings from `plots`, the page's own words and looks from `templates/evaluation.html`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from models.metrics import Metrics, Verdict, checked, meanings
+
+HARDEST = 20
+SHOWN_CHARACTERS = 500
+# Nothing to see, and yet letters, marks or symbols to Unicode, so that `str.isprintable` lets them through. From
+# Default_Ignorable_Code_Point in DerivedCoreProperties.txt, and the blank Braille cell; the two variation selectors
+# that emoji carry are left alone.
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]")
+SPELLED_OUT = re.compile(r"(\[U\+[0-9A-F]{4,6}\])")
+
+
+@dataclass(frozen=True)
+class HardMessage:
+    """One message of the list of hardest ones.
+
+    `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart.
+    """
+
+    parts: tuple[str, ...]
+    hidden_characters: int
+    probability: float
+    wrong: bool
+
+
+def render_evaluation(
+    *,
+    model: str,
+    fingerprint: str,
+    verdict: Verdict,
+    metrics: Metrics,
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    texts: Sequence[str],
+    history: Sequence[Mapping[str, float | None]],
+    facts: Mapping[str, Mapping[str, object]],
+    in_service: Metrics | None = None,
+) -> str:
+    """Renders the report. The same input gives the same text; a date to show belongs into `facts`.
+
+    Args:
+        model: the model's name.
+        fingerprint: of the training, as its folder is named.
+        verdict: what `metrics.judge` said.
+        metrics: the model's, on these messages.
+        labels: bool or int [messages]; 1 is spam.
+        probabilities: float [messages] in [0, 1].
+        texts: [messages]; any characters.
+        history: one mapping an epoch, as `plots.draw_history` takes it.
+        facts: tables of settings, counts and fingerprints: a title to names to values.
+        in_service: metrics of the version in service on the same messages, shown beside.
+
+    Raises:
+        ValueError: labels, probabilities and texts of different length or out of range, or metrics of other messages.
+    """
+    spam, scores = checked(labels, probabilities)
+    _check_belonging(metrics, len(spam), len(texts))
+    return _template().render(
+        model=model,
+        fingerprint=fingerprint,
+        verdict=verdict,
+        sentences=headline(metrics),
+        rows=_figure_rows(metrics, in_service),
+        compared=in_service is not None,
+        plots=_draw_all(spam, scores, metrics, history),
+        missed=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=True),
+        flagged=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=False),
+        facts=facts,
+    )
+
+
+def _check_belonging(metrics: Metrics, labels: int, texts: int) -> None:
+    if not texts == labels == metrics.messages:
+        raise ValueError(
+            "Expected as many texts as labels, and the metrics of the same messages. "
+            f"Received: {texts} texts, {labels} labels, metrics of {metrics.messages} messages"
+        )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["visible"] = lambda value: spell_out(fact(value))
+    page = resources.files("models").joinpath("templates", "evaluation.html")
+    return environment.from_string(page.read_text(encoding="utf-8"))
+
+
+def fact(value: object) -> str:
+    """A value of a settings or data table as text: a float in six digits, all else as Python has it."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def spell_out(text: str) -> str:
+    """The text with every character that is unseen, or that orders the line anew, as [U+…]; tabs and line ends stay.
+
+    Whatever comes in, what goes out can be encoded as UTF-8 and reads in the order it is stored in.
+    """
+    return "".join(_spelled(character) for character in text)
+
+
+def _spelled(character: str) -> str:
+    if character in "\n\t" or (character.isprintable() and not UNSEEN.match(character)):
+        return character
+    return f"[U+{ord(character):04X}]"
+
+
+def headline(metrics: Metrics) -> list[str]:
+    """What the figures say, in plain sentences."""
+    if not metrics.messages:
+        return ["No labelled message was scored, so there is nothing to tell."]
+    caught = f"of {_number(metrics.spam, 'spam message')} {_was(metrics.true_positives)} caught"
+    flagged = f"of {_number(metrics.ham, 'ham message')} {_was(metrics.false_positives)} flagged wrongly"
+    parts = [caught if metrics.spam else "there was no spam", flagged if metrics.ham else "there was no ham"]
+    sentences = ["; ".join(parts).capitalize() + "."]
+    if metrics.recall_at_0_1_percent is not None:
+        sentences.append(
+            f"With a threshold that flags at most 0.1 % of the ham (here {metrics.ham // 1000:,} of {metrics.ham:,}), "
+            f"{metrics.recall_at_0_1_percent * 100:.1f} % of the spam would be caught."
+        )
+        sentences.append(
+            f"One spam message is {100 / metrics.spam:.2g} % of recall here; smaller differences say nothing."
+        )
+    return sentences
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _was(count: int) -> str:
+    return f"{count:,} " + ("was" if count == 1 else "were")
+
+
+def hardest_messages(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, texts: Sequence[str], threshold: float, of_spam: bool
+) -> list[HardMessage]:
+    """The up to 20 spam messages of lowest probability, or ham messages of highest; the worst comes first.
+
+    Args:
+        labels: bool or int [messages]; 1 is spam.
+        probabilities: float [messages] in [0, 1].
+        texts: [messages].
+        threshold: from which on a message is flagged.
+        of_spam: whether to list the spam or the ham.
+    """
+    spam, scores = checked(labels, probabilities)
+    order = np.argsort(scores if of_spam else -scores, kind="stable")
+    chosen = order[spam[order] == of_spam][:HARDEST]
+    return [
+        _hard(texts[place], float(scores[place]), bool((scores[place] >= threshold) != of_spam)) for place in chosen
+    ]
+
+
+def _hard(text: str, probability: float, wrong: bool) -> HardMessage:
+    parts = tuple(SPELLED_OUT.split(spell_out(text[:SHOWN_CHARACTERS])))
+    return HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong)
+
+
+def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:
+    rows = []
+    for name, meaning in meanings().items():
+        shown = meaning.shown(getattr(metrics, name))
+        before = meaning.shown(getattr(in_service, name)) if in_service else ""
+        rows.append({"title": meaning.title, "sentence": meaning.sentence, "shown": shown, "before": before})
+    return rows
+
+
+def _draw_all(
+    spam: npt.NDArray[Any],
+    scores: npt.NDArray[Any],
+    metrics: Metrics,
+    history: Sequence[Mapping[str, float | None]],
+) -> list[tuple[str, str, str]]:
+    """Title, caption and SVG of each plot."""
+    from models import plots
+
+    return [
+        (
+            "At the threshold",
+            "Blue is right, orange is wrong; the deeper, the larger its share of the row.",
+            plots.draw_confusion(metrics),
+        ),
+        (
+            "Spam probabilities",
+            "Far apart is good. What lies between the two heaps is where the threshold matters.",
+            plots.draw_scores(spam, scores, metrics.threshold),
+        ),
+        (
+            "ROC curve",
+            "How much spam is caught for how much ham flagged wrongly. The left end is the one to live at.",
+            plots.draw_roc(spam, scores, metrics),
+        ),
+        (
+            "Precision and recall",
+            "The further into the upper right corner, the better.",
+            plots.draw_precision_recall(spam, scores, metrics),
+        ),
+        (
+            "Calibration",
+            "On the dashed line, of messages said to be spam with 80 % four in five are. Bins of few messages swing.",
+            plots.draw_calibration(spam, scores),
+        ),
+        (
+            "Training",
+            "When the validation loss rises while the training loss falls, the network learns by heart.",
+            plots.draw_history(history),
+        ),
+    ]

@@ -1,0 +1,483 @@
+"""How good a model is on labelled messages: the figures, the data behind the plots, and the verdict on publishing it.
+
+Every figure that scikit-learn has is scikit-learn's; each is described once, at its field of `Metrics`, and the report
+and the model card take its title, its sentence and its form from there. Drawing is in `plots`, pages are in
+`evaluation_report` and `model_card`. scikit-learn is imported where it computes: it takes two seconds, and whoever
+reads a stored `Metrics` or judges one needs none of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import ArtifactError
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+CALIBRATION_BINS = 15
+HISTOGRAM_BINS = 20
+# Shares of ham are quotients: without it a share that should equal the limit can miss it by the last bit.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What one figure says: its title, a sentence for a reader who is no statistician, and how it is written."""
+
+    title: str
+    sentence: str
+    form: str
+
+    def shown(self, value: float | None) -> str:
+        """The value as text: a count, a percentage with two decimals, or four decimals."""
+        if value is None:
+            return "not defined"
+        return {"count": f"{value:,.0f}", "share": f"{value * 100:.2f} %", "score": f"{value:.4f}"}[self.form]
+
+
+def _count(title: str, sentence: str) -> dict[str, Meaning]:
+    return {"meaning": Meaning(title, sentence, "count")}
+
+
+def _share(title: str, sentence: str) -> dict[str, Meaning]:
+    return {"meaning": Meaning(title, sentence, "share")}
+
+
+def _score(title: str, sentence: str) -> dict[str, Meaning]:
+    return {"meaning": Meaning(title, sentence, "score")}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The figures of one model on one set of labelled messages. None where a figure is not defined, never NaN."""
+
+    messages: int = dataclasses.field(metadata=_count("Messages", "Labelled messages that were scored."))
+    spam: int = dataclasses.field(metadata=_count("Spam", "How many of them are spam."))
+    ham: int = dataclasses.field(metadata=_count("Ham", "How many of them are not."))
+    threshold: float = dataclasses.field(
+        metadata=_score("Threshold", "A message is flagged when its spam probability is at least this.")
+    )
+    true_positives: int = dataclasses.field(metadata=_count("Spam caught", "Spam that was flagged (true positives)."))
+    false_positives: int = dataclasses.field(
+        metadata=_count("Ham flagged wrongly", "Ham that was flagged (false positives).")
+    )
+    true_negatives: int = dataclasses.field(
+        metadata=_count("Ham let through", "Ham that was not flagged (true negatives).")
+    )
+    false_negatives: int = dataclasses.field(
+        metadata=_count("Spam missed", "Spam that was not flagged (false negatives).")
+    )
+    accuracy: float | None = dataclasses.field(
+        default=None, metadata=_share("Accuracy", "Share of all messages put on the right side of the threshold.")
+    )
+    majority_class_accuracy: float | None = dataclasses.field(
+        default=None,
+        metadata=_share("Accuracy of no model", "What giving every message the more frequent label would reach."),
+    )
+    precision: float | None = dataclasses.field(
+        default=None, metadata=_share("Precision", "Share of the flagged messages that are spam.")
+    )
+    recall: float | None = dataclasses.field(
+        default=None, metadata=_share("Recall", "Share of the spam that was flagged.")
+    )
+    ham_wrongly_flagged: float | None = dataclasses.field(
+        default=None, metadata=_share("False positive rate", "Share of the ham that was flagged wrongly.")
+    )
+    f1: float | None = dataclasses.field(
+        default=None, metadata=_share("F1", "Harmonic mean of precision and recall: high only when both are.")
+    )
+    mcc: float | None = dataclasses.field(
+        default=None,
+        metadata=_score(
+            "MCC", "Matthews correlation of label and decision: 1 is perfect, 0 no better than chance, -1 always wrong."
+        ),
+    )
+    roc_auc: float | None = dataclasses.field(
+        default=None,
+        metadata=_score("ROC AUC", "How often a random spam message gets a higher probability than a random ham one."),
+    )
+    pr_auc: float | None = dataclasses.field(
+        default=None,
+        metadata=_score("PR AUC", "Average precision over all thresholds; telling where spam is rare. 1 is perfect."),
+    )
+    recall_at_0_1_percent: float | None = dataclasses.field(
+        default=None,
+        metadata=_share(
+            "Recall at 0.1 % false positives",
+            "Share of the spam caught at the lowest threshold that flags at most 0.1 % of the ham.",
+        ),
+    )
+    recall_at_0_5_percent: float | None = dataclasses.field(
+        default=None,
+        metadata=_share("Recall at 0.5 % false positives", "The same, when at most 0.5 % of the ham may be flagged."),
+    )
+    expected_calibration_error: float | None = dataclasses.field(
+        default=None,
+        metadata=_share(
+            "Expected calibration error",
+            f"How far the probabilities are from what came true, on average, in {CALIBRATION_BINS} bins. 0 is perfect.",
+        ),
+    )
+    brier_score: float | None = dataclasses.field(
+        default=None, metadata=_score("Brier score", "Mean square of probability minus label. 0 is perfect.")
+    )
+    log_loss: float | None = dataclasses.field(
+        default=None,
+        metadata=_score(
+            "Log loss", "Mean surprise, in nats, at the true label; sure and wrong costs most. 0 is perfect."
+        ),
+    )
+
+    def to_dict(self) -> dict[str, int | float | None]:
+        """The figures by name, fit for JSON: numbers and None alone."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> Metrics:
+        """The figures that `to_dict` gave.
+
+        Raises:
+            ArtifactError: naming the figures that are missing or unknown.
+        """
+        wrong = sorted(set(figures) ^ set(meanings()))
+        if wrong:
+            raise ArtifactError(
+                f"Expected the metrics of this version of spamscore; missing or unknown: {', '.join(wrong)}. "
+                "Evaluate the model again."
+            )
+        return cls(**figures)
+
+
+def meanings() -> dict[str, Meaning]:
+    """What each figure of `Metrics` says, by field name, in the order to show them in."""
+    return {field.name: field.metadata["meaning"] for field in dataclasses.fields(Metrics)}
+
+
+def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> Metrics:
+    """Measures a model's probabilities against the labels.
+
+    Precision, recall, F1, ROC AUC, average precision and log loss as scikit-learn defines them. MCC after Matthews,
+    Biochimica et Biophysica Acta 405 (1975), p. 442; 0 when every decision is the same. Brier score after Brier,
+    Monthly Weather Review 78 (1950), p. 1. Expected calibration error: see `calibration_curve`.
+
+    A figure that has no value is None: all but the counts without messages; precision when nothing is flagged; recall
+    without spam; MCC, ROC AUC, PR AUC and the two recalls at a false positive rate when all messages are of one kind.
+
+    Args:
+        labels: bool or int [messages]; 1 is spam, 0 is ham.
+        probabilities: float [messages], each in [0, 1]; the probability of spam. Computed with as float64.
+        threshold: in [0, 1]; a message is flagged when its probability is at least this.
+
+    Raises:
+        ValueError: another shape, a label but 0 and 1, a probability or threshold that is NaN or outside [0, 1].
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"Expected a threshold in [0, 1]. Received: {threshold!r}")
+    spam, scores = checked(labels, probabilities)
+    flagged = scores >= threshold
+    counted = Metrics(
+        messages=len(spam),
+        spam=int(spam.sum()),
+        ham=int((~spam).sum()),
+        threshold=float(threshold),
+        true_positives=int((flagged & spam).sum()),
+        false_positives=int((flagged & ~spam).sum()),
+        true_negatives=int((~flagged & ~spam).sum()),
+        false_negatives=int((~flagged & spam).sum()),
+    )
+    if not counted.messages:
+        return counted
+    figures: dict[str, Any] = {**_of_decisions(spam, flagged), **_of_ranking(spam, scores), **_of_trust(spam, scores)}
+    return dataclasses.replace(counted, **figures)
+
+
+def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[BoolArray, FloatArray]:
+    """The labels as bool [messages] and the probabilities as float64 [messages].
+
+    Raises:
+        ValueError: another shape, a label but 0 and 1, a probability that is NaN or outside [0, 1].
+    """
+    spam, scores = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if spam.ndim != 1 or spam.shape != scores.shape:
+        raise ValueError(
+            f"Expected labels and probabilities of one length [messages]. Received: {spam.shape} and {scores.shape}"
+        )
+    if len(spam) and (spam.dtype.kind not in "biu" or not np.isin(spam, (0, 1)).all()):
+        raise ValueError(
+            f"Expected labels 1 (spam) and 0 (ham), bool or int. Received: {spam.dtype} {np.unique(spam)[:5]}"
+        )
+    outside = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if len(outside):
+        raise ValueError(
+            f"Expected probabilities in [0, 1]. Received: {scores[outside[0]]} at index {outside[0]}, "
+            f"{len(outside)} such in all"
+        )
+    return spam.astype(np.bool_), scores
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def majority_class_accuracy(labels: npt.ArrayLike) -> float | None:
+    """The accuracy of giving each message the more frequent label; None without messages.
+
+    Args:
+        labels: bool or int [messages]; 1 is spam, 0 is ham.
+    """
+    spam, _ = checked(labels, np.zeros(np.shape(labels)))
+    return max(float(spam.mean()), float((~spam).mean())) if len(spam) else None
+
+
+def _of_decisions(spam: BoolArray, flagged: BoolArray) -> dict[str, float | None]:
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
+
+    precision, recall, f1, _ = precision_recall_fscore_support(spam, flagged, average="binary", zero_division=np.nan)
+    ham = ~spam
+    return {
+        "accuracy": float(accuracy_score(spam, flagged)),
+        "majority_class_accuracy": majority_class_accuracy(spam),
+        "precision": _defined(precision),
+        "recall": _defined(recall),
+        "f1": _defined(f1),
+        "mcc": float(matthews_corrcoef(spam, flagged)) if spam.any() and ham.any() else None,
+        "ham_wrongly_flagged": float(flagged[ham].mean()) if ham.any() else None,
+    }
+
+
+def _of_ranking(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if spam.all() or not spam.any():
+        return {}
+    return {
+        "roc_auc": float(roc_auc_score(spam, scores)),
+        "pr_auc": float(average_precision_score(spam, scores)),
+        "recall_at_0_1_percent": recall_at(spam, scores, 0.001),
+        "recall_at_0_5_percent": recall_at(spam, scores, 0.005),
+    }
+
+
+def _of_trust(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    return {
+        "expected_calibration_error": calibration_curve(spam, scores).expected_error,
+        "brier_score": float(brier_score_loss(spam, scores, pos_label=True)),
+        "log_loss": float(log_loss(spam, scores, labels=[False, True])),
+    }
+
+
+def recall_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, false_positive_rate: float) -> float | None:
+    """Share of the spam caught at the lowest threshold that flags at most this share of the ham.
+
+    Args:
+        labels: bool or int [messages]; 1 is spam.
+        probabilities: float [messages] in [0, 1].
+        false_positive_rate: largest share of ham that may be flagged, for example 0.001.
+
+    Returns:
+        A share in [0, 1]; None when all messages are of one kind.
+    """
+    points = roc_points(labels, probabilities)
+    if points is None:
+        return None
+    return float(points.recall[points.false_positive_rate <= false_positive_rate + ROUNDING].max())
+
+
+@dataclass(frozen=True)
+class RocPoints:
+    """Each threshold's two shares, from nothing flagged to all: float64 [thresholds] each."""
+
+    false_positive_rate: FloatArray
+    recall: FloatArray
+
+
+def roc_points(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> RocPoints | None:
+    """The ROC curve, no point left out; None when all messages are of one kind."""
+    from sklearn.metrics import roc_curve
+
+    spam, scores = checked(labels, probabilities)
+    if spam.all() or not spam.any():
+        return None
+    false_positive_rate, recall, _ = roc_curve(spam, scores, drop_intermediate=False)
+    return RocPoints(false_positive_rate, recall)
+
+
+@dataclass(frozen=True)
+class PrecisionRecallPoints:
+    """Each threshold's precision and recall, from all flagged to nothing: float64 [thresholds] each."""
+
+    precision: FloatArray
+    recall: FloatArray
+
+
+def precision_recall_points(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> PrecisionRecallPoints | None:
+    """The precision-recall curve; None when all messages are of one kind."""
+    from sklearn.metrics import precision_recall_curve
+
+    spam, scores = checked(labels, probabilities)
+    if spam.all() or not spam.any():
+        return None
+    precision, recall, _ = precision_recall_curve(spam, scores)
+    return PrecisionRecallPoints(precision, recall)
+
+
+@dataclass(frozen=True)
+class CalibrationCurve:
+    """What was said and what came true, one value a bin that holds messages, lowest bin first.
+
+    `low`, `high`: the bin's edges; `mean_probability`, `spam_share`: shares in [0, 1]; all float64 [filled bins].
+    `messages`: int64 [filled bins].
+    """
+
+    low: FloatArray
+    high: FloatArray
+    messages: IntArray
+    mean_probability: FloatArray
+    spam_share: FloatArray
+
+    @property
+    def expected_error(self) -> float | None:
+        """The gap between what was said and what came true, averaged over the messages; None without messages."""
+        if not len(self.messages):
+            return None
+        gaps = np.abs(self.spam_share - self.mean_probability)
+        return float((self.messages * gaps).sum() / self.messages.sum())
+
+
+def calibration_curve(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> CalibrationCurve:
+    """Groups the messages by probability into bins of equal width and compares each bin with its labels.
+
+    Bins are open below and closed above, the first one closed on both sides. The expected calibration error of Naeini,
+    Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, which takes the
+    probability of the positive class as here; 15 bins as in table 1 of Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, whose own error is over the confidence in the predicted class.
+
+    Args:
+        labels: bool or int [messages]; 1 is spam.
+        probabilities: float [messages] in [0, 1].
+        bins: how many, at least 1.
+    """
+    spam, scores = checked(labels, probabilities)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = np.searchsorted(edges[1:-1], scores)
+    messages = np.bincount(place, minlength=bins)
+    filled = messages > 0
+    return CalibrationCurve(
+        low=edges[:-1][filled],
+        high=edges[1:][filled],
+        messages=messages[filled],
+        mean_probability=np.bincount(place, weights=scores, minlength=bins)[filled] / messages[filled],
+        spam_share=np.bincount(place, weights=spam, minlength=bins)[filled] / messages[filled],
+    )
+
+
+@dataclass(frozen=True)
+class ScoreHistogram:
+    """How many messages of each kind got which probability.
+
+    `edges`: float64 [bins + 1]; `spam`, `ham`: int64 [bins].
+    """
+
+    edges: FloatArray
+    spam: IntArray
+    ham: IntArray
+
+
+def score_histogram(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = HISTOGRAM_BINS) -> ScoreHistogram:
+    """Counts the messages of each kind in bins of equal width, closed below, the last one closed on both sides."""
+    spam, scores = checked(labels, probabilities)
+    of_spam, edges = np.histogram(scores[spam], bins=bins, range=(0.0, 1.0))
+    of_ham, _ = np.histogram(scores[~spam], bins=bins, range=(0.0, 1.0))
+    return ScoreHistogram(edges, of_spam, of_ham)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model may go into service, and why: what it failed, or, when it failed nothing, what it passed."""
+
+    approved: bool
+    reasons: list[str]
+
+    def to_dict(self) -> dict[str, bool | list[str]]:
+        """Fit for JSON."""
+        return {"approved": self.approved, "reasons": list(self.reasons)}
+
+
+@dataclass(frozen=True)
+class _Check:
+    passed: bool
+    said: str
+
+
+def judge(metrics: Metrics, in_service: Metrics | None = None, tolerance: float = 0.02) -> Verdict:
+    """Decides whether a model may be published.
+
+    Always: its accuracy is above that of the more frequent label, and its MCC above 0. With a version in service: its
+    PR AUC is at most `tolerance` below that version's.
+
+    Args:
+        metrics: the new model's.
+        in_service: those of the version in service, on the same messages.
+        tolerance: how much lower than in service the PR AUC may be, for one run's figures swing with the seed.
+
+    Raises:
+        ValueError: the two were measured on different messages, or the tolerance is negative.
+    """
+    checks = [_above_majority(metrics), _above_chance(metrics)]
+    if in_service is not None:
+        checks.append(_near_service(metrics, in_service, tolerance))
+    approved = all(check.passed for check in checks)
+    return Verdict(approved, [check.said for check in checks if check.passed == approved])
+
+
+def _above_majority(metrics: Metrics) -> _Check:
+    if metrics.accuracy is None or metrics.majority_class_accuracy is None:
+        return _Check(False, "there is no accuracy: expected labelled messages in the test part, received none")
+    passed = metrics.accuracy > metrics.majority_class_accuracy
+    frequent = "ham" if metrics.ham >= metrics.spam else "spam"
+    return _Check(
+        passed,
+        f"accuracy {metrics.accuracy * 100:.2f} % is {'' if passed else 'not '}above the "
+        f"{metrics.majority_class_accuracy * 100:.2f} % of calling every message {frequent}",
+    )
+
+
+def _above_chance(metrics: Metrics) -> _Check:
+    if metrics.mcc is None:
+        return _Check(False, f"there is no MCC: expected spam and ham, received {_kinds(metrics)}")
+    passed = metrics.mcc > 0
+    return _Check(passed, f"MCC {metrics.mcc:.4f} is {'' if passed else 'not '}above 0, which is chance")
+
+
+def _near_service(metrics: Metrics, in_service: Metrics, tolerance: float) -> _Check:
+    if tolerance < 0:
+        raise ValueError(f"Expected a tolerance of at least 0. Received: {tolerance!r}")
+    if (metrics.spam, metrics.ham) != (in_service.spam, in_service.ham):
+        raise ValueError(
+            "Expected both models measured on the same messages. "
+            f"Received: {_kinds(metrics)} for the new one, {_kinds(in_service)} for the one in service"
+        )
+    if metrics.pr_auc is None or in_service.pr_auc is None:
+        return _Check(False, f"there is no PR AUC to compare: expected spam and ham, received {_kinds(metrics)}")
+    passed = metrics.pr_auc >= in_service.pr_auc - tolerance - ROUNDING
+    return _Check(
+        passed,
+        f"PR AUC {metrics.pr_auc:.4f} is {'not ' if passed else ''}more than {tolerance:g} below the "
+        f"{in_service.pr_auc:.4f} of the version in service",
+    )
+
+
+def _kinds(metrics: Metrics) -> str:
+    return f"{metrics.spam:,} spam and {metrics.ham:,} ham"

@@ -1,0 +1,38 @@
+"""Weights as NumPy arrays: a `.npz` that any tool can read, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from models.errors import ArtifactError
+
+
+def write_weights(network: keras.Model, path: Path) -> None:
+    """Writes every weight under its path in the network, such as ``embedding/embeddings``."""
+    np.savez(path, allow_pickle=False, **{variable.path: variable.numpy() for variable in network.weights})
+
+
+def read_weights(network: keras.Model, path: Path) -> None:
+    """Puts the weights of a `.npz` into a network of the same make.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, a weight is missing or of another shape, or one is left over.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            weights = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: expected weights as .npz, but {error}") from None
+    expected = {variable.path: tuple(variable.shape) for variable in network.weights}
+    received = {name: array.shape for name, array in weights.items()}
+    for name in sorted(expected.keys() | received.keys()):
+        if expected.get(name) != received.get(name):
+            raise ArtifactError(
+                f"{path}: weight {name}: expected {expected.get(name, 'no such weight')}, "
+                f"received {received.get(name, 'no such weight')}. It belongs to another network."
+            )
+    for variable in network.weights:
+        variable.assign(weights[variable.path])

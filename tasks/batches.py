@@ -1,0 +1,162 @@
+"""What readers ask of the batches: which there are, which is published, its scores, what was refused, its checksum.
+
+All but the streams answer in one query. On a database that has no tables yet, there is nothing, and nothing is made.
+What changes a batch is `tasks.ledger`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from tasks.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
+from tasks.database import has_schema, reading
+from tasks.tables import published_scores, rejected_messages, score_batches, spam_scores
+
+_FETCH = 10_000  # rows asked for at a time
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """A batch as the database has it; times are UTC, counts are None until it was published.
+
+    `ended_at` is when it was superseded or withdrawn. `state` is running, published, superseded or withdrawn.
+    """
+
+    batch_id: int
+    batch_date: datetime.date
+    state: str
+    model_name: str
+    model_version: int
+    checkpoint: str
+    recipe: str
+    snapshot: str
+    threshold: float
+    devices: str
+    chunk_size: int
+    messages_read: int | None
+    scored: int | None
+    rejected: int | None
+    flagged: int | None
+    checksum: str | None
+    started_at: datetime.datetime
+    published_at: datetime.datetime | None
+    ended_at: datetime.datetime | None
+    seconds_total: float | None
+    seconds_text: float | None
+    seconds_network: float | None
+    seconds_write: float | None
+
+
+class ScoreRow(NamedTuple):
+    """A row of the view `published_scores`."""
+
+    batch_date: datetime.date
+    message_id: str
+    spam_probability: float
+    flagged: bool
+    model_version: int
+    batch_id: int
+    scored_at: datetime.datetime
+
+
+# The columns of a BatchRow, in its order.
+BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
+
+
+def published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
+    """The published batch of a date."""
+    found = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date == date))
+    return found[0] if found else None
+
+
+def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
+    """The batches of the latest dates, the newest first."""
+    order = (score_batches.c.batch_date.desc(), score_batches.c.batch_id.desc())
+    return _select_batches(engine, sa.select(*BATCH_COLUMNS).order_by(*order).limit(limit))
+
+
+def has_batch(engine: Engine, date: datetime.date, recipe: str) -> bool:
+    """Whether a batch of a date with this recipe was published, and not withdrawn since."""
+    wanted = sa.select(*BATCH_COLUMNS).where(
+        score_batches.c.batch_date == date,
+        score_batches.c.state.in_(("published", "superseded")),
+        score_batches.c.recipe == recipe,
+    )
+    return bool(_select_batches(engine, wanted.limit(1)))
+
+
+def published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
+    """Those of some dates that have a published batch, by one query."""
+    if not has_schema(engine):
+        return set()
+    wanted = sa.select(score_batches.c.published_date).where(score_batches.c.published_date.in_(list(dates)))
+    with reading(engine) as connection:
+        return set(connection.scalars(wanted))
+
+
+def scores(
+    engine: Engine,
+    date: datetime.date,
+    flagged_only: bool = False,
+    limit: int | None = None,
+    order: Literal["probability", "message_id"] = "probability",
+) -> Iterator[ScoreRow]:
+    """The published scores of a date, streamed: memory does not grow with them.
+
+    Args:
+        engine: the database.
+        date: the date of the batch.
+        flagged_only: leave out what the threshold lets pass.
+        limit: most rows wanted.
+        order: ``probability``, the most suspicious first, or ``message_id``.
+    """
+    if not has_schema(engine):
+        return
+    view = published_scores.c
+    by = (view.spam_probability.desc(), view.message_id) if order == "probability" else (view.message_id,)
+    wanted = sa.select(published_scores).where(view.batch_date == date).order_by(*by).limit(limit)
+    for row in _streamed(engine, wanted.where(view.flagged) if flagged_only else wanted):
+        yield ScoreRow(*row)
+
+
+def rejected(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
+    """The refused messages of a batch in the order of their rows, streamed."""
+    table = rejected_messages.c
+    columns = (table.row_number, table.message_id, table.reason, table.detail)
+    for row in _streamed(engine, sa.select(*columns).where(table.batch_id == batch_id).order_by(table.row_number)):
+        yield RejectedMessage(*row)
+
+
+def recompute_checksum(engine: Engine, batch_id: int) -> str:
+    """The checksum of the rows that are in the table now, to hold against the one published; streamed."""
+    table = spam_scores.c
+    wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
+    with reading(engine) as connection:
+        parts = connection.execution_options(yield_per=_FETCH).execute(wanted).partitions()
+        return show_checksum(add_checksums(_checksum_of(part) for part in parts))
+
+
+def _checksum_of(rows: Iterable[Any]) -> int:
+    import numpy as np
+
+    message_ids, probabilities, flags = zip(*rows, strict=True)
+    return checksum_rows(message_ids, np.array(probabilities), np.array(flags, dtype=bool))
+
+
+def _streamed(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
+    with reading(engine) as connection:
+        yield from connection.execution_options(yield_per=_FETCH).execute(statement)
+
+
+def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:
+    if not has_schema(engine):
+        return []
+    with reading(engine) as connection:
+        return [BatchRow(*row) for row in connection.execute(statement)]

@@ -1,0 +1,37 @@
+"""BuildVocabulary: the tokens of the training part, numbered, as JSON."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from luigi.util import requires
+
+from models.settings import TextSettings, VocabularySettings
+from tasks.clean_text import CleanText
+from tasks.settings import load
+from tasks.stage import FolderStage
+
+log = logging.getLogger("spamscore")
+VOCABULARY = "vocabulary.json"
+
+
+@requires(CleanText)
+class BuildVocabulary(FolderStage):
+    """Counts the tokens of the training part and numbers the frequent ones."""
+
+    folder = "vocabulary"
+    sections = (VocabularySettings,)
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Reads the cleaned training messages, counts their tokens, writes the vocabulary."""
+        import pandas as pd
+
+        from models.vocabulary import build_vocabulary, save_vocabulary
+
+        training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
+        vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))
+        save_vocabulary(vocabulary, folder / VOCABULARY)
+        log.info("vocabulary: %d tokens", len(vocabulary))
+        return {"tokens": len(vocabulary), "sha256": vocabulary.sha256()}

@@ -1,0 +1,122 @@
+"""CleanText: labelled messages cleaned, without duplicates, split in three; refused rows kept with their reason."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luigi.util import requires
+
+from models.errors import InputError
+from models.settings import DeviceSettings, SplitSettings, TextSettings
+from tasks.ingest_corpus import IngestCorpus
+from tasks.settings import ConsoleSettings, CorpusSettings, load
+from tasks.stage import FolderStage
+
+if TYPE_CHECKING:
+    from models.corpus import PreparedCorpus
+
+log = logging.getLogger("spamscore")
+REFUSED, REPORT = "refused.parquet", "data_report.md"
+
+
+@requires(IngestCorpus)
+class CleanText(FolderStage):
+    """Cleans the labelled messages, removes duplicates, and splits them into training, validation and test."""
+
+    folder = "messages"
+    sections = (TextSettings, SplitSettings)
+
+    def made_of(self) -> dict[str, Any]:
+        """Adds what the labels are called: IngestCorpus keeps them as they stand."""
+        corpus = load(CorpusSettings)
+        return {**super().made_of(), "labels": [corpus.spam_label, corpus.ham_label]}
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Reads the corpus, prepares it, writes a file for each part, the refused rows, and a report."""
+        from models.devices import start_tensorflow
+
+        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        import pandas as pd
+
+        from models.corpus import Labels, prepare_corpus
+        from models.text import clean_texts
+
+        settings, text = load(CorpusSettings), load(TextSettings)
+        rows = pd.read_parquet(self.input().file("corpus.parquet"))
+        labels = Labels(settings.spam_label, settings.ham_label)
+        corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
+        require_few_refused(corpus, len(rows), settings.max_refused_share)
+        return write_corpus(corpus, folder)
+
+
+def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:
+    """Holds the refused rows, duplicates aside, to their limit.
+
+    Raises:
+        InputError: too many; names the reasons, how often each, and the first row of each.
+    """
+    from models.corpus import DUPLICATE
+
+    refused = corpus.refused[corpus.refused["reason"] != DUPLICATE]
+    if len(refused) <= limit * rows and len(corpus.kept):
+        return
+    reasons = "; ".join(
+        f"{len(rows)} {reason} (first in row {rows['row_number'].iloc[0]}{_colon(rows['detail'].iloc[0])})"
+        for reason, rows in refused.groupby("reason", sort=False)
+    )
+    raise InputError(
+        f"{len(refused)} of {rows} labelled messages are refused, more than [corpus] max_refused_share = {limit:g} "
+        f"allows: {reasons or 'no message is left'}. "
+        "Correct the file, the column and label settings of [corpus], or raise the limit."
+    )
+
+
+def _colon(detail: object) -> str:
+    return f": {detail}" if detail else ""
+
+
+def write_corpus(corpus: PreparedCorpus, folder: Path) -> dict[str, Any]:
+    """Writes the parts, the refused rows and the report; gives the counts for the manifest."""
+    from models.corpus import PARTS
+
+    counts: dict[str, Any] = {}
+    for part in PARTS:
+        messages = corpus.kept[corpus.kept["part"] == part].drop(columns="part")
+        messages.to_parquet(folder / f"{part}.parquet", index=False)
+        counts[part] = {"messages": len(messages), "spam": int(messages["spam"].sum())}
+    corpus.refused.to_parquet(folder / REFUSED, index=False)
+    counts["refused"] = {str(reason): int(n) for reason, n in corpus.refused["reason"].value_counts().items()}
+    (folder / REPORT).write_text(data_report(corpus), encoding="utf-8")
+    kept = ", ".join(f"{counts[part]['messages']} {part}" for part in PARTS)
+    refused = ", ".join(f"{rows} {reason}" for reason, rows in counts["refused"].items())
+    log.info("cleaned: %s; refused: %s", kept, refused or "none")
+    return counts
+
+
+def data_report(corpus: PreparedCorpus) -> str:
+    """What the labelled messages are like, as Markdown: parts, labels, lengths, refused rows."""
+    from models.corpus import PARTS
+
+    kept, refused = corpus.kept, corpus.refused
+    tokens = kept["cleaned"].map(lambda cleaned: len(cleaned.split()))
+    parts = kept.groupby("part")["spam"].agg(["size", "sum"]).reindex(list(PARTS), fill_value=0)
+    lines = ["# Labelled messages", "", "| part | messages | spam | share of spam |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {part} | {row['size']} | {row['sum']} | {row['sum'] / max(row['size'], 1):.1%} |"
+        for part, row in parts.iterrows()
+    ]
+    quantiles = tokens.quantile([0.0, 0.5, 0.9, 1.0]).astype(int).tolist()
+    lines += [
+        "",
+        "Tokens a message: least {}, median {}, 90 % up to {}, most {}.".format(*quantiles),
+        "",
+        "| refused because | rows | first row |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [
+        f"| {reason} | {len(rows)} | {rows['row_number'].iloc[0]} |"
+        for reason, rows in refused.groupby("reason", sort=True)
+    ]
+    return "\n".join(lines) + "\n"

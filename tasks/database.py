@@ -1,0 +1,386 @@
+"""The way into a database: its address, its driver, one transaction, and a schema of the version this code knows.
+
+Alembic is imported only when a schema has to be made, changed or refused, so that "is it done?" stays a fast question.
+No connection is pooled: Luigi's workers fork, a connection shared by two processes breaks both, and a server forgets
+one that is idle for an hour. A new one costs milliseconds, against the seconds of a chunk.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext
+from sqlalchemy.pool import NullPool
+
+from models.errors import DatabaseError, SettingsError
+from tasks.tables import SCHEMA_REVISION, VERSION_TABLE, is_mysql
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+    from tasks.settings import DatabaseSettings
+
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
+_EXAMPLE = "postgresql://user:password@host:5432/spamscore"
+
+# SQLite has one writer at a time; the others wait this long for theirs to be the turn.
+_SQLITE_BUSY_SECONDS = 60
+_MIGRATION_LOCK_SECONDS = 600
+_MIGRATION_LOCK = 0x5BA3_5C0E  # any number that nobody else who locks in the same database has
+
+# What goes away by itself: a deadlock, a lock waited for too long, a server that restarts.
+_PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
+_PASSING_MYSQL = frozenset({1020, 1205, 1213, 2002, 2003, 2006, 2013})
+_BROKEN_CHECK = frozenset({3819, 4025})  # MySQL's and MariaDB's
+_PAUSES = (0.1, 0.5, 2.0, 5.0)
+
+Result = TypeVar("Result")
+
+
+def masked(url: str | URL) -> str:
+    """An address fit to be shown: its password, and any in its query, as ``***``; one that cannot be read as ``…``."""
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        scheme = re.match(r"[\w+]+://", str(url))
+        return f"{scheme[0] if scheme else ''}…"
+    shown = parsed.update_query_dict({key: "***" for key in parsed.query if "pass" in key.lower()})
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
+    """Opens the database an address names and sees that it answers; creates nothing, not even SQLite's file.
+
+    Args:
+        settings: the address and the seconds to wait for a connection.
+        section: the section of luigi.cfg that the address is from, for messages.
+
+    Raises:
+        SettingsError: the address cannot be read, or names a database or driver that SQLAlchemy does not know.
+        DatabaseError: the driver is not installed, or the database cannot be reached.
+    """
+    url = _parsed(settings.url, section)
+    engine = _engine(url, settings.connect_timeout, section)
+    if url.get_backend_name() == "sqlite":
+        _hold_sqlite_transactions(engine)
+        _check_sqlite_folder(url, section)
+    if is_mysql(engine.dialect):
+        _sort_mysql_errors(engine)
+    if not _is_missing_file(engine):
+        _check_reachable(engine, section)
+    return engine
+
+
+def open_database(settings: DatabaseSettings) -> Engine:
+    """Opens the database and brings its schema up: made where there is none, migrated where it is older.
+
+    Any number of processes may do so at once.
+
+    Raises:
+        SettingsError: as `connect`, and for a database that is none of the four supported.
+        DatabaseError: as `connect`, and for a schema that is newer than this code.
+    """
+    engine = connect(settings)
+    if engine.dialect.name not in _SUPPORTED:
+        raise SettingsError(f"[database] url = {masked(engine.url)}: expected one of {', '.join(_SUPPORTED)}.")
+    with reading(engine) as connection:
+        revision = schema_revision(connection)
+    if revision != SCHEMA_REVISION:
+        _migrate(engine)
+    return engine
+
+
+def has_schema(engine: Engine) -> bool:
+    """Whether the tables are there. Creates nothing.
+
+    Raises:
+        DatabaseError: they are, of a version that this code does not know.
+    """
+    if _is_missing_file(engine):
+        return False
+    with reading(engine) as connection:
+        revision = schema_revision(connection)
+    if revision not in (None, SCHEMA_REVISION):
+        _refuse_unknown(engine, revision)
+    return revision is not None
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The version of the schema that is there, or None where there is none."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    table = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
+    return connection.execute(sa.select(table.c.version_num)).scalar()
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads.
+
+    Raises:
+        DatabaseError: the database refused, or was lost.
+    """
+    with _explained(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that writes: committed at the end of the block, rolled back if an error leaves it.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: a row broke a rule of its table.
+        DatabaseError: the database refused otherwise, or was lost.
+    """
+    with _explained(engine), _transaction(engine) as connection:
+        yield connection
+
+
+def retried(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    """Does work in one transaction, and again when it fell to a deadlock or a server that restarts; eight seconds long.
+
+    The work must be safe to do twice, for a connection may break after the commit and before its answer.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: a row broke a rule of its table.
+        DatabaseError: the database refused otherwise, or stayed lost.
+    """
+    with _explained(engine):
+        for pause in _PAUSES:
+            try:
+                return _done(engine, work)
+            except exc.DBAPIError as error:
+                if not _passes(error):
+                    raise
+                time.sleep(pause)
+        return _done(engine, work)
+
+
+def _done(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    with _transaction(engine) as connection:
+        return work(connection)
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        connection.execution_options(spamscore_writes=True)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _explained(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except exc.IntegrityError:
+        raise
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(
+            f"{masked(engine.url)}: {_reason(error, engine.url)}. What was committed is safe: mend it and run again."
+        ) from error
+
+
+def _passes(error: exc.DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    code = error.orig.args[0] if error.orig and error.orig.args else None
+    # A psycopg error without a state is one of the connection, not of the server.
+    lost = isinstance(error, exc.OperationalError) and hasattr(error.orig, "sqlstate") and state is None
+    return error.connection_invalidated or lost or state in _PASSING_STATES or code in _PASSING_MYSQL
+
+
+def _reason(error: BaseException, url: URL) -> str:
+    """What the driver said, on one line, without the password."""
+    said = getattr(error, "orig", None) or error
+    text = str(said.args[-1]) if said.args else type(said).__name__
+    if url.password:
+        text = text.replace(str(url.password), "***")
+    return " ".join(text.split()).rstrip(".")
+
+
+def _parsed(address: str, section: str) -> URL:
+    try:
+        url = sa.make_url(address)
+    except (exc.ArgumentError, ValueError):
+        raise _malformed(address, section, "it cannot be read") from None
+    if "@" in (url.host or ""):
+        raise _malformed("…", section, "a user or password holds an @ that must be written %40")
+    if url.drivername == "sqlite" and _sqlite_path(url) is None:
+        raise _malformed(address, section, "a database in memory is gone when the run ends")
+    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+
+
+def _malformed(address: str, section: str, reason: str) -> SettingsError:
+    return SettingsError(
+        f"[{section}] url = {masked(address)}: {reason}. Expected a SQLAlchemy address such as {_EXAMPLE} or "
+        f"sqlite:///spamscore.db, with signs like @ : / in a password written %40 %3A %2F. {_way_out(section)}"
+    )
+
+
+def _way_out(section: str) -> str:
+    return f"Set [{section}] url in luigi.cfg, or SPAMSCORE_{section.upper()}_URL, where a password belongs."
+
+
+def _engine(url: URL, timeout: int, section: str) -> Engine:
+    try:
+        # hide_parameters: the text of an error would hold identifiers of messages.
+        return sa.create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(url, timeout)
+        )
+    except exc.NoSuchModuleError:
+        raise _malformed(str(url), section, f"SQLAlchemy knows no {url.drivername}") from None
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(url.get_backend_name())
+        install = f'pip install "spamscore[{extra}]"' if extra else f"pip install {error.name}"
+        raise DatabaseError(f"{masked(url)}: its driver {error.name} is not installed. Install it: {install}") from None
+
+
+def _connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
+    """What the driver is told, but for what the address says itself."""
+    known: dict[str, dict[str, Any]] = {
+        "sqlite+pysqlite": {"timeout": _SQLITE_BUSY_SECONDS},
+        "postgresql+psycopg": {"connect_timeout": timeout, "application_name": "spamscore"},
+        "mysql+pymysql": {
+            "connect_timeout": timeout,
+            "charset": "utf8mb4",
+            # Where an administrator took it away, a text too long would be cut in silence.
+            "init_command": "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
+        },
+    }
+    driver = f"{url.get_backend_name().replace('mariadb', 'mysql')}+{url.get_driver_name()}"
+    return {key: value for key, value in known.get(driver, {}).items() if key not in url.query}
+
+
+def _hold_sqlite_transactions(engine: Engine) -> None:
+    """Takes transactions out of the hands of Python's driver, which begins them late and ends them early.
+
+    A transaction that will write takes the lock as it begins: one that read first could not get it any more.
+    """
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("spamscore_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _sort_mysql_errors(engine: Engine) -> None:
+    """Makes a broken CHECK an IntegrityError, as elsewhere: the driver takes it for a fault of the server."""
+
+    @event.listens_for(engine, "handle_error")
+    def sort(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if error.args and error.args[0] in _BROKEN_CHECK and isinstance(error, Exception):
+            context.chained_exception = exc.IntegrityError(context.statement, None, error, hide_parameters=True)
+
+
+def _sqlite_path(url: URL) -> Path | None:
+    """SQLite's file, or None for a database in memory."""
+    name = (url.database or "").removeprefix("file:")
+    return None if name in ("", ":memory:") or url.query.get("mode") == "memory" else Path(name)
+
+
+def _is_missing_file(engine: Engine) -> bool:
+    path = _sqlite_path(engine.url) if engine.dialect.name == "sqlite" else None
+    return path is not None and not path.exists()
+
+
+def _check_sqlite_folder(url: URL, section: str) -> None:
+    path = _sqlite_path(url)
+    if path is not None and not path.parent.is_dir():
+        raise DatabaseError(f"{masked(url)}: no such folder: {path.parent}. Create it. Or: {_way_out(section)}")
+
+
+def _check_reachable(engine: Engine, section: str) -> None:
+    # SQLite opens its file no earlier than a statement needs it.
+    question = "PRAGMA schema_version" if engine.dialect.name == "sqlite" else "SELECT 1"
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(question)
+    except exc.SQLAlchemyError as error:
+        raise DatabaseError(
+            f"{masked(engine.url)}: cannot be reached: {_reason(error, engine.url)}. {_way_out(section)}"
+        ) from None
+
+
+def alembic_config(connection: Connection) -> Config:
+    """What Alembic's commands want: where the versions are, and the connection to work on."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "tasks:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command
+
+    if engine.dialect.name == "sqlite":
+        _let_readers_read(engine)
+    with _migration_lock(engine), writing(engine) as connection:
+        # Asked again: another process may have been first while this one waited.
+        revision = schema_revision(connection)
+        if revision is not None:
+            _refuse_unknown(engine, revision)
+        command.upgrade(alembic_config(connection), "head")
+
+
+def _let_readers_read(engine: Engine) -> None:
+    """Turns on SQLite's write-ahead log, kept in the file: a long read no longer keeps a chunk from being written."""
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError:
+        pass  # another process is at it, or the file is read-only, which the migration says better
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _migration_lock(engine: Engine) -> Iterator[None]:
+    """Lets one process migrate at a time. SQLite needs none: its writing transactions take turns.
+
+    The lock is a connection's own, which goes when it is closed: after the migration was committed, not before.
+    """
+    with reading(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        if is_mysql(engine.dialect):
+            name = f"spamscore.{engine.url.database}"[:64]
+            if connection.scalar(sa.select(sa.func.get_lock(name, _MIGRATION_LOCK_SECONDS))) != 1:
+                raise DatabaseError(f"{masked(engine.url)}: another process has been migrating it for ten minutes.")
+        yield
+
+
+def _refuse_unknown(engine: Engine, revision: str | None) -> None:
+    from alembic.script import ScriptDirectory
+
+    with engine.connect() as connection:
+        script = ScriptDirectory.from_config(alembic_config(connection))
+    known = sorted(one.revision for one in script.walk_revisions())
+    if revision not in known:
+        raise DatabaseError(
+            f"{masked(engine.url)}: its schema is version {revision}, and this spamscore knows {', '.join(known)}. "
+            f"A newer spamscore made it: install that one, or set [database] url to another database."
+        )

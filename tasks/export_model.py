@@ -1,0 +1,138 @@
+"""ExportModel: an approved model as the next version, in the layout that TensorFlow Serving watches."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from pathlib import Path
+from typing import Any
+
+from luigi.util import requires
+
+from models.errors import ArtifactError
+from models.settings import DeviceSettings
+from tasks.clean_text import CleanText
+from tasks.evaluate_model import METRICS, EvaluateModel, model_settings, part_sizes
+from tasks.exports import VersionTarget, publish_version
+from tasks.settings import ArtifactSettings, ConsoleSettings, load
+from tasks.stage import Stage
+from tasks.targets import FolderTarget, read_json, write_manifest
+from tasks.train_model import TrainModel
+
+log = logging.getLogger("spamscore")
+MODEL_CARD, WEIGHTS = "model_card.md", "weights.npz"
+_WARMUP_MESSAGES = 100
+_SAME_SCORE = 1e-5
+
+
+@requires(CleanText, TrainModel, EvaluateModel)
+class ExportModel(Stage):
+    """Exports the trained model as the next version, if EvaluateModel approved it."""
+
+    sections = (ArtifactSettings,)
+
+    def made_of(self) -> dict[str, Any]:
+        """The training alone: the same weights judged at another threshold are no new version."""
+        return {**super().made_of(), "inputs": [self._training().path.name]}
+
+    def output(self) -> VersionTarget:
+        """The version that carries this fingerprint."""
+        return VersionTarget(self.fingerprint())
+
+    def complete(self) -> bool:
+        """Whether the version is there, or the model was judged and refused."""
+        return self.output().exists() or self.refusal() is not None
+
+    def refusal(self) -> str | None:
+        """Why EvaluateModel refused the model; None if it did not, or has not looked yet."""
+        evaluation = EvaluateModel().output()
+        if not evaluation.exists() or (found := read_json(evaluation.file(METRICS)))["approved"]:
+            return None
+        return "; ".join(found["reasons"])
+
+    def run(self) -> None:
+        """Writes the SavedModel with its card and weights, loads it as a server does, publishes it."""
+        from models.devices import start_tensorflow
+
+        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        version = publish_version(self.fingerprint(), self.build_version)
+        log.info("exported version %d of %s", version, load(ArtifactSettings).model_name)
+
+    def build_version(self, folder: Path, version: int) -> None:
+        """Fills the folder of a version."""
+        import pandas as pd
+
+        from models.export import write_saved_model, write_warmup
+        from models.trained import load_trained
+        from models.weights import write_weights
+
+        messages, training, evaluation = self.input()
+        model = load_trained(training.path)
+        validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
+        write_saved_model(model.vocabulary, model.network, folder)
+        write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)
+        write_weights(model.network, folder / "assets.extra" / WEIGHTS)
+        require_same_scores(folder, training.path, validation)
+        (folder / MODEL_CARD).write_text(self._card(version, messages, evaluation), encoding="utf-8")
+        write_manifest(folder, self._manifest(version, training, evaluation))
+
+    def _training(self) -> FolderTarget:
+        return TrainModel().output()
+
+    def _manifest(self, version: int, training: FolderTarget, evaluation: FolderTarget) -> dict[str, Any]:
+        return {
+            "version": version,
+            "model": load(ArtifactSettings).model_name,
+            "fingerprint": self.fingerprint(),
+            "made_of": self.made_of(),
+            "training": training.path.name,
+            "evaluation": evaluation.path.name,
+            "trained": training.manifest(),
+            "exported_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+    def _card(self, version: int, messages: FolderTarget, evaluation: FolderTarget) -> str:
+        from models.metrics import Metrics, Verdict
+        from models.model_card import render_model_card
+
+        found = read_json(evaluation.file(METRICS))
+        verdict = Verdict(found.pop("approved"), found.pop("reasons"))
+        in_service = found.pop("in_service")
+        sizes = part_sizes(messages.manifest())
+        return render_model_card(
+            model=load(ArtifactSettings).model_name,
+            version=version,
+            date=datetime.datetime.now(datetime.UTC).date(),
+            metrics=Metrics.from_dict(found),
+            verdict=verdict,
+            in_service=Metrics.from_dict(in_service) if in_service else None,
+            fingerprints={
+                "messages": messages.path.name,
+                "training": self._training().path.name,
+                "evaluation": evaluation.path.name,
+            },
+            settings=model_settings(),
+            training_data={"training": sizes["training"], "validation": sizes["validation"]},
+            evaluation_data={"test": sizes["test"]},
+        )
+
+
+def require_same_scores(folder: Path, training: Path, texts: list[str]) -> None:
+    """Loads the export as a server does and holds its scores to those of the checkpoint.
+
+    Raises:
+        ArtifactError: it does not load, or a score differs by more than 1e-5.
+    """
+    import numpy as np
+
+    from models.export import ServedModel
+    from tasks.evaluate_model import scored
+
+    with ServedModel(folder) as served:
+        exported = served.predict_spam(texts).astype(np.float64)
+    difference = float(np.max(np.abs(exported - scored(training, texts)), initial=0.0))
+    if difference > _SAME_SCORE:
+        raise ArtifactError(
+            f"{folder}: expected the scores of checkpoint {training}, received others, by up to {difference:.2g}; "
+            "the export is not published. Run ExportModel again; if it says the same, delete that folder first."
+        )

@@ -1,0 +1,190 @@
+"""IngestCorpus: the labelled messages, from wherever they are, into one Parquet file.
+
+Every row of the source is kept, faulty ones with their fault; which of them are fit to learn from is decided by
+CleanText.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.errors import InputError, SettingsError
+from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
+from tasks.fingerprint import file_sha256
+from tasks.rows import SourceRow, fault_kind
+from tasks.samples import bundled_file
+from tasks.settings import ConsoleSettings, CorpusSettings, DatabaseSettings, load
+from tasks.stage import ExternalFile, FolderStage, artifacts_folder
+
+log = logging.getLogger("spamscore")
+
+CORPUS = "corpus.parquet"
+MOST_LABELS = 100  # label values counted one by one; a label column named wrongly may hold millions
+
+
+class IngestCorpus(FolderStage):
+    """Takes the labelled messages from where [corpus] says.
+
+    Leaves ``corpus.parquet`` (row_number int64, label, text and fault string, nullable), a row for each of the source.
+    """
+
+    folder = "corpus"
+    sections = (CorpusSettings,)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        corpus_settings()
+
+    def requires(self) -> list[ExternalFile]:
+        """The file, if it is one that somebody else provides."""
+        settings = corpus_settings()
+        return [ExternalFile(path=settings.path, setting="[corpus] path")] if settings.source == "file" else []
+
+    def made_of(self) -> dict[str, Any]:
+        """The settings, and the content of the file: another content is another corpus."""
+        return {**super().made_of(), "source": source_identity(corpus_settings())}
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Reads the source, writes the rows, returns their counts."""
+        settings = located(corpus_settings())
+        counts = CorpusCounts()
+        write_corpus(counts.counted(read_corpus(settings, load(DatabaseSettings))), folder / CORPUS)
+        counts.check(settings)
+        log.info("corpus: %s", counts)
+        return {
+            "source": settings.source,
+            "source_sha256": file_sha256(Path(settings.path)) if settings.source != "sql" else None,
+            "sha256": file_sha256(folder / CORPUS),
+            "rows": counts.rows,
+            "labels": dict(counts.labels),
+            "faults": dict(counts.faults),
+        }
+
+
+def corpus_settings() -> CorpusSettings:
+    """[corpus] as it holds now.
+
+    Raises:
+        SettingsError: the path or the query that the source needs is empty.
+    """
+    settings = load(CorpusSettings)
+    for source, key in (("file", "path"), ("sql", "query")):
+        if settings.source == source and not getattr(settings, key):
+            raise SettingsError(
+                f"[corpus] {key} is empty, and [corpus] source = {source} needs it. "
+                f"Set [corpus] {key}, or [corpus] source to another."
+            )
+    return settings
+
+
+def source_identity(settings: CorpusSettings) -> str:
+    """What tells one content of the source from another: a hash, or for a query nothing beside its settings."""
+    if settings.source == "sms_spam_collection":
+        return SMS_SPAM_COLLECTION_SHA256
+    if settings.source == "sql":
+        return ""
+    path = bundled_file("corpus.csv") if settings.source == "bundled" else Path(settings.path)
+    return file_sha256(path) if path.is_file() else "absent"
+
+
+def located(settings: CorpusSettings) -> CorpusSettings:
+    """The settings with path, layout and columns of the file that is to be read; downloads the Collection."""
+    ours: dict[str, Any] = {"encoding": "utf-8", "label_column": "label", "text_column": "text"}
+    if settings.source == "bundled":
+        return dataclasses.replace(settings, path=str(bundled_file("corpus.csv")), format="csv", **ours)
+    if settings.source == "sms_spam_collection":
+        bar = load(ConsoleSettings).progress == "auto"
+        folder = artifacts_folder() / "downloads"
+        path = fetch_sms_spam_collection(settings.download_url, folder, settings.download_timeout, bar)
+        return dataclasses.replace(settings, path=str(path), format="sms", **ours)
+    return settings
+
+
+def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterator[tuple[Any, ...]]:
+    """Yields (row number, label, text, fault) of each row of the source.
+
+    Args:
+        settings: [corpus], as `located` returns it.
+        database: [database], for a query without an address of its own.
+
+    Raises:
+        InputError: the source cannot be used.
+        DatabaseError: it cannot be reached.
+    """
+    columns = {"label_column": settings.label_column, "text_column": settings.text_column}
+    for row in _source_rows(settings, columns, database):
+        yield row.row_number, row.values[settings.label_column], row.values[settings.text_column], row.fault
+
+
+def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: DatabaseSettings) -> Iterator[SourceRow]:
+    if settings.source == "sql":
+        from tasks.queries import QuerySource, read_query
+
+        return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
+    from tasks.readers import FileSource, read_file
+
+    return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
+
+
+def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
+    """Writes rows as `read_corpus` yields them to a Parquet file."""
+    import pyarrow as pa
+
+    from tasks.snapshots import write_rows
+
+    number = pa.field("row_number", pa.int64(), nullable=False)
+    texts = [pa.field(name, pa.string()) for name in ("label", "text", "fault")]
+    write_rows(rows, pa.schema([number, *texts]), path)
+
+
+@dataclass
+class CorpusCounts:
+    """What a corpus consists of.
+
+    Attributes:
+        rows: all rows.
+        labels: rows without a fault, by the value of their label; beyond `MOST_LABELS` values under "(others)".
+        faults: rows with a fault, by its kind.
+    """
+
+    rows: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """Passes rows on and counts them."""
+        for row in rows:
+            _, label, _, fault = row
+            self.rows += 1
+            if fault is None:
+                self._count_label("(none)" if label is None else label)
+            else:
+                self.faults[fault_kind(fault)] += 1
+            yield row
+
+    def _count_label(self, label: str) -> None:
+        known = label in self.labels or len(self.labels) < MOST_LABELS
+        self.labels[label if known else "(others)"] += 1
+
+    def check(self, settings: CorpusSettings) -> None:
+        """Refuses a corpus without a row.
+
+        Raises:
+            InputError: naming the source.
+        """
+        if not self.rows:
+            source = "[corpus] query" if settings.source == "sql" else f"[corpus] path = {settings.path}"
+            raise InputError(
+                f"{source}: expected labelled messages, received no row. Correct the source and run again."
+            )
+
+    def __str__(self) -> str:
+        labels = ", ".join(f"{count} {label[:40]!r}" for label, count in self.labels.most_common(5))
+        faults = "".join(f", {count} with fault {kind!r}" for kind, count in self.faults.most_common(5))
+        return f"{self.rows} rows read: {labels}{faults}"

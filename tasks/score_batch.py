@@ -1,0 +1,267 @@
+"""ScoreBatch: one date's messages scored with the version in service, and published in the database."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+
+from models.errors import ArtifactError, SettingsError
+from models.settings import DeviceSettings
+from tasks.evaluate_model import training_folder
+from tasks.export_model import ExportModel
+from tasks.exports import exports_folder, version_in_service
+from tasks.extract_messages import ExtractMessages
+from tasks.progress import reporting
+from tasks.settings import ArtifactSettings, ConsoleSettings, DatabaseSettings, ScoringSettings, load
+from tasks.stage import Stage, artifacts_folder
+from tasks.targets import FolderTarget, write_json
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from models.scoring import Scorer
+    from tasks.batches import BatchRow
+    from tasks.chunks import RejectedMessage, ScoredChunk
+    from tasks.ledger import BatchPlan
+    from tasks.snapshots import SnapshotChunk
+
+log = logging.getLogger("spamscore")
+
+
+class YesterdayParameter(luigi.DateParameter):
+    """A date; by default yesterday, as it is when the task is made, not when the module was imported."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(default=None, description=description)  # type: ignore[arg-type]
+
+    def parse(self, s: str) -> datetime.date:
+        """Turns ISO text into a date.
+
+        Raises:
+            SettingsError: it is none.
+        """
+        try:
+            return datetime.date.fromisoformat(s)
+        except ValueError:
+            raise SettingsError(f"--date {s}: expected a date such as 2026-01-31") from None
+
+    def normalize(self, value: datetime.date | None) -> datetime.date:
+        """The date, or yesterday's by the local clock."""
+        return value or datetime.date.today() - datetime.timedelta(days=1)
+
+
+class ScoreBatch(Stage):
+    """Scores the messages of one date and publishes their spam probabilities."""
+
+    date = YesterdayParameter(description="date of the messages, as 2026-01-31; yesterday if not given")
+    model_version = luigi.OptionalIntParameter(
+        default=None, description="version of the model to score with; the one in service if not given"
+    )
+    sections = (ScoringSettings,)
+
+    def requires(self) -> dict[str, luigi.Task]:
+        """The date's messages and, unless a version was asked for, an export by the settings in force."""
+        messages = ExtractMessages(date=self.date)
+        return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
+
+    def made_of(self) -> dict[str, Any]:
+        """Adds the version that was asked for."""
+        return {**super().made_of(), "model_version": self.model_version}
+
+    def output(self) -> BatchTarget:
+        """The published batch of the date."""
+        return BatchTarget(self.date, self.fingerprint(), exactly=self.model_version is not None)
+
+    def run(self) -> None:
+        """Loads the version's latest checkpoint, scores the snapshot chunk by chunk, publishes the batch."""
+        from models.devices import start_tensorflow
+
+        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        from tasks.database import open_database
+
+        began = time.monotonic()
+        engine = open_database(load(DatabaseSettings))
+        version = self.model_version or self._version_in_service()
+        scorer, checkpoint = load_scorer(training_folder(version))
+        snapshot = self.input()["messages"]
+        plan = self._plan(version, checkpoint, snapshot, scorer)
+        with reporting(self, "scoring") as report:
+            published = score_snapshot(engine, plan, snapshot.path, scorer, report.update, began)
+        write_receipt(published)
+        log.info(
+            "batch %d of %s: %d read, %d scored, %d rejected, %d flagged, by version %d",
+            published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
+            published.flagged, version,
+        )  # fmt: skip
+
+    def _version_in_service(self) -> int:
+        version = version_in_service()
+        if version is None:
+            refusal = ExportModel().refusal()
+            raise ArtifactError(
+                f"{exports_folder()}: no version of the model is in service, for the one trained was refused: {refusal}. "
+                "Give more labelled messages ([corpus]) or change [network] and [training]."
+            )
+        return version
+
+    def _plan(self, version: int, checkpoint: str, snapshot: FolderTarget, scorer: Scorer) -> BatchPlan:
+        from tasks.ledger import BatchPlan
+
+        settings = load(ScoringSettings)
+        return BatchPlan(
+            batch_date=self.date,
+            recipe=self.fingerprint(),
+            model_name=load(ArtifactSettings).model_name,
+            model_version=version,
+            checkpoint=f"{training_folder(version).name}/{checkpoint}",
+            snapshot=snapshot.path.name,
+            threshold=settings.threshold,
+            devices=",".join(device.removeprefix("/device:").lower() for device in scorer.devices),
+            chunk_size=settings.chunk_size,
+        )
+
+
+def load_scorer(training: Path) -> tuple[Scorer, str]:
+    """The latest checkpoint of a training on the chosen devices, and the checkpoint's name."""
+    from models.devices import chosen_devices
+    from models.encoder import TextEncoder
+    from models.scoring import Scorer
+    from models.trained import load_trained
+
+    devices = chosen_devices(load(DeviceSettings))
+    model = load_trained(training)
+    scorer = Scorer(TextEncoder(model.vocabulary), model.network, devices, load(ScoringSettings).batch_size)
+    return scorer, model.checkpoint
+
+
+def score_snapshot(
+    engine: Engine,
+    plan: BatchPlan,
+    snapshot: Path,
+    scorer: Scorer,
+    watch: Callable[[float, float, str], None],
+    began: float,
+) -> BatchRow:
+    """Scores what is not yet in the ledger, chunk by chunk, and publishes the batch.
+
+    Args:
+        engine: an open database.
+        plan: what the batch is.
+        snapshot: folder that ExtractMessages left.
+        scorer: texts to probabilities.
+        watch: told messages done, messages in all, and a line of status after each chunk.
+        began: `time.monotonic()` when the run began, for the batch's times.
+    """
+    from tasks.ledger import begin_batch, chunks_done, commit_chunk, publish_batch, record_times
+    from tasks.snapshots import SNAPSHOT_FILE, read_snapshot, snapshot_rows, verify_snapshot
+
+    verify_snapshot(snapshot)
+    rows = snapshot_rows(snapshot / SNAPSHOT_FILE)
+    batch = begin_batch(engine, plan)
+    done = chunks_done(engine, batch.batch_id)
+    if done:
+        log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
+    seconds = {"text": 0.0, "network": 0.0, "write": 0.0}
+    for chunk in read_snapshot(snapshot / SNAPSHOT_FILE, plan.chunk_size, skip=done):
+        scored = score_chunk(scorer, chunk, plan.threshold, seconds)
+        writing = time.monotonic()
+        commit_chunk(engine, batch.batch_id, scored)
+        seconds["write"] += time.monotonic() - writing
+        finished = chunk.first_row - 1 + len(chunk)
+        rate = finished / (time.monotonic() - began)
+        left = (rows - finished) / rate
+        watch(finished, rows, f"{finished:,} of {rows:,} scored, {rate:,.0f} a second, {left:,.0f} s left")
+    published = publish_batch(engine, batch.batch_id, rows)
+    record_times(engine, batch.batch_id, total=time.monotonic() - began, **seconds)
+    return published
+
+
+def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: dict[str, float]) -> ScoredChunk:
+    """Scores the messages of a chunk that can be, and says of the others why not.
+
+    Args:
+        scorer: texts to probabilities.
+        chunk: messages as they were read.
+        threshold: probability from which a message is flagged.
+        seconds: what text and network took is added to.
+    """
+    import numpy as np
+
+    from tasks.chunks import ScoredChunk
+
+    began = time.monotonic()
+    columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
+    refusals = [refusal(*row) for row in zip(*columns, strict=True)]
+    sound = [place for place, found in enumerate(refusals) if found is None]
+    result = scorer.score([str(chunk.texts[place]) for place in sound])
+    seconds["text"] += result.seconds_text
+    seconds["network"] += result.seconds_network
+    return ScoredChunk(
+        chunk_number=chunk.chunk_number,
+        first_row=chunk.first_row,
+        message_ids=[str(chunk.message_ids[place]) for place in sound],
+        row_numbers=chunk.row_numbers[np.array(sound, dtype=np.int64)],
+        probabilities=result.probabilities,
+        flagged=result.probabilities >= threshold,
+        rejected=[found for found in refusals if found is not None],
+        seconds=time.monotonic() - began,
+    )
+
+
+def refusal(row_number: int, message_id: str | None, text: str | None, fault: str | None) -> RejectedMessage | None:
+    """Why a message cannot be scored, or None if it can. What databases refuse of an identifier is the ledger's."""
+    from tasks.chunks import RejectedMessage
+
+    if fault:
+        return RejectedMessage(row_number, message_id, "unreadable row", fault)
+    if not message_id:
+        return RejectedMessage(row_number, message_id, "missing message_id")
+    if not text or not text.strip():
+        return RejectedMessage(row_number, message_id, "empty text")
+    return None
+
+
+def write_receipt(batch: BatchRow) -> None:
+    """Leaves what was published as JSON among the artifacts, for those who have no database at hand."""
+    import dataclasses
+
+    folder = artifacts_folder() / "receipts" / batch.batch_date.isoformat()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        key: str(value) if isinstance(value, datetime.date) else value
+        for key, value in dataclasses.asdict(batch).items()
+    }
+    write_json(folder / f"batch-{batch.batch_id}.json", content)
+
+
+class BatchTarget(luigi.Target):
+    """A batch that exists once a date's scores by this recipe are published.
+
+    A batch that a person went back to counts too: the recipe's own is then superseded, its work was done. Not so if a
+    model version was asked for by number: then `exactly` that batch must be the published one.
+    """
+
+    def __init__(self, date: datetime.date, recipe: str, exactly: bool) -> None:
+        self.date = date
+        self.recipe = recipe
+        self.exactly = exactly
+
+    def __str__(self) -> str:
+        return f"published batch of {self.date}, recipe {self.recipe}"
+
+    def exists(self) -> bool:
+        """Asks the database, which is neither made nor migrated by that."""
+        from tasks.batches import has_batch, published_batch
+        from tasks.database import connect
+
+        engine = connect(load(DatabaseSettings))
+        published = published_batch(engine, self.date)
+        if published is None or published.recipe == self.recipe:
+            return published is not None
+        return not self.exactly and has_batch(engine, self.date, self.recipe)

@@ -1,0 +1,80 @@
+"""TrainModel: the recurrent network, trained with checkpoints; killed and started again it goes on from the latest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luigi.util import requires
+
+from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
+from tasks.build_vocabulary import VOCABULARY, BuildVocabulary
+from tasks.clean_text import CleanText
+from tasks.progress import ProgressReport, reporting
+from tasks.settings import ConsoleSettings, load
+from tasks.stage import FolderStage
+
+if TYPE_CHECKING:
+    from models.training import LabelledMessages, Progress
+    from models.vocabulary import Vocabulary
+
+
+@requires(CleanText, BuildVocabulary)
+class TrainModel(FolderStage):
+    """Trains the network on the training part, stopping early by the validation part."""
+
+    folder = "training"
+    sections = (NetworkSettings, TrainingSettings)
+    resumes = True
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Reads and encodes the parts, trains, and describes the result beside its checkpoints."""
+        from models.devices import start_tensorflow
+
+        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        from models.trained import describe_trained
+        from models.training import train
+        from models.vocabulary import load_vocabulary
+
+        messages, vocabulary_folder = self.input()
+        vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
+        training = encoded_part(messages.file("training.parquet"), vocabulary)
+        validation = encoded_part(messages.file("validation.parquet"), vocabulary)
+        network, settings = load(NetworkSettings), load(TrainingSettings)
+        with reporting(self, "training") as report:
+            trained = train(
+                training,
+                validation,
+                len(vocabulary),
+                network,
+                settings,
+                folder,
+                lambda progress: show(report, progress),
+            )
+        return describe_trained(trained, vocabulary, network, folder)
+
+
+def encoded_part(path: Path, vocabulary: Vocabulary) -> LabelledMessages:
+    """Reads a part that CleanText wrote and turns its messages into token ids."""
+    import numpy as np
+    import pandas as pd
+
+    from models.encoder import TextEncoder, encode_messages
+    from models.training import LabelledMessages
+
+    part = pd.read_parquet(path, columns=["text", "spam"])
+    return LabelledMessages(
+        encode_messages(TextEncoder(vocabulary), part["text"].tolist()), part["spam"].to_numpy(np.int32)
+    )
+
+
+def show(report: ProgressReport, progress: Progress) -> None:
+    """Says where training is; the time left is to the last epoch, early stopping not foreseen."""
+    done = (progress.epoch - 1) * progress.steps + progress.step
+    total = progress.epochs * progress.steps
+    left = (total - done) * progress.seconds_a_step
+    report.update(
+        done,
+        total,
+        f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, {left / 60:.1f} min left at most",
+    )

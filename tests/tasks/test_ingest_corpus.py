@@ -1,0 +1,231 @@
+"""IngestCorpus: every row of every source is in the file, and another content is another corpus."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pyarrow.parquet as pq
+import pytest
+from luigi.configuration import LuigiConfigParser
+from luigi.task_register import Register
+
+from models.errors import ArtifactError, InputError, SettingsError
+from tasks import ingest_corpus
+from tasks.fingerprint import file_sha256
+from tasks.ingest_corpus import CorpusCounts, IngestCorpus, source_identity
+from tasks.samples import bundled_file
+from tasks.settings import CorpusSettings
+
+PROJECT = Path(__file__).resolve().parents[2]
+Configure = Callable[..., None]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+    """Sets values of [corpus] for one test, in a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPAMSCORE_CORPUS_URL", raising=False)
+    parser: Any = LuigiConfigParser.instance()
+    before = copy.deepcopy(parser._sections)
+    Register.clear_instance_cache()
+
+    def set_values(**values: str) -> None:
+        for key, value in values.items():
+            parser.set("corpus", key, value)
+
+    set_values(source="bundled")
+    yield set_values
+    parser._sections = before
+    Register.clear_instance_cache()
+
+
+def built(task: luigi.Task) -> Any:
+    return luigi.build([task], local_scheduler=True, workers=1, detailed_summary=True, log_level="WARNING").status
+
+
+def rows_of(task: IngestCorpus) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(task.output().file("corpus.parquet")).to_pylist()
+    return rows
+
+
+def test_the_bundled_corpus_is_taken_without_any_setting(configure: Configure) -> None:
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    manifest = task.output().manifest()
+    assert set(manifest["labels"]) == {"ham", "spam"}
+    assert manifest["rows"] == sum(manifest["labels"].values()) == len(rows_of(task))
+    assert manifest["faults"] == {}
+    assert manifest["source"] == "bundled"
+    assert manifest["source_sha256"] == hashlib.sha256(bundled_file("corpus.csv").read_bytes()).hexdigest()
+    assert manifest["sha256"] == hashlib.sha256(task.output().file("corpus.parquet").read_bytes()).hexdigest()
+
+
+def test_columns_set_for_a_file_do_not_break_the_bundled_corpus(configure: Configure) -> None:
+    configure(text_column="body", label_column="class", encoding="cp1252", format="tsv")
+    assert built(IngestCorpus()) == luigi.LuigiStatusCode.SUCCESS
+
+
+def test_every_row_of_a_file_is_kept_with_its_fault(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("kind,body\n1,WIN\n0,Hello\n0,Hello\n,no label\n1,a,b\n0\n")
+    configure(source="file", path="c.csv", label_column="kind", text_column="body")
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    fault = "wrong number of fields: expected 2, received {} (line {})"
+    assert [tuple(row.values()) for row in rows_of(task)] == [
+        (1, "1", "WIN", None),
+        (2, "0", "Hello", None),
+        (3, "0", "Hello", None),
+        (4, "", "no label", None),
+        (5, "1", "a", fault.format(3, 6)),
+        (6, "0", None, fault.format(1, 7)),
+    ]
+    manifest = task.output().manifest()
+    assert manifest["labels"] == {"0": 2, "1": 1, "": 1}
+    assert manifest["faults"] == {"wrong number of fields": 2}
+
+
+def test_a_file_of_another_content_is_another_corpus(configure: Configure, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("label,text\nham,Hello\n")
+    configure(source="file", path="c.csv")
+    one = IngestCorpus().output().path
+    path.write_text("label,text\nham,Hallo!\n")
+    two = IngestCorpus().output().path
+    path.rename(tmp_path / "d.csv")
+    assert source_identity(CorpusSettings(source="file", path="c.csv")) == "absent"
+    configure(path="d.csv")
+    assert one != two
+    assert IngestCorpus().output().path == two
+
+
+def test_a_missing_file_is_missing_data(configure: Configure) -> None:
+    configure(source="file", path="nowhere.csv")
+    assert built(IngestCorpus()) == luigi.LuigiStatusCode.MISSING_EXT
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"source": "file"}, r"\[corpus\] path is empty"),
+        ({"source": "sql"}, r"\[corpus\] query is empty"),
+    ],
+)
+def test_a_source_without_what_it_needs_is_refused_before_any_work(
+    configure: Configure, values: dict[str, str], expected: str
+) -> None:
+    configure(**values)
+    with pytest.raises(SettingsError, match=expected):
+        IngestCorpus()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("c.csv", "label,text\n", "received no row"),
+        ("c.csv", "", "received an empty file"),
+        ("c.csv", "label,message\nham,Hello\n", "text_column = text: no such column"),
+        ("c.xlsx", "PK", "does not tell the layout"),
+    ],
+)
+def test_a_file_that_cannot_be_used_leaves_no_corpus(
+    configure: Configure, tmp_path: Path, name: str, content: str, expected: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    configure(source="file", path=name)
+    task = IngestCorpus()
+    with pytest.raises(InputError, match=expected):
+        task.run()
+    assert built(task) == luigi.LuigiStatusCode.FAILED
+    assert not task.complete()
+
+
+def test_a_query_runs_again_for_a_new_edition_alone(configure: Configure, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "c.db") as connection:
+        connection.execute("CREATE TABLE m (label TEXT, text TEXT)")
+        connection.executemany("INSERT INTO m VALUES (?, ?)", [("ham", "Hello"), ("spam", None)])
+    connection.close()
+    configure(source="sql", url="sqlite:///c.db", query="SELECT label, text FROM m ORDER BY rowid")
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    assert [tuple(row.values()) for row in rows_of(task)] == [(1, "ham", "Hello", None), (2, "spam", None, None)]
+    assert task.output().manifest()["source_sha256"] is None
+    configure(url="sqlite:///elsewhere.db")
+    assert IngestCorpus().complete()
+    configure(edition="2")
+    assert not IngestCorpus().complete()
+
+
+def test_the_collection_is_kept_among_the_downloads(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(url: str, folder: Path, timeout_seconds: float, show_progress: bool) -> Path:
+        asked.append((url, folder, timeout_seconds, show_progress))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "SMSSpamCollection").write_text('ham\t"Hi\nspam\tWIN\n')
+        return folder / "SMSSpamCollection"
+
+    monkeypatch.setattr(ingest_corpus, "fetch_sms_spam_collection", fetch)
+    configure(source="sms_spam_collection", download_url="http://127.0.0.1:9/x.zip", download_timeout="7")
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    assert asked == [("http://127.0.0.1:9/x.zip", Path("artifacts/downloads"), 7, True)]
+    assert [row["text"] for row in rows_of(task)] == ['"Hi', "WIN"]
+
+
+def test_the_published_collection_is_taken_whole(configure: Configure) -> None:
+    folder = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data"))
+    path = folder / "SMSSpamCollection"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: set SPAMSCORE_TEST_DATA to the folder that holds SMSSpamCollection")
+    configure(source="file", path=str(path))
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    manifest = task.output().manifest()
+    assert (manifest["rows"], manifest["labels"], manifest["faults"]) == (5574, {"ham": 4827, "spam": 747}, {})
+    assert manifest["source_sha256"] == source_identity(CorpusSettings(source="sms_spam_collection"))
+
+
+def test_a_column_of_a_million_labels_is_counted_in_bounds() -> None:
+    counts = CorpusCounts()
+    rows = [(number, str(number), "text", None) for number in range(10_000)]
+    assert list(counts.counted(rows)) == rows
+    assert len(counts.labels) == ingest_corpus.MOST_LABELS + 1
+    assert counts.labels["(others)"] == 10_000 - ingest_corpus.MOST_LABELS
+
+
+def test_a_sample_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ArtifactError, match=r"pipeline/sample/other\.csv"):
+        bundled_file("other.csv")
+
+
+def test_asking_whether_it_is_done_imports_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import sys, datetime, json, warnings; warnings.simplefilter('ignore');"
+        "from tasks.ingest_corpus import IngestCorpus; from tasks.extract_messages import ExtractMessages;"
+        "assert not IngestCorpus().complete();"
+        "assert not ExtractMessages(date=datetime.date(2026, 1, 31)).complete();"
+        "heavy = {'pandas', 'pyarrow', 'sqlalchemy', 'tensorflow', 'numpy', 'rich'};"
+        "print(json.dumps(sorted(heavy & sys.modules.keys())))"
+    )
+    run = [sys.executable, "-c", program]
+    found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(found.stdout) == []
+
+
+def test_a_hash_is_of_the_content_at_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    for content in ("one", "two, longer"):
+        path.write_text(content)
+        assert file_sha256(path) == hashlib.sha256(content.encode()).hexdigest()
