@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -18,14 +20,9 @@ from models.settings import TrainingSettings
 
 log = logging.getLogger("spamscore")
 
-# What TensorFlow raises for a checkpoint whose files are cut short, changed or gone.
-_DAMAGED = (
-    tf.errors.DataLossError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-    tf.errors.InvalidArgumentError,
-    ValueError,
-)
+# What TensorFlow raises for a checkpoint whose files are cut short, changed or gone, or that is another network's.
+_DAMAGED = (tf.errors.OpError, LookupError, ValueError, AssertionError)
+_PART = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
 
 
 def open_manager(
@@ -33,29 +30,35 @@ def open_manager(
 ) -> tf.train.CheckpointManager:
     """The manager that keeps the last few checkpoints and one every so many hours for good.
 
-    Files in the folder that no kept checkpoint owns were left by a kill in the middle of a write; they are removed.
+    What a kill in the middle of a write left in the folder is removed.
     """
-    manager = tf.train.CheckpointManager(
+    _remove_strays(folder)
+    return tf.train.CheckpointManager(
         checkpoint,
         str(folder),
         max_to_keep=settings.keep_checkpoints,
         keep_checkpoint_every_n_hours=settings.keep_checkpoint_every_hours,
     )
-    _remove_strays(manager, folder)
-    return manager
 
 
-def _remove_strays(manager: tf.train.CheckpointManager, folder: Path) -> None:
+def _remove_strays(folder: Path) -> None:
     state = tf.train.get_checkpoint_state(str(folder))
-    if state is None:
-        return
-    owned = {Path(path).name for path in state.all_model_checkpoint_paths} | {
-        Path(path).name for path in manager.checkpoints
-    }
-    newest = max((_number(name) for name in owned), default=-1)
-    for path in folder.glob("ckpt-*"):
-        if _number(path.name) > newest and path.is_file():
-            path.unlink()
+    recorded = [_number(Path(path).name) for path in state.all_model_checkpoint_paths] if state else []
+    newest = max(recorded, default=None)
+    for path in [*folder.glob("ckpt-[0-9]*"), *folder.glob("checkpoint.tmp*")]:
+        if _is_stray(path, newest):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_stray(path: Path, newest: int | None) -> bool:
+    """Whether a file is half a checkpoint, or a whole one that the manager does not know of and would never delete.
+
+    A checkpoint's index is put in place last. Whole ones older than the newest recorded are those kept for good.
+    """
+    found = _PART.fullmatch(path.name)
+    if found is None or not path.with_name(f"{found[1]}.index").exists():
+        return True
+    return newest is not None and _number(path.name) > newest
 
 
 def _number(name: str) -> int:
@@ -69,7 +72,7 @@ def restore_latest(checkpoint: tf.train.Checkpoint, folder: Path, *, partial: bo
     Args:
         checkpoint: the objects to restore.
         folder: where the checkpoints are.
-        partial: the objects are a part of what was saved, as a scorer wants the weights alone.
+        partial: the checkpoint may hold more than the objects, as a scorer wants the weights alone.
 
     Returns:
         The checkpoint's name such as ``ckpt-350``, or None where there is none at all.
@@ -80,15 +83,17 @@ def restore_latest(checkpoint: tf.train.Checkpoint, folder: Path, *, partial: bo
     paths = _newest_first(folder)
     for path, before in itertools.zip_longest(paths, paths[1:]):
         try:
-            status = checkpoint.read(path)
-            status.expect_partial() if partial else status.assert_existing_objects_matched()
+            status = checkpoint.read(path).assert_existing_objects_matched()
+            if partial:
+                status.expect_partial()
             return Path(path).name
-        except (*_DAMAGED, AssertionError) as error:
+        except _DAMAGED as error:
             way_on = f"going on from {Path(before).name}" if before else "there is none before it"
             log.warning("checkpoint %s is damaged (%s); %s", path, str(error).splitlines()[0], way_on)
     if paths:
         raise ArtifactError(
-            f"{folder}: none of the {len(paths)} checkpoints can be read. Delete {folder.parent} and run TrainModel again."
+            f"{folder}: none of the {len(paths)} checkpoints can be read. "
+            f"Delete {folder.parent} and run TrainModel again."
         )
     return None
 

@@ -56,8 +56,8 @@ def prepare_corpus(
     rows = rows.reset_index(drop=True)
     reasons = _faults(rows, labels)
     usable = rows.index[reasons["reason"] == ""]
-    cleaned = pd.Series("", index=rows.index, dtype=object)
-    cleaned.loc[usable] = list(clean([str(text) for text in rows.loc[usable, "text"]]))
+    texts = clean([str(text) for text in rows.loc[usable, "text"]])
+    cleaned = pd.Series(list(texts), index=usable, dtype=object).reindex(rows.index, fill_value="")
     spam = rows["label"].map(_normal_label) == _normal_label(labels.spam)
     _refuse(reasons, usable[cleaned.loc[usable] == ""], "nothing left after cleaning")
     _refuse_repeats(reasons, rows, cleaned, spam)

@@ -18,13 +18,13 @@ from models.errors import DeviceError, SettingsError
 from models.settings import DeviceSettings
 
 _NAME = re.compile(r"(cpu|gpu):(\d+)\Z", re.IGNORECASE)
-# A line of TensorFlow's C++ log: severity, date, time, thread, place.
-_LOG_LINE = re.compile(rb"^(?:WARNING: All log messages before absl::InitializeLog|[IWEF]\d{4} \d\d:\d\d:|[IWEF]0000 )")
-
+# A line of TensorFlow's C++ log: severity, date, time, thread, place; and the line that announces the first of them.
+_LOG_LINE = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog")
 
 # TF_CPP_MIN_LOG_LEVEL. What TensorFlow logs as an error at its start on a machine without a GPU is none, hence QUIET;
 # its real errors reach Python as exceptions whatever the level.
 _LEVELS = {"QUIET": "3", "ERROR": "2", "WARNING": "1", "INFO": "0"}
+_HIDDEN = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
 
 
 def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None:
@@ -40,7 +40,7 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
     logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
-    with contextlib.nullcontext() if log_level == "INFO" else _quiet_start():
+    with contextlib.nullcontext() if log_level == "INFO" else _quiet_start(_HIDDEN[log_level]):
         import tensorflow as tf
 
         _configure(tf, settings)
@@ -77,7 +77,8 @@ def _device_name(part: str) -> str:
     found = _NAME.match(part.strip())
     if not found:
         raise SettingsError(
-            f"[devices] devices: expected auto or names such as cpu:0 and gpu:1 with commas between, received {part.strip()!r}"
+            "[devices] devices: expected auto or names such as cpu:0 and gpu:1 with commas between, "
+            f"received {part.strip()!r}"
         )
     return f"{found[1].upper()}:{int(found[2])}"
 
@@ -106,8 +107,9 @@ def configure_gpu(tf: Any, gpu: Any, settings: DeviceSettings) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keeps TensorFlow's C++ log off stderr while it starts; everything else written meanwhile is passed on after.
+def _quiet_start(hidden: bytes = b"IWEF") -> Iterator[None]:
+    """Keeps lines of TensorFlow's C++ log of the hidden severities off stderr while it starts; everything else written
+    meanwhile is passed on after.
 
     TensorFlow writes to the file descriptor before it heeds TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442).
     """
@@ -123,5 +125,6 @@ def _quiet_start() -> Iterator[None]:
             os.close(kept)
             caught.seek(0)
             for line in caught:
-                if not _LOG_LINE.match(line):
+                found = _LOG_LINE.match(line)
+                if not found or (found[1] and found[1] not in hidden):
                     os.write(2, line)

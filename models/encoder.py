@@ -33,6 +33,8 @@ class TextEncoder(tf.Module):
         self._table = tf.lookup.StaticHashTable(
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
+        # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
+        self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)]).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:
@@ -88,10 +90,9 @@ class EncodedMessages:
 
 def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> EncodedMessages:
     """Encodes messages in slices of `batch_size`, so that memory stays bounded by the ids."""
-    encode = tf.function(encoder, input_signature=[tf.TensorSpec([None], tf.string)])
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for first in range(0, len(texts), batch_size):
-        encoded = encode(tf.constant(encode_utf8(texts[first : first + batch_size]), tf.string))
+        encoded = encoder.compiled(tf.constant(encode_utf8(texts[first : first + batch_size]), tf.string))
         ids.append(encoded.flat_values.numpy().astype(np.int32))
         lengths.append(encoded.row_lengths().numpy())
     return EncodedMessages(

@@ -3,8 +3,8 @@
 Two signatures. `predict_spam`: `texts`, string [n], to `scores`, float32 [n]. The default one is for classification:
 `inputs`, serialized `tf.Example` with the feature `text`, to `classes` and `scores`, both [n, 2], ham and spam.
 
-Keras's `ExportArchive` writes it, because a `tf.Module` that holds a Keras model loads in Python and fails in the server
-(keras-team/keras#19274). Optimizer variables stay out; a GRU is exported without cuDNN.
+Keras's `ExportArchive` writes it, because a `tf.Module` that holds a Keras model loads in Python and fails in the
+server (keras-team/keras#19274). Optimizer variables stay out; a GRU is exported without cuDNN.
 """
 
 from __future__ import annotations

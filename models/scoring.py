@@ -55,7 +55,7 @@ class Scorer:
         self.encoder = encoder
         self.devices = list(devices)
         self.batch_size = batch_size
-        self._forward = [_forward_on(device, network, copy=number > 0) for number, device in enumerate(self.devices)]
+        self._forward = [_forward_on(device, network) for device in self.devices]
 
     def score(self, texts: Sequence[str]) -> Scored:
         """Scores messages, in order."""
@@ -96,7 +96,7 @@ class Scorer:
 
 def network_logits(network: keras.Model, messages: EncodedMessages, batch_size: int = 512) -> npt.NDArray[np.float32]:
     """Logits of encoded messages on the default device, float32 [messages]."""
-    forward = _forward_on(None, network, copy=False)
+    forward = _forward_on(None, network)
     logits = np.zeros(len(messages), np.float32)
     for rows, width in length_batches(messages.lengths, batch_size):
         logits[rows] = forward(messages.padded(rows, width))
@@ -120,9 +120,10 @@ def length_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Sequence[
 class _forward_on:  # noqa: N801 - a function with a compiled graph of its own
     """Calls a network on one device: int32 [messages, width] to float32 logits [messages]."""
 
-    def __init__(self, device: str | None, network: keras.Model, copy: bool) -> None:
+    def __init__(self, device: str | None, network: keras.Model) -> None:
+        """Takes the network as it is or, where its weights are on another device, a copy of it."""
         with tf.device(device):
-            if copy:
+            if device and not all(weight.value.device.endswith(device) for weight in network.weights):
                 twin = keras.models.clone_model(network)
                 twin.set_weights(network.get_weights())
                 network = twin

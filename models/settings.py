@@ -15,7 +15,7 @@ from models.errors import SettingsError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be: a closed range, one of some choices; whether it is secret, and whether it changes results."""
+    """What a value may be: a closed range, one of some choices; whether it is secret; whether it changes results."""
 
     description: str
     low: float | None = None
@@ -104,8 +104,8 @@ class Setting:
         shown = "…" if self.rule.secret else repr(value)
         expected = self.rule.expected(self.kind)
         return SettingsError(
-            f"[{self.section}] {self.key} = {shown}: expected {expected}. "
-            f"Set it in luigi.cfg or with --{self.section}-{self.key.replace('_', '-')}; the default is {self.default!r}."
+            f"[{self.section}] {self.key} = {shown}: expected {expected}. Set it in luigi.cfg or with "
+            f"--{self.section}-{self.key.replace('_', '-')}; the default is {self.default!r}."
         )
 
 

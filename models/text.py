@@ -23,6 +23,7 @@ CLASS_TOKENS = ("CAPS", "URL", "EMAIL", "MONEY", "PHONE", "CODE", "NUMBER")
 _BYTES_A_CHARACTER = 64
 _MARK = "\x01"
 _CURRENCY = r"(?:[£$€¥₹₦₱₽]|\b(?:rs|usd|gbp|eur|inr|ngn)\b\.?)"
+_CURRENCY_AFTER = r"(?:[£$€¥₹₦₱₽]|(?:usd|gbp|eur|inr|ngn|pounds?|dollars?|euros?)\b)"
 _AMOUNT = r"\d[\d.,]*\d|\d"
 _TOP_LEVEL = (
     "com|net|org|info|biz|io|co|me|ly|gl|gd|app|xyz|top|shop|site|online|club|link|live|vip|win|icu|cc|tv|mobi|uk|us|in|au|"
@@ -32,7 +33,7 @@ _TOP_LEVEL = (
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
     (r"[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", " EMAIL "),
     (r"(?:https?://|www\.)\S+|\b(?:[a-z0-9-]+\.)+(?:" + _TOP_LEVEL + r")\b(?:/\S*)?", " URL "),
-    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?(?:[£$€¥₹₦₱₽]|(?:usd|gbp|eur|inr|ngn|pounds?|dollars?|euros?)\b)", " MONEY "),
+    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?" + _CURRENCY_AFTER, " MONEY "),
     (r"\+?\(?\d[\d ().-]{6,}\d\b", " PHONE "),
     (r"\b\d{4,6}\b", " CODE "),
     (r"\b\d+(?:[.,:]\d+)*\b", " NUMBER "),
@@ -170,7 +171,7 @@ class _Entities(tf.Module):
     A message is cut at its entities, each is looked up or computed, and the pieces are put together again.
     """
 
-    _PATTERN = r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});"
+    _PATTERN = r"&(#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]{1,31});"
     # U+0000 cuts and U+0001 says "an entity"; both were taken out of the message before.
     _CUT, _ENTITY = "\x00", "\x01"
 
@@ -196,7 +197,7 @@ class _Entities(tf.Module):
 
     def _decode(self, pieces: tf.Tensor) -> tf.Tensor:
         """What entities stand for; string [entities], each with its mark in front. Unknown names stay as written."""
-        names = tf.strings.substr(pieces, 1, 64, unit="BYTE")
+        names = tf.strings.regex_replace(pieces, "^" + self._ENTITY, "")
         row = self._table.lookup(names)
         named = tf.gather(tf.constant(self._texts), tf.maximum(row, 0))
         as_written = tf.strings.join(["&", names, ";"])
@@ -204,19 +205,33 @@ class _Entities(tf.Module):
         return _where_matches(found, r"(?s:[^&].*)|&|&[^#](?s:.*)", otherwise=self._number)
 
     def _number(self, written: tf.Tensor) -> tf.Tensor:
-        """The characters of `&#39;` and `&#x27;`; string [entities]. What is no character becomes U+FFFD."""
-        digits = tf.strings.regex_replace(written, r"^&#[xX]?|;$", "")
+        """The characters of `&#39;` and `&#x27;`; string [entities].
+
+        What is no character becomes U+FFFD; controls and noncharacters become nothing, as HTML's parsers have it.
+        """
         is_hexadecimal = tf.strings.regex_full_match(written, r"&#[xX].*")
+        digits = tf.strings.regex_replace(written, r"^&#[xX]?0*|;$", "")
+        # Seven digits hold every character; longer numbers would not fit an integer.
+        digits = tf.where(tf.strings.regex_full_match(digits, r".{1,7}"), digits, "0")
         decimal = tf.strings.to_number(tf.where(is_hexadecimal, "0", digits), tf.int64)
         code = tf.where(is_hexadecimal, self._hexadecimal(tf.where(is_hexadecimal, digits, "0")), decimal)
-        allowed = (code > 0) & (code < CODE_POINTS) & ((code < 0xD800) | (code >= 0xE000))
-        code = tf.cast(tf.where(allowed, code, 0xFFFD), tf.int32)
-        return tf.strings.unicode_encode(code[:, tf.newaxis], "UTF-8")
+        character = (code > 0) & (code < CODE_POINTS) & ((code < 0xD800) | (code >= 0xE000))
+        known = tf.cast(tf.where(character, code, 0xFFFD), tf.int32)
+        return tf.where(self._is_silent(code), "", tf.strings.unicode_encode(known[:, tf.newaxis], "UTF-8"))
+
+    @staticmethod
+    def _is_silent(code: tf.Tensor) -> tf.Tensor:
+        """Controls that no text holds, and noncharacters; those of 0x80 to 0x9F mean Windows-1252, see `reading`."""
+        controls = ((code > 0) & (code < 0x20) & (code != 0x9) & (code != 0xA) & (code != 0xC) & (code != 0xD)) | (
+            code == 0x7F
+        )
+        noncharacters = ((code >= 0xFDD0) & (code <= 0xFDEF)) | (tf.bitwise.bitwise_and(code, 0xFFFE) == 0xFFFE)
+        return controls | (noncharacters & (code < CODE_POINTS))
 
     @staticmethod
     def _hexadecimal(digits: tf.Tensor) -> tf.Tensor:
-        """Values of hexadecimal numbers, string [numbers] to int64 [numbers]: Horner's rule over at most six digits."""
-        padded = tf.strings.substr(tf.strings.join(["000000", tf.strings.lower(digits)]), -6, 6)
-        codes = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=6), tf.int64)
+        """Values of hexadecimal numbers, string [numbers] to int64 [numbers]: Horner's rule over at most seven digits."""
+        padded = tf.strings.substr(tf.strings.join(["0000000", tf.strings.lower(digits)]), -7, 7)
+        codes = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=7), tf.int64)
         values = tf.where(codes >= ord("a"), codes - ord("a") + 10, codes - ord("0"))
-        return tf.reduce_sum(values * tf.constant([16**power for power in range(5, -1, -1)], tf.int64), axis=1)
+        return tf.reduce_sum(values * tf.constant([16**power for power in range(6, -1, -1)], tf.int64), axis=1)

@@ -58,7 +58,8 @@ def load_trained(folder: Path) -> TrainedModel:
     """Loads the latest whole checkpoint of a trained model.
 
     Raises:
-        ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong together.
+        ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong
+            together.
     """
     description = _read_description(folder / DESCRIPTION)
     vocabulary = load_vocabulary(folder / VOCABULARY)
@@ -74,15 +75,25 @@ def load_trained(folder: Path) -> TrainedModel:
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file, so the folder holds no trained model. Run TrainModel again."
         ) from None
     except (ValueError, TypeError) as error:
         raise ArtifactError(
-            f"{path}: expected JSON, but {error}. Delete its folder and run TrainModel again."
+            f"{path}: expected a description of a trained model, but {error}. "
+            "Delete its folder and run TrainModel again."
         ) from None
+
+
+def _checked(description: Any) -> dict[str, Any]:
+    """Holds a description to the parts that loading needs; ValueError or TypeError where one is missing or unknown."""
+    for key in ("network", "vocabulary_sha256", "checkpoint", "weights_sha256"):
+        if key not in description:
+            raise ValueError(f"it has no {key}")
+    NetworkSettings(**description["network"])
+    return dict(description)
 
 
 def _require(folder: Path, part: str, expected: str, received: str) -> None:

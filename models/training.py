@@ -137,8 +137,8 @@ def _require_both_labels(part: LabelledMessages, name: str) -> None:
     spam = int(part.labels.sum())
     if not 0 < spam < len(part.labels):
         raise InputError(
-            f"the {name} part holds {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is needed. "
-            "Give more labelled messages ([corpus]) or change [split]."
+            f"the {name} part holds {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
+            "needed. Give more labelled messages ([corpus]) or change [split]."
         )
 
 
@@ -189,7 +189,7 @@ class _Trainer:
         history = read_history(self.folder / HISTORY, epochs=self._epoch)
         writer = tf.summary.create_file_writer(str(self.folder / TENSORBOARD))
         with writer.as_default():
-            while not self._is_over(history):
+            while not self._is_over():
                 history.append(self._run_epoch())
                 self._finish_epoch(history)
         writer.close()
@@ -199,9 +199,9 @@ class _Trainer:
     def _epoch(self) -> int:
         return int(self.state.epoch)
 
-    def _is_over(self, history: list[Epoch]) -> bool:
-        waited = len(history) - int(self.state.best_epoch)
-        return len(history) >= self.settings.epochs or (waited >= self.settings.patience and bool(history))
+    def _is_over(self) -> bool:
+        waited = self._epoch - int(self.state.best_epoch)
+        return self._epoch >= self.settings.epochs or waited >= self.settings.patience
 
     def _run_epoch(self) -> Epoch:
         """Trains on what is left of the epoch, then looks at the validation part."""

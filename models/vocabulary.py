@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import ArtifactError
+from models.errors import ArtifactError, InputError
 from models.settings import TextSettings, VocabularySettings
 
 FORMAT_VERSION = 1
@@ -69,11 +69,19 @@ def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text:
         cleaned: messages as `models.text` leaves them: tokens with single spaces between.
         settings: how often a token must be seen, and how many are kept.
         text: the text settings that cleaned them.
+
+    Raises:
+        InputError: no token is seen often enough.
     """
     seen: Counter[str] = Counter()
     for message in cleaned:
         seen.update(message.split())
     ranked = sorted((-count, token) for token, count in seen.items() if count >= settings.min_count)
+    if not ranked:
+        raise InputError(
+            f"none of the {len(seen)} tokens of the training part is seen {settings.min_count} times. "
+            "Give more labelled messages ([corpus]) or lower [vocabulary] min_count."
+        )
     kept = [(token, -count) for count, token in ranked[: settings.max_size - len(SPECIAL_TOKENS)]]
     left_out = seen.total() - sum(count for _, count in kept)
     return Vocabulary(
@@ -128,7 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _refuse(path, "a vocabulary", "no such file") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _refuse(path, "JSON", str(error)) from None
     if not isinstance(content, dict):
         raise _refuse(path, "a JSON object", f"a {type(content).__name__}")

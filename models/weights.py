@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from models.errors import ArtifactError
+
+# What NumPy raises for a file that is no archive of arrays, or is cut short or changed.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
 
 
 def write_weights(network: keras.Model, path: Path) -> None:
@@ -19,15 +33,15 @@ def read_weights(network: keras.Model, path: Path) -> None:
     """Puts the weights of a `.npz` into a network of the same make.
 
     Raises:
-        ArtifactError: the file is missing or damaged, a weight is missing or of another shape, or one is left over.
+        ArtifactError: the file is missing or damaged, a weight is missing, of another type or shape, or left over.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             weights = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: expected weights as .npz, but {error}") from None
-    expected = {variable.path: tuple(variable.shape) for variable in network.weights}
-    received = {name: array.shape for name, array in weights.items()}
+    except _DAMAGED as error:
+        raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None
+    expected = {variable.path: f"{variable.dtype} {tuple(variable.shape)}" for variable in network.weights}
+    received = {name: f"{array.dtype} {array.shape}" for name, array in weights.items()}
     for name in sorted(expected.keys() | received.keys()):
         if expected.get(name) != received.get(name):
             raise ArtifactError(

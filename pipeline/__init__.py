@@ -9,7 +9,7 @@ from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel
 from tasks.export_model import ExportModel
 from tasks.score_batch import ScoreBatch
-from tasks.settings import apply_luigi_defaults
+from tasks.settings import prepare_luigi
 from tasks.train_model import TrainModel
 
 __all__ = [
@@ -23,5 +23,5 @@ __all__ = [
     "TrainModel",
 ]
 
-apply_luigi_defaults()
+prepare_luigi()
 failures.install()

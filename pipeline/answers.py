@@ -18,7 +18,7 @@ from models.settings import DeviceSettings
 from tasks.evaluate_model import training_folder
 from tasks.exports import exports_folder, version_in_service
 from tasks.score_batch import load_scorer
-from tasks.settings import LogSettings, ScoringSettings, load
+from tasks.settings import ConsoleSettings, ScoringSettings, load
 
 if TYPE_CHECKING:
     from models.scoring import Scorer
@@ -69,8 +69,8 @@ def chosen_version(asked: int | None) -> int:
     version = asked if asked is not None else version_in_service()
     if version is None:
         raise ArtifactError(
-            f"{exports_folder()}: no version of the model has been exported yet. Make one, in the folder of your luigi.cfg: "
-            "luigi --module pipeline ExportModel"
+            f"{exports_folder()}: no version of the model has been exported yet. Make one, in the folder of your "
+            "luigi.cfg: luigi --module pipeline ExportModel"
         )
     return version
 
@@ -85,7 +85,7 @@ def open_model(version: int) -> OpenModel:
     training = training_folder(version)
     from models.devices import start_tensorflow
 
-    start_tensorflow(load(DeviceSettings), load(LogSettings).tensorflow)
+    start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
     scorer, _ = load_scorer(training)
     return OpenModel(version, scorer, load(ScoringSettings).threshold)
 

@@ -27,9 +27,10 @@ _LUIGI_MEANINGS = {
     "core": {
         "local_scheduler": "true runs without luigid; false looks for it, at default_scheduler_url",
         "log_level": "least severe lines of Luigi that are shown: DEBUG, INFO, WARNING or ERROR",
+        "autoload_range": "true makes RangeDaily known without its module",
     },
     "worker": {
-        "force_multiprocessing": "run each task in a process of its own, for TensorFlow hangs in one that forks after it ran",
+        "force_multiprocessing": "run each task in a process of its own: one that forks after TensorFlow ran hangs",
         "check_complete_on_run": "take a task that left nothing behind for failed",
     },
     "retcode": {
@@ -81,11 +82,10 @@ def settings_in_force(section: str | None = None) -> list[SettingInForce]:
 
 def _our_settings() -> Iterator[SettingInForce]:
     for section, settings_class in SECTIONS.items():
-        values = load(settings_class)
+        values: Any = load(settings_class)
         for one in declared(section, settings_class):
-            default = written(one.default)
             value = _masked(one, written(getattr(values, one.key)))
-            yield SettingInForce(section, one.key, value, _source(one), default, one.rule.description)
+            yield SettingInForce(section, one.key, value, _source(one), written(one.default), one.rule.description)
 
 
 def _luigi_settings() -> Iterator[SettingInForce]:
@@ -93,12 +93,12 @@ def _luigi_settings() -> Iterator[SettingInForce]:
     parser = LuigiConfigParser.instance()
     sections = dict.fromkeys([*LUIGI_DEFAULTS, *(one for one in parser.sections() if one not in SECTIONS)])
     for section in sections:
-        default = LUIGI_DEFAULTS.get(section, {})
-        for key in dict.fromkeys([*default, *parser.options(section)]):
+        defaults: dict[str, str] = LUIGI_DEFAULTS.get(section, {})
+        for key in dict.fromkeys([*defaults, *parser.options(section)]):
             value = str(parser.get(section, key))
             hidden = "***" if _SECRET_KEY.search(key) else _masked_address(value) if "url" in key else value
             meaning = _LUIGI_MEANINGS.get(section, {}).get(key, "Luigi's own; see its documentation")
-            yield SettingInForce(section, key, hidden, _file(section, key) or DEFAULT, default.get(key), meaning)
+            yield SettingInForce(section, key, hidden, _file(section, key) or DEFAULT, defaults.get(key), meaning)
 
 
 def written(value: Any) -> str:
@@ -140,9 +140,9 @@ def default_file() -> str:
 
 
 _HEAD = (
-    "Every setting with its default, as `spamscore config --defaults` prints it. A line that is left out or commented out "
-    "means the same. `spamscore config` shows what holds and where it came from. A % in a value is written %%; ${NAME} "
-    "stands for an environment variable. A password belongs in the environment: SPAMSCORE_DATABASE_URL."
+    "Every setting with its default, as `spamscore config --defaults` prints it. A line that is left out or commented "
+    "out means the same. `spamscore config` shows what holds and where it came from. ${NAME} stands for an "
+    "environment variable. A password belongs in the environment: SPAMSCORE_DATABASE_URL."
 )
 
 

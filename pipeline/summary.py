@@ -5,26 +5,41 @@ This is what `make score` ends with. `summarize` asks, `print_summary` shows it 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.settings import DeviceSettings
-from pipeline.tables import Column, count, duration, grid, minute, page, shortened, styled
+from pipeline.tables import (
+    Column,
+    cell_len,
+    count,
+    duration,
+    grid,
+    minute,
+    page,
+    print_lines,
+    shortened,
+    styled,
+    visible,
+)
 from tasks.extract_messages import ExtractMessages
-from tasks.settings import DatabaseSettings, load
 from tasks.stage import artifacts_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from sqlalchemy.engine import Engine
 
     from tasks.batches import BatchRow
 
 MOST_SUSPICIOUS = 10
+# The names of `tasks.tables`, which cannot be imported without SQLAlchemy.
+SCORES_VIEW, SCORES_TABLE, REJECTED_TABLE = "published_scores", "spam_scores", "rejected_messages"
 _ID_COLUMNS = 24
+_LABEL, _FIGURE, _REMARK = Column(""), Column("", right=True), Column("", wraps=True)
 
 
 @dataclass(frozen=True)
@@ -60,16 +75,14 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON."""
-        import dataclasses
-
         return {
             **dataclasses.asdict(self.batch),
             "flagged_share": self.flagged_share,
             "rejected_because": self.rejected_because,
             "database": self.database,
-            "scores_view": "published_scores",
-            "scores_table": "spam_scores",
-            "rejected_table": "rejected_messages",
+            "scores_view": SCORES_VIEW,
+            "scores_table": SCORES_TABLE,
+            "rejected_table": REJECTED_TABLE,
             "most_suspicious": [dataclasses.asdict(one) for one in self.most_suspicious],
         }
 
@@ -87,14 +100,15 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
         rejected_because=dict(reasons.most_common()),
         database=masked(engine.url),
         most_suspicious=[
-            SuspiciousMessage(row.message_id, row.spam_probability, row.flagged, texts.get(row.message_id)) for row in rows
+            SuspiciousMessage(row.message_id, row.spam_probability, row.flagged, texts.get(row.message_id))
+            for row in rows
         ],
     )
 
 
 def snapshot_folder(batch: BatchRow) -> Path:
     """Where ExtractMessages left the messages of a batch."""
-    return artifacts_folder() / "snapshots" / batch.batch_date.isoformat() / batch.snapshot
+    return artifacts_folder() / ExtractMessages.folder / batch.batch_date.isoformat() / batch.snapshot
 
 
 def texts_of(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
@@ -102,38 +116,77 @@ def texts_of(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = [("message_id", "in", list(message_ids))]
+    from tasks.snapshots import SNAPSHOT_FILE
+
+    columns = ["row_number", "message_id", "text"]
     try:
-        found = pq.read_table(snapshot / "messages.parquet", columns=["row_number", "message_id", "text"], filters=wanted)
+        rows = pq.read_table(
+            snapshot / SNAPSHOT_FILE, columns=columns, filters=[("message_id", "in", list(message_ids))]
+        ).to_pylist()
     except (OSError, pa.ArrowException):
         return {}
-    # Of rows with one identifier the first was scored, so it is set last.
-    rows = sorted(found.to_pylist(), key=lambda row: -row["row_number"])
-    return {row["message_id"]: row["text"] for row in rows if row["text"] is not None}
+    # Of rows with one identifier the first that holds something was scored, so it is set last.
+    latest_first = sorted(rows, key=lambda row: -row["row_number"])
+    return {row["message_id"]: row["text"] for row in latest_first if row["text"] and row["text"].strip()}
 
 
 def print_summary(summary: Summary) -> None:
     """Shows a summary to a person."""
     console = page()
+    with console.capture() as drawn:
+        _draw(console, summary)
+    print_lines(line.rstrip() for line in drawn.get().splitlines())
+
+
+def _draw(console: Console, summary: Summary) -> None:
     batch = summary.batch
+    console.print(styled(f"\nBatch {batch.batch_id} of {batch.batch_date:%A, %-d %B %Y}\n", "bold"))
+    console.print(_figures(summary))
     console.print()
-    console.print(styled(f"Batch {batch.batch_id} of {batch.batch_date:%A, %-d %B %Y}", "bold"))
-    console.print()
-    _print_facts(console, summary)
-    console.print()
-    console.print(styled(f"The {len(summary.most_suspicious)} most suspicious messages", "bold"))
-    console.print()
-    _print_messages(console, summary.most_suspicious)
+    console.print(_circumstances(summary))
+    if summary.most_suspicious:
+        console.print(styled("\nMost suspicious messages\n", "bold"))
+        console.print(_messages(summary.most_suspicious, console.width))
+    if any(one.text is None for one in summary.most_suspicious):
+        console.print(styled(f"\n  No text: {snapshot_folder(batch)} is not here, or cannot be read.", "dim"))
     console.print()
 
 
-def _print_facts(console: Console, summary: Summary) -> None:
-    facts = grid([Column("", None), Column("", None, right=True), Column("", None)])
-    for name, figure, remark in _counts(summary):
-        facts.add_row(styled(f"  {name}", "dim"), styled(figure, "bold red" if name == "Flagged" else "bold"), styled(remark))
-    console.print(facts)
-    console.print()
-    rest = grid([Column("", None), Column("", None)])
-    for name, value in _circumstances(summary):
-        rest.add_row(styled(f"  {name}", "dim"), styled(value))
-    console.print(rest)
+def _figures(summary: Summary) -> Table:
+    batch, table = summary.batch, grid([_LABEL, _FIGURE, _REMARK])
+    reasons = ", ".join(f"{count(number)} {visible(reason)}" for reason, number in summary.rejected_because.items())
+    share = f"{summary.flagged_share or 0:.1%} of the scored, at probability {batch.threshold:g} or more"
+    for label, figure, remark in (
+        ("Messages read", batch.messages_read, ""),
+        ("Scored", batch.scored, ""),
+        ("Rejected", batch.rejected, reasons),
+        ("Flagged", batch.flagged, share if batch.scored else ""),
+    ):
+        style = "bold red" if label == "Flagged" and figure else "bold"
+        table.add_row(styled(f"  {label:<14}"), styled(count(figure or 0), style), styled(remark))
+    return table
+
+
+def _circumstances(summary: Summary) -> Table:
+    batch, table = summary.batch, grid([_LABEL, _REMARK])
+    took = f", {duration(batch.seconds_total)} on {batch.devices}" if batch.seconds_total is not None else ""
+    for label, value in (
+        ("Model", f"{batch.model_name}, version {batch.model_version}"),
+        ("Checkpoint", batch.checkpoint),
+        ("Published", f"{minute(batch.published_at)} UTC{took}" if batch.published_at else ""),
+        ("Database", summary.database),
+        ("Rows", f"{SCORES_VIEW} (view), {SCORES_TABLE}, {REJECTED_TABLE}"),
+    ):
+        table.add_row(styled(f"  {label:<14}"), styled(visible(value)))
+    return table
+
+
+def _messages(messages: Sequence[SuspiciousMessage], width: int) -> Table:
+    table = grid([_LABEL, _LABEL, _REMARK])
+    ids = [shortened(one.message_id, _ID_COLUMNS) for one in messages]
+    room = width - max(map(cell_len, ids), default=0) - len("  0.0000  ") - 2
+    for one, message_id in zip(messages, ids, strict=True):
+        probability = styled(f"  {one.spam_probability:.4f}", "bold red" if one.flagged else "")
+        text = styled("?", "dim") if one.text is None else styled(shortened(one.text, room))
+        table.add_row(probability, styled(message_id, "dim"), text)
+    return table

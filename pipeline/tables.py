@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,12 +27,14 @@ _PAGE_WIDTH = 100
 _CHARACTERS_A_COLUMN = 4
 # Nothing to see, and yet letters, marks or symbols to Unicode, so that `str.isprintable` lets them through. As in
 # `models.evaluation_report`, which a command cannot import: it brings NumPy and Jinja along.
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]")
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+)
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
-    """The text with what controls, hides or reorders spelled out: line ends and tabs as ``\\n``, the rest as ``[U+202E]``."""
+    r"""The text with what controls, hides or reorders it spelled out: ``\n`` and ``\t``, the rest as ``[U+202E]``."""
     if _is_visible(text):
         return text
     return "".join(one if _is_visible(one) else _SHORT.get(one, f"[U+{ord(one):04X}]") for one in text)
@@ -43,12 +46,19 @@ def _is_visible(text: str) -> bool:
 
 def shortened(text: str, width: int) -> str:
     """The text made visible and cut to so many columns of a terminal, with ``…`` where it was cut."""
-    from rich.cells import cell_len, set_cell_size
+    from rich.cells import set_cell_size
 
     looked_at = visible(text[: width * _CHARACTERS_A_COLUMN])
     if len(text) <= width * _CHARACTERS_A_COLUMN and cell_len(looked_at) <= width:
         return looked_at
     return set_cell_size(looked_at, min(cell_len(looked_at), max(width - 1, 0))).rstrip() + "…"
+
+
+def cell_len(text: str) -> int:
+    """Columns that a text takes in a terminal."""
+    from rich import cells
+
+    return cells.cell_len(text)
 
 
 def in_terminal() -> bool:
@@ -57,15 +67,12 @@ def in_terminal() -> bool:
 
 
 def page() -> Console:
-    """Standard output to draw on: with colours and its own width in a terminal (NO_COLOR is heeded), plain elsewhere."""
+    """Standard output to draw on: in a terminal its width, and colours unless NO_COLOR is set; plain elsewhere."""
     from rich.console import Console
 
-    if in_terminal():
-        return Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False, force_terminal=False, color_system=None)
-    if "COLUMNS" not in console._environ:
-        console.width = _PAGE_WIDTH
-    return console
+    watched = in_terminal()
+    width = None if watched or os.environ.get("COLUMNS") else _PAGE_WIDTH
+    return Console(file=sys.stdout, width=width, force_terminal=watched, markup=False, emoji=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,16 @@ class Column:
         right: whether it stands to the right, as numbers do.
         style: Rich's style of it.
         leaves: columns of higher numbers are left out first where a terminal is too narrow; 0 stays.
+        wraps: whether long values go on in the next line, instead of being cut.
     """
 
     title: str
-    value: Callable[[Any], Any]
+    value: Callable[[Any], Any] = str
     show: Callable[[Any], str] | None = None
     right: bool = False
     style: str = ""
     leaves: int = 0
+    wraps: bool = False
 
     def shown(self, row: Any) -> str:
         """What a terminal shows of a row."""
@@ -140,7 +149,7 @@ def _draw(columns: Sequence[Column], rows: Sequence[Any]) -> None:
         table.add_row(*(styled(cells[column][place], column.style) for column in columns if column in kept))
     console.print(table)
     if left_out := [column.title for column in columns if column not in kept]:
-        console.print(f"left out in {console.width} columns: {', '.join(left_out)}", style="dim")
+        console.print(f"not shown in {console.width} columns: {', '.join(left_out)}", style="dim")
 
 
 _GAP = 2
@@ -148,8 +157,6 @@ _GAP = 2
 
 def fitting(cells: dict[Column, list[str]], width: int) -> set[Column]:
     """The columns that a terminal has room for."""
-    from rich.cells import cell_len
-
     widths = {column: max(map(cell_len, [column.title, *values])) for column, values in cells.items()}
     kept = set(widths)
     for column in sorted((one for one in widths if one.leaves), key=lambda one: -one.leaves):
@@ -164,7 +171,9 @@ def grid(columns: Sequence[Column], head: bool = False) -> Table:
 
     table = Table(box=None, show_header=head, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis")
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
+        table.add_column(column.title, justify=justify, no_wrap=not column.wraps, overflow=overflow)
     return table
 
 

@@ -138,9 +138,8 @@ def recompute_checksum(engine: Engine, batch_id: int) -> str:
     """The checksum of the rows that are in the table now, to hold against the one published; streamed."""
     table = spam_scores.c
     wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
-    with reading(engine) as connection:
-        parts = connection.execution_options(yield_per=_FETCH).execute(wanted).partitions()
-        return show_checksum(add_checksums(_checksum_of(part) for part in parts))
+    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
+        return show_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
 
 
 def _checksum_of(rows: Iterable[Any]) -> int:
@@ -151,8 +150,9 @@ def _checksum_of(rows: Iterable[Any]) -> int:
 
 
 def _streamed(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
-    with reading(engine) as connection:
-        yield from connection.execution_options(yield_per=_FETCH).execute(statement)
+    # The cursor is closed by itself: on PostgreSQL it is one of the server's, and who stops early leaves it open.
+    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(statement) as result:
+        yield from result
 
 
 def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:

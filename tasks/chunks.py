@@ -32,7 +32,7 @@ class RejectedMessage:
     """A message that has no score, and why.
 
     Attributes:
-        row_number: its row in the snapshot, from 0.
+        row_number: its row in the snapshot, from 1.
         message_id: its identifier, or None where it has none.
         reason: a code to count by, such as ``empty text``; up to 64 characters.
         detail: what a person wants to know beyond, up to 1000 characters; the rest is cut.
@@ -50,7 +50,7 @@ class ScoredChunk:
 
     Attributes:
         chunk_number: which chunk of the batch it is, from 0.
-        first_row: row of the snapshot that the chunk begins with, from 0.
+        first_row: row of the snapshot that the chunk begins with, from 1.
         message_ids: identifiers of the scored messages, in any order, (scored,).
         row_numbers: their rows in the snapshot, (scored,) int64.
         probabilities: probability of spam, (scored,) float64 from 0 to 1, rounded to six decimals.

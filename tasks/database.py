@@ -287,10 +287,11 @@ def _sort_mysql_errors(engine: Engine) -> None:
     """Makes a broken CHECK an IntegrityError, as elsewhere: the driver takes it for a fault of the server."""
 
     @event.listens_for(engine, "handle_error")
-    def sort(context: ExceptionContext) -> None:
+    def sort(context: ExceptionContext) -> exc.IntegrityError | None:
         error = context.original_exception
-        if error.args and error.args[0] in _BROKEN_CHECK and isinstance(error, Exception):
-            context.chained_exception = exc.IntegrityError(context.statement, None, error, hide_parameters=True)
+        if error.args and error.args[0] in _BROKEN_CHECK:
+            return exc.IntegrityError(context.statement, None, error, hide_parameters=True)
+        return None
 
 
 def _sqlite_path(url: URL) -> Path | None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import SettingsError
 from tasks.fingerprint import file_sha256
 from tasks.rows import SourceRow
 from tasks.samples import bundled_file
@@ -46,20 +45,16 @@ class ExtractMessages(FolderStage):
     folder = "snapshots"
     sections = (MessagesSettings,)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        messages_settings()
-
     def requires(self) -> list[ExternalFile]:
         """The file of the date, if it is one that somebody else provides."""
-        settings = messages_settings()
+        settings = load(MessagesSettings)
         if settings.source != "file":
             return []
         return [ExternalFile(path=str(dated_path(settings, self.date)), setting="[messages] path")]
 
     def made_of(self) -> dict[str, Any]:
         """The settings, the path as it is set, and the date where it chooses the messages."""
-        settings = messages_settings()
+        settings = load(MessagesSettings)
         date = self.date.isoformat() if is_dated(settings) else None
         return {**super().made_of(), "path": settings.path, "date": date}
 
@@ -71,7 +66,7 @@ class ExtractMessages(FolderStage):
         """Reads the source, writes the messages of the date, returns their counts."""
         from tasks.snapshots import SNAPSHOT_FILE, write_snapshot
 
-        settings = located(messages_settings(), self.date)
+        settings = located(load(MessagesSettings), self.date)
         others = OtherDates()
         rows = read_messages(settings, load(DatabaseSettings), self.date)
         taken = of_date(rows, settings.date_column, self.date, others) if settings.date_column else rows
@@ -84,22 +79,6 @@ class ExtractMessages(FolderStage):
             **dataclasses.asdict(counts),
             **others.described(),
         }
-
-
-def messages_settings() -> MessagesSettings:
-    """[messages] as it holds now.
-
-    Raises:
-        SettingsError: the path or the query that the source needs is empty.
-    """
-    settings = load(MessagesSettings)
-    for source, key in (("file", "path"), ("sql", "query")):
-        if settings.source == source and not getattr(settings, key):
-            raise SettingsError(
-                f"[messages] {key} is empty, and [messages] source = {source} needs it. "
-                f"Set [messages] {key}, or [messages] source to another."
-            )
-    return settings
 
 
 def is_dated(settings: MessagesSettings) -> bool:

@@ -13,7 +13,10 @@ import os
 import re
 import sys
 import tempfile
+from types import TracebackType
 from typing import IO
+
+from luigi.task_register import TaskClassException
 
 from models.errors import SpamscoreError
 
@@ -28,6 +31,7 @@ def install() -> None:
     _file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
     logging.getLogger("luigi-interface").addFilter(FailureFilter())
     atexit.register(print_remembered)
+    sys.excepthook = _say_wrong_name
 
 
 def remember(message: str) -> None:
@@ -63,8 +67,8 @@ class FailureFilter(logging.Filter):
     def _shorten_exception(self, record: logging.LogRecord, error: BaseException) -> None:
         task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
         remember(": ".join(part for part in (f"{task} failed" if task else "", describe(error)) if part))
-        if isinstance(error, SpamscoreError):
-            record.msg = f"{record.getMessage()}: {error}"
+        if (ours := expected(error)) is not None:
+            record.msg = f"{record.getMessage()}: {ours}"
             record.args = ()
             record.exc_info = None
             record.exc_text = None
@@ -74,14 +78,28 @@ class FailureFilter(logging.Filter):
         last = text[text.rfind("\n", 0, text.rfind("Error") if "Error" in text else len(text)) + 1 :]
         found = self._LAST_LINE.match(last)
         name, reason = (found["name"], found["text"] or "") if found else ("", last)
-        expected = name.startswith("models.errors.")
-        remember(f"{task} failed: {reason if expected else last}")
-        if expected:
+        ours = name.startswith("models.errors.")
+        remember(f"{task} failed: {reason if ours else last}")
+        if ours:
             record.msg, record.args = f"Will not run {task}: {reason}", ()
 
 
 def describe(error: BaseException) -> str:
     """The error as one line for a person; of an unexpected one also its type."""
-    if isinstance(error, SpamscoreError):
-        return str(error)
-    return f"{type(error).__name__}: {error} (unexpected; the traceback is above)"
+    ours = expected(error)
+    return str(ours) if ours is not None else f"{type(error).__name__}: {error} (unexpected; the traceback is above)"
+
+
+def expected(error: BaseException | None) -> SpamscoreError | None:
+    """The error that we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
+    while error is not None and not isinstance(error, SpamscoreError):
+        error = error.__cause__
+    return error
+
+
+def _say_wrong_name(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """One line for a task that does not exist; Luigi would let Python print the traceback."""
+    if issubclass(kind, TaskClassException):
+        print("spamscore:", " ".join(str(error).split()), file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.errors import InputError, SettingsError
+from models.errors import InputError
 from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
 from tasks.fingerprint import file_sha256
 from tasks.rows import SourceRow, fault_kind
@@ -37,22 +37,18 @@ class IngestCorpus(FolderStage):
     folder = "corpus"
     sections = (CorpusSettings,)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        corpus_settings()
-
     def requires(self) -> list[ExternalFile]:
         """The file, if it is one that somebody else provides."""
-        settings = corpus_settings()
+        settings = load(CorpusSettings)
         return [ExternalFile(path=settings.path, setting="[corpus] path")] if settings.source == "file" else []
 
     def made_of(self) -> dict[str, Any]:
         """The settings, and the content of the file: another content is another corpus."""
-        return {**super().made_of(), "source": source_identity(corpus_settings())}
+        return {**super().made_of(), "source": source_identity(load(CorpusSettings))}
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
-        settings = located(corpus_settings())
+        settings = located(load(CorpusSettings))
         counts = CorpusCounts()
         write_corpus(counts.counted(read_corpus(settings, load(DatabaseSettings))), folder / CORPUS)
         counts.check(settings)
@@ -65,22 +61,6 @@ class IngestCorpus(FolderStage):
             "labels": dict(counts.labels),
             "faults": dict(counts.faults),
         }
-
-
-def corpus_settings() -> CorpusSettings:
-    """[corpus] as it holds now.
-
-    Raises:
-        SettingsError: the path or the query that the source needs is empty.
-    """
-    settings = load(CorpusSettings)
-    for source, key in (("file", "path"), ("sql", "query")):
-        if settings.source == source and not getattr(settings, key):
-            raise SettingsError(
-                f"[corpus] {key} is empty, and [corpus] source = {source} needs it. "
-                f"Set [corpus] {key}, or [corpus] source to another."
-            )
-    return settings
 
 
 def source_identity(settings: CorpusSettings) -> str:

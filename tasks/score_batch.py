@@ -56,11 +56,27 @@ class YesterdayParameter(luigi.DateParameter):
         return value or datetime.date.today() - datetime.timedelta(days=1)
 
 
+class VersionParameter(luigi.OptionalIntParameter):
+    """The number of a model version, or nothing for the one in service."""
+
+    def parse(self, x: str) -> int | None:
+        """Turns text into a number.
+
+        Raises:
+            SettingsError: it is none.
+        """
+        if x and not (x.isdecimal() and int(x) > 0):
+            raise SettingsError(
+                f"--model-version {x}: expected the number of a version such as 3; see `spamscore models`"
+            )
+        return int(x) if x else None
+
+
 class ScoreBatch(Stage):
     """Scores the messages of one date and publishes their spam probabilities."""
 
     date = YesterdayParameter(description="date of the messages, as 2026-01-31; yesterday if not given")
-    model_version = luigi.OptionalIntParameter(
+    model_version = VersionParameter(
         default=None, description="version of the model to score with; the one in service if not given"
     )
     sections = (ScoringSettings,)
@@ -105,7 +121,7 @@ class ScoreBatch(Stage):
         if version is None:
             refusal = ExportModel().refusal()
             raise ArtifactError(
-                f"{exports_folder()}: no version of the model is in service, for the one trained was refused: {refusal}. "
+                f"{exports_folder()}: no version is in service, for the model that was trained was refused: {refusal}. "
                 "Give more labelled messages ([corpus]) or change [network] and [training]."
             )
         return version

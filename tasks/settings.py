@@ -6,10 +6,12 @@ The dataclasses of the machine learning live in `models.settings`; `SECTIONS` na
 
 from __future__ import annotations
 
+import codecs
 import configparser
 import dataclasses
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -54,6 +56,9 @@ class DatabaseSettings:
     )
     connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
 
+    def __post_init__(self) -> None:
+        _require_address("database", "url", self.url)
+
 
 @dataclass(frozen=True)
 class CorpusSettings:
@@ -97,6 +102,9 @@ class CorpusSettings:
         shapes_result=False,
     )
 
+    def __post_init__(self) -> None:
+        _require_source("corpus", self)
+
 
 @dataclass(frozen=True)
 class MessagesSettings:
@@ -119,6 +127,9 @@ class MessagesSettings:
         "",
         "SELECT of the id and text columns, for source = sql; :start and :end are bound to the date and the day after",
     )
+
+    def __post_init__(self) -> None:
+        _require_source("messages", self)
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,34 @@ class ConsoleSettings:
     )
 
 
+def _require_source(section: str, settings: CorpusSettings | MessagesSettings) -> None:
+    """Holds the values that only make sense together: a source has what it reads, its encoding is one."""
+    for source, key in (("file", "path"), ("sql", "query")):
+        if settings.source == source and not getattr(settings, key):
+            raise SettingsError(
+                f"[{section}] {key} is empty, and [{section}] source = {source} needs it. "
+                f"Set [{section}] {key}, or [{section}] source to another."
+            )
+    if settings.url:
+        _require_address(section, "url", settings.url)
+    try:
+        codecs.lookup(settings.encoding)
+    except LookupError:
+        raise SettingsError(
+            f"[{section}] encoding = {settings.encoding}: Python knows no such encoding. "
+            "Set it to one such as utf-8, utf-16, latin-1 or cp1252."
+        ) from None
+
+
+def _require_address(section: str, key: str, address: str) -> None:
+    """Refuses what is no address at all; the text may hold a password, so it is not shown."""
+    if not re.match(r"[A-Za-z][\w+]*://", address):
+        raise SettingsError(
+            f"[{section}] {key} = …: expected a SQLAlchemy address such as sqlite:///spamscore.db or "
+            f"postgresql://user:password@host:5432/name. Set it in luigi.cfg or in SPAMSCORE_{section.upper()}_URL."
+        )
+
+
 SECTIONS: dict[str, type] = {
     "artifacts": ArtifactSettings,
     "database": DatabaseSettings,
@@ -171,7 +210,7 @@ SECTIONS: dict[str, type] = {
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
 # Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.
 LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
-    "core": {"local_scheduler": "true", "log_level": "INFO"},
+    "core": {"local_scheduler": "true", "log_level": "INFO", "autoload_range": "true"},
     "worker": {"force_multiprocessing": "true", "check_complete_on_run": "true"},
     "retcode": {
         "already_running": "10",
@@ -203,7 +242,9 @@ class SettingParameter(luigi.Parameter[Any]):
     """A Luigi parameter held to one declared setting: parsed, range-checked, for secrets read from the environment."""
 
     def __init__(self, declared_setting: Setting) -> None:
-        super().__init__(default=declared_setting.default, description=declared_setting.rule.description)
+        super().__init__(
+            default=declared_setting.default, description=declared_setting.rule.description, always_in_help=True
+        )
         self.setting = declared_setting
 
     def parse(self, x: str) -> Any:
@@ -252,18 +293,44 @@ def load(settings_class: type[Loaded]) -> Loaded:
     Raises:
         SettingsError: a value that cannot be used.
     """
-    values = _CONFIG_CLASSES[settings_class]()
+    try:
+        values = _CONFIG_CLASSES[settings_class]()
+    except (ValueError, configparser.InterpolationError) as error:
+        raise _settings_error(error) from None
     names = [field.name for field in dataclasses.fields(cast(Any, settings_class))]
     return settings_class(**{name: getattr(values, name) for name in names})
 
 
-def apply_luigi_defaults() -> None:
-    """Gives Luigi's own sections the values of `LUIGI_DEFAULTS` where no file sets them."""
+def _settings_error(error: Exception) -> Exception:
+    """The error that Luigi wrapped while it read the values; one it is not for us to explain stays as it is."""
+    cause = error.__cause__ or error
+    if isinstance(cause, configparser.InterpolationError):
+        return SettingsError(
+            f"[{cause.section}] {cause.option}: refers to a variable or key that is not there. "
+            "Set the variable in the environment, or correct the value in luigi.cfg."
+        )
+    return cause if isinstance(cause, SettingsError) else error
+
+
+def prepare_luigi() -> None:
+    """Makes what Luigi read from files fit for this project.
+
+    Luigi's own sections get the values of `LUIGI_DEFAULTS` where no file sets them. In ours a per cent sign may stand
+    as it is, for addresses and queries have them: Luigi takes one for a reference, and fails where it is none.
+    """
     parser = LuigiConfigParser.instance()
     for section, values in LUIGI_DEFAULTS.items():
         for key, value in values.items():
             if not parser.has_option(section, key):
                 parser.set(section, key, value)
+    for section in SECTIONS:
+        for key, value in parser.items(section, raw=True) if parser.has_section(section) else ():
+            try:
+                parser.get(section, key)
+            except configparser.InterpolationSyntaxError:
+                parser.set(section, key, value.replace("%", "%%"))
+            except configparser.InterpolationError:
+                pass  # a reference to what is not there; `load` says so
 
 
 def check_settings() -> None:
@@ -277,7 +344,7 @@ def check_settings() -> None:
         raise SettingsError(f"LUIGI_CONFIG_PATH = {chosen}: no such file. Correct the variable or unset it.")
     parser = LuigiConfigParser.instance()
     for section in parser.sections():
-        _check_section(section, list(parser._sections[section]))  # type: ignore[attr-defined]
+        _check_section(section, list(parser._sections[section]))
     for settings_class in SECTIONS.values():
         load(settings_class)
 
@@ -308,7 +375,7 @@ def _known_keys(section: str) -> set[str] | None:
 
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _where(section: str, key: str | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import luigi
 
+from models.errors import InputError
 from models.settings import result_values
 from tasks.failures import remember
 from tasks.fingerprint import fingerprint
@@ -66,7 +67,16 @@ class FolderStage(Stage):
         with target.building(resume=self.resumes) as folder:
             if not target.exists():
                 content = self.build(folder)
-                write_manifest(folder, {**content, "fingerprint": self.fingerprint(), "made_of": self.made_of()})
+                self._require_unchanged(target)
+                write_manifest(folder, {**content, "fingerprint": target.path.name, "made_of": self.made_of()})
+
+    def _require_unchanged(self, target: FolderTarget) -> None:
+        """Holds what was built to the name it gets: a source may have been replaced while it was read."""
+        if self.output().path != target.path:
+            raise InputError(
+                f"{target.path}: what {self.task_family} is made of changed while it ran; the result is not kept. "
+                "Run again once the file is no longer being written."
+            )
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Fills the folder and returns what the manifest says of it: counts, hashes."""

@@ -1,4 +1,4 @@
-"""Rows go in whole, as they are, by each database's own way; a refusal is SQLAlchemy's error whatever the driver says."""
+"""Rows go in whole, as they are, by each database's own way; a refusal is SQLAlchemy's error whatever the driver."""
 
 from __future__ import annotations
 
