@@ -16,7 +16,7 @@ score: $(VENV)/installed  ## run the whole chain on the bundled sample and show 
 	@$(BIN)/spamscore summary
 
 test: $(VENV)/installed-test  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ _LOOKALIKES = {
     "ꜱ": "s", "ᴛ": "t", "ᴜ": "u", "ᴠ": "v", "ᴡ": "w", "ᴢ": "z",
     "ß": "ss", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "ł": "l", "Ł": "L", "ħ": "h", "Ħ": "H", "æ": "ae", "Æ": "AE",
     "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH", "ð": "d", "Ð": "D", "ƒ": "f", "ɓ": "b", "ɗ": "d", "ƙ": "k", "ŋ": "n",
-    "‘": "'", "’": "'", "‚": "'", "‛": "'", "′": "'", "`": "'",
+    "‘": "'", "’": "'", "‚": "'", "‛": "'", "′": "'",
     "´": "'", "ʹ": "'", "ʻ": "'", "ʼ": "'", "ˈ": "'", "՚": "'",
     "“": '"', "”": '"', "„": '"', "‟": '"', "″": '"', "«": '"', "»": '"',
     "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-", "⁃": "-", "﹘": "-",
@@ -54,6 +54,7 @@ _DRESSING = ((0x0300, 0x036F), (0x0483, 0x0489), (0x1AB0, 0x1AFF), (0x1DC0, 0x1D
 # Drawn as nothing, though Unicode counts them as letters, marks or symbols.
 _INVISIBLE = ((0x115F, 0x1160), (0x3164, 0x3164), (0xFFA0, 0xFFA0), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF),
               (0x180B, 0x180F), (0x1F3FB, 0x1F3FF))  # fmt: skip
+_PRIVATE_PLANES = 0xF0000
 # Letters in squares and circles, which have no compatibility form: A stands at the first code point of each row.
 _BOXED = (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)
 
@@ -68,7 +69,7 @@ def reading(character: str) -> str:
     if 0x80 <= code < 0xA0:
         character = bytes([code]).decode("cp1252", "ignore") or " "
     category = unicodedata.category(character)
-    if category in ("Cf", "Co", "Cs") or _within(code, _INVISIBLE):
+    if category in ("Cf", "Co", "Cs") or code >= _PRIVATE_PLANES or _within(code, _INVISIBLE):
         return ""
     if category in ("Cc", "Zs", "Zl", "Zp") or code == 0x2800:
         return " "
@@ -126,7 +127,6 @@ class FoldingTable:
 _NOTHING = -2 * CODE_POINTS
 # Beyond these are ideographs, which are read as themselves, and unassigned code points.
 _LOOKED_AT = (range(0x80, 0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))
-_PRIVATE_PLANES = 0xF0000
 
 
 @functools.cache

@@ -31,9 +31,10 @@ _TOP_LEVEL = (
 )
 # In order. Before these, letters are small and a mark stands before words that were all capitals.
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
+    (r"([.@'%+-])\x01", r"\1"),  # one mark for WWW.X.COM, A@B.COM and YOU'RE, or they would not be known for what they are
     (r"[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", " EMAIL "),
     (r"(?:https?://|www\.)\S+|\b(?:[a-z0-9-]+\.)+(?:" + _TOP_LEVEL + r")\b(?:/\S*)?", " URL "),
-    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?" + _CURRENCY_AFTER, " MONEY "),
+    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?\x01?" + _CURRENCY_AFTER, " MONEY "),
     (r"\+?\(?\d[\d ().-]{6,}\d\b", " PHONE "),
     (r"\b\d{4,6}\b", " CODE "),
     (r"\b\d+(?:[.,:]\d+)*\b", " NUMBER "),
@@ -222,15 +223,14 @@ class _Entities(tf.Module):
     @staticmethod
     def _is_silent(code: tf.Tensor) -> tf.Tensor:
         """Controls that no text holds, and noncharacters; those of 0x80 to 0x9F mean Windows-1252, see `reading`."""
-        controls = ((code > 0) & (code < 0x20) & (code != 0x9) & (code != 0xA) & (code != 0xC) & (code != 0xD)) | (
-            code == 0x7F
-        )
+        space = (code == 0x9) | (code == 0xA) | (code == 0xC) | (code == 0xD)
+        controls = ((code > 0) & (code < 0x20) & ~space) | (code == 0x7F)
         noncharacters = ((code >= 0xFDD0) & (code <= 0xFDEF)) | (tf.bitwise.bitwise_and(code, 0xFFFE) == 0xFFFE)
         return controls | (noncharacters & (code < CODE_POINTS))
 
     @staticmethod
     def _hexadecimal(digits: tf.Tensor) -> tf.Tensor:
-        """Values of hexadecimal numbers, string [numbers] to int64 [numbers]: Horner's rule over at most seven digits."""
+        """Values of hexadecimal numbers, string to int64 [numbers]: Horner's rule over at most seven digits."""
         padded = tf.strings.substr(tf.strings.join(["0000000", tf.strings.lower(digits)]), -7, 7)
         codes = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=7), tf.int64)
         values = tf.where(codes >= ord("a"), codes - ord("a") + 10, codes - ord("0"))

@@ -90,6 +90,9 @@ class _Run(tf.Module):
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
         self.best_weights = [tf.Variable(weight.value) for weight in network.weights]
+        # Where dropout is in its random numbers. Keras does not hand these to a checkpoint by itself.
+        weights = {id(weight) for weight in network.weights}
+        self.seeds = [variable.value for variable in network.variables if id(variable) not in weights]
 
 
 def train(

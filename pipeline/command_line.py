@@ -224,7 +224,7 @@ def _show_answers(answers: list[Answer], beside: bool) -> None:
     for one in answers:
         number = "nan" if one.spam_probability is None else f"{one.spam_probability:.4f}"
         line = tables.styled("Probability of spam: ").append(number, "bold red" if one.flagged else "bold")
-        if beside:
+        if beside and one.message:
             line.append("  " + tables.shortened(one.message, console.width - len(line) - 2))
         console.print(line, soft_wrap=True)
 

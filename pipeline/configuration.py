@@ -28,6 +28,7 @@ _LUIGI_MEANINGS = {
         "local_scheduler": "true runs without luigid; false looks for it, at default_scheduler_url",
         "log_level": "least severe lines of Luigi that are shown: DEBUG, INFO, WARNING or ERROR",
         "autoload_range": "true makes RangeDaily known without its module",
+        "no_lock": "false lets only one run of a command go on at a time, on the whole machine, in whatever folder",
     },
     "worker": {
         "force_multiprocessing": "run each task in a process of its own: one that forks after TensorFlow ran hangs",

@@ -184,7 +184,7 @@ def _circumstances(summary: Summary) -> Table:
 def _messages(messages: Sequence[SuspiciousMessage], width: int) -> Table:
     table = grid([_LABEL, _LABEL, _REMARK])
     ids = [shortened(one.message_id, _ID_COLUMNS) for one in messages]
-    room = width - max(map(cell_len, ids), default=0) - len("  0.0000  ") - 2
+    room = max(width - max(map(cell_len, ids), default=0) - len("  0.0000  ") - 2, 1)
     for one, message_id in zip(messages, ids, strict=True):
         probability = styled(f"  {one.spam_probability:.4f}", "bold red" if one.flagged else "")
         text = styled("?", "dim") if one.text is None else styled(shortened(one.text, room))

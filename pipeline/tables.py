@@ -219,9 +219,9 @@ def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[s
 
     class Catch:
         def write(self, text: str) -> None:
-            line[:] = [text]
+            line[:] = [text.removesuffix("\n")]
 
-    write = csv.writer(Catch(), lineterminator="").writerow
+    write = csv.writer(Catch(), lineterminator="\n").writerow
     show = plain if in_terminal() else _exact
     write(names)
     yield line[0]

@@ -97,14 +97,14 @@ class ScoreBatch(Stage):
     def run(self) -> None:
         """Loads the version's latest checkpoint, scores the snapshot chunk by chunk, publishes the batch."""
         from models.devices import start_tensorflow
-
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
         from tasks.database import open_database
 
         began = time.monotonic()
-        engine = open_database(load(DatabaseSettings))
         version = self.model_version or self._version_in_service()
-        scorer, checkpoint = load_scorer(training_folder(version))
+        training = training_folder(version)
+        engine = open_database(load(DatabaseSettings))
+        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        scorer, checkpoint = load_scorer(training)
         snapshot = self.input()["messages"]
         plan = self._plan(version, checkpoint, snapshot, scorer)
         with reporting(self, "scoring") as report:

@@ -210,7 +210,14 @@ SECTIONS: dict[str, type] = {
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
 # Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.
 LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
-    "core": {"local_scheduler": "true", "log_level": "INFO", "autoload_range": "true"},
+    "core": {
+        "local_scheduler": "true",
+        "log_level": "INFO",
+        "autoload_range": "true",
+        # Luigi's lock is one for the machine: the same command in another folder would be taken for a second run. Folders
+        # and batches have locks of their own.
+        "no_lock": "true",
+    },
     "worker": {"force_multiprocessing": "true", "check_complete_on_run": "true"},
     "retcode": {
         "already_running": "10",

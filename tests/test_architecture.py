@@ -71,6 +71,6 @@ def test_every_test_file_mirrors_a_module_or_a_top_level_concern() -> None:
         module = ROOT / path.parent.name / (path.stem.removeprefix("test_") + ".py")
         assert module.exists() or (path.parent.name, path.stem) in {
             ("pipeline", "test_luigi_command"),
-            ("pipeline", "test_settings_rerun"),
+            ("pipeline", "test_nightly_chain"),
             ("tasks", "test_migrations"),
         }, f"{path} tests no module"

@@ -42,8 +42,8 @@ def test_a_masked_address_shows_all_but_passwords(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "it cannot be read"),
-        (SECRET, "it cannot be read"),
+        ("", "expected a SQLAlchemy address"),
+        (SECRET, "expected a SQLAlchemy address"),
         (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be read"),
         (f"postgresql://me:a@{SECRET}@host/scores", "must be written %40"),
         (f"nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no nosuch"),
@@ -64,7 +64,7 @@ def test_an_address_that_cannot_be_used_is_refused_by_the_setting_that_holds_it(
 
 def test_an_address_of_another_section_is_refused_by_its_name() -> None:
     with pytest.raises(SettingsError, match=r"\[corpus\] url.*SPAMSCORE_CORPUS_URL"):
-        connect(settings("nonsense"), section="corpus")
+        connect(settings("postgresql://host:port/scores"), section="corpus")
 
 
 @pytest.mark.parametrize(

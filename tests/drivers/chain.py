@@ -1,0 +1,91 @@
+"""Drives the real `luigi` command in a folder of a test's own, and reads what it left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+LUIGI = Path(sys.executable).with_name("luigi")
+STAGES = (
+    "IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel", "EvaluateModel", "ExportModel", "ExtractMessages",
+    "ScoreBatch",
+)  # fmt: skip
+# Small enough to train in seconds; everything else as shipped.
+SMALL = {
+    "network": {"embedding_size": "8", "rnn_units": "8", "bidirectional": "false"},
+    "training": {"epochs": "4", "learning_rate": "0.02"},
+}
+DATE = "2026-01-31"
+
+Settings = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and all that it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def last_line(self) -> str:
+        return self.output.rstrip().splitlines()[-1]
+
+    @property
+    def ran(self) -> set[str]:
+        """Stages that ran to their end in this run."""
+        return {stage for stage in STAGES if f"done      {stage}(" in self.output}
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    lines = [line for section, keys in settings.items() for line in
+             (f"[{section}]", *(f"{key} = {value}" for key, value in keys.items()))]  # fmt: skip
+    (folder / "luigi.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUIGI", "SPAMSCORE_"))}
+    return {**kept, **extra}
+
+
+def luigi(folder: Path, *arguments: str, **variables: str) -> Done:
+    done = subprocess.run(
+        [LUIGI, "--module", "pipeline", *arguments],
+        cwd=folder, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout)
+
+
+def merged(*settings: Settings) -> Settings:
+    sections = {section for one in settings for section in one}
+    return {section: {k: v for one in settings for k, v in one.get(section, {}).items()} for section in sections}
+
+
+def query(folder: Path, statement: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(folder / "spamscore.db") as connection:
+        rows = connection.execute(statement).fetchall()
+    connection.close()
+    return rows
+
+
+def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
+    """Starts the command in a process group of its own and kills the group once something is so."""
+    process = subprocess.Popen(
+        [LUIGI, "--module", "pipeline", *arguments], cwd=folder, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not ready():
+            time.sleep(0.01)
+        assert process.poll() is None, "the command ended before it could be killed"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

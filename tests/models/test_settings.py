@@ -1,0 +1,161 @@
+"""The settings of the machine learning: every declared value, held to its range with a message a person can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import SettingsError
+from models.settings import (
+    DeviceSettings,
+    NetworkSettings,
+    Setting,
+    SplitSettings,
+    TextSettings,
+    TrainingSettings,
+    VocabularySettings,
+    declared,
+    result_values,
+    setting,
+)
+
+SECTIONS = {
+    "text": TextSettings,
+    "split": SplitSettings,
+    "vocabulary": VocabularySettings,
+    "network": NetworkSettings,
+    "training": TrainingSettings,
+    "devices": DeviceSettings,
+}
+SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared(section, settings_class)]
+
+
+def name_of(value: object) -> str | None:
+    return f"{value.section}.{value.key}" if isinstance(value, Setting) else None
+
+
+def just_inside(one: Setting) -> list[object]:
+    """Both edges of a range, or each choice."""
+    if one.rule.choices:
+        return list(one.rule.choices)
+    return [one.kind(edge) for edge in (one.rule.low, one.rule.high) if edge is not None]
+
+
+def just_outside(one: Setting) -> list[object]:
+    """The first values beyond the edges."""
+    if one.rule.choices:
+        return ["", one.rule.choices[0] + "x", one.rule.choices[0].upper()]
+    step = (
+        (lambda edge, to: int(edge) + to) if one.kind is int else (lambda edge, to: math.nextafter(edge, to * math.inf))
+    )
+    below = [] if one.rule.low is None else [step(one.rule.low, -1)]
+    return below + ([] if one.rule.high is None else [step(one.rule.high, 1)])
+
+
+INSIDE = [(one, value) for one in SETTINGS for value in just_inside(one)]
+OUTSIDE = [(one, value) for one in SETTINGS for value in just_outside(one)]
+# What no file can mean by a value of that kind.
+RUBBISH = {int: ("", "many", "1.5", "1e3", "0x10"), float: ("", "much", "1,5", "nan"), bool: ("", "maybe", "2", "tru")}
+
+
+@pytest.mark.parametrize(("one", "value"), INSIDE, ids=name_of)
+def test_the_edges_of_a_range_are_allowed(one: Setting, value: object) -> None:
+    assert one.checked(value) == value
+    assert one.parse(f" {value} ") == value
+
+
+@pytest.mark.parametrize(("one", "value"), OUTSIDE, ids=name_of)
+def test_beyond_the_edges_is_refused_with_section_key_value_and_expectation(one: Setting, value: object) -> None:
+    for refusal, shown in ((lambda: one.checked(value), repr(value)), (lambda: one.parse(str(value)), str(value))):
+        with pytest.raises(SettingsError) as error:
+            refusal()
+        for part in (f"[{one.section}] {one.key} = ", shown, one.rule.expected(one.kind), repr(one.default)):
+            assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [(one, text) for one in SETTINGS for text in RUBBISH.get(one.kind, ())],
+    ids=name_of,
+)
+def test_text_of_another_kind_is_refused_with_section_key_and_value(one: Setting, text: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        one.parse(text)
+    assert f"[{one.section}] {one.key} = " in str(error.value)
+    assert one.rule.expected(one.kind) in str(error.value)
+
+
+@pytest.mark.parametrize("one", SETTINGS, ids=name_of)
+def test_a_default_is_allowed_and_survives_being_written_and_read(one: Setting) -> None:
+    assert one.checked(one.default) == one.default
+    assert one.parse(str(one.default)) == one.default
+
+
+@pytest.mark.parametrize("one", SETTINGS, ids=name_of)
+def test_a_setting_is_described_in_a_sentence(one: Setting) -> None:
+    assert one.rule.description[0].islower() or one.rule.description[0].isupper()
+    assert not one.rule.description.endswith(".")
+    assert len(one.rule.description.split()) > 2
+
+
+@pytest.mark.parametrize("text", ["true", "True", "YES", "on", "1"])
+def test_true_has_several_names(text: str) -> None:
+    (_, growth, *_) = declared("devices", DeviceSettings)
+    assert growth.parse(text) is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "NO", "off", "0"])
+def test_false_has_several_names(text: str) -> None:
+    (_, growth, *_) = declared("devices", DeviceSettings)
+    assert growth.parse(text) is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "expected"),
+    [
+        (int, {"low": 1, "high": 4096}, "an integer from 1 to 4096"),
+        (int, {"low": 1}, "an integer of at least 1"),
+        (float, {"low": 0.0, "high": 0.95}, "a number from 0 to 0.95"),
+        (float, {}, "a number"),
+        (bool, {}, "true or false"),
+        (str, {}, "text"),
+        (str, {"choices": ("gru", "lstm")}, "one of gru, lstm"),
+    ],
+)
+def test_an_expectation_reads_as_a_sentence_ends(kind: type, limits: dict[str, float], expected: str) -> None:
+    rule = setting(None, "a value", **limits).metadata["rule"]
+    assert rule.expected(kind) == expected
+
+
+@given(st.text())
+def test_a_secret_is_not_shown_in_an_error(secret: str) -> None:
+    one = Setting("database", "port", int, 5432, setting(5432, "a number", low=1, secret=True).metadata["rule"])
+    with pytest.raises(SettingsError) as error:
+        one.parse(f"hunter2{secret}")
+    assert "hunter2" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("settings_class", SECTIONS.values(), ids=SECTIONS)
+def test_settings_cannot_be_changed_once_made(settings_class: type) -> None:
+    one = settings_class()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(one, dataclasses.fields(one)[0].name, None)
+
+
+def test_a_fingerprint_is_made_of_what_changes_results_alone() -> None:
+    assert result_values(DeviceSettings()) == {}
+    assert result_values(TextSettings()) == dataclasses.asdict(TextSettings())
+    assert set(result_values(TrainingSettings())) == {"learning_rate", "batch_size", "epochs", "patience", "seed"}
+
+
+def test_the_declared_values_are_those_of_the_dataclass_in_its_order() -> None:
+    for section, settings_class in SECTIONS.items():
+        assert [one.key for one in declared(section, settings_class)] == [
+            field.name for field in dataclasses.fields(settings_class)
+        ]

@@ -1,0 +1,825 @@
+"""The command `spamscore`: what each command answers, in a terminal and in a pipe, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from luigi.configuration import LuigiConfigParser
+from sqlalchemy.engine import Engine
+
+from models.settings import declared
+from pipeline import answers, configuration
+from pipeline.command_line import cli
+from tasks.chunks import RejectedMessage, ScoredChunk
+from tasks.database import open_database
+from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
+from tasks.settings import LUIGI_DEFAULTS, SECTIONS, DatabaseSettings
+from tasks.targets import write_json, write_manifest
+
+SPAMSCORE = Path(sys.executable).with_name("spamscore")
+DATE = datetime.date(2026, 1, 31)
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\tx\ny\x9b31m"
+COMMANDS = ["text", "batches", "scores", "summary", "models", "config", "completion"]
+SCORES = {"m-1": 0.998, "m-2": 0.25, "m-3": 0.75, "m-4": 0.0125}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, empty; the database is in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPAMSCORE_DATABASE_URL", raising=False)
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[Engine]:
+    engine = open_database(DatabaseSettings(url="sqlite:///spamscore.db"))
+    yield engine
+    engine.dispose()
+
+
+def publish(
+    engine: Engine,
+    scores: dict[str, float],
+    date: datetime.date = DATE,
+    rejected: list[RejectedMessage] | None = None,
+    version: int = 1,
+    snapshot: str = "snap",
+) -> int:
+    plan = BatchPlan(date, f"r{version}", "spam_ham", version, "fingerprint/ckpt-7", snapshot, 0.5, "cpu:0", 1000)
+    batch_id = begin_batch(engine, plan).batch_id
+    values = np.array(list(scores.values()))
+    rows = np.arange(1, len(scores) + 1)
+    commit_chunk(engine, batch_id, ScoredChunk(0, 1, list(scores), rows, values, values >= 0.5, rejected or [], 1.0))
+    publish_batch(engine, batch_id, len(scores) + len(rejected or []))
+    record_times(engine, batch_id, total=12.34)
+    return batch_id
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(cli, arguments, input=stdin, prog_name="spamscore")
+
+
+def answered(*arguments: str, stdin: bytes | None = None) -> str:
+    done = run(*arguments, stdin=stdin)
+    assert done.exit_code == 0, done.output
+    return str(done.stdout)
+
+
+def lines(*arguments: str) -> list[list[str]]:
+    return [line.split("\t") for line in answered(*arguments).splitlines()]
+
+
+def refused(code: int, *arguments: str) -> str:
+    """What is said on standard error by a command that fails: one line."""
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr.startswith("spamscore: ")
+    assert done.stderr.count("\n") == 1
+    return str(done.stderr)
+
+
+def started(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The real command."""
+    return subprocess.run([SPAMSCORE, *arguments], capture_output=True, text=True, timeout=120, **options)
+
+
+class Terminal:
+    """The real command in a terminal of its own."""
+
+    def __init__(self, *arguments: str, columns: int = 80, **environment: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        variables = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+        self.process = subprocess.Popen(
+            [SPAMSCORE, *arguments], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**variables, "TERM": "xterm-256color", **environment},
+        )  # fmt: skip
+        os.close(slave)
+        self.shown = ""
+
+    def until(self, text: str | None) -> str:
+        """Reads until a text is shown; until the end if it is None."""
+        while text is None or text not in self.shown:
+            try:
+                piece = os.read(self.master, 65536)
+            except OSError:  # the other side is closed
+                break
+            self.shown += piece.decode("utf-8", "replace")
+        return self.shown
+
+    def type(self, keys: str) -> None:
+        self.shown = ""
+        os.write(self.master, keys.encode())
+
+    def end(self) -> tuple[int, str]:
+        shown = self.until(None)
+        os.close(self.master)
+        return self.process.wait(timeout=60), shown.replace("\r\n", "\n")
+
+
+def without_styles(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*[mK]", "", text)
+
+
+# Help
+
+
+def whole_context() -> click.Context:
+    return click.Context(cli, info_name="spamscore", **cli.context_settings)
+
+
+def test_help_says_what_every_command_and_option_is_for() -> None:
+    assert list(cli.commands) == COMMANDS
+    context = whole_context()
+    for command in [cli, *cli.commands.values()]:
+        assert command.help
+        assert command.epilog
+        assert command is cli or not command.get_short_help_str(60).endswith("...")
+        for option in (one for one in command.get_params(context) if isinstance(one, click.Option)):
+            assert option.help, f"{command.name} {option.opts[0]} has no help text"
+        for argument in (one for one in command.params if isinstance(one, click.Argument)):
+            assert argument.make_metavar(context).strip("[].").split("]")[0].split("|")[0] in command.help.upper() or (
+                argument.name == "shell"
+            )
+
+
+def examples() -> list[str]:
+    found = []
+    for command in [cli, *cli.commands.values()]:
+        for line in (command.epilog or "").splitlines():
+            found += re.findall(r"spamscore (?:[^|<>)\"']|\"[^\"]*\"|'[^']*')*", line.split("   ")[0])
+    return found
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_examples_in_the_help_are_ones_that_work(example: str) -> None:
+    _, name, *arguments = shlex.split(example)
+    command = cli.commands[name]
+    command.make_context(name, arguments, parent=whole_context())
+
+
+def test_each_command_that_answers_with_data_has_json() -> None:
+    for name in ("text", "batches", "scores", "summary", "models", "config"):
+        assert any("--json" in one.opts for one in cli.commands[name].params), name
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help"])
+def test_help_teaches_by_example(argument: str) -> None:
+    assert "Examples:\n    spamscore scores yesterday --flagged\n" in answered("scores", argument)
+
+
+def test_version_is_the_distributions() -> None:
+    assert re.fullmatch(r"spamscore \d+\.\d+\.\d+\n", answered("--version"))
+
+
+HEAVY = ("tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "sqlalchemy", "alembic", "rich")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], set()),
+        (["config"], set()),
+        (["config", "--defaults"], set()),
+        (["completion", "fish"], set()),
+        (["models"], set()),
+        (["batches"], {"sqlalchemy"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_only_what_it_needs(arguments: list[str], allowed: set[str], folder: Path) -> None:
+    code = (
+        f"import sys; from pipeline.command_line import cli; cli.main({arguments!r}, standalone_mode=False); "
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "SPAMSCORE_DATABASE_URL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert set(done.stderr.splitlines()[-1].split()) <= allowed
+
+
+# Batches
+
+
+def test_batches_are_listed_newest_first_with_tabs_between(database: Engine) -> None:
+    publish(database, SCORES, DATE, [RejectedMessage(9, None, "empty text")])
+    publish(database, {"m-1": 0.5}, datetime.date(2026, 2, 1), version=2)
+    first, second = lines("batches")
+    assert first[:8] == ["2", "2026-02-01", "published", "2", "1", "1", "0", "1"]
+    assert second[:8] == ["1", "2026-01-31", "published", "1", "5", "4", "1", "2"]
+    assert datetime.datetime.fromisoformat(second[8]).utcoffset() == datetime.timedelta()
+    assert second[9] == "12.34"
+    assert len(lines("batches", "--limit", "1")) == 1
+
+
+def test_a_running_batch_has_no_counts_yet(database: Engine) -> None:
+    begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    assert lines("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", ""]]
+
+
+def test_batches_as_json_hold_every_column(database: Engine) -> None:
+    publish(database, SCORES)
+    (batch,) = json.loads(answered("batches", "--json"))
+    assert (batch["batch_date"], batch["state"], batch["flagged"]) == ("2026-01-31", "published", 2)
+    assert batch["checkpoint"] == "fingerprint/ckpt-7"
+    assert batch["checksum"]
+
+
+def test_without_any_batch_the_way_to_one_is_said_beside_the_answer(folder: Path) -> None:
+    done = run("batches")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "luigi --module pipeline ScoreBatch" in done.stderr
+    assert answered("batches", "--json") == "[]\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_terminal_shows_batches_in_the_columns_it_has(database: Engine) -> None:
+    publish(database, SCORES)
+    code, narrow = Terminal("batches", columns=80).end()
+    assert code == 0
+    assert "not shown in 80 columns: scored, took" in without_styles(narrow)
+    assert max(map(len, without_styles(narrow).splitlines())) <= 80
+    _, wide = Terminal("batches", columns=140).end()
+    assert "12.3 s" in wide
+    assert "not shown" not in wide
+
+
+# Scores
+
+
+def test_scores_come_most_suspicious_first_with_tabs_between(database: Engine) -> None:
+    publish(database, SCORES)
+    assert lines("scores", "2026-01-31") == [
+        ["0.998000", "true", "m-1"], ["0.750000", "true", "m-3"],
+        ["0.250000", "false", "m-2"], ["0.012500", "false", "m-4"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--flagged"], ["m-1", "m-3"]),
+        (["--limit", "1"], ["m-1"]),
+        (["--order", "message_id"], ["m-1", "m-2", "m-3", "m-4"]),
+        (["--order", "message_id", "--flagged", "--limit", "2", "--plain"], ["m-1", "m-3"]),
+    ],
+    ids=" ".join,
+)
+def test_scores_are_chosen_by_options(database: Engine, options: list[str], ids: list[str]) -> None:
+    publish(database, SCORES)
+    assert [line[2] for line in lines("scores", "2026-01-31", *options)] == ids
+
+
+def test_scores_as_json_lines_and_csv_hold_every_column_exactly(database: Engine) -> None:
+    publish(database, {HOSTILE: 0.75, "m,2": 0.25})
+    objects = [json.loads(line) for line in answered("scores", "2026-01-31", "--json").splitlines()]
+    rows = list(csv.DictReader(io.StringIO(answered("scores", "2026-01-31", "--csv"), newline="")))
+    for found in (objects, rows):
+        assert [one["message_id"] for one in found] == [HOSTILE, "m,2"]
+        assert [float(one["spam_probability"]) for one in found] == [0.75, 0.25]
+        assert list(found[0]) == [
+            "batch_date", "message_id", "spam_probability", "flagged", "model_version", "batch_id", "scored_at",
+        ]  # fmt: skip
+    assert [one["flagged"] for one in rows] == ["true", "false"]
+    assert [one["flagged"] for one in objects] == [True, False]
+
+
+def test_the_last_of_several_forms_holds(database: Engine) -> None:
+    publish(database, SCORES)
+    assert answered("scores", "2026-01-31", "--csv", "--json").startswith("{")
+    assert answered("scores", "2026-01-31", "--json", "--plain").startswith("0.998000\t")
+
+
+@pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1)])
+def test_a_date_may_be_a_word(database: Engine, word: str, days: int) -> None:
+    publish(database, {"m-9": 0.5}, datetime.date.today() - datetime.timedelta(days=days))
+    assert lines("scores", word) == [["0.500000", "true", "m-9"]]
+
+
+@pytest.mark.parametrize("command", ["scores", "summary"])
+def test_a_date_without_a_published_batch_names_those_that_have_one(database: Engine, command: str) -> None:
+    assert "no date has one yet" in refused(1, command, "2026-03-01")
+    for day in range(1, 8):
+        publish(database, {"m": 0.5}, datetime.date(2026, 2, day))
+    said = refused(1, command, "2026-03-01")
+    assert "2026-02-07, 2026-02-06, 2026-02-05, 2026-02-04, 2026-02-03." in said
+    assert "luigi --module pipeline ScoreBatch --date 2026-03-01" in said
+
+
+@pytest.mark.parametrize("date", ["2026-02-30", "31.1.2026", "tomorrow", ""])
+def test_what_is_no_date_is_a_bad_argument(folder: Path, date: str) -> None:
+    done = run("scores", date)
+    assert done.exit_code == 2
+    assert "expected a date such as 2026-01-31, yesterday or today" in done.stderr
+
+
+# Summary
+
+
+def write_snapshot(folder: Path, rows: list[tuple[int, str, str | None]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tasks.snapshots import SNAPSHOT_FILE
+
+    snapshot = folder / "artifacts" / "snapshots" / DATE.isoformat() / "snap"
+    snapshot.mkdir(parents=True)
+    columns = ("row_number", "message_id", "text")
+    pq.write_table(
+        pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows]), snapshot / SNAPSHOT_FILE
+    )
+
+
+def test_the_summary_tells_what_happened(database: Engine, folder: Path) -> None:
+    refusals = [
+        RejectedMessage(11, None, "empty text"),
+        RejectedMessage(12, "x", "empty text"),
+        RejectedMessage(13, None, "missing message_id"),
+    ]
+    publish(database, SCORES, rejected=refusals)
+    write_snapshot(folder, [(1, "m-1", "You have WON"), (2, "m-1", "a later row of the same id"), (3, "m-3", None)])
+    said = answered("summary")
+    assert "Batch 1 of Saturday, 31 January 2026" in said
+    for expected in (
+        r"Messages read +7", r"Scored +4", r"Rejected +3  2 empty text, 1 missing message_id",
+        r"Flagged +2  50.0% of the scored, at probability 0.5 or more", r"Model +spam_ham, version 1",
+        r"Checkpoint +fingerprint/ckpt-7", r"UTC, 12.3 s on cpu:0", r"Database +sqlite:///spamscore.db",
+        r"published_scores \(view\), spam_scores, rejected_messages",
+        r"0.9980  m-1  You have WON\n", r"0.7500  m-3  \?\n",
+    ):  # fmt: skip
+        assert re.search(expected, said), (expected, said)
+    assert not re.search(r"\x1b|[─│┃]|[ \t]\n", said)
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_the_summary_is_of_the_newest_published_batch_or_of_a_date(database: Engine) -> None:
+    publish(database, {"m": 0.5}, datetime.date(2026, 1, 30))
+    publish(database, SCORES)
+    begin_batch(database, BatchPlan(datetime.date(2026, 2, 1), "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    assert json.loads(answered("summary", "--json"))["batch_date"] == "2026-01-31"
+    assert json.loads(answered("summary", "2026-01-30", "--json"))["batch_date"] == "2026-01-30"
+
+
+def test_the_summary_as_json_is_for_a_program(database: Engine, folder: Path) -> None:
+    publish(
+        database,
+        {f"m-{number:02}": number / 100 for number in range(60)},
+        rejected=[RejectedMessage(99, None, "empty text")],
+    )
+    write_snapshot(folder, [(1, "m-59", "hello")])
+    found = json.loads(answered("summary", "--json"))
+    assert (found["messages_read"], found["scored"], found["rejected"], found["flagged"]) == (61, 60, 1, 10)
+    assert found["flagged_share"] == pytest.approx(1 / 6)
+    assert found["rejected_because"] == {"empty text": 1}
+    assert len(found["most_suspicious"]) == 10
+    assert found["most_suspicious"][0] == {
+        "message_id": "m-59",
+        "spam_probability": 0.59,
+        "flagged": True,
+        "text": "hello",
+    }
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_without_its_snapshot_a_summary_has_no_texts_and_says_so(database: Engine, folder: Path, damage: str) -> None:
+    publish(database, SCORES)
+    if damage == "garbage":
+        write_snapshot(folder, [])
+        for path in folder.rglob("*.parquet"):
+            path.write_bytes(b"PAR1 not parquet")
+    said = answered("summary")
+    assert re.search(r"0.9980  m-1  \?\n", said)
+    assert "No text: artifacts/snapshots/2026-01-31/snap" in said
+
+
+def test_a_batch_of_nothing_has_a_summary_too(database: Engine) -> None:
+    publish(database, {})
+    said = answered("summary")
+    assert re.search(r"Scored +0\n", said)
+    assert "suspicious" not in said
+
+
+def test_hostile_texts_and_identifiers_do_not_reach_the_terminal(database: Engine, folder: Path) -> None:
+    publish(database, {HOSTILE: 0.9, "[bold red]m[/]": 0.8}, rejected=[RejectedMessage(9, None, HOSTILE)])
+    write_snapshot(folder, [(1, HOSTILE, HOSTILE * 20), (2, "[bold red]m[/]", ":skull: [blink]x[/]")])
+    for command in (
+        ["summary"],
+        ["scores", "2026-01-31"],
+        ["scores", "2026-01-31", "--csv"],
+        ["scores", "2026-01-31", "--json"],
+    ):
+        code, shown = Terminal(*command).end()
+        assert code == 0
+        left = without_styles(shown).replace("\n", "")
+        assert left.isprintable(), (command, left)
+        assert "[bold red]m[/]" in left
+    assert ":skull: [blink]x[/]" in without_styles(Terminal("summary").end()[1])
+
+
+@pytest.mark.parametrize("command", ["summary", "batches", "config"])
+def test_colours_are_for_terminals_that_want_them(database: Engine, command: str) -> None:
+    publish(database, SCORES)
+    assert "\x1b[1" in Terminal(command).end()[1]
+    # Bold and dim are no colours; https://no-color.org says as much.
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", Terminal(command, NO_COLOR="1").end()[1])
+    assert "\x1b" not in Terminal(command, TERM="dumb").end()[1]
+    assert "\x1b" not in answered(command)
+
+
+# Models
+
+
+def export(folder: Path, version: int, training: str = "t", metrics: dict[str, float] | None = None) -> None:
+    path = folder / "artifacts" / "exports" / "spam_ham" / str(version)
+    path.mkdir(parents=True)
+    content = {"version": version, "training": training, "evaluation": f"e{version}", "fingerprint": f"f{version}"}
+    write_manifest(path, {**content, "exported_at": "2026-01-31T04:05:06+02:00"})
+    if metrics is not None:
+        (folder / "artifacts" / "evaluation" / f"e{version}").mkdir(parents=True)
+        write_json(folder / "artifacts" / "evaluation" / f"e{version}" / "metrics.json", metrics)
+
+
+def test_models_are_listed_with_the_one_in_service_and_their_figures(folder: Path) -> None:
+    export(folder, 9, "t9", {"pr_auc": 0.98765, "mcc": 0.9})
+    export(folder, 10, "t10")
+    time_of = "2026-01-31T02:05:06+00:00"
+    assert lines("models") == [["10", "true", time_of, "", "", "t10"], ["9", "false", time_of, "0.98765", "0.9", "t9"]]
+    assert json.loads(answered("models", "--json"))[1]["pr_auc"] == 0.98765
+    write_json(folder / "artifacts" / "exports" / "spam_ham" / "service.json", {"version": 9, "newest": 10})
+    assert [line[1] for line in lines("models")] == ["false", "true"]
+    code, shown = Terminal("models").end()
+    assert code == 0
+    assert re.search(r"9 +in service +2026-01-31 02:05 +0.9877 +0.9000 +t9", without_styles(shown))
+
+
+def test_without_a_model_the_way_to_one_is_said(folder: Path) -> None:
+    done = run("models")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "luigi --module pipeline ExportModel" in done.stderr
+    assert "luigi --module pipeline ExportModel" in refused(1, "text", "hello")
+
+
+# Settings
+
+
+def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
+    found = [line[:2] for line in lines("config")]
+    ours = [[section, one.key] for section, settings in SECTIONS.items() for one in declared(section, settings)]
+    assert found[: len(ours)] == ours
+    assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
+    assert lines("config", "scoring")[0] == ["scoring", "threshold", "0.5", "default"]
+    assert lines("config", "scoring", "--long")[0][4] == "spam probability from which a message is flagged"
+    assert set(json.loads(answered("config", "--json"))[0]) == {
+        "section",
+        "key",
+        "value",
+        "source",
+        "default",
+        "description",
+    }
+
+
+def test_config_says_where_a_value_came_from(folder: Path) -> None:
+    (folder / "luigi.cfg").write_text(
+        "[scoring]\nthreshold = 0.7\nchunk-size = 9\n[corpus]\nquery = SELECT '50%',\n  label\n"
+        "[email]\nreceiver = a@b.example\n"
+        "[smtp]\npassword = hunter2\n[database]\nurl = sqlite:///other.db\n[core]\nlog_level = DEBUG\n"
+    )
+    environment = {**os.environ, "SPAMSCORE_CORPUS_URL": "postgresql://me:hunter2@host/db?password=hunter2"}
+    done = started("config", cwd=folder, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {tuple(line.split("\t")[:2]): line.split("\t")[2:] for line in done.stdout.splitlines()}
+    assert found["scoring", "threshold"] == ["0.7", "luigi.cfg"]
+    assert found["scoring", "chunk_size"] == ["9", "luigi.cfg"]
+    assert found["scoring", "batch_size"] == ["512", "default"]
+    assert found["corpus", "query"] == ["SELECT '50%',\\nlabel", "luigi.cfg"]
+    assert found["corpus", "url"] == ["postgresql://me:***@host/db?password=***", "SPAMSCORE_CORPUS_URL"]
+    assert found["database", "url"] == ["sqlite:///other.db", "luigi.cfg"]
+    assert found["core", "log_level"] == ["DEBUG", "luigi.cfg"]
+    assert found["email", "receiver"] == ["a@b.example", "luigi.cfg"]
+    assert found["smtp", "password"] == ["***", "luigi.cfg"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--long"]], ids=["plain", "json", "long"])
+def test_a_password_is_never_shown(folder: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
+    monkeypatch.setenv("SPAMSCORE_DATABASE_URL", "postgresql://me:p%40ss-word@localhost:1/scores")
+    shown = answered("config", "database", *form)
+    assert "postgresql://me:***@localhost:1/scores" in shown
+    assert "SPAMSCORE_DATABASE_URL" in shown
+    assert "ss-word" not in shown
+    for command in (["--debug", "batches"], ["summary"]):
+        done = run(*command)
+        assert done.exit_code == 35
+        assert "ss-word" not in done.output
+        assert "me:***@localhost" in done.output
+
+
+def test_an_unknown_section_names_those_there_are(folder: Path) -> None:
+    assert "[scores]: no such section. Sections are artifacts, database, corpus" in refused(2, "config", "scores")
+
+
+def test_the_default_file_holds_every_setting_at_its_default(folder: Path) -> None:
+    text = answered("config", "--defaults")
+    parser = LuigiConfigParser()
+    parser.read_string(text)
+    assert parser.sections() == [*SECTIONS, *LUIGI_DEFAULTS]
+    for section, settings in SECTIONS.items():
+        assert parser.options(section) == [one.key for one in declared(section, settings)]
+        for one in declared(section, settings):
+            assert one.parse(parser.get(section, one.key)) == one.default
+            assert one.rule.description in re.sub(r"\n# ", " ", text)
+    for section, keys in LUIGI_DEFAULTS.items():
+        assert dict(parser.items(section)) == keys
+        assert set(configuration._LUIGI_MEANINGS[section]) == set(keys)
+
+
+def test_the_default_file_is_one_that_luigi_takes(folder: Path) -> None:
+    (folder / "luigi.cfg").write_text(answered("config", "--defaults"))
+    done = started("config", "--json", cwd=folder)
+    found = json.loads(done.stdout)
+    assert {one["source"] for one in found} == {"luigi.cfg"}
+    assert [one["key"] for one in found if one["value"] != one["default"]] == []
+
+
+# Messages
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with version 1 of a very small model in it."""
+    from models.devices import start_tensorflow
+    from models.settings import DeviceSettings, NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
+
+    start_tensorflow(DeviceSettings())
+    from models.encoder import TextEncoder, encode_messages
+    from models.trained import describe_trained
+    from models.training import LabelledMessages, train
+    from models.vocabulary import build_vocabulary
+
+    folder = tmp_path_factory.mktemp("trained")
+    training = folder / "artifacts" / "training" / "t1"
+    training.mkdir(parents=True)
+    vocabulary = build_vocabulary(["win prize now", "see you at lunch"] * 2, VocabularySettings(), TextSettings())
+    encoded = encode_messages(TextEncoder(vocabulary), ["win prize now", "see you at lunch"] * 8)
+    part = LabelledMessages(encoded, np.array([1, 0] * 8, np.int32))
+    network = NetworkSettings(cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.0)
+    settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1)
+    done = train(part, part, len(vocabulary), network, settings, training)
+    write_manifest(training, describe_trained(done, vocabulary, network, training))
+    export(folder, 1, "t1")
+    return folder
+
+
+@pytest.fixture
+def model(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def test_one_message_is_answered_for_a_person(model: Path) -> None:
+    assert re.fullmatch(r"Probability of spam: [01]\.\d{4}\n", answered("text", "win prize now"))
+
+
+def test_several_messages_are_answered_with_the_message_beside(model: Path) -> None:
+    first, second, third = answered("text", "win prize now", "see you at lunch\x1b[2J", "lunch " * 40).splitlines()
+    assert re.fullmatch(r"Probability of spam: 0\.9\d{3}  win prize now", first)
+    assert re.fullmatch(r"Probability of spam: 0\.0\d{3}  see you at lunch\[U\+001B\]\[2J", second)
+    assert third.endswith("…")
+    assert len(third) <= 100
+
+
+def test_plain_answers_are_the_numbers_that_a_batch_stores(model: Path) -> None:
+    from tasks.evaluate_model import scored
+
+    messages = ["win prize now", "see you at lunch", "FREE entry, text WIN to 80086", "🎁"]
+    expected = [f"{value:.6f}" for value in scored(model / "artifacts" / "training" / "t1", messages)]
+    assert answered("text", "--plain", *messages).splitlines() == expected
+    piped = "".join(f"{message}\n" for message in messages).encode()
+    assert answered("text", "--plain", stdin=piped).splitlines() == expected
+
+
+def test_json_answers_hold_the_message_and_the_version(model: Path) -> None:
+    first, second = (json.loads(line) for line in answered("text", "--json", "win prize now", " ").splitlines())
+    assert first == {
+        "message": "win prize now", "spam_probability": pytest.approx(0.99, abs=0.1),
+        "flagged": True, "model_version": 1,
+    }  # fmt: skip
+    assert second == {"message": " ", "spam_probability": None, "flagged": None, "model_version": 1}
+
+
+@pytest.mark.parametrize(
+    ("piped", "count", "empty"),
+    [
+        (b"one\ntwo\n", 2, []),
+        (b"one\r\n\r\nthree", 3, [1]),
+        (b"\n\n", 2, [0, 1]),
+        (b"\xff\xfe win\n\x00\n \xe2\x80\x83\nlast", 4, [2]),
+        (b"", 0, []),
+    ],
+)
+def test_numbers_stay_on_the_lines_of_their_messages(model: Path, piped: bytes, count: int, empty: list[int]) -> None:
+    found = answered("text", "--plain", stdin=piped).splitlines()
+    assert len(found) == count
+    assert [place for place, number in enumerate(found) if number == "nan"] == empty
+    answers = [json.loads(line) for line in answered("text", "--json", stdin=piped).splitlines()]
+    assert [one["message"] for one in answers] == [
+        line.removesuffix("\r") for line in piped.decode("utf-8", "replace").removesuffix("\n").split("\n") if piped
+    ]
+
+
+def test_an_argument_that_is_not_utf8_is_read_as_far_as_it_is() -> None:
+    assert answers.argument_text("caf\udce9 ☕") == "caf\ufffd ☕"
+
+
+def test_a_version_that_is_not_there_names_those_that_are(model: Path) -> None:
+    assert "model version 7: not in" in (said := refused(1, "text", "--model-version", "7", "hello"))
+    assert "there are: 1" in said
+    assert answered("text", "--plain", "--model-version", "1", "hello") == answered("text", "--plain", "hello")
+    assert run("text", "--model-version", "0", "hello").exit_code == 2
+
+
+def test_a_message_may_begin_with_a_dash(model: Path) -> None:
+    assert answered("text", "--plain", "--", "-20% today only")
+
+
+def test_a_terminal_asks_until_an_empty_line(model: Path) -> None:
+    terminal = Terminal("text")
+    assert "Loading version 1" in terminal.until("Message: ")
+    terminal.type("win prize now\n")
+    assert re.search(r"Probability of spam: \S*0\.9\d{3}", without_styles(terminal.until("Message: ")))
+    terminal.type("\n")
+    assert terminal.end()[0] == 0
+
+
+def test_a_terminal_that_is_interrupted_says_no_more(model: Path) -> None:
+    terminal = Terminal("text")
+    terminal.until("Message: ")
+    terminal.type("\x03")
+    code, shown = terminal.end()
+    assert code == 130
+    assert "Traceback" not in shown
+
+
+def test_a_line_in_a_pipe_is_answered_as_it_comes() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream:
+        found = answers.line_batches(stream)
+        os.write(write, b"one\ntwo\nthr")
+        assert next(found) == ["one", "two"]
+        os.write(write, b"ee\n")
+        assert next(found) == ["three"]
+        os.write(write, b"four")
+        os.close(write)
+        assert list(found) == [["four"]]
+
+
+def test_a_file_is_read_in_full_and_bounded_batches(tmp_path: Path) -> None:
+    (tmp_path / "messages").write_bytes(b"x\n" * 25_000)
+    with open(tmp_path / "messages", "rb") as stream:
+        assert [len(batch) for batch in answers.line_batches(stream)] == [10_000, 10_000, 5_000]
+    assert [len(batch) for batch in answers.line_batches(io.BytesIO(b"x\n" * 25_000))] == [10_000, 10_000, 5_000]
+
+
+def test_a_line_without_end_is_cut_and_the_next_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_LINE_BYTES", 100_000)
+    stream = io.BytesIO(b"a" * 250_000 + b"\nnext\n")
+    assert [len(line) for batch in answers.line_batches(stream) for line in batch] == [100_000, 4]
+
+
+# Failures
+
+
+def test_a_bad_setting_ends_with_2_and_one_line(folder: Path) -> None:
+    for text, said in (
+        ("[scoring]\nthreshold = 2\n", "[scoring] threshold"),
+        ("[scorng]\nthreshold = 1\n", "did you mean scoring"),
+        ("[database]\nurl = postgresql://me:${NOT_THERE}@h/d\n", "[database] url"),
+    ):
+        (folder / "luigi.cfg").write_text(text)
+        done = started("batches", cwd=folder)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert said in done.stderr
+    assert started("config", "--defaults", cwd=folder).returncode == 0
+
+
+def test_bad_arguments_end_with_2(folder: Path) -> None:
+    for arguments in (["nonsense"], ["scores"], ["batches", "--limit", "0"], ["scores", "today", "--order", "size"]):
+        assert run(*arguments).exit_code == 2
+
+
+def test_a_database_that_cannot_be_reached_ends_with_35(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPAMSCORE_DATABASE_URL", f"sqlite:///{folder}/not/there.db")
+    for command in (["batches"], ["scores", "today"], ["summary"]):
+        assert "no such folder" in refused(35, *command)
+
+
+def test_a_failure_nobody_foresaw_is_one_line_and_debug_shows_where(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug\x1b[2J")
+
+    monkeypatch.setattr("pipeline.command_line.check_settings", fail)
+    said = refused(1, "models")
+    assert "RuntimeError: a bug[U+001B][2J (unexpected; `spamscore --debug …` shows where)" in said
+    done = run("--debug", "models")
+    assert done.exit_code == 1
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(database: Engine, folder: Path) -> None:
+    publish(database, {f"message-{number:06}": 0.5 for number in range(20_000)})
+    with subprocess.Popen(
+        [SPAMSCORE, "scores", "2026-01-31"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0.500000\ttrue\tmessage-000000\n"
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == b""
+
+
+def test_a_full_disk_is_said(database: Engine, folder: Path) -> None:
+    publish(database, SCORES)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([SPAMSCORE, "batches"], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "spamscore: standard output: No space left on device\n")
+
+
+def test_an_interrupt_ends_with_130(database: Engine, folder: Path) -> None:
+    publish(database, {f"message-{number:06}": 0.5 for number in range(20_000)})
+    with subprocess.Popen(
+        [SPAMSCORE, "scores", "2026-01-31"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 130
+        assert process.stderr.read() == b"\n"
+
+
+def test_a_locale_without_the_characters_gets_their_numbers(database: Engine, folder: Path) -> None:
+    publish(database, {"ü-1": 0.5})
+    done = started("scores", "2026-01-31", cwd=folder, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, "0.500000\ttrue\t\\xfc-1\n")
+
+
+# Completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script_of_a_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = answered("completion", shell)
+    assert f"_SPAMSCORE_COMPLETE={shell}_complete" in script
+    monkeypatch.setenv("SHELL", f"/usr/bin/{shell}")
+    assert answered("completion") == script
+
+
+def test_completion_for_another_shell_names_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("completion", "powershell").exit_code == 2
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    done = run("completion")
+    assert done.exit_code == 2
+    assert "bash, zsh, fish" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "place", "offered"),
+    [
+        ("spamscore su", 1, "summary"),
+        ("spamscore scores y", 2, "yesterday"),
+        ("spamscore config sco", 2, "scoring"),
+        ("spamscore scores today --fl", 3, "--flagged"),
+    ],
+)
+def test_words_are_completed(folder: Path, typed: str, place: int, offered: str) -> None:
+    environment = {**os.environ, "_SPAMSCORE_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(place)}
+    assert started(env=environment, cwd=folder).stdout.split() == [f"plain,{offered}"]

@@ -1,0 +1,386 @@
+"""The whole main job through its front door: what it leaves, what makes it run again, and how it ends after a kill."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from chain import DATE, SMALL, STAGES, Done, Settings, environment, kill_when, luigi, merged, query, write_settings
+
+from models.settings import declared
+from tasks.settings import SECTIONS
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A folder in which the whole chain ran once, and what it said."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_settings(folder, SMALL)
+    done = luigi(folder, "ScoreBatch", "--date", DATE)
+    assert done.code == 0, done.output
+    return folder, done
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, Done], tmp_path: Path) -> Path:
+    """A copy of that folder, to change things in."""
+    return Path(shutil.copytree(finished[0], tmp_path / "copied"))
+
+
+def test_the_chain_ends_with_a_published_batch_in_which_every_message_is_scored_or_rejected(
+    finished: tuple[Path, Done],
+) -> None:
+    folder, done = finished
+    assert done.ran == set(STAGES)
+    ((state, read, scored, rejected, flagged, version, checksum),) = query(
+        folder, "select state, messages_read, scored, rejected, flagged, model_version, checksum from score_batches"
+    )
+    assert (state, version) == ("published", 1)
+    assert read == scored + rejected
+    assert len(str(checksum)) == 16
+    rows = query(folder, "select message_id, spam_probability, flagged from published_scores")
+    assert len(rows) == scored
+    assert sum(bool(row[2]) for row in rows) == flagged
+    assert all(bool(flag) == (float(str(probability)) >= 0.5) for _, probability, flag in rows)
+    reasons = dict(query(folder, "select reason, count(*) from rejected_messages group by reason"))
+    assert reasons == {"empty text": 2, "missing message_id": 1, "repeated message_id": 1}
+
+
+def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tuple[Path, Done]) -> None:
+    folder, _ = finished
+    inbox = Path(__file__).resolve().parents[2] / "pipeline" / "sample" / "inbox.csv"
+    with inbox.open(newline="", encoding="utf-8") as file:
+        ids = [row["message_id"] for row in csv.DictReader(file)]
+    both = "select message_id from spam_scores union select coalesce(message_id, '') from rejected_messages"
+    assert {row[0] for row in query(folder, both)} == set(ids)
+    assert query(folder, "select count(*) from spam_scores")[0][0] + query(
+        folder, "select count(*) from rejected_messages"
+    )[0][0] == len(ids)
+
+
+def test_the_run_leaves_nothing_but_artifacts_the_database_and_no_half_made_folder(finished: tuple[Path, Done]) -> None:
+    folder, _ = finished
+    assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in folder.iterdir()} == {
+        "luigi.cfg", "artifacts", "spamscore.db",
+    }  # fmt: skip
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*tmp*"))
+
+
+def test_every_folder_of_a_stage_has_a_manifest_that_names_what_it_is_made_of(finished: tuple[Path, Done]) -> None:
+    folder, _ = finished
+    for stage in ("corpus", "messages", "vocabulary", "training", "evaluation"):
+        (made,) = (folder / "artifacts" / stage).iterdir()
+        manifest = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["fingerprint"] == made.name
+        assert manifest["made_of"]["stage"] in STAGES
+
+
+def test_a_second_run_finds_it_done_and_runs_nothing(finished: tuple[Path, Done]) -> None:
+    again = luigi(finished[0], "ScoreBatch", "--date", DATE)
+    assert (again.code, again.ran) == (0, set())
+
+
+def test_without_a_date_it_is_yesterday_s_batch(copied: Path) -> None:
+    before = datetime.date.today()
+    done = luigi(copied, "ScoreBatch")
+    assert done.ran == {"ExtractMessages", "ScoreBatch"}
+    ((date,),) = query(copied, f"select batch_date from score_batches where batch_date <> '{DATE}'")
+    yesterdays = {(day - datetime.timedelta(days=1)).isoformat() for day in (before, datetime.date.today())}
+    assert date in yesterdays
+
+
+def test_four_workers_end_as_surely_as_one_and_leave_the_same_scores(
+    finished: tuple[Path, Done], tmp_path: Path
+) -> None:
+    write_settings(tmp_path, SMALL)
+    done = luigi(tmp_path, "ScoreBatch", "--date", DATE, "--workers", "4")
+    assert (done.code, done.ran) == (0, set(STAGES))
+    scores = "select message_id, spam_probability, flagged from published_scores order by message_id"
+    assert query(tmp_path, scores) == query(finished[0], scores)
+
+
+def test_workers_score_several_dates_at_once(copied: Path) -> None:
+    code = (
+        "import datetime, luigi, pipeline\n"
+        "dates = [datetime.date(2026, 2, day) for day in (1, 2, 3)]\n"
+        "result = luigi.build([pipeline.ScoreBatch(date=date) for date in dates], workers=3, detailed_summary=True,"
+        " local_scheduler=True)\n"
+        "print(result.status.name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=copied, env=environment(), capture_output=True, text=True)
+    assert done.stdout.split() == ["SUCCESS"], done.stderr
+    assert query(copied, "select count(*) from score_batches where state = 'published'") == [(4,)]
+
+
+# Which stages another value makes run again; the others find their result done.
+SCORING = {"ScoreBatch"}
+EXPORTING = {"ExportModel"} | SCORING
+TRAINING = {"TrainModel", "EvaluateModel"} | EXPORTING
+COUNTING = {"BuildVocabulary"} | TRAINING
+CLEANING = {"CleanText"} | COUNTING
+INGESTING = {"IngestCorpus"} | CLEANING
+EXTRACTING = {"ExtractMessages"} | SCORING
+NOTHING: set[str] = set()
+ANOTHER_VALUE = [
+    ("artifacts", "folder", "elsewhere", set(STAGES) - SCORING),  # the batch is in the database
+    ("artifacts", "model_name", "other", EXPORTING),
+    ("database", "url", "sqlite:///other.db", SCORING),
+    ("database", "connect_timeout", "5", NOTHING),
+    ("corpus", "source", "sms_spam_collection", INGESTING),
+    ("corpus", "path", "other.csv", NOTHING),  # the content counts, and the bundled sample has no path
+    ("corpus", "format", "csv", INGESTING),
+    ("corpus", "encoding", "latin-1", INGESTING),
+    ("corpus", "text_column", "body", INGESTING),
+    ("corpus", "label_column", "kind", INGESTING),
+    ("corpus", "spam_label", "junk", CLEANING),
+    ("corpus", "ham_label", "fine", CLEANING),
+    ("corpus", "url", "sqlite:///other.db", NOTHING),
+    ("corpus", "query", "SELECT 1", INGESTING),
+    ("corpus", "edition", "2", INGESTING),
+    ("corpus", "download_url", "http://127.0.0.1/other.zip", NOTHING),
+    ("corpus", "download_timeout", "5", NOTHING),
+    ("corpus", "max_refused_share", "0.5", NOTHING),
+    ("text", "cleaning", "letters", CLEANING),
+    ("text", "max_characters", "100", CLEANING),
+    ("text", "max_tokens", "50", CLEANING),
+    ("split", "validation_share", "0.2", CLEANING),
+    ("split", "test_share", "0.2", CLEANING),
+    ("split", "salt", "other", CLEANING),
+    ("vocabulary", "min_count", "3", COUNTING),
+    ("vocabulary", "max_size", "500", COUNTING),
+    ("network", "cell", "lstm", TRAINING),
+    ("network", "bidirectional", "true", TRAINING),
+    ("network", "embedding_size", "9", TRAINING),
+    ("network", "rnn_units", "9", TRAINING),
+    ("network", "pooling", "last", TRAINING),
+    ("network", "dropout", "0.1", TRAINING),
+    ("training", "learning_rate", "0.01", TRAINING),
+    ("training", "batch_size", "16", TRAINING),
+    ("training", "epochs", "5", TRAINING),
+    ("training", "patience", "2", TRAINING),
+    ("training", "seed", "8", TRAINING),
+    ("training", "checkpoint_steps", "7", NOTHING),
+    ("training", "keep_checkpoints", "3", NOTHING),
+    ("training", "keep_checkpoint_every_hours", "2", NOTHING),
+    ("messages", "source", "sql", EXTRACTING),
+    ("messages", "path", "in.csv", EXTRACTING),
+    ("messages", "format", "csv", EXTRACTING),
+    ("messages", "encoding", "latin-1", EXTRACTING),
+    ("messages", "id_column", "id", EXTRACTING),
+    ("messages", "text_column", "body", EXTRACTING),
+    ("messages", "date_column", "sent", EXTRACTING),
+    ("messages", "url", "sqlite:///other.db", NOTHING),
+    ("messages", "query", "SELECT 1", EXTRACTING),
+    ("scoring", "threshold", "0.6", {"EvaluateModel"} | SCORING),
+    ("scoring", "chunk_size", "7", NOTHING),
+    ("scoring", "batch_size", "7", NOTHING),
+    ("devices", "devices", "cpu:0", NOTHING),
+    ("devices", "memory_growth", "false", NOTHING),
+    ("devices", "memory_limit", "100", NOTHING),
+    ("devices", "soft_placement", "false", NOTHING),
+    ("devices", "log_placement", "true", NOTHING),
+    ("devices", "logical_cpus", "2", NOTHING),
+    ("devices", "threads", "1", NOTHING),
+    ("console", "log_level", "DEBUG", NOTHING),
+    ("console", "tensorflow_log", "ERROR", NOTHING),
+    ("console", "progress", "never", NOTHING),
+    ("core", "log_level", "DEBUG", NOTHING),
+]  # fmt: skip
+ASK_EACH_STAGE = """
+import datetime, json, sys
+from luigi.configuration import get_config
+import pipeline
+parser, answers = get_config(), []
+for section, key, value, also in json.load(sys.stdin):
+    held = {(s, k): parser.get(s, k, None) for s, k in [(section, key), *((s, k) for s, k, _ in also)]}
+    for s, k, v in [(section, key, value), *also]:
+        parser.set(s, k, v)
+    date = datetime.date.fromisoformat(sys.argv[1])
+    stages = {n: getattr(pipeline, n) for n in pipeline.__all__}
+    tasks = {n: c(date=date) if n in ("ExtractMessages", "ScoreBatch") else c() for n, c in stages.items()}
+    answers.append(sorted(name for name, task in tasks.items() if not task.complete()))
+    for (s, k), v in held.items():
+        parser.remove_option(s, k) if v is None else parser.set(s, k, v)
+print(json.dumps(answers))
+"""
+# What a value needs beside it to be allowed.
+ALSO = {"sql": [["messages", "query", "SELECT 1"]]}
+
+
+@pytest.fixture(scope="module")
+def not_done(finished: tuple[Path, Done]) -> dict[tuple[str, str], set[str]]:
+    """For each row of the table, the stages that are not done in the finished folder with that one value changed."""
+    rows = [[section, key, value, ALSO.get(value, [])] for section, key, value, _ in ANOTHER_VALUE]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_EACH_STAGE, DATE],
+        cwd=finished[0], env=environment(), input=json.dumps(rows), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {(row[0], row[1]): set(answer) for row, answer in zip(rows, json.loads(done.stdout), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "_value", "expected"), ANOTHER_VALUE, ids=[f"{row[0]}.{row[1]}" for row in ANOTHER_VALUE]
+)
+def test_another_value_undoes_the_stages_that_depend_on_it_and_no_other(
+    not_done: dict[tuple[str, str], set[str]], section: str, key: str, _value: str, expected: set[str]
+) -> None:
+    assert not_done[section, key] == expected
+
+
+def test_the_table_of_other_values_has_every_setting() -> None:
+    declared_keys = {(section, one.key) for section, kind in SECTIONS.items() for one in declared(section, kind)}
+    assert declared_keys - {(row[0], row[1]) for row in ANOTHER_VALUE} == set()
+
+
+REAL_RERUNS = [
+    ("nothing", {}, set()),
+    ("a log level", {"console": {"log_level": "DEBUG"}}, set()),
+    ("rnn_units", {"network": {"rnn_units": "9"}}, TRAINING),
+    ("threshold", {"scoring": {"threshold": "0.6"}}, SCORING),
+]
+
+
+@pytest.mark.parametrize(("_what", "settings", "expected"), REAL_RERUNS, ids=[row[0] for row in REAL_RERUNS])
+def test_another_value_runs_the_stages_that_depend_on_it_and_no_other(
+    copied: Path, _what: str, settings: Settings, expected: set[str]
+) -> None:
+    write_settings(copied, merged(SMALL, settings))
+    done = luigi(copied, "ScoreBatch", "--date", DATE)
+    assert (done.code, done.ran) == (0, expected), done.output
+
+
+def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"scoring": {"threshold": "0.9"}}))
+    luigi(copied, "ScoreBatch", "--date", DATE)
+    assert query(copied, "select state, threshold from score_batches order by batch_id") == [
+        ("superseded", 0.5), ("published", 0.9),
+    ]  # fmt: skip
+    first, second = (
+        query(copied, f"select message_id, spam_probability from spam_scores where batch_id = {n} order by message_id")
+        for n in (1, 2)
+    )
+    assert first == second
+
+
+def test_a_model_version_can_be_asked_for_by_number(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"network": {"rnn_units": "9"}}))
+    assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
+    assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
+    done = luigi(copied, "ScoreBatch", "--date", DATE, "--model-version", "1")
+    assert done.ran == {"ScoreBatch"}
+    assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
+
+
+@pytest.mark.parametrize("stage", STAGES[:-2])
+def test_each_stage_runs_on_its_own(finished: tuple[Path, Done], stage: str) -> None:
+    assert luigi(finished[0], stage).code == 0
+
+
+def test_tensorflow_is_quiet_unless_asked(finished: tuple[Path, Done], copied: Path) -> None:
+    chatter = ("oneDNN", "cuInit", "cudart", "WARNING:tensorflow", "absl")
+    assert not [word for word in chatter if word in finished[1].output]
+    write_settings(copied, merged(SMALL, {"console": {"tensorflow_log": "INFO"}}))
+    assert "oneDNN" in luigi(copied, "ScoreBatch", "--date", "2026-02-01").output
+
+
+def test_the_log_level_is_a_setting(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"console": {"log_level": "ERROR"}, "core": {"log_level": "ERROR"}}))
+    done = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
+    assert (done.code, done.output.strip()) == (0, "")
+
+
+def test_a_training_killed_and_started_again_ends_with_the_weights_of_one_that_was_not(
+    finished: tuple[Path, Done], copied: Path
+) -> None:
+    settings = merged(SMALL, {"training": {"checkpoint_steps": "3"}})
+    write_settings(copied, settings)
+    shutil.rmtree(copied / "artifacts" / "training")
+    training = copied / "artifacts" / "training"
+    for step in (6, 21, 36):
+        kill_when(
+            copied, ("TrainModel",), lambda step=step: bool(list(training.glob(f"*.partial/*/ckpt-{step}.index")))
+        )
+        assert not [path for path in training.iterdir() if not path.name.endswith(".partial")]
+    done = luigi(copied, "TrainModel")
+    assert "training goes on from" in done.output
+    (killed,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
+    assert killed.name == whole.name
+    descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (killed, whole)]
+    assert descriptions[0]["weights_sha256"] == descriptions[1]["weights_sha256"]
+
+
+def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_rows(
+    finished: tuple[Path, Done], copied: Path
+) -> None:
+    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "20"}}))
+    (copied / "spamscore.db").unlink()
+
+    def some_chunks_there() -> bool:
+        try:
+            return bool(query(copied, "select count(*) from batch_chunks")[0][0])
+        except sqlite3.OperationalError:
+            return False
+
+    kill_when(copied, ("ScoreBatch", "--date", DATE), some_chunks_there)
+    assert query(copied, "select count(*) from published_scores") == [(0,)]
+    done = luigi(copied, "ScoreBatch", "--date", DATE)
+    assert (done.code, "goes on" in done.output) == (0, True), done.output
+    scores = "select message_id, spam_probability, flagged from published_scores order by message_id"
+    killed, whole = query(copied, scores), query(finished[0], scores)
+    assert [row[0] for row in killed] == [row[0] for row in whole]
+    assert np.allclose([float(str(row[1])) for row in killed], [float(str(row[1])) for row in whole], rtol=0, atol=1e-5)
+    assert query(copied, "select count(*) from score_batches") == [(1,)]
+
+
+def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_in_service(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"training": {"epochs": "1", "learning_rate": "0.0000001"}}))
+    done = luigi(copied, "ScoreBatch", "--date", DATE)
+    assert done.code == 0, done.output
+    assert "kept out of service" in done.output
+    assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
+    assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
+
+
+def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: Path) -> None:
+    write_settings(tmp_path, merged(SMALL, {"training": {"epochs": "1", "learning_rate": "0.0000001"}}))
+    done = luigi(tmp_path, "ScoreBatch", "--date", DATE)
+    assert done.code == 30
+    assert "no version is in service" in done.last_line
+    assert not (tmp_path / "spamscore.db").exists() or query(tmp_path, "select count(*) from published_scores") == [
+        (0,)
+    ]
+
+
+def test_two_devices_give_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
+    assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").code == 0
+    (row,) = query(copied, "select devices from score_batches where batch_date = '2026-02-01'")
+    assert row == ("cpu:0,cpu:1",)
+    first, second = (
+        dict(query(copied, f"select message_id, spam_probability from published_scores where batch_date = '{date}'"))
+        for date in (DATE, "2026-02-01")
+    )
+    assert first.keys() == second.keys()
+    assert max(abs(first[key] - second[key]) for key in first) <= 1e-5
+
+
+def test_the_same_chain_writes_to_every_database(finished: tuple[Path, Done], copied: Path, database_url: str) -> None:
+    done = luigi(copied, "ScoreBatch", "--date", "2026-02-01", SPAMSCORE_DATABASE_URL=database_url)
+    assert done.code == 0, done.output
+    engine = sa.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select message_id, spam_probability, flagged from published_scores")).all()
+    engine.dispose()
+    expected = query(finished[0], "select message_id, spam_probability, flagged from published_scores")
+    assert sorted((i, p, bool(f)) for i, p, f in rows) == sorted((i, p, bool(f)) for i, p, f in expected)  # type: ignore[misc]
