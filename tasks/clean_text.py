@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from luigi.util import requires
 
 from models.errors import InputError
-from models.settings import DeviceSettings, SplitSettings, TextSettings
+from models.settings import SplitSettings, TextSettings
 from tasks.ingest_corpus import IngestCorpus
-from tasks.settings import ConsoleSettings, CorpusSettings, load
-from tasks.stage import FolderStage
+from tasks.settings import CorpusSettings, load
+from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
     from models.corpus import PreparedCorpus
@@ -35,9 +35,7 @@ class CleanText(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the corpus, prepares it, writes a file for each part, the refused rows, and a report."""
-        from models.devices import start_tensorflow
-
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        prepare_tensorflow()
         import pandas as pd
 
         from models.corpus import Labels, prepare_corpus
@@ -48,7 +46,11 @@ class CleanText(FolderStage):
         labels = Labels(settings.spam_label, settings.ham_label)
         corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
         require_few_refused(corpus, len(rows), settings.max_refused_share)
-        return write_corpus(corpus, folder)
+        source = self.input().manifest()
+        return {
+            **write_corpus(corpus, folder),
+            "corpus": {key: source[key] for key in ("source", "source_sha256", "rows")},
+        }
 
 
 def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:

@@ -12,8 +12,8 @@ from luigi.util import requires
 from models.settings import DeviceSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
 from tasks.clean_text import CleanText
 from tasks.exports import version_in_service, version_manifest
-from tasks.settings import ArtifactSettings, ConsoleSettings, ScoringSettings, load
-from tasks.stage import FolderStage, artifacts_folder
+from tasks.settings import ArtifactSettings, ScoringSettings, load
+from tasks.stage import FolderStage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
 from tasks.train_model import TrainModel
 
@@ -35,9 +35,7 @@ class EvaluateModel(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the test part, scores and measures it, judges, writes the figures and the report."""
-        from models.devices import start_tensorflow
-
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        prepare_tensorflow()
         import pandas as pd
 
         from models.metrics import evaluate, judge

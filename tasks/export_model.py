@@ -10,12 +10,11 @@ from typing import Any
 from luigi.util import requires
 
 from models.errors import ArtifactError
-from models.settings import DeviceSettings
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, EvaluateModel, model_settings, part_sizes
 from tasks.exports import VersionTarget, publish_version
-from tasks.settings import ArtifactSettings, ConsoleSettings, load
-from tasks.stage import Stage
+from tasks.settings import ArtifactSettings, load
+from tasks.stage import Stage, prepare_tensorflow
 from tasks.targets import FolderTarget, read_json, write_manifest
 from tasks.train_model import TrainModel
 
@@ -52,9 +51,7 @@ class ExportModel(Stage):
 
     def run(self) -> None:
         """Writes the SavedModel with its card and weights, loads it as a server does, publishes it."""
-        from models.devices import start_tensorflow
-
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        prepare_tensorflow()
         version = publish_version(self.fingerprint(), self.build_version)
         log.info("exported version %d of %s", version, load(ArtifactSettings).model_name)
 
@@ -98,7 +95,8 @@ class ExportModel(Stage):
         found = read_json(evaluation.file(METRICS))
         verdict = Verdict(found.pop("approved"), found.pop("reasons"))
         in_service = found.pop("in_service")
-        sizes = part_sizes(messages.manifest())
+        manifest = messages.manifest()
+        sizes = part_sizes(manifest)
         return render_model_card(
             model=load(ArtifactSettings).model_name,
             version=version,
@@ -112,7 +110,7 @@ class ExportModel(Stage):
                 "evaluation": evaluation.path.name,
             },
             settings=model_settings(),
-            training_data={"training": sizes["training"], "validation": sizes["validation"]},
+            training_data={**manifest["corpus"], "training": sizes["training"], "validation": sizes["validation"]},
             evaluation_data={"test": sizes["test"]},
         )
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
-
 from tasks.fingerprint import file_sha256
+from tasks.parameters import YesterdayParameter
 from tasks.rows import SourceRow
 from tasks.samples import bundled_file
 from tasks.settings import DatabaseSettings, MessagesSettings, load
@@ -41,7 +40,7 @@ class ExtractMessages(FolderStage):
     to the source since. To take another one, delete its folder.
     """
 
-    date = luigi.DateParameter(description="date whose messages are taken, as 2026-01-31")
+    date = YesterdayParameter(description="date whose messages are taken, as 2026-01-31; yesterday if not given")
     folder = "snapshots"
     sections = (MessagesSettings,)
 

@@ -65,9 +65,8 @@ def reporting(task: luigi.Task, title: str) -> Iterator[ProgressReport]:
         yield ProgressReport(task, None, None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-               TimeRemainingColumn(), TextColumn("{task.fields[status]}"))  # fmt: skip
+    columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f} %", TextColumn("{task.fields[status]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield ProgressReport(task, bar, bar.add_task(title, total=1, status=""))

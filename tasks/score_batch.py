@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import ArtifactError, SettingsError
+from models.errors import ArtifactError
 from models.settings import DeviceSettings
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.exports import exports_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
+from tasks.parameters import VersionParameter, YesterdayParameter
 from tasks.progress import reporting
-from tasks.settings import ArtifactSettings, ConsoleSettings, DatabaseSettings, ScoringSettings, load
-from tasks.stage import Stage, artifacts_folder
+from tasks.settings import ArtifactSettings, DatabaseSettings, ScoringSettings, load
+from tasks.stage import Stage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
 
 if TYPE_CHECKING:
@@ -32,44 +33,6 @@ if TYPE_CHECKING:
     from tasks.snapshots import SnapshotChunk
 
 log = logging.getLogger("spamscore")
-
-
-class YesterdayParameter(luigi.DateParameter):
-    """A date; by default yesterday, as it is when the task is made, not when the module was imported."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(default=None, description=description)  # type: ignore[arg-type]
-
-    def parse(self, s: str) -> datetime.date:
-        """Turns ISO text into a date.
-
-        Raises:
-            SettingsError: it is none.
-        """
-        try:
-            return datetime.date.fromisoformat(s)
-        except ValueError:
-            raise SettingsError(f"--date {s}: expected a date such as 2026-01-31") from None
-
-    def normalize(self, value: datetime.date | None) -> datetime.date:
-        """The date, or yesterday's by the local clock."""
-        return value or datetime.date.today() - datetime.timedelta(days=1)
-
-
-class VersionParameter(luigi.OptionalIntParameter):
-    """The number of a model version, or nothing for the one in service."""
-
-    def parse(self, x: str) -> int | None:
-        """Turns text into a number.
-
-        Raises:
-            SettingsError: it is none.
-        """
-        if x and not (x.isdecimal() and int(x) > 0):
-            raise SettingsError(
-                f"--model-version {x}: expected the number of a version such as 3; see `spamscore models`"
-            )
-        return int(x) if x else None
 
 
 class ScoreBatch(Stage):
@@ -96,14 +59,13 @@ class ScoreBatch(Stage):
 
     def run(self) -> None:
         """Loads the version's latest checkpoint, scores the snapshot chunk by chunk, publishes the batch."""
-        from models.devices import start_tensorflow
         from tasks.database import open_database
 
         began = time.monotonic()
         version = self.model_version or self._version_in_service()
         training = training_folder(version)
         engine = open_database(load(DatabaseSettings))
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        prepare_tensorflow()
         scorer, checkpoint = load_scorer(training)
         snapshot = self.input()["messages"]
         plan = self._plan(version, checkpoint, snapshot, scorer)

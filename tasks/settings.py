@@ -214,8 +214,8 @@ LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
         "local_scheduler": "true",
         "log_level": "INFO",
         "autoload_range": "true",
-        # Luigi's lock is one for the machine: the same command in another folder would be taken for a second run. Folders
-        # and batches have locks of their own.
+        # Luigi's lock is one for the machine: the same command in another folder would be taken for a second run.
+        # Folders and batches have locks of their own.
         "no_lock": "true",
     },
     "worker": {"force_multiprocessing": "true", "check_complete_on_run": "true"},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import luigi
 
 from models.errors import InputError
-from models.settings import result_values
+from models.settings import DeviceSettings, result_values
 from tasks.failures import remember
 from tasks.fingerprint import fingerprint
 from tasks.settings import SECTIONS, ArtifactSettings, ConsoleSettings, check_settings, load
@@ -104,6 +105,22 @@ class ExternalFile(luigi.ExternalTask):
         return False
 
 
+def prepare_tensorflow() -> None:
+    """Imports TensorFlow and sets up its devices; a stage that computes calls it before it imports what computes."""
+    from models.devices import start_tensorflow
+
+    start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to stderr as it is at that moment: a progress bar puts itself in its place, to stay below the lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def artifacts_folder() -> Path:
     """The folder of [artifacts] folder, relative to the working folder."""
     return Path(load(ArtifactSettings).folder)
@@ -113,7 +130,7 @@ def configure_logging(settings: ConsoleSettings) -> None:
     """Shows the pipeline's lines on stderr, unless somebody configured logging otherwise."""
     log.setLevel(settings.log_level)
     if not log.hasHandlers():
-        handler = logging.StreamHandler()
+        handler = StderrHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
         # Some libraries call logging.basicConfig on the way, which would show every line a second time.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
-from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
+from models.settings import NetworkSettings, TrainingSettings
 from tasks.build_vocabulary import VOCABULARY, BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.progress import ProgressReport, reporting
-from tasks.settings import ConsoleSettings, load
-from tasks.stage import FolderStage
+from tasks.settings import load
+from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
     from models.training import LabelledMessages, Progress
@@ -29,9 +29,7 @@ class TrainModel(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads and encodes the parts, trains, and describes the result beside its checkpoints."""
-        from models.devices import start_tensorflow
-
-        start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+        prepare_tensorflow()
         from models.trained import describe_trained
         from models.training import train
         from models.vocabulary import load_vocabulary

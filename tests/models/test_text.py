@@ -48,9 +48,7 @@ awkward = st.one_of(
     st.text("&#xX;0123456789abcdefgltampquot", max_size=30),
     st.text("\x00\x01\n\r\t \u00a0\u200b\u202e\ufeff\u0301\ud800\udfff\ufffd&;'", max_size=20),
     st.lists(
-        st.sampled_from(
-            ["FREE", "Win", "£1,000", "&amp;", "&lt;", "0800 123 4567", "www.x.com", "don't", "!!!", "１２", "é"]
-        )
+        st.sampled_from(["FREE", "Win", "£1,000", "&amp;", "&lt;", "0800 123 4567", "www.x.com", "don't", "!!!", "é"])
     ).map(" ".join),
 )
 
@@ -67,7 +65,7 @@ awkward = st.one_of(
         ("ok ok. ok... ok!", "ok ok . ok .. ok !"),
         ("why?? wow!!!!!! **hot**", "why ?? wow !! ** hot **"),
         ("50% off, only £5.", "NUMBER % off , only MONEY ."),
-        ("£1,000.50 or $5k or 500 pounds or 20usd or Rs.500 or €9", "MONEY or MONEY or MONEY or MONEY or MONEY or MONEY"),
+        ("£1,000.50 $5k 500 pounds 20usd Rs.500 €9", "MONEY MONEY MONEY MONEY MONEY MONEY"),
         ("mail me at a.b+c@ex-ample.co.uk", "mail me at EMAIL"),
         ("go to http://x.test/a?b=1&c=2 now", "go to URL now"),
         ("http://bit.ly/Xy9 www.win.com bit.ly/abc win.co.uk", "URL URL URL URL"),

@@ -449,6 +449,18 @@ def test_colours_are_for_terminals_that_want_them(database: Engine, command: str
     assert "\x1b" not in answered(command)
 
 
+def test_every_database_answers_and_keeps_its_password(
+    folder: Path, engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPAMSCORE_DATABASE_URL", database_url)
+    publish(engine, SCORES, rejected=[RejectedMessage(9, None, "empty text")])
+    assert [line[2] for line in lines("scores", "2026-01-31", "--flagged")] == ["m-1", "m-3"]
+    assert lines("batches")[0][4:8] == ["5", "4", "1", "2"]
+    shown = answered("summary") + answered("config", "database")
+    assert not engine.url.password or ":***@" in shown
+    assert "secret" not in shown
+
+
 # Models
 
 
