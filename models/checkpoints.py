@@ -42,12 +42,20 @@ def open_manager(
 
 
 def _remove_strays(folder: Path) -> None:
-    state = tf.train.get_checkpoint_state(str(folder))
-    recorded = [_number(Path(path).name) for path in state.all_model_checkpoint_paths] if state else []
-    newest = max(recorded, default=None)
+    newest = max(map(_number, _recorded(folder)), default=None)
     for path in [*folder.glob("ckpt-[0-9]*"), *folder.glob("checkpoint.tmp*")]:
         if _is_stray(path, newest):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _recorded(folder: Path) -> list[str]:
+    """Names that the state file lists; one that says nothing is removed, for the manager would fail on it."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except ValueError:
+        (folder / "checkpoint").unlink()
+        return []
+    return [Path(path).name for path in state.all_model_checkpoint_paths] if state else []
 
 
 def _is_stray(path: Path, newest: int | None) -> bool:

@@ -36,7 +36,7 @@ def read_weights(network: keras.Model, path: Path) -> None:
         ArtifactError: the file is missing or damaged, a weight is missing, of another type or shape, or left over.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             weights = {name: arrays[name] for name in arrays.files}
     except _DAMAGED as error:
         raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None

@@ -1,13 +1,22 @@
 """What a person starts: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
 
-from tasks.extract_messages import ExtractMessages
-from tasks.ingest_corpus import IngestCorpus
+import configparser
+import sys
+
+try:
+    import luigi  # noqa: F401
+except configparser.Error as error:
+    # Luigi reads its files as it is imported, so nothing of ours can say this more gently at a later time.
+    print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+    sys.exit(2)
 
 from tasks import failures
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel
 from tasks.export_model import ExportModel
+from tasks.extract_messages import ExtractMessages
+from tasks.ingest_corpus import IngestCorpus
 from tasks.score_batch import ScoreBatch
 from tasks.settings import prepare_luigi
 from tasks.train_model import TrainModel

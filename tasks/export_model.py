@@ -50,7 +50,10 @@ class ExportModel(Stage):
         return "; ".join(found["reasons"])
 
     def run(self) -> None:
-        """Writes the SavedModel with its card and weights, loads it as a server does, publishes it."""
+        """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
+        if refusal := self.refusal():
+            log.warning("not exported, the night goes on with the version in service: %s", refusal)
+            return
         prepare_tensorflow()
         version = publish_version(self.fingerprint(), self.build_version)
         log.info("exported version %d of %s", version, load(ArtifactSettings).model_name)

@@ -44,9 +44,10 @@ def print_remembered() -> None:
     """Prints each remembered message once, in order."""
     if _file is None:
         return
-    _file.seek(0)
-    for line in dict.fromkeys(_file.read().decode("utf-8").splitlines()):
-        print(f"spamscore: {line}", file=sys.stderr)
+    with _file:
+        _file.seek(0)
+        for line in dict.fromkeys(_file.read().decode("utf-8").splitlines()):
+            print(f"spamscore: {line}", file=sys.stderr)
 
 
 class FailureFilter(logging.Filter):

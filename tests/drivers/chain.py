@@ -56,10 +56,9 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def luigi(folder: Path, *arguments: str, **variables: str) -> Done:
-    done = subprocess.run(
-        [LUIGI, "--module", "pipeline", *arguments],
-        cwd=folder, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
+    command = [LUIGI, "--module", "pipeline", *arguments]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=folder, env=environment(**variables), check=False, **output)
     return Done(done.returncode, done.stdout)
 
 

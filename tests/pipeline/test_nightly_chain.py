@@ -343,17 +343,22 @@ def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_row
     assert query(copied, "select count(*) from score_batches") == [(1,)]
 
 
+# Nothing reaches this threshold, so the model is no better than calling every message ham.
+REFUSED = {"training": {"epochs": "1"}, "scoring": {"threshold": "1.0"}}
+
+
 def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_in_service(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"training": {"epochs": "1", "learning_rate": "0.0000001"}}))
+    write_settings(copied, merged(SMALL, REFUSED))
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert done.code == 0, done.output
     assert "kept out of service" in done.output
+    assert "not exported" in done.output
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
     assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
 
 
 def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: Path) -> None:
-    write_settings(tmp_path, merged(SMALL, {"training": {"epochs": "1", "learning_rate": "0.0000001"}}))
+    write_settings(tmp_path, merged(SMALL, REFUSED))
     done = luigi(tmp_path, "ScoreBatch", "--date", DATE)
     assert done.code == 30
     assert "no version is in service" in done.last_line
