@@ -6,6 +6,7 @@ of its own on it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import getpass
 import os
 import shutil
@@ -15,8 +16,9 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,6 +29,8 @@ with warnings.catch_warnings():
     # Luigi warns as it is imported unless a luigi.cfg sets [core] autoload_range, and here a warning is an error.
     warnings.filterwarnings("ignore", "(?s).*autoload", DeprecationWarning)
     import luigi  # noqa: F401
+    from luigi.configuration import LuigiConfigParser
+    from luigi.task_register import Register
 
 from tasks.database import open_database
 from tasks.settings import DatabaseSettings
@@ -57,6 +61,27 @@ def opened(url: str) -> Iterator[Engine]:
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/scores.db"
+
+
+@pytest.fixture
+def set_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets values for one test, in a working folder of its own: `set_settings("corpus", source="file")`."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("SPAMSCORE_")]:
+        monkeypatch.delenv(name)
+    parser: Any = LuigiConfigParser.instance()
+    before = copy.deepcopy(parser._sections)
+    Register.clear_instance_cache()
+    # Importing `pipeline` sets it; a task that runs here can be looked into.
+    parser.set("worker", "force_multiprocessing", "false")
+
+    def set_values(section: str, **values: str) -> None:
+        for key, value in values.items():
+            parser.set(section, key, value)
+
+    yield set_values
+    parser._sections = before
+    Register.clear_instance_cache()
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
+import functools
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from luigi.configuration import LuigiConfigParser
-from luigi.task_register import Register
 
 from models.errors import InputError, SettingsError
 from tasks.extract_messages import ExtractMessages, OtherDates, is_dated, of_date, read_date
@@ -31,23 +29,10 @@ Configure = Callable[..., None]
 
 
 @pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+def configure(set_settings: Configure) -> Configure:
     """Sets values of [messages] for one test, in a working folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("SPAMSCORE_MESSAGES_URL", "SPAMSCORE_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    parser: Any = LuigiConfigParser.instance()
-    before = copy.deepcopy(parser._sections)
-    Register.clear_instance_cache()
-
-    def set_values(**values: str) -> None:
-        for key, value in values.items():
-            parser.set("messages", key, value)
-
-    set_values(source="bundled")
-    yield set_values
-    parser._sections = before
-    Register.clear_instance_cache()
+    set_settings("messages", source="bundled")
+    return functools.partial(set_settings, "messages")
 
 
 def built(task: luigi.Task) -> Any:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import hashlib
 import json
 import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import luigi
 import pyarrow.parquet as pq
 import pytest
-from luigi.configuration import LuigiConfigParser
-from luigi.task_register import Register
 
 from models.errors import ArtifactError, InputError, SettingsError
 from tasks import ingest_corpus
@@ -31,22 +29,10 @@ Configure = Callable[..., None]
 
 
 @pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+def configure(set_settings: Configure) -> Configure:
     """Sets values of [corpus] for one test, in a working folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPAMSCORE_CORPUS_URL", raising=False)
-    parser: Any = LuigiConfigParser.instance()
-    before = copy.deepcopy(parser._sections)
-    Register.clear_instance_cache()
-
-    def set_values(**values: str) -> None:
-        for key, value in values.items():
-            parser.set("corpus", key, value)
-
-    set_values(source="bundled")
-    yield set_values
-    parser._sections = before
-    Register.clear_instance_cache()
+    set_settings("corpus", source="bundled")
+    return functools.partial(set_settings, "corpus")
 
 
 def built(task: luigi.Task) -> Any:
