@@ -52,7 +52,7 @@ faults = st.sampled_from([None, None, None, "expected 2 fields, received 3"])
 any_rows = st.lists(st.tuples(labels, texts, faults), max_size=30).map(lambda rows: rows_of(*rows))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(rows=any_rows)
 def test_every_row_is_kept_or_refused_with_a_reason(rows: pd.DataFrame) -> None:
     corpus = prepared(rows)
@@ -70,7 +70,7 @@ def test_every_row_is_kept_or_refused_with_a_reason(rows: pd.DataFrame) -> None:
     assert [one if isinstance(one, str) else None for one in corpus.refused["text"]] == refused["text"].tolist()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(rows=any_rows)
 def test_no_cleaned_text_is_kept_twice_and_none_is_empty(rows: pd.DataFrame) -> None:
     cleaned = prepared(rows).kept["cleaned"].tolist()
@@ -78,7 +78,7 @@ def test_no_cleaned_text_is_kept_twice_and_none_is_empty(rows: pd.DataFrame) -> 
     assert all(cleaned)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(rows=any_rows, gone=st.sets(st.integers(1, 30)), order=st.randoms())
 def test_a_message_stays_on_its_side_when_rows_come_go_and_move(
     rows: pd.DataFrame, gone: set[int], order: object

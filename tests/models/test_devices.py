@@ -22,6 +22,7 @@ from models.errors import DeviceError, SettingsError
 from models.settings import DeviceSettings
 
 TEXTS = [" ".join(["free win now call"[: count % 17]] * (count % 23)) for count in range(300)]
+TWO = {"logical_cpus": 2}
 JOB = "a process of its own"
 
 
@@ -61,9 +62,9 @@ def in_force(settings: DeviceSettings) -> dict[str, Any]:
     }
 
 
-def scores(settings: DeviceSettings, log_level: str = "QUIET") -> tuple[list[float], list[set[str]]]:
-    """Scores of messages, and for each device where the weights of its network are."""
-    start_tensorflow(settings, log_level)
+def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tuple[list[float], list[set[str]]]]:
+    """For each choice of devices the scores of messages, and where the weights of each device's network are."""
+    start_tensorflow(DeviceSettings(**TWO, **settings), log_level)
     from models.encoder import TextEncoder
     from models.network import build_network
     from models.scoring import Scorer
@@ -72,12 +73,13 @@ def scores(settings: DeviceSettings, log_level: str = "QUIET") -> tuple[list[flo
 
     vocabulary = build_vocabulary(TEXTS, VocabularySettings(min_count=1), TextSettings())
     network = build_network(NetworkSettings(embedding_size=4, rnn_units=3), len(vocabulary), seed=1)
-    scorer = Scorer(TextEncoder(vocabulary), network, devices.chosen_devices(settings), batch_size=16)
-    found = scorer.score(TEXTS).probabilities.tolist()
-    return found, [{weight.value.device[-6:] for weight in one._network.weights} for one in scorer._forward]
-
-
-TWO = {"logical_cpus": 2}
+    found = []
+    for names in choices:
+        chosen = devices.chosen_devices(DeviceSettings(devices=names, **TWO))
+        scorer = Scorer(TextEncoder(vocabulary), network, chosen, batch_size=16)
+        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in scorer._forward]
+        found.append((scorer.score(TEXTS).probabilities.tolist(), places))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -116,10 +118,8 @@ def test_what_is_no_device_name_is_a_settings_error_that_shows_it(rubbish: str) 
 
 
 def test_two_devices_share_the_work_and_give_the_scores_of_one() -> None:
-    (one, on_one), (other, on_other), (both, on_both) = (
-        in_process("scores", DeviceSettings(logical_cpus=2, devices=names))
-        for names in ("cpu:0", "cpu:1", "cpu:0,cpu:1")
-    )
+    answers = in_process("scores", "cpu:0", "cpu:1", "cpu:0,cpu:1")
+    (one, on_one), (other, on_other), (both, on_both) = answers
     np.testing.assert_allclose(both, one, rtol=0, atol=1e-6)
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
     assert on_one == [{":CPU:0"}]
@@ -196,12 +196,11 @@ def test_a_start_is_silent_and_keeps_what_others_say() -> None:
 def test_a_start_with_info_tells_all_and_shows_both_devices_at_work() -> None:
     done = python(
         f"import runpy; jobs = runpy.run_path({__file__!r})\n"
-        "from models.settings import DeviceSettings\n"
-        "jobs['scores'](DeviceSettings(logical_cpus=2, log_placement=True, devices='cpu:0,cpu:1'), 'INFO')\n"
+        "jobs['scores']('cpu:0,cpu:1', log_level='INFO', log_placement=True)\n"
     )
     assert re.search(r"^I\d{4} \d\d:\d\d:", done.stderr, re.MULTILINE)
     for number in (0, 1):
-        assert re.search(rf"recurrent/.*MatMul.*device:CPU:{number}\b", done.stdout + done.stderr)
+        assert re.search(rf"gru_cell.*MatMul.*device:CPU:{number}\b", done.stdout + done.stderr)
 
 
 def quiet(write: Callable[[], object], capfd: pytest.CaptureFixture[str], *hidden: bytes) -> str:

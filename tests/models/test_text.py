@@ -219,7 +219,7 @@ references = st.one_of(
 
 
 @BOTH
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(pieces=st.lists(st.tuples(references, st.text("abc XYZ.,;#é<>", max_size=5)), min_size=1, max_size=6))
 def test_entities_are_decoded_once_as_html_does(pieces: list[tuple[str, str]], text_settings: TextSettings) -> None:
     message = "".join(f"{reference}{text}" for reference, text in pieces)
@@ -241,7 +241,7 @@ def test_what_is_no_entity_stays_as_written(written: str) -> None:
 
 
 @BOTH
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(messages=st.lists(awkward, max_size=6))
 @example(messages=["plain", "caf\u00e9 &amp;", "", "\ud800", "plain"])
 def test_a_message_is_cleaned_alike_in_any_company(messages: list[str], text_settings: TextSettings) -> None:
@@ -250,7 +250,7 @@ def test_a_message_is_cleaned_alike_in_any_company(messages: list[str], text_set
 
 
 @BOTH
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(message=awkward | st.binary())
 def test_cleaned_text_is_single_spaced_and_small_but_for_class_tokens(
     message: str | bytes, text_settings: TextSettings
@@ -262,7 +262,7 @@ def test_cleaned_text_is_single_spaced_and_small_but_for_class_tokens(
     assert not any(unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co") for one in text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(message=st.text("abcdXYZ0123456789 .,!?'@:/-£$", max_size=40))
 @example(message="it's www.win-big.co.uk or a.b@c.com, 20 usd, you're")
 def test_capitals_add_their_class_and_change_nothing_else(message: str) -> None:
@@ -273,7 +273,9 @@ def test_capitals_add_their_class_and_change_nothing_else(message: str) -> None:
 @settings(deadline=None, max_examples=100)
 @given(message=awkward)
 def test_the_books_cleaning_leaves_letters_alone(message: str) -> None:
-    assert all(unicodedata.category(one)[0] in "LM" for one in cleaned(message, LETTERS).replace(" ", ""))
+    left = {unicodedata.category(one) for one in cleaned(message, LETTERS).replace(" ", "")}
+    # Cn: TensorFlow knows letters of a newer Unicode than Python does.
+    assert all(category[0] in "LM" or category == "Cn" for category in left)
 
 
 @BOTH

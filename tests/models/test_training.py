@@ -314,7 +314,6 @@ MOMENTS = {
     "an old checkpoint half deleted": (f"{FILES}:_delete_file_if_exists", 3, "after"),
     "the epoch's history written, its checkpoint not": ("models.training:_write_history", 2, "after"),
     "between epochs": (f"{MANAGER}.save", 7, "after"),
-    "before the last checkpoint": (f"{MANAGER}.save", 14, "before"),
     "the last checkpoint half written": ("tensorflow.python.ops.gen_io_ops:merge_v2_checkpoints", 14, "before"),
     "after the last checkpoint": (f"{MANAGER}.save", 14, "after"),
 }  # fmt: skip

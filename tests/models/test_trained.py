@@ -1,0 +1,144 @@
+"""A trained model on disk: found again whole, refused where its parts do not belong together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoints import weights_sha256
+from models.encoder import EncodedMessages
+from models.errors import ArtifactError
+from models.settings import NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
+from models.trained import DESCRIPTION, VOCABULARY, describe_trained, load_trained
+from models.training import CHECKPOINTS, LabelledMessages, Trained, train
+from models.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
+
+NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=3, rnn_units=2)
+VOCABULARY_OF = ["free win now", "call me now"]
+
+
+def vocabulary(messages: list[str] = VOCABULARY_OF) -> Vocabulary:
+    return build_vocabulary(messages, VocabularySettings(min_count=1), TextSettings())
+
+
+def messages() -> LabelledMessages:
+    ids = np.tile(np.array([2, 3, 4, 5, 6], np.int32), 4)
+    return LabelledMessages(EncodedMessages(ids, np.arange(0, 21, 2)), np.tile(np.array([1, 0], np.int32), 5))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("trained")
+    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
+    trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
+    return folder, trained, describe_trained(trained, vocabulary(), NETWORK, folder)
+
+
+@pytest.fixture
+def folder(whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(whole[0], tmp_path / "training"))
+
+
+def test_what_was_trained_is_loaded(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
+    folder, trained, description = whole
+    model = load_trained(folder)
+    assert weights_sha256(model.network) == weights_sha256(trained.network) == description["weights_sha256"]
+    assert model.vocabulary == vocabulary()
+    assert model.checkpoint == trained.checkpoint == description["checkpoint"]
+    assert model.description == description
+
+
+def test_the_description_is_json_that_tells_what_was_trained(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
+    folder, trained, description = whole
+    assert json.loads((folder / DESCRIPTION).read_text()) == description
+    assert NetworkSettings(**description["network"]) == NETWORK
+    assert description["vocabulary_size"] == len(vocabulary())
+    assert description["vocabulary_sha256"] == vocabulary().sha256()
+    assert description["parameters"] == trained.network.count_params()
+    assert (description["best_epoch"], description["epochs"]) == (trained.best_epoch, 2)
+
+
+def test_a_model_loads_from_where_it_was_moved_to(folder: Path, tmp_path: Path) -> None:
+    sha256 = json.loads((folder / DESCRIPTION).read_text())["weights_sha256"]
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert weights_sha256(load_trained(moved).network) == sha256
+
+
+def described(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Changes the description of a folder."""
+
+    def damage(folder: Path) -> None:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        change(description)
+        (folder / DESCRIPTION).write_text(json.dumps(description))
+
+    return damage
+
+
+def of_network(**settings: object) -> Callable[[Path], None]:
+    return described(lambda description: description["network"].update(settings))
+
+
+def other_vocabulary(folder: Path) -> None:
+    save_vocabulary(vocabulary(["free win now", "call you now"]), folder / VOCABULARY)
+
+
+def other_weights(folder: Path) -> None:
+    """The checkpoints of a run with another seed, under the same names."""
+    shutil.rmtree(folder / CHECKPOINTS)
+    settings = TrainingSettings(epochs=2, batch_size=4, seed=2)
+    train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
+
+
+REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another vocabulary": (other_vocabulary, "the vocabulary does not belong to model.json: expected SHA-256"),
+    "another run's weights": (other_weights, "does not belong to model.json: expected SHA-256"),
+    "a vocabulary changed by hand": (
+        lambda folder: (folder / VOCABULARY).write_text((folder / VOCABULARY).read_text().replace('"win"', '"won"')),
+        "changed by hand?",
+    ),
+    "no vocabulary": (lambda folder: (folder / VOCABULARY).unlink(), "vocabulary.json: expected a vocabulary"),
+    "another vocabulary named": (described(lambda one: one.update(vocabulary_sha256="0" * 64)), "the vocabulary"),
+    "other weights named": (described(lambda one: one.update(weights_sha256="0" * 64)), "the checkpoint ckpt-"),
+    "other units": (of_network(rnn_units=7), "can be read"),
+    "another cell": (of_network(cell="gru"), "can be read"),
+    "both directions": (of_network(bidirectional=True), "can be read"),
+    "an unknown network setting": (of_network(layers=2), "layers"),
+    "no network": (described(lambda one: one.pop("network")), "it has no network"),
+    "no fingerprint": (described(lambda one: one.pop("weights_sha256")), "it has no weights_sha256"),
+    "no description": (lambda folder: (folder / DESCRIPTION).unlink(), "no such file"),
+    "a description cut short": (lambda folder: (folder / DESCRIPTION).write_text("{"), "expected a description"),
+    "a description that is none": (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected a description"),
+    "null for a description": (lambda folder: (folder / DESCRIPTION).write_text("null"), "expected a description"),
+    "no checkpoint": (lambda folder: shutil.rmtree(folder / CHECKPOINTS), "no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_parts_that_do_not_belong_together_are_refused(folder: Path, fault: str) -> None:
+    damage, expected = REFUSALS[fault]
+    damage(folder)
+    with pytest.raises(ArtifactError) as error:
+        load_trained(folder)
+    assert expected in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_damaged_latest_checkpoint_is_passed_over_and_the_one_read_is_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    latest = json.loads((folder / DESCRIPTION).read_text())["checkpoint"]
+    (folder / CHECKPOINTS / f"{latest}.data-00000-of-00001").write_bytes(b"cut")
+    with caplog.at_level(logging.WARNING, "spamscore"):
+        model = load_trained(folder)
+    assert model.checkpoint != latest
+    assert latest in caplog.text
+    assert f"going on from {model.checkpoint}" in caplog.text
