@@ -115,7 +115,7 @@ def train(
         network_settings: the network's make.
         settings: step size, epochs, seed, checkpoints.
         folder: takes ``checkpoints/``, ``history.csv``, ``tensorboard/``.
-        watch: called after every step.
+        watch: called after every step. What it raises ends the training, after a checkpoint of that step.
 
     Raises:
         InputError: a part without both labels.
@@ -281,7 +281,11 @@ class _Trainer:
         seen = min(number * self.settings.batch_size, len(self.training.labels))
         seconds_a_step = (time.monotonic() - began) / (number - done)
         loss = float(self.state.loss_sum) / seen
-        self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, seconds_a_step))
+        try:
+            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, seconds_a_step))
+        except BaseException:
+            self.manager.save(checkpoint_number=self.state.step)
+            raise
 
     def _finish(self, history: list[Epoch]) -> Trained:
         """Puts the best weights back and saves them as the last checkpoint."""

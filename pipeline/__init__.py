@@ -10,7 +10,7 @@ except configparser.Error as error:
     print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
-from tasks import failures
+from tasks import failures, termination
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel
@@ -34,3 +34,4 @@ __all__ = [
 
 prepare_luigi()
 failures.install()
+termination.install()

@@ -1,4 +1,5 @@
-"""What readers ask of the batches: which there are, which is published, its scores, what was refused, its checksum.
+"""What readers ask of the batches: which there are, which is published, its scores, what was refused, whether its rows
+are still those that were published.
 
 All but the streams answer in one query. On a database that has no tables yet, there is nothing, and nothing is made.
 What changes a batch is `tasks.ledger`'s.
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from tasks.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
 from tasks.database import has_schema, reading
@@ -66,6 +67,23 @@ class ScoreRow(NamedTuple):
     scored_at: datetime.datetime
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """One thing that `score_batches` says of a batch, and what its rows say."""
+
+    name: str
+    expected: int | str
+    found: int | str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are the same."""
+        return self.expected == self.found
+
+    def __str__(self) -> str:
+        return f"{self.name}: expected {self.expected}, found {self.found}"
+
+
 # The columns of a BatchRow, in its order.
 BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
 
@@ -80,6 +98,12 @@ def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
     """The batches of the latest dates, the newest first."""
     order = (score_batches.c.batch_date.desc(), score_batches.c.batch_id.desc())
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).order_by(*order).limit(limit))
+
+
+def batches_of(engine: Engine, date: datetime.date) -> list[BatchRow]:
+    """All batches of a date, the newest first."""
+    order = score_batches.c.batch_id.desc()
+    return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
 
 
 def has_batch(engine: Engine, date: datetime.date, recipe: str) -> bool:
@@ -132,6 +156,36 @@ def rejected(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
     columns = (table.row_number, table.message_id, table.reason, table.detail)
     for row in _streamed(engine, sa.select(*columns).where(table.batch_id == batch_id).order_by(table.row_number)):
         yield RejectedMessage(*row)
+
+
+def compare_rows(engine: Engine, batch: BatchRow) -> list[Comparison]:
+    """What `score_batches` says of a batch that was published once, held against the rows that are there now."""
+    with reading(engine) as connection:
+        counts = compare_counts(batch, count_rows(connection, batch.batch_id))
+    return [Comparison("checksum", str(batch.checksum), recompute_checksum(engine, batch.batch_id)), *counts]
+
+
+def compare_counts(batch: Any, rows: Mapping[str, int]) -> list[Comparison]:
+    """What `score_batches` says of a batch's counts, held against those of its rows.
+
+    Args:
+        batch: a BatchRow, or a row with its columns, of a batch that was published once.
+        rows: what `count_rows` gave.
+    """
+    found = {**rows, "messages_read": rows["scored"] + rows["rejected"]}
+    return [Comparison(name, getattr(batch, name), number) for name, number in found.items()]
+
+
+def count_rows(connection: Connection, batch_id: int) -> dict[str, int]:
+    """How many rows the tables have of a batch: scored, rejected, flagged."""
+    flags = sa.func.coalesce(sa.func.sum(sa.case((spam_scores.c.flagged, 1), else_=0)), 0)
+    scored, flagged = connection.execute(
+        sa.select(sa.func.count(), flags).select_from(spam_scores).where(spam_scores.c.batch_id == batch_id)
+    ).one()
+    refused = connection.scalar(
+        sa.select(sa.func.count()).select_from(rejected_messages).where(rejected_messages.c.batch_id == batch_id)
+    )
+    return {"scored": scored, "rejected": int(refused or 0), "flagged": int(flagged)}
 
 
 def recompute_checksum(engine: Engine, batch_id: int) -> str:

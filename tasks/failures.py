@@ -66,9 +66,11 @@ class FailureFilter(logging.Filter):
         return True
 
     def _shorten_exception(self, record: logging.LogRecord, error: BaseException) -> None:
-        task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
-        remember(": ".join(part for part in (f"{task} failed" if task else "", describe(error)) if part))
-        if (ours := expected(error)) is not None:
+        ours = expected(error)
+        if not isinstance(ours, SystemExit):  # who ends a run on purpose has said so already
+            task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
+            remember(f"{task} failed: {describe(error)}" if task else describe(error))
+        if ours is not None:
             record.msg = f"{record.getMessage()}: {ours}"
             record.args = ()
             record.exc_info = None
@@ -91,9 +93,9 @@ def describe(error: BaseException) -> str:
     return str(ours) if ours is not None else f"{type(error).__name__}: {error} (unexpected; the traceback is above)"
 
 
-def expected(error: BaseException | None) -> SpamscoreError | None:
-    """The error that we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
-    while error is not None and not isinstance(error, SpamscoreError):
+def expected(error: BaseException | None) -> SpamscoreError | SystemExit | None:
+    """What we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
+    while error is not None and not isinstance(error, SpamscoreError | SystemExit):
         error = error.__cause__
     return error
 

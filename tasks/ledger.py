@@ -18,7 +18,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import DatabaseError
-from tasks.batches import BATCH_COLUMNS, BatchRow
+from tasks.batches import BATCH_COLUMNS, BatchRow, compare_counts, count_rows
 from tasks.chunks import (
     REJECTED_COLUMNS,
     SCORE_COLUMNS,
@@ -232,7 +232,7 @@ def publish_batch(engine: Engine, batch_id: int, expected_rows: int) -> BatchRow
         if batch.state != "running":
             raise _refused(engine, batch_id, batch, "only a running batch can be published")
         counts = _ledger_counts(connection, batch_id)
-        _reconcile(engine, batch, counts, _table_counts(connection, batch_id), expected_rows)
+        _reconcile(engine, batch, counts, count_rows(connection, batch_id), expected_rows)
         _put_in_service(connection, date, batch_id, **counts, published_at=_now())
 
     retried(engine, publish)
@@ -262,7 +262,7 @@ def restore_batch(engine: Engine, batch_id: int) -> BatchRow:
     """Makes a superseded or withdrawn batch the published one again; the one in its place is superseded.
 
     Raises:
-        DatabaseError: it was never published, or is not there.
+        DatabaseError: it was never published, has not all its rows any more, or is not there.
     """
     date = _date_of(engine, batch_id)
 
@@ -270,11 +270,23 @@ def restore_batch(engine: Engine, batch_id: int) -> BatchRow:
         batch = _locked(connection, date)[batch_id]
         if batch.published_at is None:
             raise _refused(engine, batch_id, batch, "only a batch that was published once can be restored")
-        if batch.state != "published":
-            _put_in_service(connection, date, batch_id)
+        if batch.state == "published":
+            return
+        _require_whole(engine, batch, count_rows(connection, batch_id))
+        _put_in_service(connection, date, batch_id)
 
     retried(engine, restore)
     return _row_of(engine, batch_id)
+
+
+def _require_whole(engine: Engine, batch: Any, rows: dict[str, int]) -> None:
+    wrong = [str(one) for one in compare_counts(batch, rows) if not one.agrees]
+    if wrong:
+        raise DatabaseError(
+            f"{masked(engine.url)}: batch {batch.batch_id} of {batch.batch_date} is not whole any more and stays "
+            f"{batch.state}: {'; '.join(wrong)}. Its rows were pruned or deleted: restore another batch of the date, "
+            "or score it again."
+        )
 
 
 def _put_in_service(connection: Connection, date: datetime.date, batch_id: int, **values: Any) -> None:
@@ -319,17 +331,6 @@ def _ledger_counts(connection: Connection, batch_id: int) -> dict[str, Any]:
     ).all()
     counts: dict[str, Any] = {column.name: sum(row[place] for row in rows) for place, column in enumerate(columns)}
     return {**counts, "checksum": show_checksum(add_checksums(read_checksum(row.checksum) for row in rows))}
-
-
-def _table_counts(connection: Connection, batch_id: int) -> dict[str, int]:
-    flags = sa.func.coalesce(sa.func.sum(sa.case((spam_scores.c.flagged, 1), else_=0)), 0)
-    scored, flagged = connection.execute(
-        sa.select(sa.func.count(), flags).select_from(spam_scores).where(spam_scores.c.batch_id == batch_id)
-    ).one()
-    refused = connection.scalar(
-        sa.select(sa.func.count()).select_from(rejected_messages).where(rejected_messages.c.batch_id == batch_id)
-    )
-    return {"scored": scored, "rejected": int(refused or 0), "flagged": int(flagged)}
 
 
 def _reconcile(engine: Engine, batch: Any, ledger: dict[str, Any], tables: dict[str, int], expected_rows: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import luigi
 
 from tasks.settings import ConsoleSettings, load
+from tasks.termination import deferred, end_if_requested
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -32,13 +33,17 @@ class ProgressReport:
         self._telling = True
 
     def update(self, done: float, total: float, status: str) -> None:
-        """Says that `done` of `total` is done.
+        """Says that `done` of `total` is done, and ends the work here if SIGTERM came.
 
         Args:
             done: in any unit.
             total: in the same unit.
             status: a short line such as ``epoch 4/12, loss 0.061``.
+
+        Raises:
+            Terminated: somebody asked the run to end.
         """
+        end_if_requested()
         if self._bar is not None and self._row is not None:
             self._bar.update(self._row, completed=done, total=max(total, 1), status=status)
         now = time.monotonic()
@@ -60,7 +65,16 @@ class ProgressReport:
 
 @contextlib.contextmanager
 def reporting(task: luigi.Task, title: str) -> Iterator[ProgressReport]:
-    """A report for one task, with a bar on stderr if that is a terminal and [console] progress allows it."""
+    """A report for one task, with a bar on stderr if that is a terminal and [console] progress allows it.
+
+    Within, SIGTERM ends the work only at an `update`.
+    """
+    with deferred(), _bar(task, title) as report:
+        yield report
+
+
+@contextlib.contextmanager
+def _bar(task: luigi.Task, title: str) -> Iterator[ProgressReport]:
     if load(ConsoleSettings).progress == "never" or not sys.stderr.isatty():
         yield ProgressReport(task, None, None)
         return

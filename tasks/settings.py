@@ -55,6 +55,13 @@ class DatabaseSettings:
         shapes_result=False,
     )
     connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
+    keep_days: int = setting(
+        90,
+        "days after a batch's date from which spamscore prune deletes its rows unless it is published; 0 keeps all",
+        low=0,
+        high=36_500,
+        shapes_result=False,
+    )
 
     def __post_init__(self) -> None:
         _require_address("database", "url", self.url)

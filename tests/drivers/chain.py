@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -74,17 +75,47 @@ def query(folder: Path, statement: str) -> list[tuple[object, ...]]:
     return rows
 
 
-def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
-    """Starts the command in a process group of its own and kills the group once something is so."""
-    process = subprocess.Popen(
-        [LUIGI, "--module", "pipeline", *arguments], cwd=folder, env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+def chunks_there(folder: Path) -> int:
+    """Chunks that are committed; none while there is no database or no table yet."""
     try:
-        while process.poll() is None and not ready():
-            time.sleep(0.01)
-        assert process.poll() is None, "the command ended before it could be killed"
+        return int(str(query(folder, "select count(*) from batch_chunks")[0][0]))
+    except sqlite3.OperationalError:
+        return 0
+
+
+def started(folder: Path, arguments: tuple[str, ...], output: int) -> subprocess.Popen[str]:
+    """Starts the command in a process group of its own."""
+    return subprocess.Popen(
+        [LUIGI, "--module", "pipeline", *arguments], cwd=folder, env=environment(),
+        stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_until(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    while process.poll() is None and not ready():
+        time.sleep(0.01)
+    assert process.poll() is None, "the command ended before anything could be done to it"
+
+
+def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
+    """Starts the command and kills its whole group once something is so."""
+    process = started(folder, arguments, subprocess.DEVNULL)
+    try:
+        wait_until(process, ready)
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def end_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> Done:
+    """Starts the command and sends SIGTERM to its parent process once something is so; waits for its end."""
+    process = started(folder, arguments, subprocess.PIPE)
+    try:
+        wait_until(process, ready)
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+        return Done(process.returncode, output)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -6,7 +6,6 @@ import csv
 import datetime
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from chain import DATE, SMALL, STAGES, Done, Settings, environment, kill_when, luigi, merged, query, write_settings
+from chain import (
+    DATE,
+    SMALL,
+    STAGES,
+    Done,
+    Settings,
+    chunks_there,
+    end_when,
+    environment,
+    kill_when,
+    luigi,
+    merged,
+    query,
+    write_settings,
+)
 
 from models.settings import declared
 from tasks.settings import SECTIONS
@@ -136,6 +149,7 @@ ANOTHER_VALUE = [
     ("artifacts", "model_name", "other", EXPORTING),
     ("database", "url", "sqlite:///other.db", SCORING),
     ("database", "connect_timeout", "5", NOTHING),
+    ("database", "keep_days", "5", NOTHING),
     ("corpus", "source", "sms_spam_collection", INGESTING),
     ("corpus", "path", "other.csv", NOTHING),  # the content counts, and the bundled sample has no path
     ("corpus", "format", "csv", INGESTING),
@@ -325,14 +339,7 @@ def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_row
 ) -> None:
     write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "20"}}))
     (copied / "spamscore.db").unlink()
-
-    def some_chunks_there() -> bool:
-        try:
-            return bool(query(copied, "select count(*) from batch_chunks")[0][0])
-        except sqlite3.OperationalError:
-            return False
-
-    kill_when(copied, ("ScoreBatch", "--date", DATE), some_chunks_there)
+    kill_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
     assert query(copied, "select count(*) from published_scores") == [(0,)]
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert (done.code, "goes on" in done.output) == (0, True), done.output
@@ -389,3 +396,31 @@ def test_the_same_chain_writes_to_every_database(finished: tuple[Path, Done], co
     engine.dispose()
     expected = query(finished[0], "select message_id, spam_probability, flagged from published_scores")
     assert sorted((i, p, bool(f)) for i, p, f in rows) == sorted((i, p, bool(f)) for i, p, f in expected)  # type: ignore[misc]
+
+
+def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
+    finished: tuple[Path, Done], copied: Path
+) -> None:
+    settings = merged(SMALL, {"training": {"checkpoint_steps": "1000"}})
+    write_settings(copied, settings)
+    shutil.rmtree(copied / "artifacts" / "training")
+    training = copied / "artifacts" / "training"
+    ended = end_when(copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-15.index"))))
+    assert ended.code == 143
+    assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again, it goes on from here"
+    assert "Traceback" not in ended.output
+    done = luigi(copied, "TrainModel")
+    assert "training goes on from" in done.output
+    (again,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
+    descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (again, whole)]
+    assert descriptions[0]["weights_sha256"] == descriptions[1]["weights_sha256"]
+
+
+def test_sigterm_ends_a_batch_between_two_chunks(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "5"}}))
+    (copied / "spamscore.db").unlink()
+    ended = end_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
+    assert ended.code == 143
+    assert query(copied, "select state from score_batches") == [("running",)]
+    done = luigi(copied, "ScoreBatch", "--date", DATE)
+    assert (done.code, "goes on" in done.output) == (0, True)
