@@ -91,9 +91,10 @@ def restore_latest(checkpoint: tf.train.Checkpoint, folder: Path, *, partial: bo
     paths = _newest_first(folder)
     for path, before in itertools.zip_longest(paths, paths[1:]):
         try:
-            status = checkpoint.read(path).assert_existing_objects_matched()
+            status = checkpoint.read(path)
             if partial:
                 status.expect_partial()
+            status.assert_existing_objects_matched()
             return Path(path).name
         except _DAMAGED as error:
             way_on = f"going on from {Path(before).name}" if before else "there is none before it"

@@ -33,5 +33,6 @@ __all__ = [
 ]
 
 prepare_luigi()
-failures.install()
-termination.install()
+if failures.is_luigi_command():
+    failures.install()
+    termination.install()

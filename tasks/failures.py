@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -21,6 +22,12 @@ from luigi.task_register import TaskClassException
 from models.errors import SpamscoreError
 
 _file: IO[bytes] | None = None
+
+
+def is_luigi_command() -> bool:
+    """Whether this process is the `luigi` command, and not a program or a test that imports the tasks."""
+    program = Path(sys.argv[0])
+    return program.stem == "luigi" or (program.stem == "__main__" and program.parent.name == "luigi")
 
 
 def install() -> None:

@@ -17,6 +17,9 @@ from models.errors import ArtifactError
 from models.network import build_network
 from models.settings import NetworkSettings, TrainingSettings
 
+# As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
+logging.getLogger("tensorflow").setLevel("ERROR")
+
 NUMBERS = (10, 20, 30)
 
 

@@ -20,6 +20,9 @@ from models.trained import DESCRIPTION, VOCABULARY, describe_trained, load_train
 from models.training import CHECKPOINTS, LabelledMessages, Trained, train
 from models.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 
+# As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
+logging.getLogger("tensorflow").setLevel("ERROR")
+
 NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=3, rnn_units=2)
 VOCABULARY_OF = ["free win now", "call me now"]
 

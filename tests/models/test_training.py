@@ -42,6 +42,9 @@ from models.training import (
     train,
 )
 
+# As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
+logging.getLogger("tensorflow").setLevel("ERROR")
+
 VOCABULARY_SIZE = 8
 # Small enough to be traced in a second; dropout is on, for its random numbers are what a killed run loses first.
 NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.3)
@@ -256,21 +259,34 @@ def test_messages_of_like_length_share_a_batch() -> None:
     assert spread < 20
 
 
-@pytest.mark.parametrize("damaged", [1, 3])
+@pytest.mark.parametrize(("damaged", "goes_on_from"), [(1, "ckpt-21"), (3, "ckpt-16")])
 def test_damaged_checkpoints_cost_time_and_no_bit(
-    reference: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int
+    reference: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int, goes_on_from: str
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_toy(tmp_path, watch=stop_at(epoch=3, step=7))
-    for number in [9, 12, 15, 16, 18, 21][-damaged:]:
+    for number in [15, 16, 18, 21, 23][-damaged:]:
         path = tmp_path / CHECKPOINTS / f"ckpt-{number}.data-00000-of-00001"
         path.write_bytes(path.read_bytes()[:-100])
     with caplog.at_level(logging.WARNING, "spamscore"):
         trained = train_toy(tmp_path)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == damaged
-    assert f"{tmp_path / CHECKPOINTS / 'ckpt-21'} is damaged" in warnings[0]
-    assert warnings[-1].endswith(f"going on from ckpt-{ {1: 18, 3: 15}[damaged] }")
+    assert f"{tmp_path / CHECKPOINTS / 'ckpt-23'} is damaged" in warnings[0]
+    assert warnings[-1].endswith(f"going on from {goes_on_from}")
+    assert weights_sha256(trained.network) == reference.sha256
+    assert without_seconds(trained.history) == without_seconds(reference.trained.history)
+
+
+@pytest.mark.parametrize(("last", "next_one"), [((2, 5), (2, 6)), ((2, 8), (3, 1)), ((1, 3), (1, 4))])
+def test_a_run_that_its_watcher_ends_goes_on_from_that_very_step(
+    reference: Run, tmp_path: Path, last: tuple[int, int], next_one: tuple[int, int]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, watch=stop_at(*last))
+    progress: list[Progress] = []
+    trained = train_toy(tmp_path, watch=progress.append)
+    assert (progress[0].epoch, progress[0].step) == next_one
     assert weights_sha256(trained.network) == reference.sha256
     assert without_seconds(trained.history) == without_seconds(reference.trained.history)
 

@@ -134,7 +134,7 @@ def test_an_address_that_does_not_answer_is_named_without_its_password() -> None
 
 def test_an_address_that_cannot_be_read_is_a_setting_to_mend() -> None:
     with pytest.raises(SettingsError, match=r"\[messages\] url"):
-        read("nonsense", "SELECT 1")
+        read("postgresql://reader@host:port/inbox", "SELECT 1")
 
 
 def test_rows_are_streamed(messages: Path) -> None:
