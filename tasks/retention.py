@@ -82,7 +82,7 @@ def _is_stale(before: datetime.date) -> sa.ColumnElement[bool]:
     return (score_batches.c.state == "running") & begun & ~later.correlate(score_batches).exists()
 
 
-def prune_batch(engine: Engine, batch_id: int, before: datetime.date) -> dict[str, int]:
+def prune_batch(engine: Engine, one: Pruned, before: datetime.date) -> Pruned:
     """Deletes the rows of a batch if it may go; a stale running one is withdrawn first, so that nobody writes to it.
 
     Each transaction deletes no more than 10,000 rows, and looks before it does whether the batch may still go. Killed
@@ -90,23 +90,23 @@ def prune_batch(engine: Engine, batch_id: int, before: datetime.date) -> dict[st
 
     Args:
         engine: the database.
-        batch_id: one that `prunable` named.
+        one: what `prunable` gave.
         before: as for `prunable`.
 
     Returns:
-        How many rows went: scores, rejected and chunks.
+        The rows that went; none of a batch that was restored meanwhile.
 
     Raises:
         DatabaseError: the database refused or was lost.
     """
-    retried(engine, partial(_end_stale, batch_id=batch_id, before=before))
+    retried(engine, partial(_end_stale, batch_id=one.batch_id, before=before))
     gone = dict.fromkeys(_TABLES, 0)
     for name in _TABLES:
         deleted = _SLICE
         while deleted == _SLICE:
-            deleted = retried(engine, partial(_delete_slice, batch_id=batch_id, before=before, name=name))
+            deleted = retried(engine, partial(_delete_slice, batch_id=one.batch_id, before=before, name=name))
             gone[name] += deleted
-    return gone
+    return Pruned(one.batch_id, one.batch_date, one.state, **gone)
 
 
 def _end_stale(connection: Connection, batch_id: int, before: datetime.date) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from luigi.configuration import LuigiConfigParser
 from sqlalchemy.engine import Engine
@@ -32,16 +33,21 @@ from sqlalchemy.engine import Engine
 from models.settings import declared
 from pipeline import answers, configuration
 from pipeline.command_line import cli
+from tasks.batches import scores as found_scores
 from tasks.chunks import RejectedMessage, ScoredChunk
-from tasks.database import open_database
+from tasks.database import open_database, writing
 from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
 from tasks.settings import LUIGI_DEFAULTS, SECTIONS, DatabaseSettings
+from tasks.tables import spam_scores
 from tasks.targets import write_json, write_manifest
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 DATE = datetime.date(2026, 1, 31)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\tx\ny\x9b31m"
-COMMANDS = ["text", "batches", "scores", "summary", "models", "config", "completion"]
+COMMANDS = [
+    "text", "batches", "scores", "summary", "models", "verify", "withdraw", "restore", "serve", "prune", "config",
+    "completion",
+]  # fmt: skip
 SCORES = {"m-1": 0.998, "m-2": 0.25, "m-3": 0.75, "m-4": 0.0125}
 
 
@@ -187,7 +193,7 @@ def test_the_examples_in_the_help_are_ones_that_work(example: str) -> None:
 
 
 def test_each_command_that_answers_with_data_has_json() -> None:
-    for name in ("text", "batches", "scores", "summary", "models", "config"):
+    for name in ("text", "batches", "scores", "summary", "models", "verify", "config"):
         assert any("--json" in one.opts for one in cli.commands[name].params), name
 
 
@@ -211,6 +217,7 @@ HEAVY = ("tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "sqlalc
         (["config", "--defaults"], set()),
         (["completion", "fish"], set()),
         (["models"], set()),
+        (["prune", "--help"], set()),
         (["batches"], {"sqlalchemy"}),
     ],
     ids=" ".join,
@@ -323,7 +330,7 @@ def test_a_date_may_be_a_word(database: Engine, word: str, days: int) -> None:
     assert lines("scores", word) == [["0.500000", "true", "m-9"]]
 
 
-@pytest.mark.parametrize("command", ["scores", "summary"])
+@pytest.mark.parametrize("command", ["scores", "summary", "verify", "withdraw"])
 def test_a_date_without_a_published_batch_names_those_that_have_one(database: Engine, command: str) -> None:
     assert "no date has one yet" in refused(1, command, "2026-03-01")
     for day in range(1, 8):
@@ -465,10 +472,185 @@ def test_every_database_answers_and_keeps_its_password(
     assert "secret" not in shown
 
 
+# Taking it back
+
+
+def published_rows(engine: Engine, date: datetime.date = DATE) -> set[tuple[int, str]]:
+    return {(row.batch_id, row.message_id) for row in found_scores(engine, date)}
+
+
+def test_a_batch_is_withdrawn_restored_verified_and_pruned_on_every_database(
+    folder: Path, engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPAMSCORE_DATABASE_URL", database_url)
+    first = publish(engine, {"a": 0.25, "b": 0.5}, rejected=[RejectedMessage(9, None, "empty text")])
+    second = publish(engine, {"c": 0.75}, version=2)
+    said = answered("withdraw", "2026-01-31", "--yes")
+    assert said == f"batch {second} of 2026-01-31 is withdrawn: published_scores shows nothing of the date\n"
+    assert published_rows(engine) == set()
+    said = answered("restore", "2026-01-31", "--batch", str(first), "--yes")
+    assert said == f"batch {first} of 2026-01-31 is published: published_scores shows its 2 rows\n"
+    assert published_rows(engine) == {(first, "a"), (first, "b")}
+    assert lines("verify", "2026-01-31")[1:] == [
+        ["scored", "2", "2", "true"], ["rejected", "1", "1", "true"],
+        ["flagged", "1", "1", "true"], ["messages_read", "3", "3", "true"],
+    ]  # fmt: skip
+    said = answered("prune", "--yes")
+    assert said == f"batch {second} of 2026-01-31, withdrawn: 1 scores, 0 rejected messages, 1 chunks\n"
+    assert published_rows(engine) == {(first, "a"), (first, "b")}
+    assert "checksum: expected" in run("verify", "2026-01-31", "--batch", str(second)).stderr
+
+
+def test_verify_names_each_difference_in_one_line_and_ends_with_1(database: Engine) -> None:
+    publish(database, SCORES)
+    assert json.loads(answered("verify", "2026-01-31", "--json"))["agrees"] is True
+    with writing(database) as connection:
+        connection.execute(sa.delete(spam_scores).where(spam_scores.c.message_id == "m-1"))
+    done = run("verify", "2026-01-31")
+    assert done.exit_code == 1
+    assert [line.split("\t")[0::3] for line in done.stdout.splitlines()] == [
+        ["checksum", "false"], ["scored", "false"], ["rejected", "true"], ["flagged", "false"],
+        ["messages_read", "false"],
+    ]  # fmt: skip
+    assert re.fullmatch(
+        r"spamscore: batch 1 of 2026-01-31 is not as it was published: checksum: expected \w{16}, found \w{16}; "
+        r"scored: expected 4, found 3; flagged: expected 2, found 1; messages_read: expected 4, found 3\. "
+        r"Withdraw it \(spamscore withdraw 2026-01-31\) or restore another \(spamscore batches\)\n",
+        done.stderr,
+    )
+    as_json = run("verify", "2026-01-31", "--json")
+    found = json.loads(as_json.stdout)
+    assert (as_json.exit_code, found["batch_id"], found["state"], found["agrees"]) == (1, 1, "published", False)
+    assert found["compared"][1] == {"name": "scored", "expected": 4, "found": 3, "agrees": False}
+    _, shown = Terminal("verify", "2026-01-31").end()
+    assert re.search(r"scored +4 +3 +differs", without_styles(shown))
+
+
+def test_a_batch_that_was_never_published_has_nothing_to_verify(database: Engine) -> None:
+    begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    assert "batch 1 of 2026-01-31 is running and was never published" in refused(
+        1, "verify", "2026-01-31", "--batch", "1"
+    )
+
+
+def test_a_batch_of_another_date_is_not_taken_for_one_of_this(database: Engine) -> None:
+    publish(database, SCORES)
+    other = publish(database, SCORES, datetime.date(2026, 2, 1))
+    for command in ("verify", "restore"):
+        said = refused(1, command, "2026-01-31", "--batch", str(other))
+        assert "batch 2 is not one of 2026-01-31; those there are: 1 published" in said
+        assert "there are none" in refused(1, command, "2026-03-01", "--batch", "1")
+
+
+def test_a_batch_that_cannot_be_restored_is_refused_with_those_of_the_date_and_their_states(database: Engine) -> None:
+    for version in (1, 2, 3, 4):
+        publish(database, SCORES, version=version)
+    with writing(database) as connection:
+        connection.execute(sa.delete(spam_scores).where(spam_scores.c.batch_id == 1))
+    for snapshot in ("left", "snap"):
+        begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", snapshot, 0.5, "cpu:0", 10))
+    there = (
+        "those there are: 6 running; 5 withdrawn before it was published; 4 published; 3 superseded; 2 superseded; "
+        "1 superseded with rows missing, as after spamscore prune"
+    )
+    for number in (1, 5, 6):
+        assert there in refused(1, "restore", "2026-01-31", "--batch", str(number), "--yes")
+    assert {batch_id for batch_id, _ in published_rows(database)} == {4}
+    assert "is published already" in answered("restore", "2026-01-31", "--batch", "4")
+    assert run("restore", "2026-01-31").exit_code == 2
+
+
+def test_without_a_terminal_nothing_is_changed_unless_told(database: Engine, folder: Path) -> None:
+    first, second = publish(database, SCORES), publish(database, {"m-1": 0.5}, version=2)
+    export(folder, 1, "t", checkpoints=True)
+    export(folder, 2, "t")
+    for arguments, question in (
+        (["withdraw", "2026-01-31"], f"the 1 rows of batch {second} (version 2) disappear from published_scores"),
+        (["restore", "2026-01-31", "--batch", str(first)], f"in place of the 1 rows of batch {second} (version 2)?"),
+        (["serve", "1"], "Version 2 is in service. Score the next batches with version 1 instead?"),
+        (["prune"], f"5 rows of batch {first}, of dates before"),
+    ):
+        said = refused(1, *arguments)
+        assert question in said
+        assert "nothing was changed: answer with --yes" in said
+    assert published_rows(database) == {(second, "m-1")}
+    assert lines("models")[0][:2] == ["2", "true"]
+    assert "nothing to delete" not in run("prune", "--dry-run").stderr
+
+
+@pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 4), ("\n", 1, 4), ("\x03", 130, 4)])
+def test_a_terminal_asks_and_does_what_is_answered(
+    database: Engine, folder: Path, typed: str, code: int, left: int
+) -> None:
+    publish(database, SCORES)
+    terminal = Terminal("withdraw", "2026-01-31")
+    asked = terminal.until("[y/N] ").replace("\r\n", "\n")
+    assert asked == (
+        "Of 2026-01-31, the 4 rows of batch 1 (version 1) disappear from published_scores, which then shows nothing "
+        "of the date. Withdraw them? [y/N] "
+    )
+    terminal.type(typed)
+    ended, shown = terminal.end()
+    assert (ended, len(published_rows(database))) == (code, left)
+    assert ("nothing was changed" in shown) == (code == 1)
+    assert "Traceback" not in shown
+
+
+def test_an_older_version_is_put_in_service_until_a_newer_one_comes(folder: Path) -> None:
+    for version in (1, 2):
+        export(folder, version, "t", checkpoints=version == 1)
+    said = answered("serve", "1", "--yes")
+    assert said == "version 1 is in service until a newer one is exported; before, it was version 2\n"
+    assert [line[:2] for line in lines("models")] == [["2", "false"], ["1", "true"]]
+    assert answered("serve", "1") == "version 1 is in service already\n"
+    assert answered("serve", "2", "--yes").endswith("before, it was version 1\n")
+    answered("serve", "1", "--yes")
+    export(folder, 3, "t")
+    assert lines("models")[0][:2] == ["3", "true"]
+
+
+def test_a_version_that_no_batch_could_be_scored_with_is_not_put_in_service(folder: Path) -> None:
+    assert "there are: none" in refused(1, "serve", "1", "--yes")
+    export(folder, 1, "t1", checkpoints=True)
+    export(folder, 2, "t2")
+    assert "model version 7: not in artifacts/exports/spam_ham; there are: 1, 2" in refused(1, "serve", "7", "--yes")
+    assert "the checkpoints of version 2 are not here" in refused(1, "serve", "2", "--yes")
+    assert not (folder / "artifacts" / "exports" / "spam_ham" / "service.json").exists()
+    assert run("serve", "0").exit_code == 2
+
+
+def test_prune_keeps_the_days_of_the_setting_unless_told_otherwise(database: Engine, folder: Path) -> None:
+    today = datetime.date.today()
+    for days in (3, 10, 91):
+        for version in (1, 2):
+            publish(database, SCORES, today - datetime.timedelta(days=days), version=version)
+    assert [line[0].split(",")[0] for line in lines("prune", "--dry-run")] == [
+        f"batch 5 of {today - datetime.timedelta(days=91)}"
+    ]
+    assert len(lines("prune", "--dry-run", "--keep-days", "10")) == 1
+    assert len(lines("prune", "--dry-run", "--keep-days", "9")) == 2
+    assert len(lines("prune", "--dry-run", "--keep-days", "1")) == 3
+    assert "0 days keep all" in run("prune", "--keep-days", "0", "--yes").stderr
+    (folder / "luigi.cfg").write_text("[database]\nkeep_days = 5\n")
+    assert len(started("prune", "--yes", cwd=folder).stdout.splitlines()) == 2
+    again = started("prune", "--yes", cwd=folder)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "nothing to delete before" in again.stderr
+
+
 # Models
 
 
-def export(folder: Path, version: int, training: str = "t", metrics: dict[str, float] | None = None) -> None:
+def export(
+    folder: Path,
+    version: int,
+    training: str = "t",
+    metrics: dict[str, float] | None = None,
+    checkpoints: bool = False,
+) -> None:
+    if checkpoints:
+        (folder / "artifacts" / "training" / training).mkdir(parents=True)
+        write_manifest(folder / "artifacts" / "training" / training, {})
     path = folder / "artifacts" / "exports" / "spam_ham" / str(version)
     path.mkdir(parents=True)
     content = {"version": version, "training": training, "evaluation": f"e{version}", "fingerprint": f"f{version}"}

@@ -288,12 +288,22 @@ def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied
 
 
 def test_a_model_version_can_be_asked_for_by_number(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"network": {"rnn_units": "9"}}))
+    # More patience than epochs changes no weight, so the new version is as good as the one in service.
+    write_settings(copied, merged(SMALL, {"training": {"patience": "9"}}))
     assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
     done = luigi(copied, "ScoreBatch", "--date", DATE, "--model-version", "1")
     assert done.ran == {"ScoreBatch"}
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
+
+
+def test_the_next_batch_is_scored_with_the_version_put_in_service(copied: Path) -> None:
+    exports = copied / "artifacts" / "exports" / "spam_ham"
+    shutil.copytree(exports / "1", exports / "2")
+    command = [Path(sys.executable).with_name("spamscore"), "serve", "1", "--yes"]
+    subprocess.run(command, cwd=copied, env=environment(), check=True, capture_output=True)
+    assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").ran == {"ExtractMessages", "ScoreBatch"}
+    assert query(copied, "select model_version from score_batches where batch_date = '2026-02-01'") == [(1,)]
 
 
 @pytest.mark.parametrize("stage", STAGES[:-2])
