@@ -16,7 +16,7 @@ import luigi
 from models.errors import ArtifactError
 from tasks.settings import ArtifactSettings, load
 from tasks.stage import artifacts_folder
-from tasks.targets import locked_folder, read_json, read_manifest, sync_folder, write_json
+from tasks.targets import clear_folder, locked_folder, read_json, read_manifest, sync_folder, write_json
 
 SERVICE = "service.json"
 
@@ -84,8 +84,7 @@ def publish_version(fingerprint: str, build: Callable[[Path, int], None]) -> int
             shutil.rmtree(partial)
             return known
         with locked_folder(exports_folder()):
-            shutil.rmtree(partial)
-            partial.mkdir()
+            clear_folder(partial)
             version = max(versions(), default=0) + 1
             build(partial, version)
             sync_folder(partial)

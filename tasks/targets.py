@@ -61,7 +61,7 @@ class FolderTarget(luigi.Target):
         partial = self.path.with_name(self.path.name + ".partial")
         with locked_folder(partial):
             if not resume:
-                _clear(partial)
+                clear_folder(partial)
             yield partial
             if self.exists():
                 shutil.rmtree(partial)
@@ -89,7 +89,8 @@ def locked_folder(path: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _clear(folder: Path) -> None:
+def clear_folder(folder: Path) -> None:
+    """Removes what is in a folder; the folder itself stays, for a lock may be on it."""
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
