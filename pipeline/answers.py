@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from models.errors import ArtifactError
-from models.settings import DeviceSettings
 from tasks.evaluate_model import training_folder
 from tasks.exports import exports_folder, version_in_service
 from tasks.score_batch import load_scorer
-from tasks.settings import ConsoleSettings, ScoringSettings, load
+from tasks.settings import ScoringSettings, load
+from tasks.stage import prepare_tensorflow
 
 if TYPE_CHECKING:
     from models.scoring import Scorer
@@ -83,9 +83,7 @@ def open_model(version: int) -> OpenModel:
         DeviceError: a chosen device is not there.
     """
     training = training_folder(version)
-    from models.devices import start_tensorflow
-
-    start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+    prepare_tensorflow()
     scorer, _ = load_scorer(training)
     return OpenModel(version, scorer, load(ScoringSettings).threshold)
 
