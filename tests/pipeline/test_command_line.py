@@ -154,7 +154,7 @@ class Terminal:
         while asleep < 10:
             time.sleep(0.05)
             status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-            before, switches = switches, re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)[0]
+            before, switches = switches, re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[0]
             asleep = asleep + 1 if "\nState:\tS" in status and switches == before else 0
 
     def end(self) -> tuple[int, str]:
