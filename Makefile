@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Cached bytecode makes every later start quicker; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
+SECONDS ?= 60
 
-.PHONY: help score test lint format clean
+.PHONY: help score test drill lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -18,6 +19,9 @@ score: $(VENV)/installed  ## run the whole chain on the bundled sample and show 
 test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour long: make drill DRILL='--seed 7'
+	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
+
 lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,8 +31,14 @@ format: $(VENV)/installed-lint  ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit: $(VENV)/installed-lint  ## look for known vulnerabilities in what is installed
+	$(BIN)/python .ci/audit.py
+
+fuzz: $(VENV)/installed-fuzz  ## feed damaged files to every reader, SECONDS=60 each
+	$(BIN)/python tests/drivers/fuzz.py --seconds $(SECONDS)
+
 clean:  ## remove the environment, the artifacts and the database
-	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +49,10 @@ $(VENV)/installed: $(VENV)/bin/python setup.py
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
 	touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed-test

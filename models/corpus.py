@@ -19,6 +19,9 @@ from models.settings import SplitSettings
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 PARTS = (TRAINING, VALIDATION, TEST)
 DUPLICATE = "duplicate"
+# What stands for bytes that are no text in the encoding they were read in.
+_LOST = "\ufffd"
+_LOST_DETAIL = "U+FFFD stands where bytes were that are no text in the file's encoding"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def _faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     _refuse(reasons, faulty, "unreadable row", rows["fault"])
     has_text = rows["text"].map(lambda text: isinstance(text, str) and bool(text.strip()))
     _refuse(reasons, rows.index[~has_text], "empty text")
+    lost = rows["text"].map(lambda text: isinstance(text, str) and _LOST in text)
+    _refuse(reasons, rows.index[lost], "characters lost", pd.Series(_LOST_DETAIL, index=rows.index))
     known = rows["label"].map(_normal_label).isin([_normal_label(labels.spam), _normal_label(labels.ham)])
     expected = rows["label"].map(lambda label: f"expected {labels.spam} or {labels.ham}, received {label!r}")
     _refuse(reasons, rows.index[~known], "unknown label", expected)

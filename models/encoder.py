@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.text import TextCleaner, encode_utf8
+from models.text import TextCleaner, encode_utf8, most_bytes
 from models.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
+
+# Characters after which a slice of messages ends early: cleaning takes up to ten times their room.
+_SLICE_CHARACTERS = 8 * 2**20
 
 
 class TextEncoder(tf.Module):
@@ -34,7 +37,7 @@ class TextEncoder(tf.Module):
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
         # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
-        self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)]).__call__
+        self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:
@@ -89,15 +92,29 @@ class EncodedMessages:
 
 
 def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> EncodedMessages:
-    """Encodes messages in slices of `batch_size`, so that memory stays bounded by the ids."""
+    """Encodes messages in slices of up to `batch_size`, so that memory stays bounded by the ids."""
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for first in range(0, len(texts), batch_size):
-        encoded = encoder.compiled(tf.constant(encode_utf8(texts[first : first + batch_size]), tf.string))
+    for some in _slices(texts, batch_size, most_bytes(encoder.vocabulary.text)):
+        encoded = encoder.compiled(tf.constant(encode_utf8(some), tf.string))
         ids.append(encoded.flat_values.numpy().astype(np.int32))
         lengths.append(encoded.row_lengths().numpy())
     return EncodedMessages(
         np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     )
+
+
+def _slices(texts: Sequence[str], batch_size: int, most: int) -> Iterator[list[str]]:
+    """Messages in slices, each cut to the characters that can be among its first `most` bytes."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        some.append(text[:most])
+        characters += len(some[-1])
+        if len(some) == batch_size or characters >= _SLICE_CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
 
 
 def write_tokens(vocabulary: Vocabulary, path: Path) -> Path:

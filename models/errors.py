@@ -5,16 +5,25 @@
     ├── InputError          labelled or unlabelled messages that cannot be used
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     ├── DeviceError         a device that is not there
-    └── DatabaseError       a database that cannot be reached, or whose schema is not ours
+    ├── DatabaseError       a database that cannot be reached, or whose schema is not ours
+    └── AlreadyRunningError another run is at the same work
 
 The text of each says what was expected, what was received, and the way out. It never holds a password.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class SpamscoreError(Exception):
-    """Base of all: its text alone is fit for a person, no traceback needed."""
+    """Base of all: its text alone is fit for a person, no traceback needed.
+
+    Attributes:
+        exit_code: of the `luigi` command when every failure of a run is of this kind; None leaves it to Luigi.
+    """
+
+    exit_code: ClassVar[int | None] = None
 
 
 class SettingsError(SpamscoreError):
@@ -33,5 +42,21 @@ class DeviceError(SpamscoreError):
     """A device that is not there. Names those that are."""
 
 
+class StorageError(SpamscoreError):
+    """A disk refused a file: it is full or read-only, or the folder is somebody else's."""
+
+
 class DatabaseError(SpamscoreError):
     """A database that cannot be reached or used. Names it with its password masked."""
+
+
+class SchedulerError(SpamscoreError):
+    """Luigi's scheduler does not answer."""
+
+    exit_code = 35  # as for a database: it cannot be told what is done
+
+
+class AlreadyRunningError(SpamscoreError):
+    """Another run is at the same work, and this one was told not to wait for it."""
+
+    exit_code = 10  # what Luigi ships for its own lock

@@ -9,8 +9,9 @@ server (keras-team/keras#19274). Optimizer variables stay out; a GRU is exported
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -60,7 +61,9 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
         network: token ids to logits.
         folder: where ``saved_model.pb``, ``variables/`` and ``assets/`` go.
     """
-    with tempfile.TemporaryDirectory(prefix="spamscore-export-") as scratch:
+    folder.mkdir(parents=True, exist_ok=True)
+    # In there, for what a kill leaves is cleared with it.
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, _temporary_files_in(scratch):
         asset = write_tokens(vocabulary, Path(scratch, "vocabulary.txt"))
         served = _Served(TextEncoder(vocabulary, asset), network)
         archive = keras.export.ExportArchive()
@@ -74,6 +77,16 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
         )
         archive.write_out(str(folder), verbose=False)
     _declare_classification(folder)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Has TensorFlow leave there the functions that it compiles, which it removes only where a process ends itself."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _declare_classification(folder: Path) -> None:

@@ -68,7 +68,7 @@ class TextCleaner(tf.Module):
         Returns:
             string [messages], UTF-8, tokens separated by single spaces; empty where nothing is left.
         """
-        texts = tf.strings.substr(texts, 0, _BYTES_A_CHARACTER * self.settings.max_characters, unit="BYTE")
+        texts = tf.strings.substr(texts, 0, most_bytes(self.settings), unit="BYTE")
         texts = _where_matches(texts, r"[ -%'-~]*", otherwise=self._decode)
         cleaned = self._letters(texts) if self.settings.cleaning == "letters" else self._signal(texts)
         return tf.strings.strip(tf.strings.regex_replace(cleaned, r"\s+", " "))
@@ -104,12 +104,17 @@ def clean_texts(texts: Sequence[str], settings: TextSettings, batch_size: int = 
     Returns:
         The cleaned messages, in order.
     """
-    cleaner = tf.function(TextCleaner(settings), input_signature=[tf.TensorSpec([None], tf.string)])
+    cleaner = tf.function(TextCleaner(settings), input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     cleaned: list[str] = []
     for first in range(0, len(texts), batch_size):
         batch = tf.constant(encode_utf8(texts[first : first + batch_size]), dtype=tf.string)
         cleaned += [text.decode() for text in cleaner(batch).numpy()]
     return cleaned
+
+
+def most_bytes(settings: TextSettings) -> int:
+    """Bytes of a message that are looked at; the rest changes nothing, so that many long messages need not be held."""
+    return _BYTES_A_CHARACTER * settings.max_characters
 
 
 def encode_utf8(texts: Sequence[str]) -> list[bytes]:

@@ -55,7 +55,10 @@ def describe_trained(
 
 
 def load_trained(folder: Path) -> TrainedModel:
-    """Loads the latest whole checkpoint of a trained model.
+    """Loads a trained model from the latest checkpoint that holds the weights which the training came to.
+
+    They are in the last one, and as the best until then in those from the best epoch on: where the last is damaged,
+    the one before gives the same weights, bit by bit.
 
     Raises:
         ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong
@@ -65,12 +68,23 @@ def load_trained(folder: Path) -> TrainedModel:
     vocabulary = load_vocabulary(folder / VOCABULARY)
     _require(folder, "vocabulary", description["vocabulary_sha256"], vocabulary.sha256())
     network = build_network(NetworkSettings(**description["network"]), len(vocabulary))
-    checkpoint = restore_latest(tf.train.Checkpoint(model=network), folder / CHECKPOINTS, partial=True)
-    if checkpoint is None:
-        raise ArtifactError(f"{folder / CHECKPOINTS}: no checkpoint. Delete {folder} and run TrainModel again.")
-    if checkpoint == description["checkpoint"]:
-        _require(folder, f"checkpoint {checkpoint}", description["weights_sha256"], weights_sha256(network))
-    return TrainedModel(network, vocabulary, checkpoint, description)
+    # Not the weights of the step it was saved at, which of any but the last are others, but the best until then.
+    best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights])
+    checkpoint = restore_latest(
+        tf.train.Checkpoint(run=best),
+        folder / CHECKPOINTS,
+        partial=True,
+        latest=description["checkpoint"],
+        misfit=lambda: _misfit(network, description["weights_sha256"]),
+    )
+    return TrainedModel(network, vocabulary, str(checkpoint), description)
+
+
+def _misfit(network: keras.Model, expected: str) -> str | None:
+    received = weights_sha256(network)
+    if received == expected:
+        return None
+    return f"not that of {DESCRIPTION} (expected weights of SHA-256 {expected[:16]}…, received {received[:16]}…)"
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: no such file, so the folder holds no trained model. Run TrainModel again."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"{path}: expected a description of a trained model, but {error}. "
             "Delete its folder and run TrainModel again."
@@ -92,6 +106,8 @@ def _checked(description: Any) -> dict[str, Any]:
     for key in ("network", "vocabulary_sha256", "checkpoint", "weights_sha256"):
         if key not in description:
             raise ValueError(f"it has no {key}")
+        if key != "network" and not isinstance(description[key], str):
+            raise ValueError(f"its {key} is no text: {description[key]!r}")
     NetworkSettings(**description["network"])
     return dict(description)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from sklearn.metrics import average_precision_score
 
 from models.checkpoints import open_manager, restore_latest
 from models.encoder import EncodedMessages
-from models.errors import InputError
+from models.errors import ArtifactError, InputError
 from models.scoring import network_logits
 from models.settings import NetworkSettings, TrainingSettings
 
@@ -104,7 +105,7 @@ def train(
     folder: Path,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Trained:
-    """Trains, or goes on training where the checkpoints in the folder end.
+    """Trains, or goes on training where the checkpoints in the folder end; anew, with a warning, if all are damaged.
 
     Early stopping looks at the validation loss; the best weights become the last checkpoint.
 
@@ -123,10 +124,27 @@ def train(
     _require_both_labels(training, "training")
     _require_both_labels(validation, "validation")
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(settings.seed)
-    return _Trainer(
-        training, validation, build(network_settings, vocabulary_size, settings.seed), settings, folder, watch
-    ).run()
+
+    def at_its_beginning() -> _Trainer:
+        keras.utils.set_random_seed(settings.seed)
+        network = build(network_settings, vocabulary_size, settings.seed)
+        return _Trainer(training, validation, network, settings, folder, watch)
+
+    trainer = at_its_beginning()
+    try:
+        trainer.restore()
+    except ArtifactError:
+        _set_aside(folder / CHECKPOINTS)
+        # The one that failed may have taken values from a damaged checkpoint.
+        trainer = at_its_beginning()
+    return trainer.run()
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}.damaged")
+    log.warning("%s: no checkpoint can be used: training starts anew, they are set aside as %s", folder, aside.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def build(network_settings: NetworkSettings, vocabulary_size: int, seed: int) -> keras.Model:
@@ -184,11 +202,18 @@ class _Trainer:
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
         self.manager = open_manager(self.checkpoint, folder / CHECKPOINTS, settings)
 
-    def run(self) -> Trained:
-        """Goes from the latest checkpoint to the end."""
+    def restore(self) -> None:
+        """Goes to where the latest checkpoint is, if there is one.
+
+        Raises:
+            ArtifactError: there are checkpoints, but none can be used.
+        """
         restored = restore_latest(self.checkpoint, self.folder / CHECKPOINTS)
         if restored:
             log.info("training goes on from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
+
+    def run(self) -> Trained:
+        """Goes on to the end."""
         history = read_history(self.folder / HISTORY, epochs=self._epoch)
         writer = tf.summary.create_file_writer(str(self.folder / TENSORBOARD))
         with writer.as_default():
@@ -232,7 +257,9 @@ class _Trainer:
                 tf.constant(self.training.labels[rows], tf.float32),
             )
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.float32)])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.float32)], autograph=False
+    )
     def _step(self, ids: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """One step of gradient descent; gives the batch's mean cross-entropy."""
         with tf.GradientTape() as tape:

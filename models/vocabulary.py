@@ -123,12 +123,17 @@ def load_vocabulary(path: Path) -> Vocabulary:
         vocabulary = Vocabulary(
             tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"])
         )
-    except (KeyError, TypeError, ValueError) as error:
+        received = vocabulary.sha256()  # refuses half a surrogate pair too
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _refuse(
             path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}"
         ) from None
     _check_numbering(path, rows, content)
-    return vocabulary if vocabulary.sha256() == content.get("sha256") else _changed(path, vocabulary, content)
+    if received != content.get("sha256"):
+        raise _refuse(
+            path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{received}: changed by hand?"
+        )
+    return vocabulary
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _refuse(path, "a vocabulary", "no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _refuse(path, "JSON", str(error)) from None
     if not isinstance(content, dict):
         raise _refuse(path, "a JSON object", f"a {type(content).__name__}")
@@ -154,12 +159,6 @@ def _check_numbering(path: Path, rows: list[tuple[int, str, int]], content: dict
     if len({token for _, token, _ in rows}) != len(rows):
         twice = Counter(token for _, token, _ in rows).most_common(1)[0][0]
         raise _refuse(path, "each token once", f"{twice!r} more than once")
-
-
-def _changed(path: Path, vocabulary: Vocabulary, content: dict[str, Any]) -> Vocabulary:
-    raise _refuse(
-        path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{vocabulary.sha256()}: changed by hand?"
-    )
 
 
 def _refuse(path: Path, expected: str, received: str) -> ArtifactError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,7 +21,10 @@ _DAMAGED = (
     AttributeError,
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
 )
 
 
@@ -37,7 +41,8 @@ def read_weights(network: keras.Model, path: Path) -> None:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            weights = {name: arrays[name] for name in arrays.files}
+            # A member that is no array comes as bytes.
+            weights = {name: np.asarray(arrays[name]) for name in arrays.files}
     except _DAMAGED as error:
         raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None
     expected = {variable.path: f"{variable.dtype} {tuple(variable.shape)}" for variable in network.weights}

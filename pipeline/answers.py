@@ -7,6 +7,7 @@ when it is opened.
 from __future__ import annotations
 
 import io
+import logging
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from tasks.stage import prepare_tensorflow
 if TYPE_CHECKING:
     from models.scoring import Scorer
 
+log = logging.getLogger("spamscore")
+
 _READ_BYTES = 2**16
 _BATCH_MESSAGES = 10_000
 _BATCH_BYTES = 8 * 2**20
@@ -33,7 +36,7 @@ _LINE_BYTES = 2**23
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of a message; both are None for one with nothing in it, which no batch scores either."""
+    """What is said of a message; both are None for one with nothing in it, or that cannot be scored, as in a batch."""
 
     message: str
     spam_probability: float | None
@@ -49,10 +52,15 @@ class OpenModel:
         self._scorer = scorer
 
     def answers(self, messages: Sequence[str]) -> list[Answer]:
-        """What is said of each message, in order."""
+        """What is said of each message, in order; one that makes scoring itself fail is named in a warning."""
+        from models.scoring import score_apart
+
         sound = [place for place, message in enumerate(messages) if message.strip()]
-        scores = self._scorer.score([messages[place] for place in sound]).probabilities.tolist() if sound else []
-        known = dict(zip(sound, scores, strict=True))
+        result = score_apart(self._scorer, [messages[place] for place in sound])
+        for number, failure in result.failures.items():
+            log.warning("message %d cannot be scored: %s", sound[number] + 1, failure)
+        found = zip(sound, result.scored.probabilities.tolist(), strict=True)
+        known = {place: score for number, (place, score) in enumerate(found) if number not in result.failures}
         return [self._answer(message, known.get(place)) for place, message in enumerate(messages)]
 
     def _answer(self, message: str, probability: float | None) -> Answer:

@@ -184,7 +184,8 @@ def text(messages: tuple[str, ...], form: str | None, model_version: int | None)
 
     Each MESSAGE is scored. Without any, a terminal asks for messages until an empty line; a pipe or file gives one a
     line, answered as they come. The answers keep the order and number of the lines: an empty line, which no batch
-    scores either, gives nan (null in JSON). Bytes that are not UTF-8 are read as U+FFFD.
+    scores either, gives nan (null in JSON), and so does one that makes scoring itself fail. Bytes that are not UTF-8
+    are read as U+FFFD.
     """
     read_settings()
     from pipeline import answers

@@ -6,10 +6,11 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
+from models.errors import ArtifactError
 from tasks.evaluate_model import METRICS, EvaluateModel
 from tasks.exports import version_folder, version_in_service, version_manifest, versions
 from tasks.stage import artifacts_folder
-from tasks.targets import read_json
+from tasks.targets import MANIFEST, read_json
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,22 @@ def _described(version: int, in_service: bool) -> ExportedVersion:
     return ExportedVersion(
         version=version,
         in_service=in_service,
-        exported_at=datetime.datetime.fromisoformat(exported_at).astimezone(datetime.UTC) if exported_at else None,
+        exported_at=_time(exported_at, version) if exported_at else None,
         pr_auc=figures.get("pr_auc"),
         mcc=figures.get("mcc"),
         training=manifest.get("training"),
         folder=str(version_folder(version)),
     )
+
+
+def _time(written: Any, version: int) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(written).astimezone(datetime.UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise ArtifactError(
+            f"{version_folder(version) / MANIFEST}: exported_at: expected a time in ISO 8601, received {written!r}. "
+            "Bring the file back from a backup."
+        ) from None
 
 
 def _figures(evaluation: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tasks.settings import CorpusSettings, load
 from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
-    from models.corpus import PreparedCorpus
+    from models.corpus import Labels, PreparedCorpus
 
 log = logging.getLogger("spamscore")
 REFUSED, REPORT = "refused.parquet", "data_report.md"
@@ -26,6 +26,7 @@ class CleanText(FolderStage):
     """Cleans the labelled messages, removes duplicates, and splits them into training, validation and test."""
 
     folder = "messages"
+    code_version = 2
     sections = (TextSettings, SplitSettings)
 
     def made_of(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class CleanText(FolderStage):
         labels = Labels(settings.spam_label, settings.ham_label)
         corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
         require_few_refused(corpus, len(rows), settings.max_refused_share)
+        require_both_labels(corpus, len(rows), labels)
         source = self.input().manifest()
         return {
             **write_corpus(corpus, folder),
@@ -71,7 +73,24 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     raise InputError(
         f"{len(refused)} of {rows} labelled messages are refused, more than [corpus] max_refused_share = {limit:g} "
         f"allows: {reasons or 'no message is left'}. "
-        "Correct the file, the column and label settings of [corpus], or raise the limit."
+        "Correct the file, the column, label and encoding settings of [corpus], or raise the limit."
+    )
+
+
+def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> None:
+    """Refuses a corpus that nothing could be learned from.
+
+    Raises:
+        InputError: what is left is all spam or all ham; says what became of the rows.
+    """
+    spam = int(corpus.kept["spam"].sum())
+    if 0 < spam < len(corpus.kept):
+        return
+    refused = ", ".join(f"{count} {reason}" for reason, count in corpus.refused["reason"].value_counts().items())
+    raise InputError(
+        f"of {rows} labelled messages {spam} spam ([corpus] spam_label = {labels.spam}) and {len(corpus.kept) - spam} "
+        f"ham (ham_label = {labels.ham}) are left, refused: {refused or 'none'}; both are needed. "
+        "Give messages of both labels, or correct the label settings of [corpus]."
     )
 
 

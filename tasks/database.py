@@ -49,6 +49,9 @@ _PASSING_MYSQL = frozenset({1020, 1205, 1213, 2002, 2003, 2006, 2013})
 _BROKEN_CHECK = frozenset({3819, 4025})  # MySQL's and MariaDB's
 _PAUSES = (0.1, 0.5, 2.0, 5.0)
 
+# Keys of an address's query whose values nobody else is to see.
+_SECRET_KEY = re.compile(r"pass|secret|token|api_?key|credential|signature", re.IGNORECASE)
+
 Result = TypeVar("Result")
 
 
@@ -59,7 +62,7 @@ def masked(url: str | URL) -> str:
     except (exc.ArgumentError, ValueError):
         scheme = re.match(r"[\w+]+://", str(url))
         return f"{scheme[0] if scheme else ''}…"
-    shown = parsed.update_query_dict({key: "***" for key in parsed.query if "pass" in key.lower()})
+    shown = parsed.update_query_dict({key: "***" for key in parsed.query if _SECRET_KEY.search(key)})
     return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
@@ -220,7 +223,7 @@ def _parsed(address: str, section: str) -> URL:
         raise _malformed(address, section, "it cannot be read") from None
     if "@" in (url.host or ""):
         raise _malformed("…", section, "a user or password holds an @ that must be written %40")
-    if url.drivername == "sqlite" and _sqlite_path(url) is None:
+    if url.drivername == "sqlite" and sqlite_path(url) is None:
         raise _malformed(address, section, "a database in memory is gone when the run ends")
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
@@ -294,19 +297,19 @@ def _sort_mysql_errors(engine: Engine) -> None:
         return None
 
 
-def _sqlite_path(url: URL) -> Path | None:
+def sqlite_path(url: URL) -> Path | None:
     """SQLite's file, or None for a database in memory."""
     name = (url.database or "").removeprefix("file:")
     return None if name in ("", ":memory:") or url.query.get("mode") == "memory" else Path(name)
 
 
 def _is_missing_file(engine: Engine) -> bool:
-    path = _sqlite_path(engine.url) if engine.dialect.name == "sqlite" else None
+    path = sqlite_path(engine.url) if engine.dialect.name == "sqlite" else None
     return path is not None and not path.exists()
 
 
 def _check_sqlite_folder(url: URL, section: str) -> None:
-    path = _sqlite_path(url)
+    path = sqlite_path(url)
     if path is not None and not path.parent.is_dir():
         raise DatabaseError(f"{masked(url)}: no such folder: {path.parent}. Create it. Or: {_way_out(section)}")
 

@@ -157,10 +157,14 @@ class Download:
         validator = None
         with contextlib.suppress(ArtifactError):
             origin = read_json(self.origin)
-            validator = origin.get("validator") if origin.get("url") == self.url else None
+            validator = origin.get("validator") if origin.get("url_sha256") == self._url_sha256() else None
         if validator and self._have():
             return {"Range": f"bytes={self._have()}-", "If-Range": str(validator)}
         return {}
+
+    def _url_sha256(self) -> str:
+        # The address may hold a password, which belongs in no file of ours.
+        return hashlib.sha256(self.url.encode()).hexdigest()
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -189,7 +193,7 @@ class Download:
         self._check_size(total or 0)
         if not start:
             self._forget()
-            write_json(self.origin, {"url": self.url, "validator": _validator(response)})
+            write_json(self.origin, {"url_sha256": self._url_sha256(), "validator": _validator(response)})
         with self.part.open("r+b" if start else "wb") as file, self._bar(start, total) as advance:
             file.seek(start)
             self._copy(response, file, advance)
@@ -248,12 +252,13 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _shown(url: str) -> str:
-    """The address without user and password."""
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    """The address without what may be secret in it: user and password, and the query."""
+    return re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", url))
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    """What went wrong, on one line, without the query of the address that it may quote."""
+    return re.sub(r"\?\S*", "?…", " ".join(str(error).split())[:200])
 
 
 def extract_member(archive: Path, path: Path, sha256: str, url: str) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
+from models.errors import ArtifactError
 from models.settings import DeviceSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
 from tasks.clean_text import CleanText
-from tasks.exports import version_in_service, version_manifest
+from tasks.exports import verified_version, version_folder, version_in_service
 from tasks.settings import ArtifactSettings, ScoringSettings, load
 from tasks.stage import FolderStage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
-from tasks.train_model import TrainModel
+from tasks.train_model import TrainModel, trained_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,9 +65,8 @@ def scored(training: Path, texts: list[str]) -> Any:
     from models.devices import chosen_devices
     from models.encoder import TextEncoder
     from models.scoring import Scorer
-    from models.trained import load_trained
 
-    model = load_trained(training)
+    model = trained_model(training)
     devices, batch_size = chosen_devices(load(DeviceSettings)), load(ScoringSettings).batch_size
     return Scorer(TextEncoder(model.vocabulary), model.network, devices, batch_size).score(texts).probabilities
 
@@ -85,8 +85,24 @@ def metrics_in_service(test: pd.DataFrame, training: FolderTarget, threshold: fl
 
 
 def training_folder(version: int) -> Path:
-    """Where the checkpoints of an exported version are."""
-    return artifacts_folder() / TrainModel.folder / str(version_manifest(version)["training"])
+    """Where the checkpoints of an exported version are; they may be gone.
+
+    Raises:
+        ArtifactError: there is no such version, it is not as it was exported, or the training is another.
+    """
+    exported = verified_version(version)
+    target = FolderTarget(artifacts_folder() / TrainModel.folder / str(exported["training"]))
+    if target.exists():
+        trained = target.manifest()
+        for key in ("vocabulary_sha256", "weights_sha256"):
+            expected, received = exported["trained"][key], trained.get(key)
+            if expected != received:
+                raise ArtifactError(
+                    f"{target.path}: it does not belong to version {version} ({version_folder(version)}): expected "
+                    f"{key} {expected}, received {received}. Bring it back from a backup; or put another version in "
+                    "service: spamscore serve"
+                )
+    return target.path
 
 
 def report(

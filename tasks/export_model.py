@@ -12,14 +12,14 @@ from luigi.util import requires
 from models.errors import ArtifactError
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, EvaluateModel, model_settings, part_sizes
-from tasks.exports import VersionTarget, publish_version
+from tasks.exports import MODEL_CARD, VersionTarget, publish_version
 from tasks.settings import ArtifactSettings, load
 from tasks.stage import Stage, prepare_tensorflow
 from tasks.targets import FolderTarget, read_json, write_manifest
-from tasks.train_model import TrainModel
+from tasks.train_model import TrainModel, trained_model
 
 log = logging.getLogger("spamscore")
-MODEL_CARD, WEIGHTS = "model_card.md", "weights.npz"
+WEIGHTS = "weights.npz"
 _WARMUP_MESSAGES = 100
 _SAME_SCORE = 1e-5
 
@@ -63,11 +63,10 @@ class ExportModel(Stage):
         import pandas as pd
 
         from models.export import write_saved_model, write_warmup
-        from models.trained import load_trained
         from models.weights import write_weights
 
         messages, training, evaluation = self.input()
-        model = load_trained(training.path)
+        model = trained_model(training.path)
         validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
         write_saved_model(model.vocabulary, model.network, folder)
         write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)

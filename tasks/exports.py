@@ -6,6 +6,7 @@ The newest version is in service, unless somebody chose another since it came (`
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,19 @@ import luigi
 from models.errors import ArtifactError
 from tasks.settings import ArtifactSettings, load
 from tasks.stage import artifacts_folder
-from tasks.targets import clear_folder, locked_folder, read_json, read_manifest, sync_folder, write_json
+from tasks.targets import (
+    MANIFEST,
+    checked_file,
+    clear_folder,
+    locked_folder,
+    read_json,
+    read_manifest,
+    sealed_files,
+    sync_folder,
+    write_json,
+)
 
-SERVICE = "service.json"
+SERVICE, MODEL_CARD = "service.json", "model_card.md"
 
 
 def exports_folder() -> Path:
@@ -46,8 +57,39 @@ def version_folder(version: int) -> Path:
 
 
 def version_manifest(version: int) -> dict[str, Any]:
-    """What ExportModel wrote down about a version."""
-    return read_manifest(version_folder(version))
+    """What ExportModel wrote down about a version.
+
+    Raises:
+        ArtifactError: there is no such version, or it is damaged.
+    """
+    folder = version_folder(version)
+    manifest = read_manifest(folder)
+    for key in ("fingerprint", "training", "evaluation"):
+        if not re.fullmatch(r"\w{1,64}", str(manifest.get(key, ""))):
+            raise ArtifactError(
+                f"{folder / MANIFEST}: {key}: expected a fingerprint, received {manifest.get(key)!r}. "
+                "Bring the file back from a backup; or delete the folder, and ExportModel makes a new version."
+            )
+    if manifest.get("version") != version:
+        raise ArtifactError(
+            f"{folder / MANIFEST}: version: expected {version}, received {manifest.get('version')!r}: a copy of "
+            "another version's folder? Bring it back from a backup; or delete the folder, and ExportModel makes a new "
+            "version."
+        )
+    return manifest
+
+
+def verified_version(version: int) -> dict[str, Any]:
+    """Holds the files of a version to its manifest, and returns that. The model card may be written in.
+
+    Raises:
+        ArtifactError: there is no such version, or it is not as it was exported.
+    """
+    manifest, folder = version_manifest(version), version_folder(version)
+    for name in sealed_files(folder):
+        if name != MODEL_CARD:
+            checked_file(folder, name)
+    return manifest
 
 
 def version_of(fingerprint: str) -> int | None:
@@ -62,13 +104,27 @@ def version_in_service() -> int | None:
         return None
     chosen = read_json(exports_folder() / SERVICE) if (exports_folder() / SERVICE).is_file() else {}
     # A choice holds until a newer version is exported.
-    return int(chosen["version"]) if chosen.get("newest") == there[-1] else there[-1]
+    if chosen.get("newest") != there[-1]:
+        return there[-1]
+    if not isinstance(chosen.get("version"), int):
+        raise ArtifactError(
+            f"{exports_folder() / SERVICE}: version: expected a number, received {chosen.get('version')!r}. "
+            "Choose the version again with `spamscore serve`, or delete the file for the newest to be in service."
+        )
+    return int(chosen["version"])
 
 
 def put_in_service(version: int) -> None:
-    """Makes a version the one in service, until a newer one is exported."""
-    version_folder(version)
-    write_json(exports_folder() / SERVICE, {"version": version, "newest": versions()[-1]})
+    """Makes a version the one in service, until a newer one is exported.
+
+    An export that is going on is waited for: who takes a model back must not get a newer one a moment later.
+
+    Raises:
+        ArtifactError: there is no such version, or it is not as it was exported.
+    """
+    verified_version(version)
+    with locked_folder(exports_folder()):
+        write_json(exports_folder() / SERVICE, {"version": version, "newest": versions()[-1]})
 
 
 def publish_version(fingerprint: str, build: Callable[[Path, int], None]) -> int:

@@ -2,26 +2,32 @@
 
 Tasks run in child processes, the last word is the parent's: an anonymous file that the children inherit carries the
 messages up. `FailureFilter` sits on Luigi's logger, shortens tracebacks of errors we raise on purpose, and remembers
-each failure; `print_remembered` runs when the parent ends.
+each failure; `end` runs when the parent ends.
 """
 
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import luigi
+from luigi.rpc import RPCError
 from luigi.task_register import TaskClassException
 
-from models.errors import SpamscoreError
+from models.errors import SchedulerError, SpamscoreError, StorageError
 
 _file: IO[bytes] | None = None
+# What the system answers of a disk that is full, or read-only, or of a folder that is somebody else's.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_luigi_command() -> bool:
@@ -37,24 +43,39 @@ def install() -> None:
         return
     _file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
     logging.getLogger("luigi-interface").addFilter(FailureFilter())
-    atexit.register(print_remembered)
+    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_say_killed)
+    atexit.register(end)
     sys.excepthook = _say_wrong_name
 
 
-def remember(message: str) -> None:
-    """Keeps a message for the end of the run; safe from any forked process."""
+def remember(message: str, exit_code: int | None = None) -> None:
+    """Keeps a message for the end of the run; safe from any forked process.
+
+    Args:
+        message: for a person.
+        exit_code: that the run is to end with, if every message has this one.
+    """
     if _file is not None:
-        os.write(_file.fileno(), (message.replace("\n", " ") + "\n").encode("utf-8", "backslashreplace"))
+        line = f"{exit_code or ''}\t{message.replace(chr(10), ' ')}\n"
+        os.write(_file.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
-def print_remembered() -> None:
-    """Prints each remembered message once, in order."""
+def end() -> None:
+    """Prints each remembered message once, in order, and ends the process where they have an exit code of their own."""
     if _file is None:
         return
     with _file:
         _file.seek(0)
-        for line in dict.fromkeys(_file.read().decode("utf-8").splitlines()):
-            print(f"spamscore: {line}", file=sys.stderr)
+        remembered = [line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()]
+    for message in dict.fromkeys(message for _, message in remembered):
+        print(f"spamscore: {message}", file=sys.stderr)
+    codes = {code for code, _ in remembered}
+    if len(codes) == 1 and (code := codes.pop()):
+        # Luigi has one code for whatever fails, and it is chosen by now: Python's own way out would take that one.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(code))
 
 
 class FailureFilter(logging.Filter):
@@ -76,7 +97,8 @@ class FailureFilter(logging.Filter):
         ours = expected(error)
         if not isinstance(ours, SystemExit):  # who ends a run on purpose has said so already
             task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
-            remember(f"{task} failed: {describe(error)}" if task else describe(error))
+            exit_code = ours.exit_code if isinstance(ours, SpamscoreError) else None
+            remember(f"{task} failed: {describe(error)}" if task else describe(error), exit_code)
         if ours is not None:
             record.msg = f"{record.getMessage()}: {ours}"
             record.args = ()
@@ -103,8 +125,46 @@ def describe(error: BaseException) -> str:
 def expected(error: BaseException | None) -> SpamscoreError | SystemExit | None:
     """What we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
     while error is not None and not isinstance(error, SpamscoreError | SystemExit):
+        if refused := refused_file(error) or silent_scheduler(error):
+            return refused
         error = error.__cause__
     return error
+
+
+def silent_scheduler(error: BaseException) -> SchedulerError | None:
+    """That Luigi's scheduler does not answer, said in one line; None if it was something else."""
+    if not isinstance(error, RPCError):
+        return None
+    return SchedulerError(
+        f"{error}. Start luigid again, or set [core] local_scheduler = true, and run again; what is done stays done."
+    )
+
+
+def refused_file(error: BaseException) -> StorageError | None:
+    """What a disk refused, said in one line; None if it was something else. TensorFlow says it in its text alone."""
+    said = str(error)
+    if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow."):
+        return None
+    for number in _REFUSALS:
+        reason = os.strerror(number)
+        if getattr(error, "errno", None) == number or reason in said:
+            found = re.search(rf"(\S+); {reason}", said)
+            name = getattr(error, "filename", None) or (found[1] if found else "")
+            where = f"{name}: {reason}" if name else f"{Path.cwd()}: {reason}"
+            return StorageError(
+                f"{where}. Make room or give the right to write, and run again; what is done stays done."
+            )
+    return None
+
+
+def _say_killed(task: luigi.Task, reason: str) -> None:
+    """One line for a task whose process was killed, and so could say nothing itself. Luigi logs it as information."""
+    number = int(reason.rsplit(maxsplit=1)[-1])
+    if number < 0:
+        remember(
+            f"{task} failed: its process was killed by {signal.Signals(-number).name}, perhaps for want of memory: "
+            "see the system's log. Run the same command again; what is done stays done."
+        )
 
 
 def _say_wrong_name(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

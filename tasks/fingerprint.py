@@ -13,8 +13,14 @@ LENGTH = 16
 
 def fingerprint(parts: Any) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the parts as canonical JSON."""
-    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:LENGTH]
+    return content_sha256(parts)[:LENGTH]
+
+
+def content_sha256(content: Any) -> str:
+    """SHA-256 of what can be written as JSON, whatever its order and spaces, in hexadecimal."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # JSON may hold half a character, which has no bytes in UTF-8.
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -209,7 +210,9 @@ def _ids_there(engine: Engine, batch_id: int, message_ids: list[str], error: exc
     return found
 
 
-def publish_batch(engine: Engine, batch_id: int, expected_rows: int) -> BatchRow:
+def publish_batch(
+    engine: Engine, batch_id: int, expected_rows: int, receipt: Callable[[BatchRow], None] = lambda _: None
+) -> BatchRow:
     """Makes a batch the one that readers see, in one transaction, once it is whole. The one before is superseded.
 
     A batch that is published is left as it is.
@@ -218,6 +221,8 @@ def publish_batch(engine: Engine, batch_id: int, expected_rows: int) -> BatchRow
         engine: the database.
         batch_id: a running batch.
         expected_rows: messages in the snapshot.
+        receipt: takes the batch as it is about to be published, before the commit, so that a kill leaves no published
+            batch without what this writes; called again when the transaction is done again.
 
     Raises:
         DatabaseError: its ledger, its rows and the messages expected do not agree; it was withdrawn or superseded; or
@@ -234,6 +239,7 @@ def publish_batch(engine: Engine, batch_id: int, expected_rows: int) -> BatchRow
         counts = _ledger_counts(connection, batch_id)
         _reconcile(engine, batch, counts, count_rows(connection, batch_id), expected_rows)
         _put_in_service(connection, date, batch_id, **counts, published_at=_now())
+        receipt(_read_row(connection, batch_id))
 
     retried(engine, publish)
     return _row_of(engine, batch_id)
@@ -364,8 +370,12 @@ def record_times(
 
 def _row_of(engine: Engine, batch_id: int) -> BatchRow:
     with reading(engine) as connection:
-        wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_id == batch_id)
-        return BatchRow(*connection.execute(wanted).one())
+        return _read_row(connection, batch_id)
+
+
+def _read_row(connection: Connection, batch_id: int) -> BatchRow:
+    wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_id == batch_id)
+    return BatchRow(*connection.execute(wanted).one())
 
 
 def _now() -> datetime.datetime:

@@ -27,7 +27,7 @@ _SECONDS_BETWEEN = 2.0
 class ProgressReport:
     """Takes how much is done and what to say; shows it where somebody looks."""
 
-    def __init__(self, task: luigi.Task, bar: Progress | None, row: TaskID | None) -> None:
+    def __init__(self, task: luigi.Task, bar: Progress | None = None, row: TaskID | None = None) -> None:
         self._task, self._bar, self._row = task, bar, row
         self._told = 0.0
         self._telling = True
@@ -76,7 +76,7 @@ def reporting(task: luigi.Task, title: str) -> Iterator[ProgressReport]:
 @contextlib.contextmanager
 def _bar(task: luigi.Task, title: str) -> Iterator[ProgressReport]:
     if load(ConsoleSettings).progress == "never" or not sys.stderr.isatty():
-        yield ProgressReport(task, None, None)
+        yield ProgressReport(task)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn

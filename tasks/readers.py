@@ -403,7 +403,7 @@ def _parquet_rows(source: FileSource) -> Iterator[SourceRow]:
         with pq.ParquetFile(source.path, buffer_size=2**20) as file:
             _check_schema(source, file.schema_arrow)
             yield from _batch_rows(source, file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{source}: cannot be read as Parquet: {' '.join(str(error).split())[:300]}. "
             f"Provide the file again, or correct [{source.section}] format."

@@ -18,10 +18,11 @@ from tasks.export_model import ExportModel
 from tasks.exports import exports_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
 from tasks.parameters import VersionParameter, YesterdayParameter
-from tasks.progress import reporting
-from tasks.settings import ArtifactSettings, DatabaseSettings, ScoringSettings, load
+from tasks.progress import ProgressReport, reporting
+from tasks.settings import ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
 from tasks.stage import Stage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
+from tasks.train_model import trained_model
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -59,19 +60,24 @@ class ScoreBatch(Stage):
 
     def run(self) -> None:
         """Loads the version's latest checkpoint, scores the snapshot chunk by chunk, publishes the batch."""
+        from tasks.batch_lock import scoring_alone
         from tasks.database import open_database
 
+        engine = open_database(load(DatabaseSettings))
+        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", ProgressReport(self).update):
+            if not self.complete():  # another run may have done it while this one waited
+                self._score(engine)
+
+    def _score(self, engine: Engine) -> None:
         began = time.monotonic()
         version = self.model_version or self._version_in_service()
         training = training_folder(version)
-        engine = open_database(load(DatabaseSettings))
         prepare_tensorflow()
         scorer, checkpoint = load_scorer(training)
         snapshot = self.input()["messages"]
         plan = self._plan(version, checkpoint, snapshot, scorer)
         with reporting(self, "scoring") as report:
             published = score_snapshot(engine, plan, snapshot.path, scorer, report.update, began)
-        write_receipt(published)
         log.info(
             "batch %d of %s: %d read, %d scored, %d rejected, %d flagged, by version %d",
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
@@ -110,10 +116,9 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     from models.devices import chosen_devices
     from models.encoder import TextEncoder
     from models.scoring import Scorer
-    from models.trained import load_trained
 
     devices = chosen_devices(load(DeviceSettings))
-    model = load_trained(training)
+    model = trained_model(training)
     scorer = Scorer(TextEncoder(model.vocabulary), model.network, devices, load(ScoringSettings).batch_size)
     return scorer, model.checkpoint
 
@@ -155,38 +160,51 @@ def score_snapshot(
         rate = finished / (time.monotonic() - began)
         left = (rows - finished) / rate
         watch(finished, rows, f"{finished:,} of {rows:,} scored, {rate:,.0f} a second, {left:,.0f} s left")
-    published = publish_batch(engine, batch.batch_id, rows)
+    # Before publishing, for a run that is killed after it finds all done the next time.
     record_times(engine, batch.batch_id, total=time.monotonic() - began, **seconds)
-    return published
+    return publish_batch(engine, batch.batch_id, rows, write_receipt)
 
 
 def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: dict[str, float]) -> ScoredChunk:
     """Scores the messages of a chunk that can be, and says of the others why not.
+
+    A message that makes scoring itself fail is one of the others; `models.scoring.score_apart` has the rule by which it
+    is told from a model or a device that fails.
 
     Args:
         scorer: texts to probabilities.
         chunk: messages as they were read.
         threshold: probability from which a message is flagged.
         seconds: what text and network took is added to.
+
+    Raises:
+        ArtifactError: the model fails, whatever the message.
+        DeviceError: the device fails, whatever the message.
     """
     import numpy as np
 
+    from models.scoring import score_apart
     from tasks.chunks import ScoredChunk
 
     began = time.monotonic()
     columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
     refusals = [refusal(*row) for row in zip(*columns, strict=True)]
-    sound = [place for place, found in enumerate(refusals) if found is None]
-    result = scorer.score([str(chunk.texts[place]) for place in sound])
-    seconds["text"] += result.seconds_text
-    seconds["network"] += result.seconds_network
+    tried = [place for place, found in enumerate(refusals) if found is None]
+    result = score_apart(scorer, [str(chunk.texts[place]) for place in tried])
+    for number, detail in result.failures.items():
+        refusals[tried[number]] = set_aside(chunk, tried[number], detail)
+    kept = [number for number in range(len(tried)) if number not in result.failures]
+    sound = [tried[number] for number in kept]
+    probabilities = result.scored.probabilities[kept]
+    seconds["text"] += result.scored.seconds_text
+    seconds["network"] += result.scored.seconds_network
     return ScoredChunk(
         chunk_number=chunk.chunk_number,
         first_row=chunk.first_row,
         message_ids=[str(chunk.message_ids[place]) for place in sound],
         row_numbers=chunk.row_numbers[np.array(sound, dtype=np.int64)],
-        probabilities=result.probabilities,
-        flagged=result.probabilities >= threshold,
+        probabilities=probabilities,
+        flagged=probabilities >= threshold,
         rejected=[found for found in refusals if found is not None],
         seconds=time.monotonic() - began,
     )
@@ -205,8 +223,17 @@ def refusal(row_number: int, message_id: str | None, text: str | None, fault: st
     return None
 
 
+def set_aside(chunk: SnapshotChunk, place: int, detail: str) -> RejectedMessage:
+    """Refuses a message of a chunk, by its place in it, that made scoring fail, and warns of it."""
+    from tasks.chunks import RejectedMessage
+
+    row_number, message_id = int(chunk.row_numbers[place]), chunk.message_ids[place]
+    log.warning("row %d, message %a: scoring failed, set aside: %s", row_number, (message_id or "")[:80], detail)
+    return RejectedMessage(row_number, message_id, "scoring failed", detail)
+
+
 def write_receipt(batch: BatchRow) -> None:
-    """Leaves what was published as JSON among the artifacts, for those who have no database at hand."""
+    """Leaves what is published as JSON among the artifacts, for those who have no database at hand."""
     import dataclasses
 
     folder = artifacts_folder() / "receipts" / batch.batch_date.isoformat()

@@ -151,6 +151,19 @@ class ScoringSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """[run]: how a run behaves beside others."""
+
+    when_running: str = setting(
+        "wait",
+        "what a run does when another is scoring the same date or making the same artifact: wait for it, or leave with "
+        "exit code 10",
+        choices=("wait", "leave"),
+        shapes_result=False,
+    )
+
+
+@dataclass(frozen=True)
 class ConsoleSettings:
     """[console]: what is said while it runs. Luigi's own lines have their level in [core] log_level."""
 
@@ -211,6 +224,7 @@ SECTIONS: dict[str, type] = {
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
     "devices": DeviceSettings,
+    "run": RunSettings,
     "console": ConsoleSettings,
 }
 

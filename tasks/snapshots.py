@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import ArtifactError
-from tasks.fingerprint import file_sha256
 from tasks.rows import fault_kind
-from tasks.targets import read_manifest
+from tasks.targets import FolderTarget, file_damage
 
 SNAPSHOT_FILE = "messages.parquet"
 GROUP_ROWS = 20_000  # rows of a row group
@@ -204,6 +203,10 @@ def _opened(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(SNAPSHOT_SCHEMA):
                 raise _damaged(path, f"its columns are {', '.join(file.schema_arrow.names)}")
+            metadata = file.metadata
+            groups = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            if metadata.num_rows != groups:
+                raise _damaged(path, f"it says that it has {metadata.num_rows} rows, and its row groups {groups}")
             yield file
     except FileNotFoundError:
         raise _damaged(path, "no such file") from None
@@ -215,14 +218,11 @@ def verify_snapshot(folder: Path) -> dict[str, Any]:
     """Holds a snapshot to its manifest, and returns that.
 
     Raises:
-        ArtifactError: the manifest or the file is missing, or the file is not the one that was written.
+        ArtifactError: the manifest or the file is missing, or is not the one that was written.
     """
-    manifest, path = read_manifest(folder), folder / SNAPSHOT_FILE
-    if not path.is_file():
-        raise _damaged(path, "no such file")
-    received = file_sha256(path)
-    if received != manifest.get("sha256"):
-        raise _damaged(path, f"expected SHA-256 {manifest.get('sha256')}, as its manifest has it, received {received}")
+    manifest = FolderTarget(folder).manifest()
+    if reason := file_damage(folder, SNAPSHOT_FILE):
+        raise _damaged(folder / SNAPSHOT_FILE, reason)
     return manifest
 
 

@@ -13,7 +13,7 @@ from models.errors import InputError
 from models.settings import DeviceSettings, result_values
 from tasks.failures import remember
 from tasks.fingerprint import fingerprint
-from tasks.settings import SECTIONS, ArtifactSettings, ConsoleSettings, check_settings, load
+from tasks.settings import SECTIONS, ArtifactSettings, ConsoleSettings, RunSettings, check_settings, load
 from tasks.targets import FolderTarget, write_manifest
 
 log = logging.getLogger("spamscore")
@@ -65,7 +65,7 @@ class FolderStage(Stage):
     def run(self) -> None:
         """Builds the folder, unless another process did while this one waited for its turn."""
         target = self.output()
-        with target.building(resume=self.resumes) as folder:
+        with target.building(self.resumes, load(RunSettings).when_running == "wait") as folder:
             if not target.exists():
                 content = self.build(folder)
                 self._require_unchanged(target)
@@ -98,8 +98,9 @@ class ExternalFile(luigi.ExternalTask):
         """Whether the file is there; says so when it is not."""
         if Path(self.path).is_file():
             return True
+        found = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
         remember(
-            f"missing data: {self.setting} = {self.path}: no such file (looked in {Path.cwd()}). "
+            f"missing data: {self.setting} = {self.path}: {found} (looked in {Path.cwd()}). "
             "Provide the file or correct the setting, and run again."
         )
         return False

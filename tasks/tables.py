@@ -135,10 +135,10 @@ score_batches = sa.Table(
     sa.CheckConstraint("state IN ('running', 'published', 'superseded', 'withdrawn')", name="state"),
     sa.CheckConstraint(
         "state <> 'published' OR (messages_read IS NOT NULL AND scored IS NOT NULL AND rejected IS NOT NULL"
-        " AND flagged IS NOT NULL AND checksum IS NOT NULL AND published_at IS NOT NULL"
-        " AND messages_read = scored + rejected)",
+        " AND flagged IS NOT NULL AND checksum IS NOT NULL AND published_at IS NOT NULL)",
         name="published_whole",
     ),
+    sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
     sa.Index(None, "batch_date", "state"),
     sqlite_autoincrement=True,  # a deleted batch's number is not given out again
     **_STORED,

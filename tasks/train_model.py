@@ -13,8 +13,10 @@ from tasks.clean_text import CleanText
 from tasks.progress import ProgressReport, reporting
 from tasks.settings import load
 from tasks.stage import FolderStage, prepare_tensorflow
+from tasks.targets import checked_file
 
 if TYPE_CHECKING:
+    from models.trained import TrainedModel
     from models.training import LabelledMessages, Progress
     from models.vocabulary import Vocabulary
 
@@ -50,6 +52,20 @@ class TrainModel(FolderStage):
                 lambda progress: show(report, progress),
             )
         return describe_trained(trained, vocabulary, network, folder)
+
+
+def trained_model(training: Path) -> TrainedModel:
+    """The trained model of a folder, what describes it and its vocabulary held to the folder's manifest.
+
+    Raises:
+        ArtifactError: a part is missing, was changed, or does not belong to the others.
+    """
+    from models.trained import DESCRIPTION, load_trained
+
+    # Checkpoints are held to the description instead: a damaged one is passed over for the one before.
+    for name in (DESCRIPTION, VOCABULARY):
+        checked_file(training, name)
+    return load_trained(training)
 
 
 def encoded_part(path: Path, vocabulary: Vocabulary) -> LabelledMessages:

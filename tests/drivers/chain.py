@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,25 +97,29 @@ def wait_until(process: subprocess.Popen[str], ready: Callable[[], bool]) -> Non
     assert process.poll() is None, "the command ended before anything could be done to it"
 
 
-def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
-    """Starts the command and kills its whole group once something is so."""
-    process = started(folder, arguments, subprocess.DEVNULL)
+@contextlib.contextmanager
+def ended_with_its_group(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Leaves nothing of a command behind, however the block ends."""
     try:
-        wait_until(process, ready)
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
+def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
+    """Starts the command and kills its whole group once something is so."""
+    process = started(folder, arguments, subprocess.DEVNULL)
+    with ended_with_its_group(process):
+        wait_until(process, ready)
+
+
 def end_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> Done:
     """Starts the command and sends SIGTERM to its parent process once something is so; waits for its end."""
     process = started(folder, arguments, subprocess.PIPE)
-    try:
+    with ended_with_its_group(process):
         wait_until(process, ready)
         process.terminate()
         output, _ = process.communicate(timeout=60)
-        return Done(process.returncode, output)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    return Done(process.returncode, output)

@@ -143,10 +143,56 @@ def test_where_none_is_whole_the_error_says_how_many_and_the_way_out(
 ) -> None:
     for path in save(tmp_path / "run" / "checkpoints").glob("*.data*"):
         path.write_bytes(b"")
-    with pytest.raises(ArtifactError, match="none of the 3 checkpoints can be read") as error:
+    with pytest.raises(ArtifactError, match="none of the 3 checkpoints can be used") as error:
         restore_latest(state(), tmp_path / "run" / "checkpoints")
-    assert f"Delete {tmp_path / 'run'} and run TrainModel again" in str(error.value)
+    assert f"or delete {tmp_path / 'run'} and run TrainModel again" in str(error.value)
     assert "there is none before it" in caplog.text
+
+
+def test_whatever_bit_of_the_state_file_is_flipped_a_whole_checkpoint_is_restored(tmp_path: Path) -> None:
+    save(tmp_path)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    dice = random.Random(5)
+    for _ in range(150):
+        content = bytearray(kept[tmp_path / "checkpoint"])
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        (tmp_path / "checkpoint").write_bytes(
+            content if dice.random() < 0.8 else content[: dice.randrange(len(content))]
+        )
+        checkpoint = state()
+        manager = open_manager(checkpoint, tmp_path, TrainingSettings())
+        restored = restore_latest(checkpoint, tmp_path)
+        assert restored in ("ckpt-10", "ckpt-20", "ckpt-30")
+        assert value_of(checkpoint) == float(restored.removeprefix("ckpt-"))
+        manager.save(checkpoint_number=40)
+        assert restore_latest(checkpoint, tmp_path) == "ckpt-40"
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_a_latest_one_that_is_named_and_not_there_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in save(tmp_path).glob("ckpt-30.*"):
+        path.unlink()
+    assert restore_latest(state(), tmp_path) == "ckpt-20"
+    assert f"checkpoint {tmp_path / 'ckpt-30'} is missing; going on from ckpt-20" in caplog.text
+    for path in tmp_path.glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(ArtifactError, match="none of the 0 checkpoints can be used: ckpt-30 is missing"):
+        restore_latest(state(), tmp_path)
+
+
+def test_one_that_does_not_fit_is_passed_over_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = state()
+    misfit = lambda: "another's" if value_of(checkpoint) > 10 else None  # noqa: E731
+    assert restore_latest(checkpoint, save(tmp_path), misfit=misfit) == "ckpt-10"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"checkpoint {tmp_path / 'ckpt-30'} is another's; going on from ckpt-20",
+        f"checkpoint {tmp_path / 'ckpt-20'} is another's; going on from ckpt-10",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +249,7 @@ def test_a_scorer_may_read_a_part_but_not_more_than_was_saved(tmp_path: Path) ->
     assert restore_latest(part, tmp_path, partial=True) == "ckpt-30"
     assert part.values.numpy()[0] == 30.0
     more = tf.train.Checkpoint(values=tf.Variable([0.0] * 50), unknown=tf.Variable(1.0))
-    with pytest.raises(ArtifactError, match="can be read"):
+    with pytest.raises(ArtifactError, match="can be used"):
         restore_latest(more, tmp_path, partial=True)
 
 

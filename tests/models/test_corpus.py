@@ -22,6 +22,7 @@ PROJECT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data")) / "SMSSpamCollection"
 LABELS = Labels(spam="spam", ham="ham")
 SPLIT = SplitSettings()
+LOST = "U+FFFD stands where bytes were that are no text in the file's encoding"
 
 
 def rows_of(*rows: tuple[str | None, str | None] | tuple[str | None, str | None, str | None]) -> pd.DataFrame:
@@ -98,6 +99,11 @@ def test_a_message_stays_on_its_side_when_rows_come_go_and_move(
         (("spam", ""), "empty text", ""),
         (("ham", " \t\n"), "empty text", ""),
         (("ham", "!!! 123"), "nothing left after cleaning", ""),
+        (
+            ("ham", "caf\ufffd at noon"),
+            "characters lost",
+            "U+FFFD stands where bytes were that are no text in the file's encoding",
+        ),
         (("eggs", "hello"), "unknown label", "expected spam or ham, received 'eggs'"),
         ((None, "hello"), "unknown label", "expected spam or ham, received None"),
         (("", "hello"), "unknown label", "expected spam or ham, received ''"),

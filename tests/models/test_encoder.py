@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.encoder import EncodedMessages, TextEncoder, encode_messages, write_tokens
 from models.settings import TextSettings, VocabularySettings
-from models.text import clean_texts
+from models.text import clean_texts, encode_utf8
 from models.vocabulary import UNKNOWN_ID, Vocabulary, build_vocabulary
 
 TEXT = TextSettings(max_tokens=6)
@@ -72,6 +74,15 @@ def test_ids_do_not_depend_on_the_slices_and_never_hold_padding(messages: list[s
     assert (at_once.ids < len(encoder().vocabulary)).all()
     assert ((at_once.lengths >= 1) & (at_once.lengths <= TEXT.max_tokens)).all()
     assert (at_once.ids.dtype, at_once.starts.dtype) == (np.int32, np.int64)
+
+
+def test_what_is_cut_off_a_long_message_before_it_is_encoded_changes_no_id() -> None:
+    pieces = ["free ", "\u200b", "é ", "😀", "a\u0301", "&amp;", "\ud83d\ude00", "win \ud83d "]
+    texts = ["x" * shift + piece * 2000 + " free win" for piece in pieces for shift in range(4)]
+    cut_early = replace(TEXT, max_characters=20)
+    one = TextEncoder(build_vocabulary(TRAINING, VocabularySettings(min_count=1), cut_early))
+    whole = one.compiled(tf.constant(encode_utf8(texts)))
+    assert ids_of(encode_messages(one, texts)) == whole.to_list()
 
 
 def test_tokens_from_a_file_give_the_same_ids_as_tokens_from_memory(tmp_path: Path) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.encoder import TextEncoder, encode_messages
+from models.errors import ArtifactError, DeviceError
 from models.network import build_network
-from models.scoring import DECIMALS, Scorer, length_batches, network_logits
+from models.scoring import (
+    DECIMALS,
+    FEW_MESSAGES,
+    PLAIN_MESSAGE,
+    Scored,
+    Scorer,
+    length_batches,
+    network_logits,
+    score_apart,
+)
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.vocabulary import build_vocabulary
 
@@ -100,3 +112,136 @@ def test_the_batch_size_changes_no_score(batch_size: int) -> None:
     texts = [" ".join(WORDS[:count]) for count in range(1, 11)]
     expected = scorer().score(texts).probabilities
     np.testing.assert_allclose(scorer(batch_size).score(texts).probabilities, expected, rtol=0, atol=2e-6)
+
+
+class Failing:
+    """A scorer to which some messages are poison: it raises, or scores them with NaN. It counts its calls."""
+
+    def __init__(self, poison: Callable[[str], Exception | float | None], most: int = 10**9) -> None:
+        self.poison = poison
+        self.most = most
+        self.calls = 0
+
+    def score(self, texts: Sequence[str]) -> Scored:
+        self.calls += 1
+        if len(texts) > self.most:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+        found = {place: poison for place, text in enumerate(texts) if (poison := self.poison(text)) is not None}
+        for poison in found.values():
+            if isinstance(poison, Exception):
+                raise poison
+        scored = scorer().score(texts)
+        scored.probabilities[list(found)] = list(found.values())
+        return scored
+
+
+def poisoned(text: str) -> Exception | None:
+    return ValueError("no such thing") if "poison" in text else None
+
+
+@settings(deadline=None, max_examples=50)
+@given(bad=st.lists(st.booleans(), max_size=40))
+def test_exactly_the_messages_that_fail_are_set_apart_and_the_others_scored_as_without_them(bad: list[bool]) -> None:
+    texts = [f"{'poison' if one else 'free'} win {' '.join(WORDS[: place % 9])}" for place, one in enumerate(bad)]
+    failing = Failing(poisoned)
+    if all(bad) and len(bad) > FEW_MESSAGES:
+        with pytest.raises(ArtifactError, match="none of"):
+            score_apart(failing, texts)
+    else:
+        found = score_apart(failing, texts)
+        assert found.failures == {place: "ValueError: no such thing" for place, one in enumerate(bad) if one}
+        others = [place for place, one in enumerate(bad) if not one]
+        expected = scorer().score([texts[place] for place in others]).probabilities
+        np.testing.assert_array_equal(found.scored.probabilities[others], expected)
+        assert np.isnan(found.scored.probabilities[np.flatnonzero(bad)]).all()
+    halvings = 2 * len(bad).bit_length()
+    assert failing.calls <= 2 + sum(bad) * (halvings + 1)
+    assert failing.calls <= 2 + 3 * len(bad)
+
+
+def test_messages_without_a_fault_are_scored_in_one_call() -> None:
+    failing = Failing(poisoned)
+    found = score_apart(failing, WORDS)
+    np.testing.assert_array_equal(found.scored.probabilities, scorer().score(WORDS).probabilities)
+    assert (found.failures, failing.calls) == ({}, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (tf.errors.InvalidArgumentError(None, None, "indices[0] = 9 is not in [0, 9)\nmore"), "is not in [0, 9)"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "ResourceExhaustedError: OOM"),
+        (tf.errors.InternalError(None, None, "x"), "InternalError: x"),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), "UnicodeEncodeError: 'utf-8' codec"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("a\x1b[31m\u202eb"), "RuntimeError: a [31m b"),
+        (ValueError("cannot read 'poison and more\tof it'"), "ValueError: cannot read '…'"),
+        (ValueError("cannot read 'poison and more\\tof it'"), "ValueError: cannot read '…'"),
+        (KeyError("k" * 1000), "KeyError: 'kkkk"),
+    ],
+)
+def test_whatever_a_message_makes_scoring_raise_is_told_on_a_short_line(error: Exception, said: str) -> None:
+    failing = Failing(lambda text: error if "poison" in text else None)
+    found = score_apart(failing, ["free", "poison and more\tof it", "win"])
+    (told,) = found.failures.values()
+    assert said in told
+    assert told.startswith(type(error).__name__)
+    assert len(told) <= 300
+    assert told.isprintable()
+    assert "poison" not in told
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_probability_that_is_no_number_is_a_failure_of_its_message_alone(value: float) -> None:
+    failing = Failing(lambda text: value if text == "win" else None)
+    found = score_apart(failing, WORDS)
+    assert found.failures == {WORDS.index("win"): "FloatingPointError: the probability is no number"}
+    others = [place for place, word in enumerate(WORDS) if word != "win"]
+    np.testing.assert_array_equal(found.scored.probabilities[others], scorer().score(WORDS).probabilities[others])
+
+
+def test_messages_that_fail_together_but_not_apart_are_all_scored() -> None:
+    found = score_apart(Failing(poisoned, most=3), [*WORDS, "poison"])
+    assert list(found.failures) == [len(WORDS)]
+    np.testing.assert_allclose(found.scored.probabilities[:-1], scorer().score(WORDS).probabilities, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        (ValueError("a weight is missing"), ArtifactError),
+        (tf.errors.UnavailableError(None, None, "the device is gone"), DeviceError),
+        (np.nan, ArtifactError),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3000])
+def test_what_fails_on_any_message_ends_in_an_error_at_once_and_blames_no_message(
+    found: Exception | float, kind: type[Exception], count: int
+) -> None:
+    failing = Failing(lambda _: found)
+    with pytest.raises(kind, match=r"gone|missing|no number"):
+        score_apart(failing, ["win"] * count)
+    assert failing.calls < 20
+
+
+def test_few_messages_may_all_be_bad_and_many_may_not() -> None:
+    failures = score_apart(Failing(poisoned), ["poison"] * FEW_MESSAGES).failures
+    assert list(failures) == list(range(FEW_MESSAGES))
+    with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored, .*ValueError: no such thing"):
+        score_apart(Failing(poisoned), ["poison"] * (FEW_MESSAGES + 1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("disk"), ArtifactError("other")])
+def test_what_no_message_causes_is_not_taken_for_its_fault(error: BaseException) -> None:
+    def score(texts: Sequence[str]) -> Scored:
+        raise error
+
+    failing = Failing(poisoned)
+    failing.score = score
+    with pytest.raises(type(error)) as caught:
+        score_apart(failing, WORDS)
+    assert caught.value is error
+
+
+def test_the_plain_message_is_one_that_has_a_score() -> None:
+    assert np.isfinite(scorer().score([PLAIN_MESSAGE]).probabilities).all()

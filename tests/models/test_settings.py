@@ -131,6 +131,39 @@ def test_an_expectation_reads_as_a_sentence_ends(kind: type, limits: dict[str, f
     assert rule.expected(kind) == expected
 
 
+def allowed_values(one: Setting) -> st.SearchStrategy[object]:
+    """Every value that a setting may have."""
+    low, high = one.rule.low, one.rule.high
+    if one.rule.choices:
+        return st.sampled_from(one.rule.choices)
+    if one.kind is int:
+        return st.integers(None if low is None else int(low), None if high is None else int(high))
+    if one.kind is float:
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
+    return st.booleans() if one.kind is bool else st.text().map(str.strip)
+
+
+@given(data=st.data())
+def test_every_value_that_is_allowed_survives_being_written_and_read(data: st.DataObject) -> None:
+    one = data.draw(st.sampled_from(SETTINGS))
+    value = data.draw(allowed_values(one))
+    assert one.checked(value) == value
+    assert one.parse(f" {value} ") == value
+
+
+@given(one=st.sampled_from(SETTINGS), text=st.text() | st.floats().map(str) | st.integers().map(str))
+def test_any_text_becomes_a_value_that_is_allowed_or_is_refused(one: Setting, text: str) -> None:
+    try:
+        value = one.parse(text)
+    except SettingsError as error:
+        value, refusal = None, str(error)
+    if value is None:
+        assert f"[{one.section}] {one.key}" in refusal
+    else:
+        assert type(value) is one.kind
+        assert one.checked(value) == value
+
+
 @given(st.text())
 def test_a_secret_is_not_shown_in_an_error(secret: str) -> None:
     one = Setting("database", "port", int, 5432, setting(5432, "a number", low=1, secret=True).metadata["rule"])

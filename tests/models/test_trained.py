@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def messages() -> LabelledMessages:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("trained")
-    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
+    settings = TrainingSettings(epochs=2, batch_size=4, seed=2)  # the second epoch is the best
     trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
     return folder, trained, describe_trained(trained, vocabulary(), NETWORK, folder)
 
@@ -97,23 +98,26 @@ def other_vocabulary(folder: Path) -> None:
 def other_weights(folder: Path) -> None:
     """The checkpoints of a run with another seed, under the same names."""
     shutil.rmtree(folder / CHECKPOINTS)
-    settings = TrainingSettings(epochs=2, batch_size=4, seed=2)
+    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
     train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
 
 
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another vocabulary": (other_vocabulary, "the vocabulary does not belong to model.json: expected SHA-256"),
-    "another run's weights": (other_weights, "does not belong to model.json: expected SHA-256"),
+    "another run's weights": (other_weights, "is not that of model.json (expected weights of SHA-256"),
     "a vocabulary changed by hand": (
         lambda folder: (folder / VOCABULARY).write_text((folder / VOCABULARY).read_text().replace('"win"', '"won"')),
         "changed by hand?",
     ),
     "no vocabulary": (lambda folder: (folder / VOCABULARY).unlink(), "vocabulary.json: expected a vocabulary"),
     "another vocabulary named": (described(lambda one: one.update(vocabulary_sha256="0" * 64)), "the vocabulary"),
-    "other weights named": (described(lambda one: one.update(weights_sha256="0" * 64)), "the checkpoint ckpt-"),
-    "other units": (of_network(rnn_units=7), "can be read"),
-    "another cell": (of_network(cell="gru"), "can be read"),
-    "both directions": (of_network(bidirectional=True), "can be read"),
+    "other weights named": (
+        described(lambda one: one.update(weights_sha256="0" * 64)),
+        "ckpt-7 is not that of model.json",
+    ),
+    "other units": (of_network(rnn_units=7), "can be used"),
+    "another cell": (of_network(cell="gru"), "can be used"),
+    "both directions": (of_network(bidirectional=True), "can be used"),
     "an unknown network setting": (of_network(layers=2), "layers"),
     "no network": (described(lambda one: one.pop("network")), "it has no network"),
     "no fingerprint": (described(lambda one: one.pop("weights_sha256")), "it has no weights_sha256"),
@@ -121,7 +125,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a description cut short": (lambda folder: (folder / DESCRIPTION).write_text("{"), "expected a description"),
     "a description that is none": (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected a description"),
     "null for a description": (lambda folder: (folder / DESCRIPTION).write_text("null"), "expected a description"),
-    "no checkpoint": (lambda folder: shutil.rmtree(folder / CHECKPOINTS), "no checkpoint"),
+    "a checkpoint that is a number": (described(lambda one: one.update(checkpoint=7)), "its checkpoint is no text: 7"),
+    "no checkpoint": (lambda folder: shutil.rmtree(folder / CHECKPOINTS), "ckpt-7 is missing"),
 }
 
 
@@ -135,13 +140,76 @@ def test_parts_that_do_not_belong_together_are_refused(folder: Path, fault: str)
     assert str(folder) in str(error.value)
 
 
-def test_a_damaged_latest_checkpoint_is_passed_over_and_the_one_read_is_named(
-    folder: Path, caplog: pytest.LogCaptureFixture
+def of_latest(change: Callable[[Path, Path], object]) -> Callable[[Path], None]:
+    """Does something to the index and the data of the checkpoint that the training ended with."""
+
+    def damage(folder: Path) -> None:
+        latest = folder / CHECKPOINTS / json.loads((folder / DESCRIPTION).read_text())["checkpoint"]
+        change(latest.with_suffix(".index"), latest.with_suffix(".data-00000-of-00001"))
+
+    return damage
+
+
+def first_epoch_s(index: Path, data: Path) -> None:
+    """A whole checkpoint of the same training, from when other weights were the best."""
+    for path in (index, data):
+        shutil.copy(min(path.parent.glob(f"ckpt-3{path.suffix}")), path)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "data cut": (of_latest(lambda _, data: data.write_bytes(data.read_bytes()[:-9])), "is damaged ("),
+    "data empty": (of_latest(lambda _, data: data.write_bytes(b"")), "is damaged ("),
+    "data gone": (of_latest(lambda _, data: data.unlink()), "is damaged ("),
+    "index cut": (of_latest(lambda index, _: index.write_bytes(index.read_bytes()[:-9])), "is damaged ("),
+    "index empty": (of_latest(lambda index, _: index.write_bytes(b"")), "is damaged ("),
+    "index gone": (of_latest(lambda index, _: index.unlink()), "is missing;"),
+    "both gone": (of_latest(lambda index, data: (index.unlink(), data.unlink())), "is missing;"),
+    "another step's": (of_latest(first_epoch_s), "is not that of model.json ("),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_without_the_latest_checkpoint_the_weights_are_the_same_to_the_bit_and_both_are_named(
+    folder: Path, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
-    latest = json.loads((folder / DESCRIPTION).read_text())["checkpoint"]
-    (folder / CHECKPOINTS / f"{latest}.data-00000-of-00001").write_bytes(b"cut")
+    damage, said = DAMAGES[case]
+    damage(folder)
     with caplog.at_level(logging.WARNING, "spamscore"):
         model = load_trained(folder)
-    assert model.checkpoint != latest
-    assert latest in caplog.text
-    assert f"going on from {model.checkpoint}" in caplog.text
+    assert weights_sha256(model.network) == model.description["weights_sha256"]
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert f"checkpoint {folder / CHECKPOINTS / 'ckpt-7'} {said}" in warning
+    assert warning.endswith("; going on from ckpt-6")
+    assert model.checkpoint == "ckpt-6"
+
+
+def test_the_best_weights_are_found_in_a_checkpoint_saved_when_the_network_had_others(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
+    trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, tmp_path)
+    assert trained.best_epoch == 1
+    expected = describe_trained(trained, vocabulary(), NETWORK, tmp_path)["weights_sha256"]
+    (tmp_path / CHECKPOINTS / "ckpt-7.data-00000-of-00001").write_bytes(b"")
+    model = load_trained(tmp_path)
+    assert (weights_sha256(model.network), model.checkpoint) == (expected, "ckpt-6")
+
+
+def test_no_bit_flipped_anywhere_among_the_checkpoints_changes_a_weight(folder: Path) -> None:
+    dice = random.Random(11)
+    files = sorted((folder / CHECKPOINTS).iterdir())
+    assert len(files) == 7
+    for _ in range(60):
+        path = dice.choice(files)
+        content = path.read_bytes()
+        damaged = bytearray(content)
+        damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+        path.write_bytes(damaged if dice.random() < 0.7 else damaged[: dice.randrange(len(damaged))])
+        model = load_trained(folder)
+        assert weights_sha256(model.network) == model.description["weights_sha256"]
+        path.write_bytes(content)
+
+
+def test_where_only_weights_that_were_not_the_best_are_left_loading_is_refused(folder: Path) -> None:
+    for number in (6, 7):
+        (folder / CHECKPOINTS / f"ckpt-{number}.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="ckpt-3 is not that of model"):
+        load_trained(folder)

@@ -278,6 +278,29 @@ def test_damaged_checkpoints_cost_time_and_no_bit(
     assert without_seconds(trained.history) == without_seconds(reference.trained.history)
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), Path.unlink], ids=["cut", "gone"])
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_where_no_checkpoint_is_whole_training_starts_anew_with_a_warning_and_ends_with_the_same_bits(
+    reference: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], object],
+    part: str,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, watch=stop_at(epoch=2, step=3))
+    for path in (tmp_path / CHECKPOINTS).glob(f"*.{part}"):
+        damage(path)
+    progress: list[Progress] = []
+    with caplog.at_level(logging.WARNING, "spamscore"):
+        trained = train_toy(tmp_path, watch=progress.append)
+    assert (progress[0].epoch, progress[0].step) == (1, 1)
+    assert "training starts anew, they are set aside as checkpoints.damaged" in caplog.text
+    assert weights_sha256(trained.network) == reference.sha256
+    assert without_seconds(trained.history) == without_seconds(reference.trained.history)
+    assert checkpoint_files(tmp_path) == checkpoint_files(reference.folder)
+
+
 @pytest.mark.parametrize(("last", "next_one"), [((2, 5), (2, 6)), ((2, 8), (3, 1)), ((1, 3), (1, 4))])
 def test_a_run_that_its_watcher_ends_goes_on_from_that_very_step(
     reference: Run, tmp_path: Path, last: tuple[int, int], next_one: tuple[int, int]

@@ -39,7 +39,7 @@ from tasks.database import open_database, writing
 from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
 from tasks.settings import LUIGI_DEFAULTS, SECTIONS, DatabaseSettings
 from tasks.tables import spam_scores
-from tasks.targets import write_json, write_manifest
+from tasks.targets import read_manifest, write_json, write_manifest
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 DATE = datetime.date(2026, 1, 31)
@@ -660,12 +660,14 @@ def export(
     metrics: dict[str, float] | None = None,
     checkpoints: bool = False,
 ) -> None:
+    trained = folder / "artifacts" / "training" / training
     if checkpoints:
-        (folder / "artifacts" / "training" / training).mkdir(parents=True)
-        write_manifest(folder / "artifacts" / "training" / training, {})
+        trained.mkdir(parents=True)
+        write_manifest(trained, {"vocabulary_sha256": "v", "weights_sha256": "w"})
     path = folder / "artifacts" / "exports" / "spam_ham" / str(version)
     path.mkdir(parents=True)
     content = {"version": version, "training": training, "evaluation": f"e{version}", "fingerprint": f"f{version}"}
+    content["trained"] = read_manifest(trained) if trained.exists() else {}
     write_manifest(path, {**content, "exported_at": "2026-01-31T04:05:06+02:00"})
     if metrics is not None:
         (folder / "artifacts" / "evaluation" / f"e{version}").mkdir(parents=True)

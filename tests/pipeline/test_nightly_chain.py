@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +23,14 @@ from chain import (
     Settings,
     chunks_there,
     end_when,
+    ended_with_its_group,
     environment,
     kill_when,
     luigi,
     merged,
     query,
+    started,
+    wait_until,
     write_settings,
 )
 
@@ -83,7 +88,7 @@ def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tu
 def test_the_run_leaves_nothing_but_artifacts_the_database_and_no_half_made_folder(finished: tuple[Path, Done]) -> None:
     folder, _ = finished
     assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in folder.iterdir()} == {
-        "luigi.cfg", "artifacts", "spamscore.db",
+        "luigi.cfg", "artifacts", "spamscore.db", "spamscore.db.lock",
     }  # fmt: skip
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("*tmp*"))
@@ -120,6 +125,40 @@ def test_four_workers_end_as_surely_as_one_and_leave_the_same_scores(
     assert (done.code, done.ran) == (0, set(STAGES))
     scores = "select message_id, spam_probability, flagged from published_scores order by message_id"
     assert query(tmp_path, scores) == query(finished[0], scores)
+
+
+def test_of_two_runs_of_a_date_one_does_it_and_the_other_waits_or_leaves(copied: Path) -> None:
+    arguments = ("ScoreBatch", "--date", DATE, "--scoring-chunk-size", "10", "--scoring-threshold", "0.4")
+    first = started(copied, arguments, subprocess.DEVNULL)
+    with ended_with_its_group(first):
+        there = chunks_there(copied)
+        wait_until(first, lambda: chunks_there(copied) > there + 1)
+        os.killpg(first.pid, signal.SIGSTOP)
+        left = luigi(copied, *arguments, "--run-when-running", "leave")
+        assert left.code == 10
+        assert "another run is scoring the messages of 2026-01-31, and [run] when_running = leave" in left.last_line
+        assert left.ran == set()
+        second = started(copied, arguments, subprocess.PIPE)
+        with ended_with_its_group(second):
+            said = lines_until(second, "waiting for it to end")
+            os.killpg(first.pid, signal.SIGCONT)
+            assert first.wait() == 0
+            said += second.communicate()[0]
+        assert second.returncode == 0
+    assert said.count("done      ScoreBatch(") == 1
+    assert "batch 2" not in said
+    states = query(copied, "select state, threshold from score_batches order by batch_id")
+    assert states == [("superseded", 0.5), ("published", 0.4)]
+
+
+def lines_until(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stdout is not None
+    lines = ""
+    for line in process.stdout:
+        lines += line
+        if text in line:
+            return lines
+    pytest.fail(f"{text!r} was not said:\n{lines}")
 
 
 def test_workers_score_several_dates_at_once(copied: Path) -> None:
@@ -208,6 +247,7 @@ ANOTHER_VALUE = [
     ("console", "log_level", "DEBUG", NOTHING),
     ("console", "tensorflow_log", "ERROR", NOTHING),
     ("console", "progress", "never", NOTHING),
+    ("run", "when_running", "leave", NOTHING),
     ("core", "log_level", "DEBUG", NOTHING),
 ]  # fmt: skip
 ASK_EACH_STAGE = """

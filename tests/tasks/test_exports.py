@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ def publish(fingerprint: str) -> int:
     def build(folder: Path, version: int) -> None:
         (folder / "half").touch()
         time.sleep(0.1)
-        write_manifest(folder, {"version": version, "fingerprint": fingerprint})
+        write_manifest(folder, {"version": version, "fingerprint": fingerprint, "training": "t", "evaluation": "e"})
 
     return exports.publish_version(fingerprint, build)
 
@@ -85,6 +86,87 @@ def test_the_newest_version_is_in_service_until_another_is_chosen_and_again_when
     assert exports.version_in_service() == 1
     publish("c")
     assert exports.version_in_service() == 3
+
+
+def publish_slowly_in(folder: Path, started: Path) -> None:
+    os.chdir(folder)
+
+    def build(partial: Path, version: int) -> None:
+        started.touch()
+        time.sleep(0.5)
+        write_manifest(partial, {"version": version, "fingerprint": "b", "training": "t", "evaluation": "e"})
+
+    exports.publish_version("b", build)
+
+
+def put_in_service_in(folder: Path, version: int) -> None:
+    os.chdir(folder)
+    exports.put_in_service(version)
+
+
+def test_a_choice_made_while_an_export_goes_on_holds_when_it_is_there(tmp_path: Path) -> None:
+    publish("a")
+    process = SPAWN.Process(target=publish_slowly_in, args=(Path.cwd(), tmp_path / "started"))
+    process.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    exports.put_in_service(1)
+    process.join()
+    assert (exports.versions(), exports.version_in_service()) == ([1, 2], 1)
+    publish("c")
+    assert exports.version_in_service() == 3
+
+
+def test_choices_made_at_once_leave_one_of_them() -> None:
+    for name in "abc":
+        publish(name)
+    processes = [SPAWN.Process(target=put_in_service_in, args=(Path.cwd(), version)) for version in (1, 2, 1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    assert exports.version_in_service() in (1, 2)
+    assert names() == ["1", "2", "3", "service.json"]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file changed": (lambda folder: (folder / "2" / "half").write_text("x"), "2/half: not the file that was written"),
+    "a file gone": (lambda folder: (folder / "2" / "half").unlink(), "2/half: not the file that was written"),
+    "the manifest changed": (
+        lambda folder: (folder / "2" / "manifest.json").write_text(
+            (folder / "2" / "manifest.json").read_text().replace('"e"', '"f"')
+        ),
+        "not the manifest that was written",
+    ),
+    "no manifest": (lambda folder: (folder / "2" / "manifest.json").unlink(), "no such file"),
+    "another version copied over it": (
+        lambda folder: shutil.copytree(folder / "1", folder / "2", dirs_exist_ok=True),
+        "version: expected 2, received 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_version_that_is_not_as_it_was_exported_is_not_put_in_service(damage: str) -> None:
+    for name in "abc":
+        publish(name)
+    change, named = DAMAGES[damage]
+    change(exports.exports_folder())
+    with pytest.raises(ArtifactError, match=named):
+        exports.put_in_service(2)
+    exports.put_in_service(1)
+    assert exports.version_in_service() == 1
+
+
+def test_a_model_card_may_be_written_in() -> None:
+    def build(folder: Path, version: int) -> None:
+        (folder / exports.MODEL_CARD).write_text("card")
+        write_manifest(folder, {"version": version, "fingerprint": "a", "training": "t", "evaluation": "e"})
+
+    exports.publish_version("a", build)
+    (exports.exports_folder() / "1" / exports.MODEL_CARD).write_text("card, with a note")
+    assert exports.verified_version(1)["version"] == 1
 
 
 def test_a_version_that_is_not_there_is_named_with_those_that_are() -> None:

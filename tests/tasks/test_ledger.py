@@ -21,6 +21,7 @@ from sqlalchemy.engine import Engine
 
 from models.errors import ArtifactError, DatabaseError
 from tasks.batches import (
+    BatchRow,
     batches,
     has_batch,
     published_batch,
@@ -474,6 +475,21 @@ def test_publishing_again_changes_nothing(engine: Engine) -> None:
     batch_id = published(engine)
     before = published_batch(engine, DATE)
     assert publish_batch(engine, batch_id, 3) == before
+
+
+def test_a_batch_is_published_with_its_receipt_or_not_at_all(engine: Engine) -> None:
+    batch_id = begin(engine)
+    commit_chunk(engine, batch_id, chunk(0, ["a", "b"]))
+
+    def full(_: BatchRow) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        publish_batch(engine, batch_id, 2, full)
+    assert published_batch(engine, DATE) is None
+    receipts: list[BatchRow] = []
+    publish_batch(engine, batch_id, 2, receipts.append)
+    assert receipts == [published_batch(engine, DATE)]
 
 
 def test_a_batch_published_by_several_at_once_is_published_once(engine: Engine) -> None:

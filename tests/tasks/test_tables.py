@@ -85,6 +85,7 @@ def test_a_date_has_at_most_one_running_and_one_published_batch(
         ("published", {}),
         *(("published", {**WHOLE, name: None}) for name in WHOLE),
         ("published", {**WHOLE, "messages_read": 4}),
+        ("superseded", {**WHOLE, "messages_read": 4}),
     ],
 )
 def test_a_state_that_is_none_and_a_published_batch_that_is_not_whole_are_refused(

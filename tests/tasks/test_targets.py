@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models.errors import ArtifactError
-from tasks.targets import FolderTarget, read_json, write_json, write_manifest
+from tasks.targets import FolderTarget, read_json, read_manifest, write_json, write_manifest
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -95,6 +100,88 @@ def test_a_folder_without_its_manifest_is_not_taken_for_whole_and_is_built_again
     assert not FolderTarget(tmp_path / "made").exists()
     build(tmp_path / "made", "two")
     assert FolderTarget(tmp_path / "made").manifest() == {"content": "two"}
+
+
+def test_a_folder_without_its_manifest_is_set_aside_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for content in ("one", "two", "three"):
+        build(tmp_path / "made", content)
+        if content != "three":
+            (tmp_path / "made" / "manifest.json").unlink()
+    assert (tmp_path / "made.damaged" / "content").read_text(encoding="utf-8") == "two"
+    assert caplog.text.count(f"{tmp_path / 'made'}: no manifest.json in it") == 2
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(content=st.dictionaries(st.text(), json_values, max_size=4), key=st.text(), value=json_values, data=st.data())
+def test_a_manifest_is_read_as_it_was_written_and_any_other_is_refused(
+    tmp_path: Path, content: dict[str, Any], key: str, value: Any, data: st.DataObject
+) -> None:
+    write_manifest(tmp_path, content)
+    assert read_manifest(tmp_path) == json.loads(json.dumps(content))
+    written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    changed = {**written, data.draw(st.sampled_from(sorted(written)) | st.just(key)): value}
+    # Spaces and the order of keys are nobody's business; True is not 1, nor 1 the same as 1.0.
+    (tmp_path / "manifest.json").write_text(json.dumps(changed), encoding="utf-8")
+    if json.dumps(changed, sort_keys=True) == json.dumps(written, sort_keys=True):
+        assert read_manifest(tmp_path) == json.loads(json.dumps(content))
+    else:
+        with pytest.raises(ArtifactError, match=r"manifest\.json: not the manifest that was written"):
+            read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["files", "manifest_sha256", "content"])
+def test_a_manifest_that_lacks_something_is_refused_with_the_way_out(tmp_path: Path, key: str) -> None:
+    build(tmp_path / "made", "one")
+    path = tmp_path / "made" / "manifest.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    del written[key]
+    path.write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"Bring it back from a backup; or delete .*made and run again") as caught:
+        FolderTarget(tmp_path / "made").manifest()
+    assert str(path) in str(caught.value)
+    assert FolderTarget(tmp_path / "made").exists()  # so that nothing is made over it
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda path: path.write_text("two"), "expected SHA-256"),
+        (lambda path: path.write_text("longer"), "expected 3 bytes"),
+        (lambda path: path.write_text(""), "received 0"),
+        (Path.unlink, "no such file"),
+        (lambda path: path.rename(path.with_name("other")), "no such file"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused_when_it_is_asked_for(
+    tmp_path: Path, change: Callable[[Path], object], named: str
+) -> None:
+    target = FolderTarget(tmp_path / "made")
+    build(target.path, "one")
+    change(target.file("content"))
+    with pytest.raises(ArtifactError, match=f"{target.path / 'content'}: not the file that was written: .*{named}"):
+        target.file("content")
+    with pytest.raises(ArtifactError, match=r"manifest\.json has no such file"):
+        target.file("other")
+
+
+def test_a_folder_that_was_copied_over_another_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with FolderTarget(tmp_path / name).building() as folder:
+            write_manifest(folder, {"fingerprint": name})
+    shutil.rmtree(tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert FolderTarget(tmp_path / "a").manifest() == {"fingerprint": "a"}
+    with pytest.raises(ArtifactError, match="expected the manifest of b, received that of a"):
+        FolderTarget(tmp_path / "b").manifest()
 
 
 @pytest.mark.parametrize(

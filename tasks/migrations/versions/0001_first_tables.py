@@ -78,7 +78,7 @@ def _date_while(state: str) -> sa.Column[Any]:
 
 def _constraints_of_score_batches() -> list[sa.Constraint]:
     counted = ("messages_read", "scored", "rejected", "flagged", "checksum", "published_at")
-    whole = " AND ".join([*(f"{name} IS NOT NULL" for name in counted), "messages_read = scored + rejected"])
+    whole = " AND ".join(f"{name} IS NOT NULL" for name in counted)
     return [
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_score_batches")),
         sa.UniqueConstraint("published_date", name=op.f("uq_score_batches_published_date")),
@@ -87,6 +87,7 @@ def _constraints_of_score_batches() -> list[sa.Constraint]:
             "state IN ('running', 'published', 'superseded', 'withdrawn')", name=op.f("ck_score_batches_state")
         ),
         sa.CheckConstraint(f"state <> 'published' OR ({whole})", name=op.f("ck_score_batches_published_whole")),
+        sa.CheckConstraint("messages_read = scored + rejected", name=op.f("ck_score_batches_nothing_dropped")),
     ]
 
 

@@ -1,0 +1,48 @@
+"""What a run says last when a disk refuses a file, or Luigi's scheduler is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from luigi.rpc import RPCError
+
+from models.errors import SchedulerError
+from tasks.failures import describe, expected
+
+# As TensorFlow raises it, which says the path and the reason in its text alone.
+FromTensorFlow = type("ResourceExhaustedError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
+
+FULL, LOCKED = os.strerror(errno.ENOSPC), os.strerror(errno.EROFS)
+REFUSED = [
+    (OSError(errno.ENOSPC, FULL, "artifacts/corpus"), f"artifacts/corpus: {FULL}"),
+    (OSError(errno.EROFS, LOCKED, "artifacts/corpus"), f"artifacts/corpus: {LOCKED}"),
+    (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "artifacts"), "artifacts: Permission denied"),
+    (OSError(f"[Errno 28] Error writing bytes to file. Detail: [errno 28] {FULL}"), f"{Path.cwd()}: {FULL}"),
+    (FromTensorFlow(f"{{{{function_node SaveV2}}}} artifacts/ckpt-1; {FULL} [Op:SaveV2]"), f"artifacts/ckpt-1: {FULL}"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), REFUSED, ids=[type(one).__name__ for one, _ in REFUSED])
+def test_a_disk_that_refuses_a_file_is_said_in_one_line_without_a_traceback(error: Exception, said: str) -> None:
+    assert expected(error) is not None
+    assert describe(error) == f"{said}. Make room or give the right to write, and run again; what is done stays done."
+
+
+def test_a_scheduler_that_does_not_answer_is_said_in_one_line_with_an_exit_code_of_its_own() -> None:
+    said = "Errors (3 attempts) when connecting to remote scheduler 'http://127.0.0.1:8082'"
+    error = RPCError(said, OSError())
+    found = expected(error)
+    assert isinstance(found, SchedulerError)
+    assert found.exit_code == 35
+    assert describe(error).startswith(
+        "Errors (3 attempts) when connecting to remote scheduler 'http://127.0.0.1:8082'. "
+    )
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EPIPE, "Broken pipe"), ValueError(FULL), FromTensorFlow("NaN")])
+def test_another_error_stays_unexpected(error: Exception) -> None:
+    assert expected(error) is None
+    assert "the traceback is above" in describe(error)
