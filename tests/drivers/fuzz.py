@@ -1,0 +1,419 @@
+"""Feeds bytes to everything that reads files: `make fuzz`, by coverage, or `tests/test_fuzz.py`, a few of them.
+
+Each target stands for one reader. Of its `feed`, nothing may come out but an error that the project raises on purpose.
+`python tests/drivers/fuzz.py [--seconds 60] [TARGET …]` runs targets under atheris, one process each, and keeps inputs
+that reach new code in `.fuzz/<target>/corpus`, those that fail in `.fuzz/<target>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import functools
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from models.errors import SpamscoreError
+
+# Of one input: what a reader may take for a few kilobytes before it counts as one that hangs or bloats.
+SECONDS, MEGABYTES, BYTES = 20, 4096, 65_536
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader to be fuzzed.
+
+    Attributes:
+        name: how the command line calls it.
+        feed: reads the bytes; raises whatever the reader raises.
+        seeds: makes inputs to begin with: whole files, small ones.
+    """
+
+    name: str
+    feed: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+
+
+def feed(target: Target, content: bytes) -> None:
+    """Gives bytes to a reader; what the project refuses on purpose is no finding."""
+    with contextlib.suppress(SpamscoreError):
+        target.feed(content)
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder of this process, gone when it ends."""
+    folder = tempfile.mkdtemp(prefix="spamscore-fuzz-")
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
+
+
+def written(name: str, content: bytes) -> Path:
+    path = scratch() / name
+    path.write_bytes(content)
+    return path
+
+
+# Messages: what strangers give
+
+
+COLUMNS = {"text_column": "text", "id_column": "message_id", "date_column": "day"}
+LABELLED = {"text_column": "text", "label_column": "label"}
+
+
+def feed_messages(layout: str, content: bytes) -> None:
+    from tasks.readers import FileSource, read_file
+
+    columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
+    for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):
+        path = written(f"messages.{layout}", content)
+        for number, row in enumerate(read_file(FileSource(section, path, columns, layout, encoding)), 1):
+            assert row.row_number == number
+            assert set(row.values) == set(columns.values())
+            for value in row.values.values():
+                # What is read must be fit to be written: to Parquet, to a database.
+                assert value is None or value.encode() is not None
+
+
+def separated(sign: str) -> list[bytes]:
+    text = 'message_id,day,text\n1,2026-01-31,Win now\n2,2026-01-31,"a, ""b""\nc"\n3,,é\n4\n'.replace(",", sign)
+    return [text.encode(), text.encode("utf-16"), b"\xef\xbb\xbf" + text.encode(), b'message_id,day,text\n1,2,"open\n']
+
+
+def json_lines() -> list[bytes]:
+    rows: list[Any] = [
+        {"message_id": 1, "day": "2026-01-31", "text": "Win now"},
+        {"message_id": 12345678901234567890, "day": None, "text": "\ud800"},
+        {"message_id": 1.50, "day": True, "text": ["no text"]},
+        [1],
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    return [text.encode(), text.encode("utf-16"), b'{"text": NaN}\n{"text": "a', b"[" * 300]
+
+
+def parquet() -> list[bytes]:
+    import pyarrow as pa
+
+    when = [date(2026, 1, 31), None, date(1, 1, 1)]
+    tables = [
+        pa.table({"message_id": [1, 2, None], "text": ["a", None, "é" * 50], "day": when}),
+        pa.table(
+            {"message_id": pa.array(["a", "b", "a"]).dictionary_encode(), "text": [b"\xff", b"", b"a"], "day": when}
+        ),
+    ]
+    return [_parquet_bytes(table, compression) for table in tables for compression in ("none", "snappy", "zstd")]
+
+
+def _parquet_bytes(table: Any, compression: str) -> bytes:
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression=compression)
+    return buffer.getvalue()
+
+
+def feed_download(content: bytes) -> None:
+    from tasks.download import extract_member
+
+    path = scratch() / "unpacked"
+    extract_member(written("archive.zip", content), path, "0" * 64, "https://example.org/archive.zip")
+
+
+def archives() -> list[bytes]:
+    made = []
+    for name, how in (("SMSSpamCollection", zipfile.ZIP_DEFLATED), ("../SMSSpamCollection", zipfile.ZIP_STORED),
+                      ("a/SMSSpamCollection", zipfile.ZIP_BZIP2), ("SMSSpamCollection", zipfile.ZIP_LZMA)):  # fmt: skip
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", how) as file:
+            file.writestr(name, "ham\tHello\nspam\tWin\n" * 3)
+            file.writestr("readme", "about")
+        made.append(buffer.getvalue())
+    return made
+
+
+def feed_cleaning(content: bytes) -> None:
+    import tensorflow as tf
+
+    for cleaner in cleaners():
+        for one in cleaner(tf.constant([content])).numpy():
+            cleaned = one.decode("utf-8")
+            assert cleaned == cleaned.strip(" ")
+            assert "  " not in cleaned
+
+
+@functools.cache
+def cleaners() -> list[Any]:
+    import tensorflow as tf
+
+    from models.settings import TextSettings
+    from models.text import TextCleaner
+
+    signature = [tf.TensorSpec([None], tf.string)]
+    return [tf.function(TextCleaner(TextSettings(cleaning=one)), input_signature=signature)
+            for one in ("signal", "letters")]  # fmt: skip
+
+
+def messages() -> list[bytes]:
+    texts = [
+        "WIN £1000 now!!! www.prize.com",
+        "a@b.example &amp;lt; &#x27;&#65;&hearts; 12:30",
+        "Ｆ𝐑ΕΕ\u200b\ufeff",
+        "😀 १२३",
+    ]
+    return [*(text.encode() for text in texts), b"\xff\xfe\xed\xa0\x80", b"&#99999999999999;&#xFFFFFFFF;"]
+
+
+# Artifacts: what an earlier run left
+
+
+def feed_vocabulary(content: bytes) -> None:
+    from models.vocabulary import load_vocabulary, save_vocabulary
+
+    vocabulary = load_vocabulary(written("vocabulary.json", content))
+    save_vocabulary(vocabulary, scratch() / "again.json")
+    assert load_vocabulary(scratch() / "again.json") == vocabulary
+
+
+def vocabularies() -> list[bytes]:
+    from models.settings import TextSettings, VocabularySettings
+    from models.vocabulary import build_vocabulary, save_vocabulary
+
+    path = scratch() / "vocabulary.json"
+    save_vocabulary(build_vocabulary(["win é now", "win now"], VocabularySettings(min_count=1), TextSettings()), path)
+    return [path.read_bytes(), b'{"format_version": 1, "tokens": [[0, "a", 1e400]], "text": {}}', b"[" * 100_000]
+
+
+def feed_manifests(content: bytes) -> None:
+    """The same bytes in the place of each small JSON file that something reads back."""
+    from models.trained import load_trained
+    from pipeline.versions import exported_versions
+    from tasks.exports import exports_folder, version_in_service, version_of
+
+    os.chdir(scratch())
+    folder = exports_folder() / "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = b'{"fingerprint": "1", "training": "2", "evaluation": "3"}'
+    for path, ask in (
+        (exports_folder() / "service.json", version_in_service),
+        (folder / "manifest.json", lambda: version_of("2")),
+        (folder / "manifest.json", exported_versions),
+        (Path("model.json"), lambda: load_trained(Path())),
+    ):
+        (folder / "manifest.json").write_bytes(whole)
+        path.write_bytes(content)
+        with contextlib.suppress(SpamscoreError):
+            ask()
+        path.unlink()
+
+
+def manifests() -> list[bytes]:
+    contents: list[Any] = [
+        {"version": 1, "newest": 1},
+        {"version": "one", "newest": 1},
+        {"fingerprint": "2", "exported_at": "2026-01-31T00:00:00+00:00", "evaluation": "3", "training": "4"},
+        {"network": {"cell": "gru"}, "vocabulary_sha256": "", "checkpoint": "ckpt-1", "weights_sha256": ""},
+        [1],
+    ]
+    return [json.dumps(content).encode() for content in contents]
+
+
+def feed_weights(content: bytes) -> None:
+    from models.weights import read_weights
+
+    read_weights(network(), written("weights.npz", content))
+
+
+@functools.cache
+def network() -> Any:
+    from models.network import build_network
+    from models.settings import NetworkSettings
+
+    return build_network(NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2), 4, 1)
+
+
+def weights() -> list[bytes]:
+    import numpy as np
+
+    from models.weights import write_weights
+
+    path = scratch() / "weights.npz"
+    write_weights(network(), path)
+    pickled = io.BytesIO()
+    np.savez(pickled, **{"logit/bias": np.array([{}], object)})
+    return [path.read_bytes(), pickled.getvalue()]
+
+
+def feed_checkpoint(content: bytes) -> None:
+    """The first byte says which file of a checkpoint the others stand in the place of."""
+    import tensorflow as tf
+
+    from models.checkpoints import open_manager, restore_latest
+    from models.settings import TrainingSettings
+
+    logging.getLogger("spamscore").setLevel(logging.CRITICAL)  # it warns of each that it passes over
+    folder = scratch() / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    names = ("checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001")
+    for name, whole in zip(names, checkpoint_files(), strict=True):
+        (folder / name).write_bytes(whole)
+    (folder / names[content[0] % 3 if content else 0]).write_bytes(content[1:])
+    checkpoint = tf.train.Checkpoint(model=network())
+    open_manager(checkpoint, folder, TrainingSettings())
+    restore_latest(checkpoint, folder, partial=True)
+
+
+@functools.cache
+def checkpoint_files() -> tuple[bytes, ...]:
+    import tensorflow as tf
+
+    folder = scratch() / "checkpoints-made"
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=network()), str(folder), max_to_keep=1).save()
+    return tuple(path.read_bytes() for path in (folder / "checkpoint", folder / "ckpt-1.index",
+                                                folder / "ckpt-1.data-00000-of-00001"))  # fmt: skip
+
+
+def checkpoints() -> list[bytes]:
+    return [bytes([number]) + content for number, content in enumerate(checkpoint_files())]
+
+
+def feed_snapshot(content: bytes) -> None:
+    from tasks.snapshots import read_snapshot, snapshot_rows
+
+    path = written("messages.parquet", content)
+    rows = snapshot_rows(path)
+    assert sum(len(chunk) for chunk in read_snapshot(path, 2)) == rows
+
+
+def snapshots() -> list[bytes]:
+    from tasks.snapshots import SnapshotRow, write_snapshot
+
+    path = scratch() / "messages.parquet"
+    write_snapshot([SnapshotRow(1, "a", "Win", None), SnapshotRow(2, None, None, "no text")] * 2, path)
+    return [path.read_bytes()]
+
+
+# Settings
+
+
+def feed_settings(content: bytes) -> None:
+    """What Luigi cannot parse ends its import, which `pipeline` explains; the rest is ours."""
+    import configparser
+    import copy
+
+    from luigi.configuration import LuigiConfigParser
+
+    from tasks.settings import check_settings, prepare_luigi
+
+    os.chdir(scratch())
+    parser: Any = LuigiConfigParser.instance()
+    before = copy.deepcopy(parser._sections)
+    path = written("luigi.cfg", content)
+    try:
+        with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+            parser.read(path, encoding="utf-8")
+            prepare_luigi()
+            check_settings()
+    finally:
+        parser._sections = before
+        path.unlink()
+
+
+def settings_files() -> list[bytes]:
+    return [
+        b"[database]\nurl = postgresql://a:%40b@host/c\n[text]\nmax_tokens = 160\ncleaning = letters\n",
+        b"[training]\nepochs = ${HOME}\n[messages]\nsource = file\npath = in/{date}.csv\nencoding = utf-16\n",
+        b"[core]\nlog-level = DEBUG\n[split]\ntest_share = nan\n[nowhere]\nkey = 1\n",
+    ]
+
+
+def target(name: str, one: Callable[[bytes], None], seeds: Callable[[], list[bytes]]) -> tuple[str, Target]:
+    return name, Target(name, one, seeds)
+
+
+TARGETS = dict([
+    target("csv", functools.partial(feed_messages, "csv"), lambda: separated(",")),
+    target("tsv", functools.partial(feed_messages, "tsv"), lambda: separated("\t")),
+    target("sms", functools.partial(feed_messages, "sms"), lambda: [b"ham\tHello\nspam\tWin\tit\n\nodd\n\xff\tx\r\n"]),
+    target("jsonl", functools.partial(feed_messages, "jsonl"), json_lines),
+    target("parquet", functools.partial(feed_messages, "parquet"), parquet),
+    target("download", feed_download, archives),
+    target("cleaning", feed_cleaning, messages),
+    target("vocabulary", feed_vocabulary, vocabularies),
+    target("manifests", feed_manifests, manifests),
+    target("weights", feed_weights, weights),
+    target("checkpoint", feed_checkpoint, checkpoints),
+    target("snapshot", feed_snapshot, snapshots),
+    target("settings", feed_settings, settings_files),
+])  # fmt: skip
+
+
+def fuzz(name: str, folder: Path, seconds: int) -> None:
+    """Runs one target in this process until its time is over or it finds something; does not return."""
+    import atheris
+
+    target = TARGETS[name]
+    with atheris.instrument_imports(include=["models", "tasks", "pipeline", "csv", "json", "zipfile", "numpy.lib"]):
+        # The first reading imports what the reader needs, and so has it instrumented.
+        seeds = target.seeds()
+        for content in seeds:
+            feed(target, content)
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, content in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(content)
+    options = [
+        f"-max_total_time={seconds}", f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={BYTES}",
+        f"-artifact_prefix={folder}/", "-print_final_stats=1", "-verbosity=0",
+    ]  # fmt: skip
+    atheris.Setup([sys.argv[0], *options, str(corpus)], functools.partial(feed, target), enable_python_coverage=True)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fuzzes everything that reads files, by coverage.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all if none is named")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="keeps inputs from one run to the next")
+    parser.add_argument("--here", action="store_true", help="fuzz the one target in this process")
+    given = parser.parse_args()
+    names = given.targets or list(TARGETS)
+    if unknown := set(names) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    if given.here:
+        fuzz(names[0], given.folder.resolve() / names[0], given.seconds)
+    failed = [name for name in names if not fuzzed(name, given.folder, given.seconds)]
+    print(f"findings in: {', '.join(failed)}; the inputs are in {given.folder}" if failed else "no findings")
+    return 1 if failed else 0
+
+
+def fuzzed(name: str, folder: Path, seconds: int) -> bool:
+    """Runs a target in a process of its own, prints what became of it; whether nothing was found."""
+    command = [sys.executable, __file__, name, "--seconds", str(seconds), "--folder", str(folder), "--here"]
+    # libFuzzer ends the process without Python's clean-up, so that its scratch folder is made and removed here.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="spamscore-fuzz-", dir=memory if memory.is_dir() else None) as scratch:
+        variables = {**os.environ, "TMPDIR": scratch, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = done.stdout.decode(errors="replace")
+    runs = [line.split()[-1] for line in said.splitlines() if "stat::number_of_executed_units" in line]
+    print(f"{name}: {runs[-1] if runs else 'no'} executions, {'a finding' if done.returncode else 'no finding'}")
+    if done.returncode:
+        print(said[-4000:])
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
