@@ -7,7 +7,7 @@ setup(
     version="0.1.0",
     description="Nightly batch scoring of text messages for spam, on Luigi and TensorFlow",
     python_requires=">=3.11",
-    packages=["models", "pipeline", "tasks", "tasks.migrations", "tasks.migrations.versions"],
+    packages=["models", "pipeline", "pipeline.commands", "tasks", "tasks.migrations", "tasks.migrations.versions"],
     package_data={"pipeline": ["sample/*.csv"], "models": ["templates/*"], "tasks": ["migrations/*.mako"]},
     install_requires=[
         "alembic>=1.16,<2",

@@ -954,7 +954,7 @@ def test_a_failure_nobody_foresaw_is_one_line_and_debug_shows_where(
     def fail() -> None:
         raise RuntimeError("a bug\x1b[2J")
 
-    monkeypatch.setattr("pipeline.command_line.check_settings", fail)
+    monkeypatch.setattr("pipeline.commands.opening.check_settings", fail)
     said = refused(1, "models")
     assert "RuntimeError: a bug[U+001B][2J (unexpected; `spamscore --debug …` shows where)" in said
     done = run("--debug", "models")

@@ -1,0 +1,84 @@
+"""`spamscore models` and `serve`: the exported versions of the model, and the one in service."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from pipeline import tables
+from pipeline.commands.opening import read_settings
+from pipeline.commands.options import NUMBER, ask, examples, form, remark, yes_option
+from pipeline.tables import Column, print_json, print_lines, print_rows
+
+
+@click.command(
+    short_help="List the exported versions of the model.",
+    epilog=examples(
+        "spamscore models",
+        "spamscore models --json | jq '.[] | select(.in_service)'",
+        "spamscore models | cut -f 1,4                   version and PR AUC, with tabs between",
+    ),
+)
+@form("json", "A JSON array of objects.")
+def models(form: str | None) -> None:
+    """List the exported versions of the model, and which one is in service.
+
+    PR AUC and MCC are those of EvaluateModel on the test part; training is the fingerprint that names the folder of the
+    checkpoints. In a pipe: a line a version with tabs between version, in service (true or false), exported at, PR AUC,
+    MCC, training.
+    """
+    read_settings()
+    from pipeline.versions import exported_versions
+
+    found = exported_versions()
+    if form == "json":
+        print_json([dataclasses.asdict(one) for one in found])
+        return
+    print_rows(_MODEL_COLUMNS, found)
+    if not found:
+        remark("no version of the model yet. Export one: luigi --module pipeline ExportModel")
+
+
+_MODEL_COLUMNS = [
+    Column("version", lambda one: one.version, right=True, style="bold"),
+    Column("", lambda one: one.in_service, lambda value: "in service" if value else "", style="bold green"),
+    Column(
+        "exported (UTC)",
+        lambda one: one.exported_at,
+        tables.minute,
+        leaves=2,
+    ),
+    Column("PR AUC", lambda one: one.pr_auc, "{:.4f}".format, right=True),
+    Column("MCC", lambda one: one.mcc, "{:.4f}".format, right=True),
+    Column("training", lambda one: one.training, leaves=1),
+]
+
+
+@click.command(
+    short_help="Put another version of the model in service.",
+    epilog=examples(
+        "spamscore models                                which versions there are",
+        "spamscore serve 3",
+        "spamscore serve 3 --yes                         without a question, for scripts",
+    ),
+)
+@click.argument("version", type=NUMBER)
+@yes_option
+def serve(version: int, yes: bool) -> None:
+    """Put VERSION of the model in service, an older or a newer one: the next batch is scored with it.
+
+    It holds until a newer version is exported, which is in service from then on. Dates that are scored already stay as
+    they are; to score one again: luigi --module pipeline ScoreBatch --date DATE --model-version VERSION
+    """
+    read_settings()
+    from pipeline.undo import servable
+    from tasks.exports import put_in_service
+
+    before = servable(version)
+    if version == before:
+        print_lines([f"version {version} is in service already"])
+        return
+    ask(f"Version {before} is in service. Score the next batches with version {version} instead?", yes)
+    put_in_service(version)
+    print_lines([f"version {version} is in service until a newer one is exported; before, it was version {before}"])
