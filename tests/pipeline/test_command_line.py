@@ -18,7 +18,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from click.testing import CliRunner, Result
 from luigi.configuration import LuigiConfigParser
 from sqlalchemy.engine import Engine
 
+from models.scoring import Scored
 from models.settings import declared
 from pipeline import answers, configuration
 from pipeline.command_line import cli
@@ -860,6 +861,24 @@ def test_numbers_stay_on_the_lines_of_their_messages(model: Path, piped: bytes, 
     assert [one["message"] for one in answers] == [
         line.removesuffix("\r") for line in piped.decode("utf-8", "replace").removesuffix("\n").split("\n") if piped
     ]
+
+
+class Choosy:
+    """Scores every message alike, and cannot score one at all."""
+
+    def score(self, texts: Sequence[str]) -> Scored:
+        if "bad" in texts:
+            raise ValueError("no sense")
+        return Scored(np.full(len(texts), 0.75), 0.0, 0.0)
+
+
+def test_a_message_that_makes_scoring_fail_has_no_number_and_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = answers.OpenModel(3, Choosy(), 0.5).answers(["one", " ", "bad", "two"])  # type: ignore[arg-type]
+    assert [one.spam_probability for one in found] == [0.75, None, None, 0.75]
+    assert [one.flagged for one in found] == [True, None, None, True]
+    assert [record.getMessage() for record in caplog.records] == ["message 3 cannot be scored: ValueError: no sense"]
 
 
 def test_an_argument_that_is_not_utf8_is_read_as_far_as_it_is() -> None:
