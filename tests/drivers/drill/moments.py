@@ -108,6 +108,11 @@ def _moment(seen: Recorded, stage: str, kind: str, chance: random.Random) -> Mom
     return Moment(stage, kind, number, round(delay, 4), whom=whom)
 
 
+def sooner_after(moment: Moment) -> Moment:
+    """The moment with a quarter of its delay; after a few times with none."""
+    return dataclasses.replace(moment, delay=round(moment.delay / 4, 4))
+
+
 def sooner(moment: Moment, share: int) -> Moment:
     """The moment for a run that began a stage again where others were killed in it, and has less of it before it."""
     return dataclasses.replace(moment, number=max(1, moment.number // share))
