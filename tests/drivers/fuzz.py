@@ -263,7 +263,6 @@ def feed_checkpoint(content: bytes) -> None:
     from models.checkpoints import open_manager, restore_latest
     from models.settings import TrainingSettings
 
-    logging.getLogger("spamscore").setLevel(logging.CRITICAL)  # it warns of each that it passes over
     folder = scratch() / "checkpoints"
     folder.mkdir(exist_ok=True)
     names = ("checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001")
@@ -365,6 +364,7 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
     import atheris
 
     target = TARGETS[name]
+    logging.getLogger("spamscore").setLevel(logging.CRITICAL)  # it warns of each checkpoint that it passes over
     with atheris.instrument_imports(include=["models", "tasks", "pipeline", "csv", "json", "zipfile", "numpy.lib"]):
         # The first reading imports what the reader needs, and so has it instrumented.
         seeds = target.seeds()
