@@ -43,6 +43,14 @@ class ArtifactSettings:
     folder: str = setting("artifacts", "folder of everything a run leaves but the database", shapes_result=False)
     model_name: str = setting("spam_ham", "name of the exported model: exports/<model_name>/<version>/")
 
+    def __post_init__(self) -> None:
+        # It becomes a folder, and a part of the addresses that a model server answers.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.model_name):
+            raise SettingsError(
+                f"[artifacts] model_name = {self.model_name}: expected letters, digits and the signs _ . - such as "
+                "spam_ham, beginning with neither . nor -."
+            )
+
 
 @dataclass(frozen=True)
 class DatabaseSettings:

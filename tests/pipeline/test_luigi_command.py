@@ -32,6 +32,7 @@ FAILURES: list[tuple[str, Settings, tuple[str, ...], dict[str, str], int, str]] 
     ("value out of range", {"training": {"epochs": "0"}}, ("ScoreBatch",), {}, 40, "[training] epochs = 0: expected"),
     ("value of another type", {"network": {"rnn_units": "many"}}, ("ScoreBatch",), {}, 40, "rnn_units = 'many'"),
     ("value without its partner", {"corpus": {"source": "file"}}, ("ScoreBatch",), {}, 40, "[corpus] path is empty"),
+    ("name that leaves its folder", {"artifacts": {"model_name": "../x"}}, ("TrainModel",), {}, 40, "= ../x: expected"),
     ("bad value on the command line", {}, ("ScoreBatch", "--scoring-threshold", "2"), {}, 40, "threshold = 2"),
     ("bad date", {}, ("ScoreBatch", "--date", "31-01-2026"), {}, 40, "expected a date such as 2026-01-31"),
     ("bad version", {}, ("ScoreBatch", "--model-version", "new"), {}, 40, "--model-version new: expected"),
