@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import sqlalchemy as sa
 from chain import DATE, LUIGI, SMALL, Settings, environment, merged, write_settings
-from drill.moments import Moment, Recorded, recorded
+from drill.moments import STAGES, Moment, Recorded, recorded
 from servers import PostgresqlServer, database_on
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
@@ -66,6 +66,8 @@ _POINT = {
     "ScoreBatch": "extracted",
 }
 _STRAY = re.compile(r"\.partial$|tmp|tempstate|_temp")
+# A server gives out the number of a batch whose beginning was killed no second time.
+_BATCH_NUMBER = re.compile(r"batch-\d+\.json$")
 _CHECKPOINT = re.compile(r"checkpoint|ckpt-\d+\.(index|data-\d{5}-of-\d{5})")
 
 Row = tuple[Any, ...]
@@ -320,7 +322,7 @@ class Stand:
             keys = connection.execute(sa.select(spam_scores.c.batch_id, spam_scores.c.message_id))
             twice = sum(count - 1 for count in Counter(map(tuple, keys)).values())
         artifacts = self.folder / "artifacts"
-        files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*")}
+        files = {_BATCH_NUMBER.sub("batch-N.json", str(path.relative_to(artifacts))) for path in artifacts.rglob("*")}
         strays = sorted(one for one in files if _is_stray(Path(one)))
         strays += [f"temporary: {name}" for name in sorted(path.name for path in (self.base / "tmp").iterdir())]
         return Outcome(
@@ -492,8 +494,8 @@ def prepared(folder: Path, databases: tuple[str, ...], server: PostgresqlServer 
             second.old, second.template = publish_old_batch(url), url.database
             _undisturbed(second, "extracted")
             # Its other stages are the first one's: they do not touch the database.
-            own = {one: times for one, times in second.seen.times.items() if one[0] == "ScoreBatch"}
-            second.seen = Recorded({**first.seen.times, **own})
+            others = first.seen.only(set(STAGES) - {"ScoreBatch"})
+            second.seen = Recorded({**others.times, **second.seen.only({"ScoreBatch"}).times})
             if second.whole.rows != first.whole.rows:
                 raise RuntimeError("the undisturbed runs on SQLite and PostgreSQL published other rows")
             grounds.append(second)
