@@ -36,6 +36,7 @@ from chain import (
 
 from models.settings import declared
 from tasks.settings import SECTIONS
+from tasks.targets import read_manifest, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +340,9 @@ def test_a_model_version_can_be_asked_for_by_number(copied: Path) -> None:
 
 def test_the_next_batch_is_scored_with_the_version_put_in_service(copied: Path) -> None:
     exports = copied / "artifacts" / "exports" / "spam_ham"
+    manifest = read_manifest(exports / "1")
     shutil.copytree(exports / "1", exports / "2")
+    write_manifest(exports / "2", {**manifest, "version": 2})
     command = [Path(sys.executable).with_name("spamscore"), "serve", "1", "--yes"]
     subprocess.run(command, cwd=copied, env=environment(), check=True, capture_output=True)
     assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").ran == {"ExtractMessages", "ScoreBatch"}
