@@ -21,6 +21,7 @@ setup(
         "requests>=2.32,<3",
         "rich>=14,<16",
         "scikit-learn>=1.7,<2",
+        "scipy>=1.13,<2",
         "sqlalchemy>=2.1,<2.2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",

@@ -8,19 +8,26 @@ Figures come from `metrics`, drawings from `plots`, the page's own words and loo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from models.metrics import Metrics, Verdict, checked, meanings
+from models.calibration import Threshold
+from models.gate import Compared, Flip, Flips, Interval, Verdict
+from models.metrics import Metrics, checked, meanings
+
+if TYPE_CHECKING:
+    from models.explanation import Explanation
 
 HARDEST = 20
 SHOWN_CHARACTERS = 500
+MOVING_WORDS = 6
+MOVING_CHARACTERS = 40  # shown of each of these words
 # Nothing to see, and yet letters, marks or symbols to Unicode, so that `str.isprintable` lets them through. From
 # Default_Ignorable_Code_Point in DerivedCoreProperties.txt, and the blank Braille cell; the two variation selectors
 # that emoji carry are left alone.
@@ -32,13 +39,34 @@ SPELLED_OUT = re.compile(r"(\[U\+[0-9A-F]{4,6}\])")
 class HardMessage:
     """One message of the list of hardest ones.
 
-    `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart.
+    `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart. `moved`: the
+    words that moved the score most, and by how much, in logits.
     """
 
     parts: tuple[str, ...]
     hidden_characters: int
     probability: float
     wrong: bool
+    moved: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class FlippedMessage:
+    """One message whose verdict is another. `parts` and `hidden_characters` as for a hard message."""
+
+    parts: tuple[str, ...]
+    hidden_characters: int
+    before: float
+    now: float
+    tag: str
+
+
+@dataclass(frozen=True)
+class FlipTable:
+    """What is said of the flips on some messages, and some of them."""
+
+    sentence: str
+    messages: list[FlippedMessage]
 
 
 def render_evaluation(
@@ -47,26 +75,38 @@ def render_evaluation(
     fingerprint: str,
     verdict: Verdict,
     metrics: Metrics,
+    threshold: Threshold,
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     texts: Sequence[str],
     history: Sequence[Mapping[str, float | None]],
     facts: Mapping[str, Mapping[str, object]],
+    compared: Sequence[Compared] = (),
+    confidence: float = 0.95,
+    flips: Sequence[Flips | str] = (),
     in_service: Metrics | None = None,
+    in_service_version: int | None = None,
+    explain: Callable[[Sequence[str]], Sequence[Explanation]] | None = None,
 ) -> str:
     """Renders the report. The same input gives the same text; a date to show belongs into `facts`.
 
     Args:
         model: the model's name.
         fingerprint: of the training, as its folder is named.
-        verdict: what `metrics.judge` said.
+        verdict: what `gate.judge` said.
         metrics: the model's, on these messages.
+        threshold: how the threshold was come by.
         labels: bool or int [messages]; 1 is spam.
         probabilities: float [messages] in [0, 1].
         texts: [messages]; any characters.
         history: one mapping an epoch, as `plots.draw_history` takes it.
         facts: tables of settings, counts and fingerprints: a title to names to values.
+        compared: what `gate.compare` gave.
+        confidence: of the intervals in it.
+        flips: the verdicts that change on some messages, or why they are not known.
         in_service: metrics of the version in service on the same messages, shown beside.
+        in_service_version: its number.
+        explain: says which words moved the model's scores of messages; asked of the worst mistakes.
 
     Raises:
         ValueError: labels, probabilities and texts of different length or out of range, or metrics of other messages.
@@ -77,12 +117,16 @@ def render_evaluation(
         model=model,
         fingerprint=fingerprint,
         verdict=verdict,
-        sentences=headline(metrics),
+        sentences=[*headline(metrics), threshold.said],
+        compared_rows=[_compared_row(one) for one in compared if one.new],
+        confidence=f"{confidence * 100:g} %",
+        flips=[one if isinstance(one, str) else _flip_table(one) for one in flips],
+        version=in_service_version,
         rows=_figure_rows(metrics, in_service),
         compared=in_service is not None,
         plots=_draw_all(spam, scores, metrics, history),
-        missed=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=True),
-        flagged=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=False),
+        missed=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=True, explain=explain),
+        flagged=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=False, explain=explain),
         facts=facts,
     )
 
@@ -151,7 +195,12 @@ def _was(count: int) -> str:
 
 
 def hardest_messages(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, texts: Sequence[str], threshold: float, of_spam: bool
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    texts: Sequence[str],
+    threshold: float,
+    of_spam: bool,
+    explain: Callable[[Sequence[str]], Sequence[Explanation]] | None = None,
 ) -> list[HardMessage]:
     """The up to 20 spam messages of lowest probability, or ham messages of highest; the worst comes first.
 
@@ -161,18 +210,64 @@ def hardest_messages(
         texts: [messages].
         threshold: from which on a message is flagged.
         of_spam: whether to list the spam or the ham.
+        explain: says which words moved the scores; asked of those that are wrong.
     """
     spam, scores = checked(labels, probabilities)
     order = np.argsort(scores if of_spam else -scores, kind="stable")
-    chosen = order[spam[order] == of_spam][:HARDEST]
-    return [
-        _hard(texts[place], float(scores[place]), bool((scores[place] >= threshold) != of_spam)) for place in chosen
-    ]
+    chosen = order[spam[order] == of_spam][:HARDEST].tolist()
+    wrong = [place for place in chosen if bool(scores[place] >= threshold) != of_spam]
+    explained = explain([texts[place] for place in wrong]) if explain else []
+    moved = {place: _moving_words(one) for place, one in zip(wrong, explained, strict=False)}
+    return [_hard(texts[place], float(scores[place]), place in wrong, moved.get(place, ())) for place in chosen]
 
 
-def _hard(text: str, probability: float, wrong: bool) -> HardMessage:
+def _hard(text: str, probability: float, wrong: bool, moved: tuple[tuple[str, float], ...] = ()) -> HardMessage:
     parts = tuple(SPELLED_OUT.split(spell_out(text[:SHOWN_CHARACTERS])))
-    return HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong)
+    return HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong, moved)
+
+
+def _moving_words(explained: Explanation) -> tuple[tuple[str, float], ...]:
+    return tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= MOVING_CHARACTERS else word[:MOVING_CHARACTERS] + "…"
+
+
+def _compared_row(one: Compared) -> dict[str, Any]:
+    worse = "higher" if one.lower_is_better else "lower"
+    return {
+        "title": one.title,
+        "sentence": f"May be up to {one.allowed:g} {worse} than in service." if one.in_service else "",
+        "failed": one.shows_loss,
+        "cells": [_interval(one.new, ".4f"), _interval(one.in_service, ".4f"), _interval(one.difference, "+.4f")],
+    }
+
+
+def _interval(interval: Interval | None, form: str) -> tuple[str, str]:
+    """The value and its interval, as text."""
+    if interval is None:
+        return "", ""
+    return f"{interval.value:{form}}", f"{interval.low:{form}} to {interval.high:{form}}"
+
+
+def _flip_table(flips: Flips) -> FlipTable:
+    changed = flips.newly_flagged + flips.newly_passed
+    sentence = (
+        f"Of {flips.source}, {flips.messages:,} in all, {flips.newly_flagged:,} would be flagged that are not now, and "
+        f"{flips.newly_passed:,} would be flagged no longer: {flips.share * 100:.2f} %."
+    )
+    if changed > len(flips.examples):
+        sentence += f" The {len(flips.examples):,} whose probability moved furthest:"
+    return FlipTable(sentence, [_flipped(one) for one in flips.examples])
+
+
+def _flipped(flip: Flip) -> FlippedMessage:
+    hard = _hard(flip.text, flip.now, wrong=False)
+    tag = "flagged now" if flip.flagged_now else "no longer flagged"
+    if flip.spam is not None:
+        tag += f", {'right' if flip.flagged_now == flip.spam else 'wrong'}: it is {'spam' if flip.spam else 'ham'}"
+    return FlippedMessage(hard.parts, hard.hidden_characters, flip.before, flip.now, tag)
 
 
 def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:

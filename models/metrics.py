@@ -1,9 +1,9 @@
-"""How good a model is on labelled messages: the figures, the data behind the plots, and the verdict on publishing it.
+"""How good a model is on labelled messages: the figures, and the data behind the plots.
 
 Every figure that scikit-learn has is scikit-learn's; each is described once, at its field of `Metrics`, and the report
 and the model card take its title, its sentence and its form from there. Drawing is in `plots`, pages are in
-`evaluation_report` and `model_card`. scikit-learn is imported where it computes: it takes two seconds, and whoever
-reads a stored `Metrics` or judges one needs none of it.
+`evaluation_report` and `model_card`, the verdict on publishing a model is `gate`'s. scikit-learn is imported where it
+computes: it takes two seconds, and whoever reads a stored `Metrics` or judges one needs none of it.
 """
 
 from __future__ import annotations
@@ -371,7 +371,7 @@ def calibration_curve(
     """
     spam, scores = checked(labels, probabilities)
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.searchsorted(edges[1:-1], scores)
+    place = calibration_bins(scores, bins)
     messages = np.bincount(place, minlength=bins)
     filled = messages > 0
     return CalibrationCurve(
@@ -381,6 +381,11 @@ def calibration_curve(
         mean_probability=np.bincount(place, weights=scores, minlength=bins)[filled] / messages[filled],
         spam_share=np.bincount(place, weights=spam, minlength=bins)[filled] / messages[filled],
     )
+
+
+def calibration_bins(probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> IntArray:
+    """The bin that each probability is in, int64 [messages]: open below and closed above, the first closed on both."""
+    return np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], probabilities)
 
 
 @dataclass(frozen=True)
@@ -401,83 +406,3 @@ def score_histogram(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: i
     of_spam, edges = np.histogram(scores[spam], bins=bins, range=(0.0, 1.0))
     of_ham, _ = np.histogram(scores[~spam], bins=bins, range=(0.0, 1.0))
     return ScoreHistogram(edges, of_spam, of_ham)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a model may go into service, and why: what it failed, or, when it failed nothing, what it passed."""
-
-    approved: bool
-    reasons: list[str]
-
-    def to_dict(self) -> dict[str, bool | list[str]]:
-        """Fit for JSON."""
-        return {"approved": self.approved, "reasons": list(self.reasons)}
-
-
-@dataclass(frozen=True)
-class _Check:
-    passed: bool
-    said: str
-
-
-def judge(metrics: Metrics, in_service: Metrics | None = None, tolerance: float = 0.02) -> Verdict:
-    """Decides whether a model may be published.
-
-    Always: its accuracy is above that of the more frequent label, and its MCC above 0. With a version in service: its
-    PR AUC is at most `tolerance` below that version's.
-
-    Args:
-        metrics: the new model's.
-        in_service: those of the version in service, on the same messages.
-        tolerance: how much lower than in service the PR AUC may be, for one run's figures swing with the seed.
-
-    Raises:
-        ValueError: the two were measured on different messages, or the tolerance is negative.
-    """
-    checks = [_above_majority(metrics), _above_chance(metrics)]
-    if in_service is not None:
-        checks.append(_near_service(metrics, in_service, tolerance))
-    approved = all(check.passed for check in checks)
-    return Verdict(approved, [check.said for check in checks if check.passed == approved])
-
-
-def _above_majority(metrics: Metrics) -> _Check:
-    if metrics.accuracy is None or metrics.majority_class_accuracy is None:
-        return _Check(False, "there is no accuracy: expected labelled messages in the test part, received none")
-    passed = metrics.accuracy > metrics.majority_class_accuracy
-    frequent = "ham" if metrics.ham >= metrics.spam else "spam"
-    return _Check(
-        passed,
-        f"accuracy {metrics.accuracy * 100:.2f} % is {'' if passed else 'not '}above the "
-        f"{metrics.majority_class_accuracy * 100:.2f} % of calling every message {frequent}",
-    )
-
-
-def _above_chance(metrics: Metrics) -> _Check:
-    if metrics.mcc is None:
-        return _Check(False, f"there is no MCC: expected spam and ham, received {_kinds(metrics)}")
-    passed = metrics.mcc > 0
-    return _Check(passed, f"MCC {metrics.mcc:.4f} is {'' if passed else 'not '}above 0, which is chance")
-
-
-def _near_service(metrics: Metrics, in_service: Metrics, tolerance: float) -> _Check:
-    if tolerance < 0:
-        raise ValueError(f"Expected a tolerance of at least 0. Received: {tolerance!r}")
-    if (metrics.spam, metrics.ham) != (in_service.spam, in_service.ham):
-        raise ValueError(
-            "Expected both models measured on the same messages. "
-            f"Received: {_kinds(metrics)} for the new one, {_kinds(in_service)} for the one in service"
-        )
-    if metrics.pr_auc is None or in_service.pr_auc is None:
-        return _Check(False, f"there is no PR AUC to compare: expected spam and ham, received {_kinds(metrics)}")
-    passed = metrics.pr_auc >= in_service.pr_auc - tolerance - ROUNDING
-    return _Check(
-        passed,
-        f"PR AUC {metrics.pr_auc:.4f} is {'not ' if passed else ''}more than {tolerance:g} below the "
-        f"{in_service.pr_auc:.4f} of the version in service",
-    )
-
-
-def _kinds(metrics: Metrics) -> str:
-    return f"{metrics.spam:,} spam and {metrics.ham:,} ham"

@@ -14,8 +14,10 @@ from importlib import resources
 
 import jinja2
 
+from models.calibration import Threshold
 from models.evaluation_report import fact, headline, spell_out
-from models.metrics import Metrics, Verdict, meanings
+from models.gate import Verdict
+from models.metrics import Metrics, meanings
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
 BY_FACTOR = ("messages", "spam", "precision", "recall", "ham_wrongly_flagged", "mcc", "pr_auc")
@@ -27,6 +29,7 @@ def render_model_card(
     version: int,
     date: datetime.date,
     metrics: Metrics,
+    threshold: Threshold,
     verdict: Verdict,
     fingerprints: Mapping[str, str],
     settings: Mapping[str, Mapping[str, object]],
@@ -42,7 +45,8 @@ def render_model_card(
         version: the version it is published as.
         date: of the publication.
         metrics: the model's, on the test part.
-        verdict: what `metrics.judge` said.
+        threshold: how the threshold was come by.
+        verdict: what `gate.judge` said.
         fingerprints: of the artifacts it is made of, by stage.
         settings: by section of luigi.cfg, by key.
         training_data: counts, sources and hashes by name; never a message.
@@ -58,6 +62,7 @@ def render_model_card(
         version=version,
         date=date.isoformat(),
         metrics=metrics,
+        threshold=threshold,
         verdict=verdict,
         fingerprints=fingerprints,
         settings=settings,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from models.calibration import Calibration
 from models.settings import NetworkSettings
 
 _CELLS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "simple": keras.layers.SimpleRNN}
+LOGIT = "logit"  # the last layer that has weights
 
 
 @keras.saving.register_keras_serializable("spamscore")
@@ -56,8 +58,15 @@ def build_network(settings: NetworkSettings, vocabulary_size: int, seed: int = 0
     read = _recurrent(settings, seed)(embedded)
     pooled = MaskedMaxPooling(name="pooling")(read) if settings.pooling == "max" else read
     pooled = keras.layers.Dropout(settings.dropout, seed=seed + 2, name="dropout")(pooled)
-    logit = keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name="logit")(pooled)
+    logit = keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name=LOGIT)(pooled)
     return keras.Model(ids, keras.layers.Flatten(name="flat")(logit)[:, 0], name="spam_network")
+
+
+def calibrate(network: keras.Model, calibration: Calibration) -> None:
+    """Puts a calibration into the weights of the last layer: from then on the network's logits are calibrated."""
+    kernel, bias = network.get_layer(LOGIT).weights
+    kernel.assign(kernel.value * calibration.scale)
+    bias.assign(bias.value * calibration.scale + calibration.bias)
 
 
 def _recurrent(settings: NetworkSettings, seed: int) -> keras.layers.Layer:

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from models.calibration import probabilities_of
 from models.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.errors import ArtifactError, DeviceError, SpamscoreError
 
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
-DECIMALS = 6
 
 # A message that every model can score: when this one fails too, no message is to blame.
 PLAIN_MESSAGE = "hello"
@@ -75,7 +75,7 @@ class Scorer:
 
         Args:
             encoder: raw messages to token ids.
-            network: token ids to logits.
+            network: token ids to logits, calibrated.
             devices: logical devices by name, as `models.devices.chosen_devices` gives them.
             batch_size: messages in one call of the network.
         """
@@ -89,9 +89,7 @@ class Scorer:
         began = time.monotonic()
         encoded = encode_messages(self.encoder, texts)
         middle = time.monotonic()
-        logits = self.logits(encoded)
-        with np.errstate(over="ignore"):  # beyond any exponent the probability is 0, which is right
-            probabilities = np.round(1.0 / (1.0 + np.exp(-logits.astype(np.float64))), DECIMALS)
+        probabilities = probabilities_of(self.logits(encoded))
         return Scored(probabilities, middle - began, time.monotonic() - middle)
 
     def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float32]:

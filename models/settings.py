@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from models.errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be: a closed range, one of some choices; whether it is secret; whether it changes results."""
+    """What a value may be: a closed range or a word beside it, one of some choices; whether it is secret; whether it
+    changes results.
+    """
 
     description: str
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     secret: bool = False
     shapes_result: bool = True
 
@@ -28,6 +31,11 @@ class Rule:
         """The sentence's end that says what was expected, for example ``an integer from 1 to 4096``."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.words:
+            return f"{', '.join(self.words)} or {self._of_range(kind)}"
+        return self._of_range(kind)
+
+    def _of_range(self, kind: type) -> str:
         name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
         if self.low is not None and self.high is not None:
             return f"{name} from {self.low:g} to {self.high:g}"
@@ -38,7 +46,7 @@ class Rule:
         if self.choices:
             return value in self.choices
         if isinstance(value, str):
-            return True
+            return not self.words or value in self.words
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
@@ -49,6 +57,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     secret: bool = False,
     shapes_result: bool = True,
 ) -> Any:
@@ -60,16 +69,17 @@ def setting(
         low: smallest value allowed.
         high: largest value allowed.
         choices: the only texts allowed.
+        words: texts allowed beside numbers; the type is then written ``float | str``.
         secret: may hold a password, so it is masked when shown and can come from the environment.
         shapes_result: whether another value gives another result; only these enter fingerprints.
     """
-    rule = Rule(description, low, high, choices, secret, shapes_result)
+    rule = Rule(description, low, high, choices, words, secret, shapes_result)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One declared value of a section, as read off the dataclass."""
+    """One declared value of a section, as read off the dataclass. Of a number or a word, `kind` is the number's."""
 
     section: str
     key: str
@@ -83,6 +93,8 @@ class Setting:
         Raises:
             SettingsError: naming section, key, value and what was expected.
         """
+        if text.strip() in self.rule.words:
+            return text.strip()
         try:
             value = _CONVERT[self.kind](text.strip())
         except (ValueError, KeyError):
@@ -95,7 +107,8 @@ class Setting:
         Raises:
             SettingsError: naming section, key, value and what was expected.
         """
-        if not isinstance(value, self.kind) or value != value or not self.rule.allows(value):
+        kinds = (self.kind, str) if self.rule.words else self.kind
+        if not isinstance(value, kinds) or value != value or not self.rule.allows(value):
             raise self.refuse(value)
         return value
 
@@ -117,9 +130,14 @@ def declared(section: str, settings_class: type) -> list[Setting]:
     """All values of a settings dataclass, in the order they are written in."""
     kinds = get_type_hints(settings_class)
     return [
-        Setting(section, field.name, kinds[field.name], field.default, field.metadata["rule"])
+        Setting(section, field.name, _number_of(kinds[field.name]), field.default, field.metadata["rule"])
         for field in dataclasses.fields(settings_class)
     ]
+
+
+def _number_of(kind: Any) -> type:
+    """The type itself, or of ``float | str`` the number's."""
+    return cast("type", get_args(kind)[0] if get_args(kind) else kind)
 
 
 def result_values(settings: Any) -> dict[str, Any]:
@@ -193,6 +211,30 @@ class TrainingSettings:
     keep_checkpoint_every_hours: float = setting(
         1.0, "hours between the checkpoints that are kept for good", low=0.001, shapes_result=False
     )
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """[gate]: how much worse than the version in service a new model may be, and still be exported. Each figure is
+    compared on the same test messages, and fails where its interval shows that more than the allowance was lost.
+    """
+
+    pr_auc_allowance: float = setting(0.01, "how much lower the PR AUC may be", low=0.0, high=1.0)
+    recall_allowance: float = setting(
+        0.03,
+        "how much lower the recall may be where [scoring] ham_blocked_share of the ham is flagged",
+        low=0.0,
+        high=1.0,
+    )
+    calibration_allowance: float = setting(
+        0.01, "how much larger the expected calibration error may be", low=0.0, high=1.0
+    )
+    confidence: float = setting(0.95, "confidence of the intervals", low=0.5, high=0.999)
+    resamples: int = setting(1000, "bootstrap resamples that the intervals are made of", low=100, high=100_000)
+    flip_budget: float = setting(
+        0.05, "share of the latest batch's messages whose verdict may be another; 1 allows any", low=0.0, high=1.0
+    )
+    flip_examples: int = setting(10, "messages with another verdict that the report shows", low=0, high=1000)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A trained model on disk: its checkpoints, its vocabulary, and the description that holds them together.
+"""A trained model on disk: its checkpoints, its vocabulary, its calibration, and the description that holds them
+together; beside them what it says of the validation part, which a threshold is found with.
 
 A scorer loads it from here; parts that do not belong together are refused by their fingerprints.
 """
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from models.calibration import VALIDATION_SCORES, Calibration, fit_calibration, probabilities_of
 from models.checkpoints import restore_latest, weights_sha256
 from models.errors import ArtifactError
-from models.network import build_network
+from models.network import build_network, calibrate
+from models.scoring import network_logits
 from models.settings import NetworkSettings
-from models.training import CHECKPOINTS, Trained
+from models.training import CHECKPOINTS, LabelledMessages, Trained
 from models.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 
 DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
@@ -26,7 +31,10 @@ DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with its weights, the vocabulary it was trained with, and the checkpoint the weights came from."""
+    """A network with its weights, the vocabulary it was trained with, and the checkpoint the weights came from.
+
+    The weights are those of the checkpoint, and in the last layer the calibration: the logits are calibrated.
+    """
 
     network: keras.Model
     vocabulary: Vocabulary
@@ -35,9 +43,21 @@ class TrainedModel:
 
 
 def describe_trained(
-    trained: Trained, vocabulary: Vocabulary, settings: NetworkSettings, folder: Path
+    trained: Trained,
+    vocabulary: Vocabulary,
+    settings: NetworkSettings,
+    validation: LabelledMessages,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Writes the vocabulary and the description beside the checkpoints; gives the description."""
+    """Calibrates on the validation part, writes what belongs to the checkpoints beside them; gives the description.
+
+    `validation_scores.parquet` has a row for each message of the validation part, in its order: `spam`, bool; `logit`,
+    float32, as trained; `probability`, float64, calibrated. With it a threshold for any share of ham is found without
+    scoring anything again.
+    """
+    logits = network_logits(trained.network, validation.messages)
+    calibration = fit_calibration(logits, validation.labels)
+    _write_validation_scores(folder / VALIDATION_SCORES, validation, logits, calibration)
     save_vocabulary(vocabulary, folder / VOCABULARY)
     description = {
         "network": dataclasses.asdict(settings),
@@ -45,6 +65,7 @@ def describe_trained(
         "vocabulary_size": len(vocabulary),
         "checkpoint": trained.checkpoint,
         "weights_sha256": weights_sha256(trained.network),
+        "calibration": dataclasses.asdict(calibration),
         "parameters": trained.network.count_params(),
         "best_epoch": trained.best_epoch,
         "epochs": len(trained.history),
@@ -52,6 +73,19 @@ def describe_trained(
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
     return description
+
+
+def _write_validation_scores(
+    path: Path, validation: LabelledMessages, logits: npt.NDArray[np.float32], calibration: Calibration
+) -> None:
+    import pandas as pd
+
+    columns = {
+        "spam": validation.labels.astype(np.bool_),
+        "logit": logits,
+        "probability": probabilities_of(calibration.apply(logits)),
+    }
+    pd.DataFrame(columns).to_parquet(path, index=False)
 
 
 def load_trained(folder: Path) -> TrainedModel:
@@ -77,6 +111,7 @@ def load_trained(folder: Path) -> TrainedModel:
         latest=description["checkpoint"],
         misfit=lambda: _misfit(network, description["weights_sha256"]),
     )
+    calibrate(network, Calibration(**description["calibration"]))
     return TrainedModel(network, vocabulary, str(checkpoint), description)
 
 
@@ -109,7 +144,10 @@ def _checked(description: Any) -> dict[str, Any]:
         if key != "network" and not isinstance(description[key], str):
             raise ValueError(f"its {key} is no text: {description[key]!r}")
     NetworkSettings(**description["network"])
-    return dict(description)
+    # A model of before there was calibration has none, and its logits are taken as they are.
+    calibration = description.get("calibration", dataclasses.asdict(Calibration()))
+    Calibration(**calibration)
+    return {**description, "calibration": calibration}
 
 
 def _require(folder: Path, part: str, expected: str, received: str) -> None:

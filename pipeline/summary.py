@@ -25,8 +25,7 @@ from pipeline.tables import (
     styled,
     visible,
 )
-from tasks.extract_messages import ExtractMessages
-from tasks.stage import artifacts_folder
+from tasks.extract_messages import snapshot_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +93,7 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
 
     reasons = Counter(one.reason for one in rejected(engine, batch.batch_id)) if batch.rejected else Counter()
     rows = list(scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))
-    texts = texts_of(snapshot_folder(batch), [row.message_id for row in rows])
+    texts = texts_of(snapshot_folder(batch.batch_date, batch.snapshot), [row.message_id for row in rows])
     return Summary(
         batch=batch,
         rejected_because=dict(reasons.most_common()),
@@ -104,11 +103,6 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
             for row in rows
         ],
     )
-
-
-def snapshot_folder(batch: BatchRow) -> Path:
-    """Where ExtractMessages left the messages of a batch."""
-    return artifacts_folder() / ExtractMessages.folder / batch.batch_date.isoformat() / batch.snapshot
 
 
 def texts_of(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
@@ -148,7 +142,12 @@ def _draw(console: Console, summary: Summary) -> None:
         console.print(styled("\nMost suspicious messages\n", "bold"))
         console.print(_messages(summary.most_suspicious, console.width))
     if any(one.text is None for one in summary.most_suspicious):
-        console.print(styled(f"\n  No text: {snapshot_folder(batch)} is not here, or cannot be read.", "dim"))
+        console.print(
+            styled(
+                f"\n  No text: {snapshot_folder(batch.batch_date, batch.snapshot)} is not here, or cannot be read.",
+                "dim",
+            )
+        )
     console.print()
 
 

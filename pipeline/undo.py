@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from tasks.batches import BatchRow, Comparison
+    from tasks.export_model import ExportModel
     from tasks.retention import Pruned
 
 _NAMED = 5  # batches that a question names
@@ -153,6 +154,31 @@ def servable(version: int) -> int | None:
             f"scored with it. Bring them back, or choose another of {exports_folder()}: spamscore models"
         )
     return version_in_service()
+
+
+def refused_model() -> tuple[ExportModel, str]:
+    """The export of the model that the settings in force make, and why EvaluateModel refused that.
+
+    Raises:
+        ArtifactError: it is exported already, was not refused, or was not evaluated yet.
+    """
+    from tasks.export_model import ExportModel
+
+    export = ExportModel()
+    if export.output().exists():
+        raise ArtifactError("the model of the settings in force is exported already: spamscore models")
+    refusal = export.refusal()
+    if refusal is None:
+        raise ArtifactError(
+            "no model of the settings in force was refused: there is nothing to overrule. To train and judge it: "
+            "luigi --module pipeline ExportModel"
+        )
+    return export, refusal
+
+
+def question_of_overruling(refusal: str) -> str:
+    """What a person is asked before a refused model is exported."""
+    return f"EvaluateModel refused the model: {refusal}. Export it all the same, and score the next batches with it?"
 
 
 def question_of_pruning(found: Sequence[Pruned], before: datetime.date) -> str:

@@ -94,6 +94,13 @@ def published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
     return found[0] if found else None
 
 
+def latest_published(engine: Engine) -> BatchRow | None:
+    """The published batch of the latest date."""
+    wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
+    found = _select_batches(engine, wanted.order_by(score_batches.c.published_date.desc()).limit(1))
+    return found[0] if found else None
+
+
 def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
     """The batches of the latest dates, the newest first."""
     order = (score_batches.c.batch_date.desc(), score_batches.c.batch_id.desc())

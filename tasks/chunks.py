@@ -44,6 +44,17 @@ class RejectedMessage:
     detail: str | None = None
 
 
+def refusal(row_number: int, message_id: str | None, text: str | None, fault: str | None) -> RejectedMessage | None:
+    """Why a message cannot be scored, or None if it can. What databases refuse of an identifier is the ledger's."""
+    if fault:
+        return RejectedMessage(row_number, message_id, "unreadable row", fault)
+    if not message_id:
+        return RejectedMessage(row_number, message_id, "missing message_id")
+    if not text or not text.strip():
+        return RejectedMessage(row_number, message_id, "empty text")
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class ScoredChunk:
     """The messages of one chunk, each scored or refused.

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
 from models.errors import ArtifactError
-from models.settings import DeviceSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
+from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
 from tasks.clean_text import CleanText
 from tasks.exports import verified_version, version_folder, version_in_service
+from tasks.flips import flips_on_latest_batch
+from tasks.progress import reporting
+from tasks.scorer import load_scorer, threshold_of
 from tasks.settings import ArtifactSettings, ScoringSettings, load
 from tasks.stage import FolderStage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
-from tasks.train_model import TrainModel, trained_model
+from tasks.train_model import TrainModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.metrics import Metrics
+    from models.calibration import Threshold
+    from models.gate import Compared, Flips, Verdict
+    from models.metrics import FloatArray, Metrics
+    from models.scoring import Scorer
 
 log = logging.getLogger("spamscore")
 METRICS, REPORT, SCORES = "metrics.json", "report.html", "scores.parquet"
@@ -29,59 +38,143 @@ METRICS, REPORT, SCORES = "metrics.json", "report.html", "scores.parquet"
 
 @requires(CleanText, TrainModel)
 class EvaluateModel(FolderStage):
-    """Scores the test part with the trained model and the version in service, and judges the new one."""
+    """Scores the test part with the trained model and the version in service, and judges the new one.
+
+    The version in service and the latest batch are what they are when it runs; they are written down, and no part of
+    the fingerprint.
+    """
 
     folder = "evaluation"
-    sections = (ScoringSettings,)
+    sections = (ScoringSettings, GateSettings)
+    code_version = 2
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the test part, scores and measures it, judges, writes the figures and the report."""
         prepare_tensorflow()
         import pandas as pd
 
-        from models.metrics import evaluate, judge
-
         messages, training = self.input()
         test = pd.read_parquet(messages.file("test.parquet"))
-        threshold = load(ScoringSettings).threshold
-        test["probability"] = scored(training.path, test["text"].tolist())
-        metrics = evaluate(test["spam"], test["probability"], threshold)
-        in_service = metrics_in_service(test, training, threshold)
-        verdict = judge(metrics, in_service)
-        log.info("evaluated on %d messages: MCC %s, PR AUC %s", metrics.messages, metrics.mcc, metrics.pr_auc)
-        if not verdict.approved:
-            log.warning("the model is kept out of service: %s", "; ".join(verdict.reasons))
-        test[["row_number", "spam", "probability"]].to_parquet(folder / SCORES, index=False)
-        write_json(
-            folder / METRICS,
-            {**metrics.to_dict(), **verdict.to_dict(), "in_service": in_service.to_dict() if in_service else None},
+        with reporting(self, "evaluation") as progress:
+            found = evaluation(test, training.path, progress.update)
+        log.info(
+            "evaluated on %d messages: MCC %s, PR AUC %s", len(test), found.new.metrics.mcc, found.new.metrics.pr_auc
         )
-        (folder / REPORT).write_text(report(test, metrics, in_service, messages, training), encoding="utf-8")
-        return verdict.to_dict()
+        threshold = found.new.threshold
+        log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
+        if not found.verdict.approved:
+            log.warning("the model is kept out of service: %s", "; ".join(found.verdict.reasons))
+        scores = test[["row_number", "spam"]].assign(probability=found.new.probabilities)
+        if found.in_service:
+            scores["probability_in_service"] = found.in_service.probabilities
+        scores.to_parquet(folder / SCORES, index=False)
+        write_json(folder / METRICS, found.to_dict())
+        (folder / REPORT).write_text(report(test, found, messages, training), encoding="utf-8")
+        return {"approved": found.verdict.approved, "reasons": found.verdict.reasons}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model and what it makes of the test part.
+
+    Attributes:
+        version: its number; None for one that is not exported.
+        scorer: texts to probabilities.
+        threshold: from which on it flags.
+        probabilities: float64 [test messages].
+        metrics: at that threshold.
+    """
+
+    version: int | None
+    scorer: Scorer
+    threshold: Threshold
+    probabilities: FloatArray
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is found out about a model before it may be exported.
+
+    Attributes:
+        new: the trained model.
+        in_service: the version in service; None where there is none, or it is this one.
+        compared: the gate's figures, with their intervals.
+        test_flips: how verdicts on the test part change; None where nothing is in service.
+        flips: how those on the latest batch do, or why that is not known; None where nothing is in service.
+        verdict: what the gate says.
+    """
+
+    new: Measured
+    in_service: Measured | None
+    compared: list[Compared]
+    test_flips: Flips | None
+    flips: Flips | str | None
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `metrics.json` holds: the figures by name, and beside them how they were judged; no message's text."""
+        flips = self.flips
+        return {
+            **self.new.metrics.to_dict(),
+            **self.verdict.to_dict(),
+            "threshold_found": dataclasses.asdict(self.new.threshold),
+            "compared": [dataclasses.asdict(one) for one in self.compared],
+            "flips": flips if flips is None or isinstance(flips, str) else flips.to_dict(),
+            "flips_on_test_part": self.test_flips.to_dict() if self.test_flips else None,
+            "in_service": self.in_service.metrics.to_dict() if self.in_service else None,
+            "in_service_version": self.in_service.version if self.in_service else None,
+        }
+
+
+def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float, str], None]) -> Evaluation:
+    """Measures a trained model and the version in service on the same messages, and judges the former.
+
+    Args:
+        test: the test part: row_number, text, spam.
+        training: folder of the trained model.
+        watch: told how far the messages of the latest batch are.
+    """
+    from models.gate import FlipCount, compare, judge
+
+    gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
+    new = measured(test, training)
+    version = version_to_compare_with(training)
+    if version is None:
+        compared = compare(test["spam"], new.probabilities, None, share, gate)
+        return Evaluation(new, None, compared, None, None, judge(new.metrics, (), None, gate))
+    old = measured(test, training_folder(version), version)
+    compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
+    before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
+    count = FlipCount(gate.flip_examples)
+    count.add(test["row_number"].tolist(), test["text"].tolist(), before, now, test["spam"])
+    flips = flips_on_latest_batch(
+        (old.scorer, old.threshold.value), (new.scorer, new.threshold.value), gate.flip_examples, watch
+    )
+    verdict = judge(new.metrics, compared, flips, gate)
+    return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict)
+
+
+def measured(test: pd.DataFrame, training: Path, version: int | None = None) -> Measured:
+    """A trained model, measured on the test part at its own threshold."""
+    from models.metrics import evaluate
+
+    scorer, _ = load_scorer(training)
+    threshold = threshold_of(training)
+    probabilities = scorer.score(test["text"].tolist()).probabilities
+    return Measured(version, scorer, threshold, probabilities, evaluate(test["spam"], probabilities, threshold.value))
 
 
 def scored(training: Path, texts: list[str]) -> Any:
     """Spam probabilities of messages by the latest checkpoint of a training, float64 [messages]."""
-    from models.devices import chosen_devices
-    from models.encoder import TextEncoder
-    from models.scoring import Scorer
-
-    model = trained_model(training)
-    devices, batch_size = chosen_devices(load(DeviceSettings)), load(ScoringSettings).batch_size
-    return Scorer(TextEncoder(model.vocabulary), model.network, devices, batch_size).score(texts).probabilities
+    scorer, _ = load_scorer(training)
+    return scorer.score(texts).probabilities
 
 
-def metrics_in_service(test: pd.DataFrame, training: FolderTarget, threshold: float) -> Metrics | None:
-    """The figures of the version in service on the same messages; None where none is, or it is this one."""
-    from models.metrics import evaluate
-
+def version_to_compare_with(training: Path) -> int | None:
+    """The version in service; None where there is none, or it is the model of this training."""
     version = version_in_service()
-    if version is None:
-        return None
-    trained_in = training_folder(version)
-    if trained_in.name == training.path.name:
-        return None
-    return evaluate(test["spam"], scored(trained_in, test["text"].tolist()), threshold)
+    return None if version is None or training_folder(version).name == training.name else version
 
 
 def training_folder(version: int) -> Path:
@@ -105,26 +198,34 @@ def training_folder(version: int) -> Path:
     return target.path
 
 
-def report(
-    test: pd.DataFrame, metrics: Metrics, in_service: Metrics | None, messages: FolderTarget, training: FolderTarget
-) -> str:
+def report(test: pd.DataFrame, found: Evaluation, messages: FolderTarget, training: FolderTarget) -> str:
     """The report as HTML."""
     from models.evaluation_report import render_evaluation
-    from models.metrics import judge
+    from models.explanation import explain
     from models.training import read_history
 
     manifest = messages.manifest()
     return render_evaluation(
         model=load(ArtifactSettings).model_name,
         fingerprint=training.path.name,
-        verdict=judge(metrics, in_service),
-        metrics=metrics,
-        in_service=in_service,
+        verdict=found.verdict,
+        metrics=found.new.metrics,
+        threshold=found.new.threshold,
+        in_service=found.in_service.metrics if found.in_service else None,
+        in_service_version=found.in_service.version if found.in_service else None,
+        compared=found.compared,
+        confidence=load(GateSettings).confidence,
+        flips=[one for one in (found.flips, found.test_flips) if one is not None],
         labels=test["spam"].to_numpy(),
-        probabilities=test["probability"].to_numpy(),
+        probabilities=found.new.probabilities,
         texts=test["text"].tolist(),
+        explain=functools.partial(explain, found.new.scorer),
         history=[dataclasses.asdict(epoch) for epoch in read_history(training.file("history.csv"))],
-        facts={"Data": {**part_sizes(manifest), "refused": manifest["refused"]}, **model_settings()},
+        facts={
+            "Data": {**part_sizes(manifest), "refused": manifest["refused"]},
+            **model_settings(),
+            "[gate]": dataclasses.asdict(load(GateSettings)),
+        },
     )
 
 

@@ -29,6 +29,7 @@ class ExportModel(Stage):
     """Exports the trained model as the next version, if EvaluateModel approved it."""
 
     sections = (ArtifactSettings,)
+    code_version = 2
 
     def made_of(self) -> dict[str, Any]:
         """The training alone: the same weights judged at another threshold are no new version."""
@@ -52,11 +53,23 @@ class ExportModel(Stage):
     def run(self) -> None:
         """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
         if refusal := self.refusal():
-            log.warning("not exported, the night goes on with the version in service: %s", refusal)
+            log.warning(
+                "not exported, the night goes on with the version in service: %s. "
+                "To overrule it: spamscore serve --refused",
+                refusal,
+            )
             return
+        self.publish()
+
+    def publish(self) -> int:
+        """Exports the model as the next version, whatever was judged, and returns that; it is in service from then on.
+
+        The version's manifest and model card say what was judged.
+        """
         prepare_tensorflow()
         version = publish_version(self.fingerprint(), self.build_version)
         log.info("exported version %d of %s", version, load(ArtifactSettings).model_name)
+        return version
 
     def build_version(self, folder: Path, version: int) -> None:
         """Fills the folder of a version."""
@@ -79,6 +92,7 @@ class ExportModel(Stage):
         return TrainModel().output()
 
     def _manifest(self, version: int, training: FolderTarget, evaluation: FolderTarget) -> dict[str, Any]:
+        found = read_json(evaluation.file(METRICS))
         return {
             "version": version,
             "model": load(ArtifactSettings).model_name,
@@ -87,24 +101,28 @@ class ExportModel(Stage):
             "training": training.path.name,
             "evaluation": evaluation.path.name,
             "trained": training.manifest(),
+            "judged": {key: found[key] for key in ("approved", "reasons")},
+            "threshold": found["threshold_found"],
             "exported_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
     def _card(self, version: int, messages: FolderTarget, evaluation: FolderTarget) -> str:
-        from models.metrics import Metrics, Verdict
+        from models.calibration import Threshold
+        from models.gate import Verdict
+        from models.metrics import Metrics, meanings
         from models.model_card import render_model_card
 
         found = read_json(evaluation.file(METRICS))
-        verdict = Verdict(found.pop("approved"), found.pop("reasons"))
-        in_service = found.pop("in_service")
+        in_service = found["in_service"]
         manifest = messages.manifest()
         sizes = part_sizes(manifest)
         return render_model_card(
             model=load(ArtifactSettings).model_name,
             version=version,
             date=datetime.datetime.now(datetime.UTC).date(),
-            metrics=Metrics.from_dict(found),
-            verdict=verdict,
+            metrics=Metrics.from_dict({name: found[name] for name in meanings() if name in found}),
+            threshold=Threshold(**found["threshold_found"]),
+            verdict=Verdict.from_dict(found),
             in_service=Metrics.from_dict(in_service) if in_service else None,
             fingerprints={
                 "messages": messages.path.name,

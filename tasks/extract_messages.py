@@ -59,7 +59,7 @@ class ExtractMessages(FolderStage):
 
     def output(self) -> FolderTarget:
         """The snapshot's folder, below one for the date."""
-        return FolderTarget(artifacts_folder() / self.folder / self.date.isoformat() / self.fingerprint())
+        return FolderTarget(snapshot_folder(self.date, self.fingerprint()))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, returns their counts."""
@@ -78,6 +78,11 @@ class ExtractMessages(FolderStage):
             **dataclasses.asdict(counts),
             **others.described(),
         }
+
+
+def snapshot_folder(date: datetime.date, name: str) -> Path:
+    """Where the messages of a date are, by the name of their snapshot, which a batch has too."""
+    return artifacts_folder() / ExtractMessages.folder / date.isoformat() / name
 
 
 def is_dated(settings: MessagesSettings) -> bool:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from models.errors import ArtifactError
-from models.settings import DeviceSettings
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.exports import exports_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
 from tasks.parameters import VersionParameter, YesterdayParameter
 from tasks.progress import ProgressReport, reporting
+from tasks.scorer import load_scorer, threshold_of
 from tasks.settings import ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
 from tasks.stage import Stage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
-from tasks.train_model import trained_model
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -44,6 +43,7 @@ class ScoreBatch(Stage):
         default=None, description="version of the model to score with; the one in service if not given"
     )
     sections = (ScoringSettings,)
+    code_version = 2
 
     def requires(self) -> dict[str, luigi.Task]:
         """The date's messages and, unless a version was asked for, an export by the settings in force."""
@@ -75,13 +75,13 @@ class ScoreBatch(Stage):
         prepare_tensorflow()
         scorer, checkpoint = load_scorer(training)
         snapshot = self.input()["messages"]
-        plan = self._plan(version, checkpoint, snapshot, scorer)
+        plan = self._plan(version, f"{training.name}/{checkpoint}", threshold_of(training).value, snapshot, scorer)
         with reporting(self, "scoring") as report:
             published = score_snapshot(engine, plan, snapshot.path, scorer, report.update, began)
         log.info(
-            "batch %d of %s: %d read, %d scored, %d rejected, %d flagged, by version %d",
+            "batch %d of %s: %d read, %d scored, %d rejected, %d flagged from %g on, by version %d",
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
-            published.flagged, version,
+            published.flagged, plan.threshold, version,
         )  # fmt: skip
 
     def _version_in_service(self) -> int:
@@ -90,37 +90,27 @@ class ScoreBatch(Stage):
             refusal = ExportModel().refusal()
             raise ArtifactError(
                 f"{exports_folder()}: no version is in service, for the model that was trained was refused: {refusal}. "
-                "Give more labelled messages ([corpus]) or change [network] and [training]."
+                "Give more labelled messages ([corpus]), change [network] and [training], or overrule it: "
+                "spamscore serve --refused"
             )
         return version
 
-    def _plan(self, version: int, checkpoint: str, snapshot: FolderTarget, scorer: Scorer) -> BatchPlan:
+    def _plan(
+        self, version: int, checkpoint: str, threshold: float, snapshot: FolderTarget, scorer: Scorer
+    ) -> BatchPlan:
         from tasks.ledger import BatchPlan
 
-        settings = load(ScoringSettings)
         return BatchPlan(
             batch_date=self.date,
             recipe=self.fingerprint(),
             model_name=load(ArtifactSettings).model_name,
             model_version=version,
-            checkpoint=f"{training_folder(version).name}/{checkpoint}",
+            checkpoint=checkpoint,
             snapshot=snapshot.path.name,
-            threshold=settings.threshold,
+            threshold=threshold,
             devices=",".join(device.removeprefix("/device:").lower() for device in scorer.devices),
-            chunk_size=settings.chunk_size,
+            chunk_size=load(ScoringSettings).chunk_size,
         )
-
-
-def load_scorer(training: Path) -> tuple[Scorer, str]:
-    """The latest checkpoint of a training on the chosen devices, and the checkpoint's name."""
-    from models.devices import chosen_devices
-    from models.encoder import TextEncoder
-    from models.scoring import Scorer
-
-    devices = chosen_devices(load(DeviceSettings))
-    model = trained_model(training)
-    scorer = Scorer(TextEncoder(model.vocabulary), model.network, devices, load(ScoringSettings).batch_size)
-    return scorer, model.checkpoint
 
 
 def score_snapshot(
@@ -184,7 +174,7 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
     import numpy as np
 
     from models.scoring import score_apart
-    from tasks.chunks import ScoredChunk
+    from tasks.chunks import ScoredChunk, refusal
 
     began = time.monotonic()
     columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
@@ -208,19 +198,6 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
         rejected=[found for found in refusals if found is not None],
         seconds=time.monotonic() - began,
     )
-
-
-def refusal(row_number: int, message_id: str | None, text: str | None, fault: str | None) -> RejectedMessage | None:
-    """Why a message cannot be scored, or None if it can. What databases refuse of an identifier is the ledger's."""
-    from tasks.chunks import RejectedMessage
-
-    if fault:
-        return RejectedMessage(row_number, message_id, "unreadable row", fault)
-    if not message_id:
-        return RejectedMessage(row_number, message_id, "missing message_id")
-    if not text or not text.strip():
-        return RejectedMessage(row_number, message_id, "empty text")
-    return None
 
 
 def set_aside(chunk: SnapshotChunk, place: int, detail: str) -> RejectedMessage:

@@ -23,6 +23,7 @@ from luigi.task_register import Register
 from models.errors import SettingsError
 from models.settings import (
     DeviceSettings,
+    GateSettings,
     NetworkSettings,
     Setting,
     SplitSettings,
@@ -33,6 +34,7 @@ from models.settings import (
     setting,
 )
 
+AUTO = "auto"
 FILE_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "sms")
 
 
@@ -151,7 +153,16 @@ class MessagesSettings:
 class ScoringSettings:
     """[scoring]: how a batch is scored."""
 
-    threshold: float = setting(0.5, "spam probability from which a message is flagged", low=0.0, high=1.0)
+    threshold: float | str = setting(
+        AUTO,
+        "spam probability from which a message is flagged; auto finds it on validation data, by ham_blocked_share",
+        low=0.0,
+        high=1.0,
+        words=(AUTO,),
+    )
+    ham_blocked_share: float = setting(
+        0.002, "share of the ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
+    )
     chunk_size: int = setting(
         20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
     )
@@ -235,6 +246,7 @@ SECTIONS: dict[str, type] = {
     "run": RunSettings,
     "console": ConsoleSettings,
 }
+    "gate": GateSettings,
 
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
 # Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.

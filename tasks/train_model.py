@@ -16,6 +16,8 @@ from tasks.stage import FolderStage, prepare_tensorflow
 from tasks.targets import checked_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from models.trained import TrainedModel
     from models.training import LabelledMessages, Progress
     from models.vocabulary import Vocabulary
@@ -23,14 +25,15 @@ if TYPE_CHECKING:
 
 @requires(CleanText, BuildVocabulary)
 class TrainModel(FolderStage):
-    """Trains the network on the training part, stopping early by the validation part."""
+    """Trains the network on the training part; stops early and calibrates by the validation part."""
 
     folder = "training"
     sections = (NetworkSettings, TrainingSettings)
+    code_version = 2
     resumes = True
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads and encodes the parts, trains, and describes the result beside its checkpoints."""
+        """Reads and encodes the parts, trains, calibrates, and describes the result beside its checkpoints."""
         prepare_tensorflow()
         from models.trained import describe_trained
         from models.training import train
@@ -51,7 +54,7 @@ class TrainModel(FolderStage):
                 folder,
                 lambda progress: show(report, progress),
             )
-        return describe_trained(trained, vocabulary, network, folder)
+        return describe_trained(trained, vocabulary, network, validation, folder)
 
 
 def trained_model(training: Path) -> TrainedModel:
@@ -66,6 +69,19 @@ def trained_model(training: Path) -> TrainedModel:
     for name in (DESCRIPTION, VOCABULARY):
         checked_file(training, name)
     return load_trained(training)
+
+
+def validation_scores(training: Path) -> pd.DataFrame:
+    """What the model of a folder says of the validation part, as `models.trained.describe_trained` wrote it.
+
+    Raises:
+        ArtifactError: it is missing or was changed.
+    """
+    import pandas as pd
+
+    from models.calibration import VALIDATION_SCORES
+
+    return pd.read_parquet(checked_file(training, VALIDATION_SCORES))
 
 
 def encoded_part(path: Path, vocabulary: Vocabulary) -> LabelledMessages:

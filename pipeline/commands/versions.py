@@ -8,7 +8,7 @@ import click
 
 from pipeline import tables
 from pipeline.commands.opening import read_settings
-from pipeline.commands.options import NUMBER, ask, examples, form, remark, yes_option
+from pipeline.commands.options import NUMBER, ask, examples, form, remark, said_meanwhile, yes_option
 from pipeline.tables import Column, print_json, print_lines, print_rows
 
 
@@ -61,17 +61,27 @@ _MODEL_COLUMNS = [
         "spamscore models                                which versions there are",
         "spamscore serve 3",
         "spamscore serve 3 --yes                         without a question, for scripts",
+        "spamscore serve --refused                       the model that the gate kept out",
     ),
 )
-@click.argument("version", type=NUMBER)
+@click.argument("version", type=NUMBER, required=False)
+@click.option("--refused", is_flag=True, help="The model that EvaluateModel refused, exported as the next version.")
 @yes_option
-def serve(version: int, yes: bool) -> None:
+def serve(version: int | None, refused: bool, yes: bool) -> None:
     """Put VERSION of the model in service, an older or a newer one: the next batch is scored with it.
+
+    With --refused it is the model of the settings in force that EvaluateModel refused: the gate is overruled, the model
+    becomes the next version, and its manifest and model card say what was judged.
 
     It holds until a newer version is exported, which is in service from then on. Dates that are scored already stay as
     they are; to score one again: luigi --module pipeline ScoreBatch --date DATE --model-version VERSION
     """
     read_settings()
+    if (version is None) != refused:
+        raise click.UsageError("expected either VERSION or --refused. Versions: spamscore models")
+    if version is None:
+        _overrule(yes)
+        return
     from pipeline.undo import servable
     from tasks.exports import put_in_service
 
@@ -82,3 +92,13 @@ def serve(version: int, yes: bool) -> None:
     ask(f"Version {before} is in service. Score the next batches with version {version} instead?", yes)
     put_in_service(version)
     print_lines([f"version {version} is in service until a newer one is exported; before, it was version {before}"])
+
+
+def _overrule(yes: bool) -> None:
+    from pipeline.undo import question_of_overruling, refused_model
+
+    export, refusal = refused_model()
+    ask(question_of_overruling(refusal), yes)
+    with said_meanwhile("Exporting the model …"):
+        version = export.publish()
+    print_lines([f"version {version} is in service until a newer one is exported, against what EvaluateModel said"])

@@ -4,7 +4,10 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,8 +17,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models import evaluation_report
-from models.evaluation_report import HARDEST, SHOWN_CHARACTERS, hardest_messages, headline, render_evaluation, spell_out
-from models.metrics import Verdict, evaluate, judge
+from models.calibration import Threshold
+from models.evaluation_report import (
+    HARDEST,
+    MOVING_CHARACTERS,
+    SHOWN_CHARACTERS,
+    hardest_messages,
+    headline,
+    render_evaluation,
+    spell_out,
+)
+from models.gate import Check, Flip, Flips, Verdict, compare, judge
+from models.metrics import evaluate
+from models.settings import GateSettings
 
 LABELS = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
 SCORES = np.array([0.9, 0.8, 0.2, 0.7, 0.1, 0.0])
@@ -79,6 +93,7 @@ def render(**changes: Any) -> str:
         "fingerprint": "8899aabbccddeeff",
         "verdict": judge(metrics),
         "metrics": metrics,
+        "threshold": Threshold(0.5),
         "labels": LABELS,
         "probabilities": SCORES,
         "texts": TEXTS,
@@ -244,6 +259,95 @@ def test_the_hardest_messages_are_the_worst_of_each_kind_worst_first() -> None:
         assert [message.probability for message in found] == wanted
         assert all(labels[int(message.parts[0])] == of_spam for message in found)
         assert [message.wrong for message in found] == [(score >= 0.5) != of_spam for score in wanted]
+
+
+@dataclass
+class Moved:
+    """Stands for an explanation, which would bring TensorFlow along."""
+
+    message: str
+
+    def strongest(self, most: int) -> list[SimpleNamespace]:
+        words = self.message.split(" ")[:most]
+        return [SimpleNamespace(text=word, change=1.25 if word != "me" else -0.5) for word in words]
+
+
+def moved(messages: Sequence[str]) -> list[Any]:
+    return [Moved(message) for message in messages]
+
+
+def test_the_worst_mistakes_say_which_words_moved_their_scores_and_no_other_message_is_asked_about() -> None:
+    asked: list[str] = []
+
+    def explain(messages: Sequence[str]) -> list[Any]:
+        asked.extend(messages)
+        return moved(messages)
+
+    page = Page(render_without_plots(explain=explain))
+    assert asked == ["hi, it is me", "your code is 1234"]
+    assert "Moved by: hi, +1.25, it +1.25, is +1.25, me \N{MINUS SIGN}0.50" in page.words
+    assert page.words.count("Moved by:") == 2
+    assert "Moved by:" not in Page(render_without_plots()).words
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_words_that_moved_a_score_are_escaped_spelled_out_and_cut(hostile: str) -> None:
+    word = hostile.replace(" ", "_") + "x" * 500
+    page = Page(render_without_plots(texts=[*TEXTS[:2], word, *TEXTS[3:]], explain=moved))
+    assert spell_out(word[:MOVING_CHARACTERS]) + "…" in page.messages
+    assert page.tags.count("script") == page.tags.count("img") == 0
+
+
+IN_SERVICE = np.array([0.9, 0.4, 0.2, 0.6, 0.4, 0.0])
+GATE = GateSettings(resamples=100)
+
+
+def test_a_figure_stands_beside_that_in_service_with_both_intervals_and_that_of_the_difference() -> None:
+    metrics, compared = evaluate(LABELS, SCORES, 0.5), compare(LABELS, SCORES, IN_SERVICE, 0.002, GATE)
+    html = render_without_plots(
+        compared=compared, verdict=judge(metrics, compared), in_service=metrics, in_service_version=7, confidence=0.9
+    )
+    words = " ".join(Page(html).words.split())
+    assert "Against version 7, on the same test messages" in words
+    assert "Below each figure its 90 % interval" in words
+    one = compared[0]
+    for interval, form in ((one.new, ".4f"), (one.in_service, ".4f"), (one.difference, "+.4f")):
+        assert interval
+        assert f"{interval.value:{form}}" in words
+        assert f"{interval.low:{form}} to {interval.high:{form}}" in words
+    alone = Page(render_without_plots(compared=compare(LABELS, SCORES, None, 0.002, GATE))).words
+    assert "How sure the figures are" in alone
+    assert "Difference" not in alone
+
+
+def test_each_check_of_the_gate_is_passed_failed_or_not_made() -> None:
+    checks = [Check("a", True, "first"), Check("b", False, "<second>"), Check("c", None, "third")]
+    words = " ".join(Page(render_without_plots(verdict=Verdict(False, ["<second>"], checks))).words.split())
+    assert "passedfirst failed<second> not madethird" in words
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_messages_whose_verdict_changes_are_counted_and_shown_escaped(hostile: str) -> None:
+    examples = [Flip("<id>", hostile, 0.1234, 0.8766, flagged_now=True, spam=False), Flip("b", "x", 0.9, 0.1, False)]
+    page = Page(render_without_plots(flips=[Flips("the <messages>", 1000, 20, 1, examples)]))
+    words = " ".join(page.words.split())
+    assert "Of the <messages>, 1,000 in all, 20 would be flagged that are not now, and 1 would be" in words
+    assert "2.10 %. The 2 whose probability moved furthest:" in words
+    assert spell_out(hostile) in page.messages
+    assert "flagged now, wrong: it is ham0.12340.8766" in words  # cells of one row
+    assert "no longer flagged0.90000.1000" in words
+    assert page.tags.count("script") == page.tags.count("img") == 0
+
+
+def test_why_verdicts_could_not_be_compared_is_said() -> None:
+    assert (
+        "Not counted: no batch is <published>." in Page(render_without_plots(flips=["no batch is <published>"])).words
+    )
+
+
+def test_how_the_threshold_was_come_by_is_said() -> None:
+    threshold = Threshold(0.5, 0.002, 700, 0)
+    assert threshold.said in Page(render_without_plots(threshold=threshold)).words
 
 
 @pytest.mark.parametrize(

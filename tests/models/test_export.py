@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,11 +19,12 @@ from google.protobuf.message import Message
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from models.calibration import Calibration, probabilities_of
 from models.encoder import TextEncoder, encode_messages
 from models.errors import ArtifactError
 from models.export import CLASSIFY_SIGNATURE, PREDICT_SIGNATURE, ServedModel, write_saved_model, write_warmup
-from models.network import build_network
-from models.scoring import Scorer
+from models.network import build_network, calibrate
+from models.scoring import Scorer, network_logits
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.text import clean_texts, encode_utf8
 from models.vocabulary import build_vocabulary
@@ -146,6 +148,21 @@ def test_an_empty_batch_gives_empty_answers(served: ServedModel) -> None:
 def test_bytes_that_are_no_utf_8_are_scored_as_well(served: ServedModel) -> None:
     (one, other) = served.run(PREDICT_SIGNATURE, [b"caf\xe9 FREE", "caf\ufffd FREE".encode()])["scores"]
     assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_training_scoring_and_export_are_calibrated_alike(model: Model, tmp_path: Path) -> None:
+    raw = network_logits(model.network, encode_messages(model.encoder, bundled()))
+    calibration = Calibration(0.4, -0.7)
+    network = keras.models.clone_model(model.network)
+    network.set_weights(model.network.get_weights())
+    calibrate(network, calibration)
+    expected = probabilities_of(calibration.apply(raw))
+    assert np.abs(expected - probabilities_of(raw)).max() > 0.1
+    scored = Scorer(model.encoder, network, ["/device:CPU:0"]).score(bundled()).probabilities
+    np.testing.assert_allclose(scored, expected, rtol=0, atol=2e-6)
+    write_saved_model(model.vocabulary, network, tmp_path / "1")
+    with ServedModel(tmp_path / "1") as served:
+        np.testing.assert_allclose(exported_scores(served, bundled()), expected, rtol=0, atol=2e-6)
 
 
 def described(tensors: dict[str, Message]) -> dict[str, tuple[str, list[int]]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import warnings
@@ -16,7 +15,6 @@ from models.metrics import (
     Metrics,
     calibration_curve,
     evaluate,
-    judge,
     majority_class_accuracy,
     meanings,
     recall_at,
@@ -278,66 +276,3 @@ def test_a_figure_is_shown_in_its_form(form: str, value: float | None, shown: st
 
 def test_each_figure_says_what_it_means() -> None:
     assert all(meaning.title and meaning.sentence.endswith(".") for meaning in meanings().values())
-
-
-def ranked(correct: int, spam: int = 50, ham: int = 200) -> Metrics:
-    """A model that gets this many of the spam right, and all the ham."""
-    labels = np.array([True] * spam + [False] * ham)
-    scores = np.array([0.9] * correct + [0.1] * (spam - correct) + [0.1] * ham)
-    return evaluate(labels, scores, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("metrics", "approved", "said"),
-    [
-        (ranked(40), True, ["accuracy 96.00 % is above the 80.00 % of calling every message ham", "MCC 0.87"]),
-        (ranked(0), False, ["accuracy 80.00 % is not above the 80.00 %", "MCC 0.0000 is not above 0"]),
-        (evaluate(np.array([1, 1, 0]), np.array([0.9, 0.1, 0.9]), 0.5), False, ["every message spam", "MCC -0.5"]),
-        (evaluate(np.array([], dtype=int), np.array([]), 0.5), False, ["there is no accuracy", "there is no MCC"]),
-        (evaluate(np.array([0]), np.array([0.1]), 0.5), False, ["not above the 100.00 %", "received 0 spam and 1 ham"]),
-    ],
-)
-def test_a_first_model_must_beat_the_more_frequent_label_and_chance(metrics, approved, said) -> None:
-    verdict = judge(metrics)
-    assert verdict.approved is approved
-    assert len(verdict.reasons) == len(said)
-    for reason, part in zip(verdict.reasons, said, strict=True):
-        assert part in reason
-
-
-@pytest.mark.parametrize(
-    ("new", "tolerance", "approved"),
-    [(40, 0.02, True), (45, 0.02, True), (30, 0.02, False), (30, 0.5, True), (39, 0.0, False), (40, 0.0, True)],
-)
-def test_a_later_model_may_rank_a_little_worse_than_the_one_in_service(new, tolerance, approved) -> None:
-    verdict = judge(ranked(new), in_service=ranked(40), tolerance=tolerance)
-    assert verdict.approved is approved
-    assert f"{tolerance:g} below the {ranked(40).pr_auc:.4f} of the version in service" in verdict.reasons[-1]
-    assert ("not more than" in verdict.reasons[-1]) is approved
-    assert json.loads(json.dumps(verdict.to_dict()))["approved"] is approved
-
-
-def test_a_pr_auc_lower_by_just_the_tolerance_is_approved() -> None:
-    # 0.8 - 0.1 is 0.7000000000000001 to a computer.
-    service = dataclasses.replace(ranked(40), pr_auc=0.8)
-    assert judge(dataclasses.replace(ranked(40), pr_auc=0.7), service, 0.1).approved
-    assert not judge(dataclasses.replace(ranked(40), pr_auc=0.6999), service, 0.1).approved
-
-
-def test_a_later_model_without_a_pr_auc_is_not_approved() -> None:
-    none = evaluate(np.array([0, 0]), np.array([0.1, 0.2]), 0.5)
-    assert "no PR AUC to compare" in judge(none, none).reasons[-1]
-
-
-def test_models_measured_on_different_messages_are_not_compared() -> None:
-    with pytest.raises(ValueError, match=r"same messages.*50 spam and 200 ham.*50 spam and 201 ham"):
-        judge(ranked(40), ranked(40, ham=201))
-    with pytest.raises(ValueError, match="tolerance of at least 0"):
-        judge(ranked(40), ranked(40), tolerance=-0.1)
-
-
-@unhurried
-@given(scored)
-def test_no_model_is_approved_that_gives_all_messages_one_probability(rows: list[tuple[bool, float]]) -> None:
-    labels, _ = unzip(rows)
-    assert not judge(evaluate(labels, np.full(len(labels), 0.7), 0.5)).approved

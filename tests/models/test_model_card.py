@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.metrics import Verdict, evaluate, judge, meanings
+from models.calibration import Threshold
+from models.gate import Verdict, judge
+from models.metrics import evaluate, meanings
 from models.model_card import escape_markdown, render_model_card
 
 METRICS = evaluate(np.array([1, 1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.2, 0.7, 0.1, 0.0]), 0.5)
@@ -22,6 +24,7 @@ def render(**changes: Any) -> str:
         "version": 3,
         "date": datetime.date(2026, 1, 5),
         "metrics": METRICS,
+        "threshold": Threshold(0.5),
         "verdict": judge(METRICS),
         "fingerprints": {"corpus": "9c1f22ab34cd56ef", "training": "8899aabbccddeeff"},
         "settings": {"network": {"cell": "gru", "rnn_units": 64}, "training": {"learning_rate": 0.002}},
@@ -98,7 +101,9 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_heading(in_service, group
 
 def test_a_refused_model_says_so_and_why() -> None:
     card = render(verdict=Verdict(False, ["MCC 0.0000 is not above 0"]))
-    assert "- Verdict: **not approved**\n  - MCC 0.0000 is not above 0\n" in card
+    assert (
+        "- Verdict: **not approved**, published because a person overruled it\n  - MCC 0.0000 is not above 0\n" in card
+    )
 
 
 def test_a_model_without_test_messages_has_a_card() -> None:
@@ -115,7 +120,7 @@ def test_the_same_input_gives_the_same_card_without_trailing_blanks() -> None:
 
 def test_there_is_no_way_for_a_message_into_the_card() -> None:
     assert set(inspect.signature(render_model_card).parameters) == {
-        "model", "version", "date", "metrics", "verdict", "fingerprints", "settings", "training_data",
+        "model", "version", "date", "metrics", "threshold", "verdict", "fingerprints", "settings", "training_data",
         "evaluation_data", "in_service", "groups",
     }  # fmt: skip
 

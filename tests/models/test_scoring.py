@@ -11,11 +11,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.calibration import DECIMALS
 from models.encoder import TextEncoder, encode_messages
 from models.errors import ArtifactError, DeviceError
 from models.network import build_network
 from models.scoring import (
-    DECIMALS,
     FEW_MESSAGES,
     PLAIN_MESSAGE,
     Scored,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.errors import SettingsError
 from models.settings import (
     DeviceSettings,
+    GateSettings,
     NetworkSettings,
     Setting,
     SplitSettings,
@@ -29,6 +30,7 @@ SECTIONS = {
     "vocabulary": VocabularySettings,
     "network": NetworkSettings,
     "training": TrainingSettings,
+    "gate": GateSettings,
     "devices": DeviceSettings,
 }
 SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared(section, settings_class)]
@@ -129,6 +131,39 @@ def test_false_has_several_names(text: str) -> None:
 def test_an_expectation_reads_as_a_sentence_ends(kind: type, limits: dict[str, float], expected: str) -> None:
     rule = setting(None, "a value", **limits).metadata["rule"]
     assert rule.expected(kind) == expected
+
+
+NUMBER_OR_WORD = Setting(
+    "scoring",
+    "threshold",
+    float,
+    "auto",
+    setting("auto", "a probability or a word", low=0.0, high=1.0, words=("auto",)).metadata["rule"],
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("auto", "auto"), (" auto ", "auto"), ("0.25", 0.25), ("0", 0.0), ("1", 1.0)]
+)
+def test_a_number_or_a_word_may_be_either(text: str, value: float | str) -> None:
+    assert NUMBER_OR_WORD.parse(text) == value
+    assert NUMBER_OR_WORD.checked(value) == value
+    assert type(NUMBER_OR_WORD.parse(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "Auto", "automatic", "1.1", "-0.1", "nan", "a half"])
+def test_what_is_neither_the_number_nor_the_word_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"expected auto or a number from 0 to 1\. .*the default is 'auto'"):
+        NUMBER_OR_WORD.parse(text)
+
+
+def test_a_number_or_a_word_is_declared_as_its_number() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Either:
+        threshold: float | str = setting("auto", "a probability or a word", words=("auto",))
+
+    (one,) = declared("scoring", Either)
+    assert (one.kind, one.default, one.rule.words) == (float, "auto", ("auto",))
 
 
 def allowed_values(one: Setting) -> st.SearchStrategy[object]:

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from models.calibration import VALIDATION_SCORES, Calibration, probabilities_of
 from models.checkpoints import weights_sha256
 from models.encoder import EncodedMessages
 from models.errors import ArtifactError
+from models.network import LOGIT
+from models.scoring import network_logits
 from models.settings import NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
 from models.trained import DESCRIPTION, VOCABULARY, describe_trained, load_trained
 from models.training import CHECKPOINTS, LabelledMessages, Trained, train
@@ -42,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict
     folder = tmp_path_factory.mktemp("trained")
     settings = TrainingSettings(epochs=2, batch_size=4, seed=2)  # the second epoch is the best
     trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
-    return folder, trained, describe_trained(trained, vocabulary(), NETWORK, folder)
+    return folder, trained, describe_trained(trained, vocabulary(), NETWORK, messages(), folder)
 
 
 @pytest.fixture
@@ -54,10 +58,36 @@ def folder(whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path) -> Path:
 def test_what_was_trained_is_loaded(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
     folder, trained, description = whole
     model = load_trained(folder)
-    assert weights_sha256(model.network) == weights_sha256(trained.network) == description["weights_sha256"]
+    assert weights_sha256(trained.network) == description["weights_sha256"]
+    kernel, bias = trained.network.get_layer(LOGIT).get_weights()
+    scale, shift = (np.float32(description["calibration"][key]) for key in ("scale", "bias"))
+    calibrated = (kernel * scale, bias * scale + shift)
+    for found, expected in zip(model.network.get_layer(LOGIT).get_weights(), calibrated, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for found, expected in zip(model.network.get_weights()[:-2], trained.network.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(found, expected)
     assert model.vocabulary == vocabulary()
     assert model.checkpoint == trained.checkpoint == description["checkpoint"]
     assert model.description == description
+
+
+def test_the_validation_part_s_scores_are_kept_as_the_calibrated_network_gives_them(
+    whole: tuple[Path, Trained, dict[str, Any]],
+) -> None:
+    folder, trained, description = whole
+    kept = pd.read_parquet(folder / VALIDATION_SCORES)
+    assert kept["spam"].tolist() == [True, False] * 5
+    np.testing.assert_array_equal(kept["logit"], network_logits(trained.network, messages().messages))
+    calibrated = Calibration(**description["calibration"]).apply(kept["logit"])
+    np.testing.assert_array_equal(kept["probability"], probabilities_of(calibrated))
+    served = probabilities_of(network_logits(load_trained(folder).network, messages().messages))
+    np.testing.assert_allclose(served, kept["probability"], rtol=0, atol=2e-6)
+
+
+def test_a_model_of_before_there_was_calibration_is_loaded_as_it_was_trained(folder: Path) -> None:
+    described(lambda one: one.pop("calibration"))(folder)
+    model = load_trained(folder)
+    assert weights_sha256(model.network) == model.description["weights_sha256"]
 
 
 def test_the_description_is_json_that_tells_what_was_trained(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
@@ -71,7 +101,7 @@ def test_the_description_is_json_that_tells_what_was_trained(whole: tuple[Path, 
 
 
 def test_a_model_loads_from_where_it_was_moved_to(folder: Path, tmp_path: Path) -> None:
-    sha256 = json.loads((folder / DESCRIPTION).read_text())["weights_sha256"]
+    sha256 = weights_sha256(load_trained(folder).network)
     moved = folder.rename(tmp_path / "elsewhere")
     assert weights_sha256(load_trained(moved).network) == sha256
 
@@ -121,6 +151,12 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown network setting": (of_network(layers=2), "layers"),
     "no network": (described(lambda one: one.pop("network")), "it has no network"),
     "no fingerprint": (described(lambda one: one.pop("weights_sha256")), "it has no weights_sha256"),
+    "a calibration that turns the ranking": (
+        described(lambda one: one["calibration"].update(scale=-1.0)),
+        "expected a scale from 0.01 to 10",
+    ),
+    "a calibration that is no number": (described(lambda one: one.update(calibration={"bias": "x"})), "but"),
+    "a calibration of another kind": (described(lambda one: one.update(calibration={"degree": 2})), "degree"),
     "no description": (lambda folder: (folder / DESCRIPTION).unlink(), "no such file"),
     "a description cut short": (lambda folder: (folder / DESCRIPTION).write_text("{"), "expected a description"),
     "a description that is none": (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected a description"),
@@ -173,10 +209,11 @@ def test_without_the_latest_checkpoint_the_weights_are_the_same_to_the_bit_and_b
     folder: Path, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     damage, said = DAMAGES[case]
+    expected = weights_sha256(load_trained(folder).network)
     damage(folder)
     with caplog.at_level(logging.WARNING, "spamscore"):
         model = load_trained(folder)
-    assert weights_sha256(model.network) == model.description["weights_sha256"]
+    assert weights_sha256(model.network) == expected
     (warning,) = (record.getMessage() for record in caplog.records)
     assert f"checkpoint {folder / CHECKPOINTS / 'ckpt-7'} {said}" in warning
     assert warning.endswith("; going on from ckpt-6")
@@ -187,7 +224,8 @@ def test_the_best_weights_are_found_in_a_checkpoint_saved_when_the_network_had_o
     settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
     trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, tmp_path)
     assert trained.best_epoch == 1
-    expected = describe_trained(trained, vocabulary(), NETWORK, tmp_path)["weights_sha256"]
+    describe_trained(trained, vocabulary(), NETWORK, messages(), tmp_path)
+    expected = weights_sha256(load_trained(tmp_path).network)
     (tmp_path / CHECKPOINTS / "ckpt-7.data-00000-of-00001").write_bytes(b"")
     model = load_trained(tmp_path)
     assert (weights_sha256(model.network), model.checkpoint) == (expected, "ckpt-6")
@@ -197,6 +235,7 @@ def test_no_bit_flipped_anywhere_among_the_checkpoints_changes_a_weight(folder: 
     dice = random.Random(11)
     files = sorted((folder / CHECKPOINTS).iterdir())
     assert len(files) == 7
+    expected = weights_sha256(load_trained(folder).network)
     for _ in range(60):
         path = dice.choice(files)
         content = path.read_bytes()
@@ -204,7 +243,7 @@ def test_no_bit_flipped_anywhere_among_the_checkpoints_changes_a_weight(folder: 
         damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
         path.write_bytes(damaged if dice.random() < 0.7 else damaged[: dice.randrange(len(damaged))])
         model = load_trained(folder)
-        assert weights_sha256(model.network) == model.description["weights_sha256"]
+        assert weights_sha256(model.network) == expected
         path.write_bytes(content)
 
 

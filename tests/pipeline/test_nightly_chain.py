@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,8 +61,9 @@ def test_the_chain_ends_with_a_published_batch_in_which_every_message_is_scored_
 ) -> None:
     folder, done = finished
     assert done.ran == set(STAGES)
-    ((state, read, scored, rejected, flagged, version, checksum),) = query(
-        folder, "select state, messages_read, scored, rejected, flagged, model_version, checksum from score_batches"
+    columns = "state, messages_read, scored, rejected, flagged, model_version, checksum, threshold"
+    ((state, read, scored, rejected, flagged, version, checksum, threshold),) = query(
+        folder, f"select {columns} from score_batches"
     )
     assert (state, version) == ("published", 1)
     assert read == scored + rejected
@@ -69,7 +71,7 @@ def test_the_chain_ends_with_a_published_batch_in_which_every_message_is_scored_
     rows = query(folder, "select message_id, spam_probability, flagged from published_scores")
     assert len(rows) == scored
     assert sum(bool(row[2]) for row in rows) == flagged
-    assert all(bool(flag) == (float(str(probability)) >= 0.5) for _, probability, flag in rows)
+    assert all(bool(flag) == (float(str(probability)) >= float(str(threshold))) for _, probability, flag in rows)
     reasons = dict(query(folder, "select reason, count(*) from rejected_messages group by reason"))
     assert reasons == {"empty text": 2, "missing message_id": 1, "repeated message_id": 1}
 
@@ -149,7 +151,15 @@ def test_of_two_runs_of_a_date_one_does_it_and_the_other_waits_or_leaves(copied:
     assert said.count("done      ScoreBatch(") == 1
     assert "batch 2" not in said
     states = query(copied, "select state, threshold from score_batches order by batch_id")
-    assert states == [("superseded", 0.5), ("published", 0.4)]
+    assert states == [("superseded", found_threshold(copied)), ("published", 0.4)]
+
+
+def found_threshold(folder: Path) -> object:
+    """The threshold that the first evaluation found, as it is written down."""
+    oldest = min((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: path.stat().st_ctime_ns)
+    metrics = json.loads((oldest / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["threshold_found"]["share"] == 0.002
+    return metrics["threshold"]
 
 
 def lines_until(process: subprocess.Popen[str], text: str) -> str:
@@ -227,6 +237,13 @@ ANOTHER_VALUE = [
     ("training", "keep_checkpoints", "3", NOTHING),
     ("training", "keep_checkpoint_every_hours", "2", NOTHING),
     ("messages", "source", "sql", EXTRACTING),
+    ("gate", "pr_auc_allowance", "0.5", {"EvaluateModel"}),
+    ("gate", "recall_allowance", "0.5", {"EvaluateModel"}),
+    ("gate", "calibration_allowance", "0.5", {"EvaluateModel"}),
+    ("gate", "confidence", "0.9", {"EvaluateModel"}),
+    ("gate", "resamples", "200", {"EvaluateModel"}),
+    ("gate", "flip_budget", "0.5", {"EvaluateModel"}),
+    ("gate", "flip_examples", "3", {"EvaluateModel"}),
     ("messages", "path", "in.csv", EXTRACTING),
     ("messages", "format", "csv", EXTRACTING),
     ("messages", "encoding", "latin-1", EXTRACTING),
@@ -237,6 +254,7 @@ ANOTHER_VALUE = [
     ("messages", "query", "SELECT 1", EXTRACTING),
     ("scoring", "threshold", "0.6", {"EvaluateModel"} | SCORING),
     ("scoring", "chunk_size", "7", NOTHING),
+    ("scoring", "ham_blocked_share", "0.05", {"EvaluateModel"} | SCORING),
     ("scoring", "batch_size", "7", NOTHING),
     ("devices", "devices", "cpu:0", NOTHING),
     ("devices", "memory_growth", "false", NOTHING),
@@ -319,7 +337,7 @@ def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied
     write_settings(copied, merged(SMALL, {"scoring": {"threshold": "0.9"}}))
     luigi(copied, "ScoreBatch", "--date", DATE)
     assert query(copied, "select state, threshold from score_batches order by batch_id") == [
-        ("superseded", 0.5), ("published", 0.9),
+        ("superseded", found_threshold(copied)), ("published", 0.9),
     ]  # fmt: skip
     first, second = (
         query(copied, f"select message_id, spam_probability from spam_scores where batch_id = {n} order by message_id")
@@ -428,6 +446,74 @@ def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: P
 
 
 def test_two_devices_give_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """What the evaluations found, the latest first."""
+    found = sorted((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: -path.stat().st_ctime_ns)
+    return [json.loads((path / "metrics.json").read_text(encoding="utf-8")) for path in found]
+
+
+def test_a_new_model_is_held_to_the_version_in_service_and_to_the_latest_batch(copied: Path) -> None:
+    write_settings(copied, merged(SMALL, {"training": {"seed": "8"}, "gate": {"flip_budget": "1", "resamples": "200"}}))
+    assert luigi(copied, "EvaluateModel").code == 0
+    new, first = evaluations(copied)
+    assert [one["name"] for one in first["checks"]] == ["majority", "chance"]
+    assert (first["in_service_version"], first["flips"]) == (None, None)
+    names = ["majority", "chance", "pr_auc", "recall", "calibration_error", "flips"]
+    assert [one["name"] for one in new["checks"]] == names
+    assert (new["in_service_version"], new["in_service"]["messages"]) == (1, new["messages"])
+    assert new["in_service"]["threshold"] == first["threshold"]
+    ((scored,),) = query(copied, "select scored from score_batches")
+    # One more than the batch scored: of a repeated message both rows are compared.
+    assert new["flips"]["messages"] == int(str(scored)) + 1
+    assert new["flips"]["source"] == f"the messages of {DATE} (batch 1)"
+    for one in new["compared"]:
+        assert one["difference"]["low"] <= one["difference"]["value"] <= one["difference"]["high"]
+
+
+REASONS_NOT_TO_COUNT = {
+    "no database": ("spamscore.db", "no batch is published"),
+    "no snapshot": (f"artifacts/snapshots/{DATE}", "are not in"),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS_NOT_TO_COUNT)
+def test_where_there_is_no_batch_to_compare_on_that_check_is_not_made_and_refuses_nothing(
+    copied: Path, reason: str
+) -> None:
+    gone, said = REASONS_NOT_TO_COUNT[reason]
+    for path in copied.glob(f"{gone}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # More patience than epochs changes no weight, so no verdict changes either.
+    settings = {"training": {"patience": "9"}, "gate": {"flip_budget": "0"}}
+    write_settings(copied, merged(SMALL, settings))
+    assert luigi(copied, "EvaluateModel").code == 0
+    new = evaluations(copied)[0]
+    assert new["approved"] is True
+    assert new["checks"][-1]["passed"] is None
+    assert said in new["checks"][-1]["said"]
+
+
+def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Path) -> None:
+    serve = [Path(sys.executable).with_name("spamscore"), "serve", "--refused", "--yes"]
+    options = {"cwd": copied, "env": environment(), "capture_output": True, "text": True, "check": False}
+    there = subprocess.run(serve, **options)
+    assert (there.returncode, "exported already" in there.stderr) == (1, True)
+    write_settings(copied, merged(SMALL, REFUSED))
+    early = subprocess.run(serve, **options)
+    assert (early.returncode, "nothing to overrule" in early.stderr) == (1, True)
+    assert luigi(copied, "ExportModel").code == 0
+    done = subprocess.run(serve, **options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("version 2 is in service until a newer one is exported, against what")
+    exported = copied / "artifacts" / "exports" / "spam_ham" / "2"
+    manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["judged"]["approved"] is False
+    assert manifest["judged"]["reasons"]
+    assert "**not approved**, published because a person overruled it" in (exported / "model_card.md").read_text()
+    assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
+    assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
+
+
     write_settings(copied, merged(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
     assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").code == 0
     (row,) = query(copied, "select devices from score_batches where batch_date = '2026-02-01'")

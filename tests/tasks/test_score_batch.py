@@ -11,8 +11,8 @@ import pytest
 
 from models.errors import ArtifactError
 from models.scoring import Scored
-from tasks.chunks import RejectedMessage
-from tasks.score_batch import refusal, score_chunk
+from tasks.chunks import RejectedMessage, refusal
+from tasks.score_batch import score_chunk
 from tasks.snapshots import SnapshotChunk
 
 
