@@ -1,4 +1,4 @@
-"""Labelled messages made fit for training: faulty and repeated rows refused with a reason, the rest cleaned and split.
+"""Labelled messages made fit for training: faulty, overruled and repeated rows refused, the rest cleaned and split.
 
 A message's side of the split is a hash of its text, so it never changes when messages come or go. Rows whose cleaned
 text is equal are the same to the network: one is kept before the split, or a test message would be known from training.
@@ -19,6 +19,7 @@ from models.settings import SplitSettings
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 PARTS = (TRAINING, VALIDATION, TEST)
 DUPLICATE = "duplicate"
+OVERRULED = "overruled"
 # What stands for bytes that are no text in the encoding they were read in.
 _LOST = "\ufffd"
 _LOST_DETAIL = "U+FFFD stands where bytes were that are no text in the file's encoding"
@@ -26,7 +27,7 @@ _LOST_DETAIL = "U+FFFD stands where bytes were that are no text in the file's en
 
 @dataclass(frozen=True)
 class Labels:
-    """The values of the label column that mean spam and ham."""
+    """The values of the label column that mean spam and ham; in a row of feedback `spam` and `ham` themselves do."""
 
     spam: str
     ham: str
@@ -51,7 +52,8 @@ def prepare_corpus(
     """Refuses, cleans, removes duplicates, splits.
 
     Args:
-        rows: row_number int64, label, text and fault, each str or missing.
+        rows: row_number int64, label, text and fault, each str or missing; feedback bool, whether the row is what a
+            person said of a published score, which goes before the other rows of the same text.
         labels: what the label column says.
         clean: the cleaning, messages to cleaned messages.
         split: shares and salt.
@@ -61,8 +63,9 @@ def prepare_corpus(
     usable = rows.index[reasons["reason"] == ""]
     texts = clean([str(text) for text in rows.loc[usable, "text"]])
     cleaned = pd.Series(list(texts), index=usable, dtype=object).reindex(rows.index, fill_value="")
-    spam = rows["label"].map(_normal_label) == _normal_label(labels.spam)
+    spam = _meaning(rows, labels) == "spam"
     _refuse(reasons, usable[cleaned.loc[usable] == ""], "nothing left after cleaning")
+    _refuse_overruled(reasons, rows, cleaned, spam)
     _refuse_repeats(reasons, rows, cleaned, spam)
     kept = rows.index[reasons["reason"] == ""]
     texts = [str(text) for text in rows.loc[kept, "text"]]
@@ -91,10 +94,18 @@ def _faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     _refuse(reasons, rows.index[~has_text], "empty text")
     lost = rows["text"].map(lambda text: isinstance(text, str) and _LOST in text)
     _refuse(reasons, rows.index[lost], "characters lost", pd.Series(_LOST_DETAIL, index=rows.index))
-    known = rows["label"].map(_normal_label).isin([_normal_label(labels.spam), _normal_label(labels.ham)])
+    known = _meaning(rows, labels) != ""
     expected = rows["label"].map(lambda label: f"expected {labels.spam} or {labels.ham}, received {label!r}")
     _refuse(reasons, rows.index[~known], "unknown label", expected)
     return reasons
+
+
+def _meaning(rows: pd.DataFrame, labels: Labels) -> pd.Series:
+    """What each row's label says: spam, ham, or an empty text for neither."""
+    meanings = {_normal_label(labels.spam): "spam", _normal_label(labels.ham): "ham"}
+    of_source = rows["label"].map(lambda label: meanings.get(_normal_label(label), ""))
+    of_people = rows["label"].map(lambda label: {"spam": "spam", "ham": "ham"}.get(_normal_label(label), ""))
+    return of_source.mask(rows["feedback"], of_people)
 
 
 def _normal_label(label: object) -> str:
@@ -107,6 +118,20 @@ def _refuse(reasons: pd.DataFrame, where: pd.Index, reason: str, detail: pd.Seri
     reasons.loc[where, "reason"] = reason
     if detail is not None:
         reasons.loc[where, "detail"] = detail.loc[where]
+
+
+def _refuse_overruled(reasons: pd.DataFrame, rows: pd.DataFrame, cleaned: pd.Series, spam: pd.Series) -> None:
+    """Of rows alike after cleaning those go that people contradict with one voice."""
+    left = reasons.index[reasons["reason"] == ""]
+    said: dict[str, dict[bool, int]] = {}
+    for place in left[rows.loc[left, "feedback"]]:
+        said.setdefault(cleaned[place], {}).setdefault(bool(spam[place]), int(rows.loc[place, "row_number"]))
+    contradicted = {}
+    for place in left[~rows.loc[left, "feedback"]]:
+        voices = said.get(cleaned[place], {})
+        if len(voices) == 1 and bool(spam[place]) not in voices:
+            contradicted[place] = f"a person says otherwise in row {next(iter(voices.values()))}"
+    _refuse(reasons, pd.Index(list(contradicted)), OVERRULED, pd.Series(contradicted, dtype=object))
 
 
 def _refuse_repeats(reasons: pd.DataFrame, rows: pd.DataFrame, cleaned: pd.Series, spam: pd.Series) -> None:

@@ -26,7 +26,7 @@ class CleanText(FolderStage):
     """Cleans the labelled messages, removes duplicates, and splits them into training, validation and test."""
 
     folder = "messages"
-    code_version = 2
+    code_version = 3
     sections = (TextSettings, SplitSettings)
 
     def made_of(self) -> dict[str, Any]:
@@ -50,20 +50,20 @@ class CleanText(FolderStage):
         require_both_labels(corpus, len(rows), labels)
         source = self.input().manifest()
         return {
-            **write_corpus(corpus, folder),
-            "corpus": {key: source[key] for key in ("source", "source_sha256", "rows")},
+            **write_corpus(corpus, folder, int(rows["feedback"].sum())),
+            "corpus": {key: source[key] for key in ("source", "source_sha256", "rows", "feedback")},
         }
 
 
 def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:
-    """Holds the refused rows, duplicates aside, to their limit.
+    """Holds the refused rows, duplicates and overruled ones aside, to their limit.
 
     Raises:
         InputError: too many; names the reasons, how often each, and the first row of each.
     """
-    from models.corpus import DUPLICATE
+    from models.corpus import DUPLICATE, OVERRULED
 
-    refused = corpus.refused[corpus.refused["reason"] != DUPLICATE]
+    refused = corpus.refused[~corpus.refused["reason"].isin([DUPLICATE, OVERRULED])]
     if len(refused) <= limit * rows and len(corpus.kept):
         return
     reasons = "; ".join(
@@ -98,7 +98,7 @@ def _colon(detail: object) -> str:
     return f": {detail}" if detail else ""
 
 
-def write_corpus(corpus: PreparedCorpus, folder: Path) -> dict[str, Any]:
+def write_corpus(corpus: PreparedCorpus, folder: Path, feedback: int) -> dict[str, Any]:
     """Writes the parts, the refused rows and the report; gives the counts for the manifest."""
     from models.corpus import PARTS
 
@@ -109,16 +109,21 @@ def write_corpus(corpus: PreparedCorpus, folder: Path) -> dict[str, Any]:
         counts[part] = {"messages": len(messages), "spam": int(messages["spam"].sum())}
     corpus.refused.to_parquet(folder / REFUSED, index=False)
     counts["refused"] = {str(reason): int(n) for reason, n in corpus.refused["reason"].value_counts().items()}
-    (folder / REPORT).write_text(data_report(corpus), encoding="utf-8")
+    (folder / REPORT).write_text(data_report(corpus, feedback), encoding="utf-8")
     kept = ", ".join(f"{counts[part]['messages']} {part}" for part in PARTS)
     refused = ", ".join(f"{rows} {reason}" for reason, rows in counts["refused"].items())
     log.info("cleaned: %s; refused: %s", kept, refused or "none")
     return counts
 
 
-def data_report(corpus: PreparedCorpus) -> str:
-    """What the labelled messages are like, as Markdown: parts, labels, lengths, refused rows."""
-    from models.corpus import PARTS
+def data_report(corpus: PreparedCorpus, feedback: int) -> str:
+    """What the labelled messages are like, as Markdown: parts, labels, lengths, labels of people, refused rows.
+
+    Args:
+        corpus: what became of the rows.
+        feedback: how many of the rows were labels that people gave.
+    """
+    from models.corpus import OVERRULED, PARTS
 
     kept, refused = corpus.kept, corpus.refused
     tokens = kept["cleaned"].map(lambda cleaned: len(cleaned.split()))
@@ -133,6 +138,7 @@ def data_report(corpus: PreparedCorpus) -> str:
         "",
         "Tokens a message: least {}, median {}, 90 % up to {}, most {}.".format(*quantiles),
         "",
+        *([_feedback_said(feedback, int((refused["reason"] == OVERRULED).sum())), ""] if feedback else []),
         "| refused because | rows | first row |",
         "| --- | ---: | ---: |",
     ]
@@ -141,3 +147,12 @@ def data_report(corpus: PreparedCorpus) -> str:
         for reason, rows in refused.groupby("reason", sort=True)
     ]
     return "\n".join(lines) + "\n"
+
+
+def _feedback_said(feedback: int, overruled: int) -> str:
+    """What people's labels did."""
+    return (
+        f"{feedback} rows are labels that people gave (`spamscore label`). A person's label goes before the source's: "
+        f"{overruled} rows of the source with the same text, after cleaning, and the other label are refused as "
+        "overruled. Where people disagree, the text is refused with both labels."
+    )

@@ -1,26 +1,30 @@
 """IngestCorpus: the labelled messages, from wherever they are, into one Parquet file.
 
-Every row of the source is kept, faulty ones with their fault; which of them are fit to learn from is decided by
-CleanText.
+Every row of the source is kept, faulty ones with their fault, and after them every label that people gave, if
+[corpus] feedback says so; which of them are fit to learn from is decided by CleanText.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
 from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
-from tasks.fingerprint import file_sha256
+from tasks.fingerprint import content_sha256, file_sha256
 from tasks.rows import SourceRow, fault_kind
 from tasks.samples import bundled_file
 from tasks.settings import ConsoleSettings, CorpusSettings, DatabaseSettings, load
 from tasks.stage import ExternalFile, FolderStage, artifacts_folder
+
+if TYPE_CHECKING:
+    from tasks.labels import MessageLabel
 
 log = logging.getLogger("spamscore")
 
@@ -31,10 +35,12 @@ MOST_LABELS = 100  # label values counted one by one; a label column named wrong
 class IngestCorpus(FolderStage):
     """Takes the labelled messages from where [corpus] says.
 
-    Leaves ``corpus.parquet`` (row_number int64, label, text and fault string, nullable), a row for each of the source.
+    Leaves ``corpus.parquet`` (row_number int64, label, text and fault string, nullable, feedback bool), a row for each
+    of the source and, by [corpus] feedback, for each label that people gave.
     """
 
     folder = "corpus"
+    code_version = 2
     sections = (CorpusSettings,)
 
     def requires(self) -> list[ExternalFile]:
@@ -43,16 +49,30 @@ class IngestCorpus(FolderStage):
         return [ExternalFile(path=settings.path, setting="[corpus] path")] if settings.source == "file" else []
 
     def made_of(self) -> dict[str, Any]:
-        """The settings, and the content of the file: another content is another corpus."""
-        return {**super().made_of(), "source": source_identity(load(CorpusSettings))}
+        """The settings, the content of the file and the labels: another content is another corpus."""
+        settings = load(CorpusSettings)
+        labels = {"labels": labels_identity(self.labels)} if settings.feedback == "join" else {}
+        return {**super().made_of(), "source": source_identity(settings), **labels}
+
+    @functools.cached_property
+    def labels(self) -> list[MessageLabel]:
+        """What people said, as it was when this process first asked: a label given while a model trains on the ones
+        before must not make that training void. The next run sees it.
+        """
+        from tasks.database import connect
+        from tasks.labels import found_labels
+
+        return found_labels(connect(load(DatabaseSettings)))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
         settings = located(load(CorpusSettings))
         counts = CorpusCounts()
-        write_corpus(counts.counted(read_corpus(settings, load(DatabaseSettings))), folder / CORPUS)
+        feedback = self.labels if settings.feedback == "join" else []
+        rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
+        write_corpus(with_feedback(rows, feedback), folder / CORPUS)
         counts.check(settings)
-        log.info("corpus: %s", counts)
+        log.info("corpus: %s%s", counts, f"; and {len(feedback)} labels of people" if feedback else "")
         return {
             "source": settings.source,
             "source_sha256": file_sha256(Path(settings.path)) if settings.source != "sql" else None,
@@ -60,6 +80,7 @@ class IngestCorpus(FolderStage):
             "rows": counts.rows,
             "labels": dict(counts.labels),
             "faults": dict(counts.faults),
+            "feedback": len(feedback),
         }
 
 
@@ -112,15 +133,40 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 
 
+def labels_identity(labels: Iterable[MessageLabel]) -> str:
+    """What tells one set of labels from another: a hash of what the corpus takes of them."""
+    return content_sha256([[one.label, one.text] for one in in_order(labels)])
+
+
+def in_order(labels: Iterable[MessageLabel]) -> list[MessageLabel]:
+    """Labels in an order that does not change when one is given again."""
+    return sorted(labels, key=lambda one: (one.batch_date, one.message_id, one.labelled_by))
+
+
+def with_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[MessageLabel]) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows of the source, then one for each label of people, numbered on.
+
+    Args:
+        rows: (row number, label, text, fault), numbered from 1 without a gap or in the source's own way.
+        labels: what people said.
+    """
+    last = 0
+    for row in rows:
+        last = max(last, row[0])
+        yield *row, False
+    for number, one in enumerate(in_order(labels), last + 1):
+        yield number, one.label, one.text, None, True
+
+
 def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
-    """Writes rows as `read_corpus` yields them to a Parquet file."""
+    """Writes rows as `with_feedback` yields them to a Parquet file."""
     import pyarrow as pa
 
     from tasks.snapshots import write_rows
 
     number = pa.field("row_number", pa.int64(), nullable=False)
     texts = [pa.field(name, pa.string()) for name in ("label", "text", "fault")]
-    write_rows(rows, pa.schema([number, *texts]), path)
+    write_rows(rows, pa.schema([number, *texts, pa.field("feedback", pa.bool_(), nullable=False)]), path)
 
 
 @dataclass

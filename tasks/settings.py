@@ -105,6 +105,12 @@ class CorpusSettings:
     edition: str = setting(
         "1", "any text; a new one makes a SQL query run again, for a fingerprint cannot see rows change"
     )
+    feedback: str = setting(
+        "none",
+        "join adds the labels that people gave with spamscore label, and a person's goes before the source's; none "
+        "leaves them out",
+        choices=("none", "join"),
+    )
     download_url: str = setting(
         "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
         "address of the SMS Spam Collection's zip, for source = sms_spam_collection",
@@ -113,7 +119,7 @@ class CorpusSettings:
     download_timeout: int = setting(300, "seconds the whole download may take", low=1, shapes_result=False)
     max_refused_share: float = setting(
         0.2,
-        "share of rows that may be refused (duplicates not counted) before the run fails",
+        "share of rows that may be refused (duplicates and overruled ones not counted) before the run fails",
         low=0.0,
         high=1.0,
         shapes_result=False,
@@ -240,13 +246,13 @@ SECTIONS: dict[str, type] = {
     "vocabulary": VocabularySettings,
     "network": NetworkSettings,
     "training": TrainingSettings,
+    "gate": GateSettings,
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
     "devices": DeviceSettings,
     "run": RunSettings,
     "console": ConsoleSettings,
 }
-    "gate": GateSettings,
 
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
 # Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.

@@ -1,5 +1,6 @@
-"""The tables of the scores, as SQLAlchemy Core describes them. How they come into a database is `tasks.migrations`'s
-part; a test holds the two equal. What is written to them, and when, is `tasks.ledger`'s.
+"""The tables of the scores and the labels, as SQLAlchemy Core describes them. How they come into a database is
+`tasks.migrations`'s part; a test holds the two equal. What is written to them, and when, is `tasks.ledger`'s and, for
+the labels, `tasks.labels`'s.
 
 Times are UTC everywhere: `timestamp with time zone` on PostgreSQL, text without an offset on SQLite, `datetime(6)`
 without an offset on MySQL and MariaDB. Read through `UtcDateTime` they carry their zone on all of them.
@@ -16,7 +17,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The newest migration of `tasks.migrations.versions`: known without importing Alembic, which costs 0.3 s.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 # A name of our own, for a database that is shared may have an alembic_version of somebody else's.
 VERSION_TABLE = "spamscore_version"
 
@@ -81,6 +82,10 @@ class MessageId(TypeDecorator[str]):
             collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
             return mysql.VARCHAR(MESSAGE_ID_LENGTH, charset="utf8mb4", collation=collation)
         return sa.String(MESSAGE_ID_LENGTH, collation="C" if dialect.name == "postgresql" else None)
+
+
+# MySQL's TEXT ends at 64 KiB, and a message may be longer.
+LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
 def is_mysql(dialect: Dialect) -> bool:
@@ -181,6 +186,21 @@ batch_chunks = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("written_at", UtcDateTime, nullable=False),
     sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
+    **_STORED,
+)
+
+# What people said of messages. It holds the message too, for a label is worth nothing once its snapshot is deleted; and
+# it refers to no batch, for it outlives them.
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("batch_date", sa.Date, primary_key=True, autoincrement=False),
+    sa.Column("message_id", MessageId, primary_key=True),
+    sa.Column("labelled_by", MessageId, primary_key=True),
+    sa.Column("label", sa.String(4), nullable=False),
+    sa.Column("labelled_at", UtcDateTime, nullable=False),
+    sa.Column("text", LongText, nullable=False),
+    sa.CheckConstraint("label IN ('spam', 'ham')", name="label"),
     **_STORED,
 )
 

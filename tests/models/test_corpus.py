@@ -14,7 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.corpus import DUPLICATE, PARTS, TEST, TRAINING, VALIDATION, Labels, PreparedCorpus, part_of, prepare_corpus
+from models.corpus import (
+    DUPLICATE,
+    OVERRULED,
+    PARTS,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Labels,
+    PreparedCorpus,
+    part_of,
+    prepare_corpus,
+)
 from models.settings import SplitSettings, TextSettings
 from models.text import clean_texts
 
@@ -26,12 +37,12 @@ LOST = "U+FFFD stands where bytes were that are no text in the file's encoding"
 
 
 def rows_of(*rows: tuple[str | None, str | None] | tuple[str | None, str | None, str | None]) -> pd.DataFrame:
-    """Rows as a reader leaves them: label, text, and the fault of a row that could not be read."""
+    """Rows as a reader leaves them: label, text, the fault of a row that could not be read; none is of feedback."""
     full = [(*row, None)[:3] for row in rows]
     columns = {
         name: pd.Series([row[at] for row in full], dtype=object) for at, name in enumerate(("label", "text", "fault"))
     }
-    return pd.DataFrame({"row_number": np.arange(len(full), dtype=np.int64) + 1, **columns})
+    return pd.DataFrame({"row_number": np.arange(len(full), dtype=np.int64) + 1, **columns, "feedback": False})
 
 
 def small_letters(texts: Sequence[str]) -> list[str]:
@@ -216,3 +227,59 @@ def test_a_whole_corpus_is_prepared_with_shares_near_the_settings(name: str) -> 
     assert shares[TRAINING] > 0.6
     spam = corpus.kept.groupby("part")["spam"].mean()
     assert spam.max() - spam.min() < (0.05 if name == "real" else 0.15)
+
+
+def with_feedback(rows: pd.DataFrame, *said: tuple[str, str]) -> pd.DataFrame:
+    """Rows of a source, and behind them what people said."""
+    more = rows_of(*said).assign(feedback=True)
+    more["row_number"] += len(rows)
+    return pd.concat([rows, more], ignore_index=True)
+
+
+def test_a_persons_label_goes_before_the_sources_for_the_same_text_after_cleaning() -> None:
+    rows = with_feedback(rows_of(("spam", "See you!"), ("ham", "win"), ("spam", "see YOU")), ("ham", "see you"))
+    corpus = prepared(rows)
+    assert dict(zip(corpus.kept["text"], corpus.kept["spam"], strict=True)) == {"win": False, "see you": False}
+    assert reasons(corpus) == {1: OVERRULED, 3: OVERRULED}
+    assert corpus.refused["detail"].tolist() == ["a person says otherwise in row 4"] * 2
+
+
+def test_a_persons_label_that_agrees_is_a_duplicate() -> None:
+    corpus = prepared(with_feedback(rows_of(("spam", "win")), ("spam", "WIN"), ("spam", "win!")))
+    assert corpus.kept["row_number"].tolist() == [1]
+    assert reasons(corpus) == {2: DUPLICATE, 3: DUPLICATE}
+
+
+@pytest.mark.parametrize("source", [[], [("spam", "win")], [("ham", "win"), ("spam", "win")]])
+def test_where_people_disagree_nobody_is_believed(source: list[tuple[str, str]]) -> None:
+    corpus = prepared(with_feedback(rows_of(*source), ("spam", "win"), ("ham", "win")))
+    assert corpus.kept.empty
+    assert set(reasons(corpus).values()) == {"both labels"}
+
+
+def test_a_person_settles_what_the_source_is_of_two_minds_about() -> None:
+    corpus = prepared(with_feedback(rows_of(("ham", "win"), ("spam", "win")), ("spam", "win")))
+    assert corpus.kept["row_number"].tolist() == [2]
+    assert reasons(corpus) == {1: OVERRULED, 3: DUPLICATE}
+
+
+def test_feedback_says_spam_and_ham_whatever_the_source_calls_them() -> None:
+    rows = with_feedback(rows_of(("fine", "hello"), ("spam", "eggs")), ("spam", "win"), ("ham", "lunch"))
+    corpus = prepare_corpus(rows, Labels(spam="junk", ham="fine"), small_letters, SPLIT)
+    assert dict(zip(corpus.kept["text"], corpus.kept["spam"], strict=True)) == {
+        "hello": False, "win": True, "lunch": False,
+    }  # fmt: skip
+    assert reasons(corpus) == {2: "unknown label"}
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows=any_rows, said=st.lists(st.tuples(st.sampled_from(["spam", "ham"]), st.text("ab A!1", max_size=4))))
+def test_no_row_of_the_source_contradicts_what_people_agree_on(rows: pd.DataFrame, said: list[tuple[str, str]]) -> None:
+    corpus = prepared(with_feedback(rows, *said))
+    voices: dict[str, set[bool]] = {}
+    for label, text in said:
+        voices.setdefault(small_letters([text])[0], set()).add(label == "spam")
+    for cleaned, spam in zip(corpus.kept["cleaned"], corpus.kept["spam"], strict=True):
+        assert voices.get(cleaned, {spam}) == {spam}
+    for cleaned, heard in voices.items():
+        assert not cleaned or len(heard) == 2 or cleaned in set(corpus.kept["cleaned"])

@@ -211,6 +211,7 @@ ANOTHER_VALUE = [
     ("corpus", "url", "sqlite:///other.db", NOTHING),
     ("corpus", "query", "SELECT 1", INGESTING),
     ("corpus", "edition", "2", INGESTING),
+    ("corpus", "feedback", "join", INGESTING),
     ("corpus", "download_url", "http://127.0.0.1/other.zip", NOTHING),
     ("corpus", "download_timeout", "5", NOTHING),
     ("corpus", "max_refused_share", "0.5", NOTHING),
@@ -236,7 +237,6 @@ ANOTHER_VALUE = [
     ("training", "checkpoint_steps", "7", NOTHING),
     ("training", "keep_checkpoints", "3", NOTHING),
     ("training", "keep_checkpoint_every_hours", "2", NOTHING),
-    ("messages", "source", "sql", EXTRACTING),
     ("gate", "pr_auc_allowance", "0.5", {"EvaluateModel"}),
     ("gate", "recall_allowance", "0.5", {"EvaluateModel"}),
     ("gate", "calibration_allowance", "0.5", {"EvaluateModel"}),
@@ -244,6 +244,7 @@ ANOTHER_VALUE = [
     ("gate", "resamples", "200", {"EvaluateModel"}),
     ("gate", "flip_budget", "0.5", {"EvaluateModel"}),
     ("gate", "flip_examples", "3", {"EvaluateModel"}),
+    ("messages", "source", "sql", EXTRACTING),
     ("messages", "path", "in.csv", EXTRACTING),
     ("messages", "format", "csv", EXTRACTING),
     ("messages", "encoding", "latin-1", EXTRACTING),
@@ -253,8 +254,8 @@ ANOTHER_VALUE = [
     ("messages", "url", "sqlite:///other.db", NOTHING),
     ("messages", "query", "SELECT 1", EXTRACTING),
     ("scoring", "threshold", "0.6", {"EvaluateModel"} | SCORING),
-    ("scoring", "chunk_size", "7", NOTHING),
     ("scoring", "ham_blocked_share", "0.05", {"EvaluateModel"} | SCORING),
+    ("scoring", "chunk_size", "7", NOTHING),
     ("scoring", "batch_size", "7", NOTHING),
     ("devices", "devices", "cpu:0", NOTHING),
     ("devices", "memory_growth", "false", NOTHING),
@@ -445,7 +446,6 @@ def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: P
     ]
 
 
-def test_two_devices_give_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """What the evaluations found, the latest first."""
     found = sorted((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: -path.stat().st_ctime_ns)
@@ -514,6 +514,7 @@ def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Pa
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
+def test_two_devices_give_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
     write_settings(copied, merged(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
     assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").code == 0
     (row,) = query(copied, "select devices from score_batches where batch_date = '2026-02-01'")

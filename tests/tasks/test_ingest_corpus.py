@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -10,19 +11,23 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import luigi
 import pyarrow.parquet as pq
 import pytest
+from luigi.task_register import Register
 
 from models.errors import ArtifactError, InputError, SettingsError
 from tasks import ingest_corpus
+from tasks.database import open_database
 from tasks.fingerprint import file_sha256
-from tasks.ingest_corpus import CorpusCounts, IngestCorpus, source_identity
+from tasks.ingest_corpus import CorpusCounts, IngestCorpus, labels_identity, source_identity
+from tasks.labels import MessageLabel, change_labels
 from tasks.samples import bundled_file
-from tasks.settings import CorpusSettings
+from tasks.settings import CorpusSettings, DatabaseSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 Configure = Callable[..., None]
@@ -68,12 +73,12 @@ def test_every_row_of_a_file_is_kept_with_its_fault(configure: Configure, tmp_pa
     assert built(task) == luigi.LuigiStatusCode.SUCCESS
     fault = "wrong number of fields: expected 2, received {} (line {})"
     assert [tuple(row.values()) for row in rows_of(task)] == [
-        (1, "1", "WIN", None),
-        (2, "0", "Hello", None),
-        (3, "0", "Hello", None),
-        (4, "", "no label", None),
-        (5, "1", "a", fault.format(3, 6)),
-        (6, "0", None, fault.format(1, 7)),
+        (1, "1", "WIN", None, False),
+        (2, "0", "Hello", None, False),
+        (3, "0", "Hello", None, False),
+        (4, "", "no label", None, False),
+        (5, "1", "a", fault.format(3, 6), False),
+        (6, "0", None, fault.format(1, 7), False),
     ]
     manifest = task.output().manifest()
     assert manifest["labels"] == {"0": 2, "1": 1, "": 1}
@@ -143,7 +148,9 @@ def test_a_query_runs_again_for_a_new_edition_alone(configure: Configure, tmp_pa
     configure(source="sql", url="sqlite:///c.db", query="SELECT label, text FROM m ORDER BY rowid")
     task = IngestCorpus()
     assert built(task) == luigi.LuigiStatusCode.SUCCESS
-    assert [tuple(row.values()) for row in rows_of(task)] == [(1, "ham", "Hello", None), (2, "spam", None, None)]
+    assert [tuple(row.values()) for row in rows_of(task)] == [
+        (1, "ham", "Hello", None, False), (2, "spam", None, None, False),
+    ]  # fmt: skip
     assert task.output().manifest()["source_sha256"] is None
     configure(url="sqlite:///elsewhere.db")
     assert IngestCorpus().complete()
@@ -215,3 +222,81 @@ def test_a_hash_is_of_the_content_at_its_time(tmp_path: Path) -> None:
     for content in ("one", "two, longer"):
         path.write_text(content)
         assert file_sha256(path) == hashlib.sha256(content.encode()).hexdigest()
+
+
+SAID = MessageLabel(date(2026, 1, 31), "m-1", "ann", "spam", datetime(2026, 2, 1, tzinfo=UTC), "WIN now")
+
+
+def give(*labels: MessageLabel) -> None:
+    engine = open_database(DatabaseSettings())
+    change_labels(engine, labels)
+    engine.dispose()
+    Register.clear_instance_cache()  # as a new process would
+
+
+def test_labels_of_people_follow_the_rows_of_the_source_if_the_settings_say_so(
+    configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "c.csv").write_text("label,text\nham,Hello\n")
+    configure(source="file", path="c.csv", feedback="join", spam_label="junk")
+    give(dataclasses.replace(SAID, message_id="m-2", label="ham"), SAID)
+    task = IngestCorpus()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    assert [tuple(row.values()) for row in rows_of(task)] == [
+        (1, "ham", "Hello", None, False), (2, "spam", "WIN now", None, True), (3, "ham", "WIN now", None, True),
+    ]  # fmt: skip
+    assert (task.output().manifest()["rows"], task.output().manifest()["feedback"]) == (1, 2)
+    configure(feedback="none")
+    assert built(IngestCorpus()) == luigi.LuigiStatusCode.SUCCESS
+    assert [row["feedback"] for row in rows_of(IngestCorpus())] == [False]
+
+
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [
+        ({"label": "ham"}, True),
+        ({"text": "WIN"}, True),
+        ({"message_id": "m-2"}, True),  # one label more
+        ({"labelled_at": SAID.labelled_at + timedelta(days=1)}, False),  # the same said again
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_another_label_is_another_corpus_and_the_same_said_again_is_not(
+    configure: Configure, change: dict[str, Any], another: bool
+) -> None:
+    configure(feedback="join")
+    give(SAID)
+    before = IngestCorpus().output().path
+    give(dataclasses.replace(SAID, **change))
+    assert (IngestCorpus().output().path != before) == another
+    configure(feedback="none")
+    without = IngestCorpus().output().path
+    give(dataclasses.replace(SAID, message_id="m-3"))
+    assert IngestCorpus().output().path == without != before
+
+
+def test_a_label_given_during_a_run_counts_for_the_next(configure: Configure) -> None:
+    configure(feedback="join")
+    give(SAID)
+    task = IngestCorpus()
+    before = task.output().path
+    engine = open_database(DatabaseSettings())
+    change_labels(engine, [dataclasses.replace(SAID, message_id="m-2", text="new")])
+    engine.dispose()
+    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    assert task.output().path == before
+    assert [row["text"] for row in rows_of(task) if row["feedback"]] == ["WIN now"]
+    Register.clear_instance_cache()
+    assert not IngestCorpus().complete()
+
+
+def test_without_a_database_there_are_no_labels_and_none_is_made(configure: Configure, tmp_path: Path) -> None:
+    configure(feedback="join")
+    assert built(IngestCorpus()) == luigi.LuigiStatusCode.SUCCESS
+    assert IngestCorpus().output().manifest()["feedback"] == 0
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_the_order_in_which_labels_were_given_makes_no_other_corpus() -> None:
+    other = dataclasses.replace(SAID, message_id="m-2", text="b")
+    assert labels_identity([SAID, other]) == labels_identity([other, SAID]) != labels_identity([SAID])

@@ -40,7 +40,7 @@ def test_the_database_reads_migrations_and_tables_alike_to_the_last_check(engine
     with writing(engine) as connection:
         metadata.create_all(connection)
     assert described(engine) == migrated
-    assert len(migrated) == 4
+    assert len(migrated) == 5
 
 
 def described(engine: Engine) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_migrations_are_part_of_the_distribution() -> None:
     folder = resources.files("tasks.migrations")
     assert folder.joinpath("env.py").is_file()
     assert folder.joinpath("script.py.mako").is_file()
-    assert folder.joinpath("versions", f"{SCHEMA_REVISION}_first_tables.py").is_file()
+    assert SCHEMA_REVISION in [one.name[:4] for one in folder.joinpath("versions").iterdir()]
 
 
 def test_a_new_version_starts_from_the_template(sqlite_url: str, tmp_path: Path) -> None:
