@@ -19,6 +19,8 @@ from typing import Any, TextIO, cast
 import click
 from click.shell_completion import get_completion_class
 
+from pipeline.commands.explain import explain
+from pipeline.commands.feedback import label, labels, uncertain
 from pipeline.commands.group import Commands
 from pipeline.commands.messages import text
 from pipeline.commands.nights import batches, scores, summary
@@ -39,6 +41,7 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
         'spamscore text "You have WON a prize! Reply YES"   how likely a message is spam',
         "spamscore summary                                  what the last night did",
         "spamscore scores yesterday --flagged               what was flagged",
+        "spamscore uncertain yesterday                      what a person should look at",
         "spamscore config scoring                           which settings hold, and why",
         "spamscore withdraw yesterday                       takes a night's scores back",
         "luigi --module pipeline ScoreBatch                 scores yesterday's messages",
@@ -54,7 +57,11 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (text, batches, scores, summary, models, verify, withdraw, restore, serve, prune, config):
+COMMANDS = (
+    text, explain, batches, scores, summary, uncertain, label, labels, models, verify, withdraw, restore, serve, prune,
+    config,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -125,6 +125,22 @@ def _parquet_bytes(table: Any, compression: str) -> bytes:
     return buffer.getvalue()
 
 
+def feed_labels(content: bytes) -> None:
+    from pipeline.labelling import read_labels
+
+    for message_id, label in read_labels(content, "labels"):
+        assert isinstance(message_id, str)
+        assert label in ("spam", "ham", "none", "")
+
+
+def labels() -> list[bytes]:
+    table = 'message_id,label,text\nm-1,spam,"a, ""b""\nc"\nm-2,,x\n'
+    return [
+        table.encode(), b"\xef\xbb\xbf" + table.replace(",", ";").encode(), b"m-1\tspam\r\nm-2\t none \t0.5\n",
+        b'{"message_id": "m-1", "label": "ham"}\n{"message_id": 2, "label": null}\n', b'message_id,"label\n',
+    ]  # fmt: skip
+
+
 def feed_download(content: bytes) -> None:
     from tasks.download import extract_member
 
@@ -348,6 +364,7 @@ TARGETS = dict([
     target("sms", functools.partial(feed_messages, "sms"), lambda: [b"ham\tHello\nspam\tWin\tit\n\nodd\n\xff\tx\r\n"]),
     target("jsonl", functools.partial(feed_messages, "jsonl"), json_lines),
     target("parquet", functools.partial(feed_messages, "parquet"), parquet),
+    target("labels", feed_labels, labels),
     target("download", feed_download, archives),
     target("cleaning", feed_cleaning, messages),
     target("vocabulary", feed_vocabulary, vocabularies),

@@ -29,6 +29,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from luigi.configuration import LuigiConfigParser
+from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.scoring import Scored
@@ -46,11 +47,11 @@ from tasks.targets import read_manifest, write_json, write_manifest
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\tx\ny\x9b31m"
 COMMANDS = [
-    "text", "batches", "scores", "summary", "models", "verify", "withdraw", "restore", "serve", "prune", "config",
-    "completion",
+    "text", "explain", "batches", "scores", "summary", "uncertain", "label", "labels", "models", "verify", "withdraw",
+    "restore", "serve", "prune", "config", "completion",
 ]  # fmt: skip
-SCORES = {"m-1": 0.998, "m-2": 0.25, "m-3": 0.75, "m-4": 0.0125}
 SILENT = {"label", "withdraw", "restore", "serve", "prune", "completion"}  # do something, and say so
+SCORES = {"m-1": 0.998, "m-2": 0.25, "m-3": 0.75, "m-4": 0.0125}
 
 
 @pytest.fixture
@@ -599,9 +600,9 @@ def test_a_version_that_no_batch_could_be_scored_with_is_not_put_in_service(fold
     assert "the checkpoints of version 2 are not here" in refused(1, "serve", "2", "--yes")
     assert not (folder / "artifacts" / "exports" / "spam_ham" / "service.json").exists()
     assert run("serve", "0").exit_code == 2
-
     for words in ([], ["1", "--refused"]):
         assert "expected either VERSION or --refused" in refused(2, "serve", *words)
+
 
 def test_prune_keeps_the_days_of_the_setting_unless_told_otherwise(database: Engine, folder: Path) -> None:
     today = datetime.date.today()
@@ -772,7 +773,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = NetworkSettings(cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.0)
     settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1)
     done = train(part, part, len(vocabulary), network, settings, training)
-    write_manifest(training, describe_trained(done, vocabulary, network, training))
+    # Of so few messages a calibration makes nothing sure; of more of the same it does.
+    labels = np.tile(part.labels, 25)
+    repeated = encode_messages(TextEncoder(vocabulary), ["win prize now", "see you at lunch"] * 200)
+    validation = LabelledMessages(repeated, labels)
+    write_manifest(training, describe_trained(done, vocabulary, network, validation, training))
     export(folder, 1, "t1")
     return folder
 
@@ -909,6 +914,87 @@ def test_a_line_without_end_is_cut_and_the_next_is_whole(monkeypatch: pytest.Mon
     monkeypatch.setattr(answers, "_LINE_BYTES", 100_000)
     stream = io.BytesIO(b"a" * 250_000 + b"\nnext\n")
     assert [len(line) for batch in answers.line_batches(stream) for line in batch] == [100_000, 4]
+
+
+# Explanations
+
+
+def test_an_explanation_has_the_change_of_each_word_beside_it(model: Path) -> None:
+    first, words = answered("explain", "win prize now").splitlines()
+    assert re.fullmatch(r"Probability of spam: 0\.9\d{3} \(flagged, version 1\)", first)
+    assert re.fullmatch(r"  win(\[\+\d\.\d\d\])? prize(\[\+\d\.\d\d\])? now(\[\+\d\.\d\d\])?", words)
+    assert "[+" in words
+    assert "[-" in answered("explain", "see you at lunch")
+
+
+def test_an_explanation_says_what_the_model_says_of_the_message_without_the_word(model: Path) -> None:
+    (one,) = (json.loads(line) for line in answered("explain", "--json", "win prize  at\nlunch").splitlines())
+    assert (one["message"], one["model_version"]) == ("win prize  at\nlunch", 1)
+    assert f"{one['spam_probability']:.6f}" == answered("text", "--plain", "win prize  at\nlunch").strip()
+    assert [word["text"] for word in one["words"]] == ["win", "prize", "at", "lunch"]
+    for word in one["words"]:
+        left = one["message"][: word["start"]] + one["message"][word["end"] :]
+        assert f"{word['probability_without']:.6f}" == answered("text", "--plain", left).strip()
+        assert (word["change"] > 0) == (word["probability_without"] < one["spam_probability"])
+
+
+def test_plain_explanations_are_a_line_a_word_and_a_message_of_nothing_has_none(model: Path) -> None:
+    rows = [line.split("\t") for line in answered("explain", "--plain", "win lunch\x1b[2J", " ").splitlines()]
+    assert [row[2] for row in rows] == ["win", "lunch[U+001B][2J"]
+    assert all(float(change) and 0 <= float(probability) <= 1 for change, probability, _ in rows)
+    assert json.loads(answered("explain", "--json", " "))["spam_probability"] is None
+    assert answered("explain", " ") == "Probability of spam: nan\n"
+
+
+def test_messages_to_explain_may_be_piped_in(model: Path) -> None:
+    found = answered("explain", "--json", stdin=b"win prize now\nsee you\n").splitlines()
+    assert [json.loads(line)["message"] for line in found] == ["win prize now", "see you"]
+
+
+def test_a_terminal_colours_words_by_what_they_speak_for_unless_it_wants_no_colour(model: Path) -> None:
+    code, shown = Terminal("explain", "win prize now lunch you").end()
+    assert code == 0
+    assert re.search(r"\x1b\[1;31mwin|\x1b\[31mwin|\x1b\[1;31mprize|\x1b\[31mprize", shown), shown
+    assert re.search(r"\x1b\[(1;)?36m(lunch|you)", shown), shown
+    assert re.search(r"\+\d\.\d\d +(win|prize|now) +0\.\d{4} without it", without_styles(shown))
+    bare = Terminal("explain", "win prize now lunch you", NO_COLOR="1").end()[1]
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", bare)
+    assert "[+" in bare
+
+
+def test_a_message_of_a_batch_is_explained_from_the_snapshot_by_the_version_that_scored_it(
+    trained: Path, folder: Path
+) -> None:
+    shutil.copytree(trained / "artifacts", folder / "artifacts")
+    engine = open_database(DatabaseSettings(url="sqlite:///spamscore.db"))
+    publish(engine, {"m-1": 0.9, "m-2": 0.1})
+    engine.dispose()
+    asked = ["explain", "--date", "2026-01-31", "--message-id"]
+    assert "the messages of batch 1 are not here" in refused(1, *asked, "m-1")
+    write_snapshot(folder, [(1, "m-1", "win prize now"), (2, "m-2", "see you at lunch")])
+    first, second = (json.loads(line) for line in answered(*asked, "m-2", "--message-id", "m-1", "--json").splitlines())
+    assert (first["batch_date"], first["message_id"], first["message"]) == ("2026-01-31", "m-2", "see you at lunch")
+    assert [word["text"] for word in second["words"]] == ["win", "prize", "now"]
+    assert "no message with text in batch 1 of 2026-01-31 is m-7, m-8." in refused(
+        1, *asked, "m-7", "--message-id", "m-8"
+    )
+    assert "there is no published batch of 2026-02-01" in refused(
+        1, "explain", "--date", "2026-02-01", "--message-id", "m-1"
+    )
+    export(folder, 2, "t2")
+    publish_again = open_database(DatabaseSettings(url="sqlite:///spamscore.db"))
+    publish(publish_again, {"m-1": 0.9}, version=7)
+    publish_again.dispose()
+    assert "model version 7: not in" in refused(1, *asked, "m-1")
+    assert answered(*asked, "m-1", "--model-version", "1", "--plain")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--date", "today"], ["--message-id", "m"], ["--date", "today", "--message-id", "m", "hello"]]
+)
+def test_what_to_explain_is_either_messages_or_one_of_a_date(folder: Path, arguments: list[str]) -> None:
+    done = run("explain", *arguments)
+    assert (done.exit_code, "expected messages, or --date with --message-id" in done.stderr) == (2, True)
 
 
 # Failures

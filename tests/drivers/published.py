@@ -1,0 +1,46 @@
+"""Publishes batches as a night would, without a night: scores by hand, and the snapshot they would be of."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy.engine import Engine
+
+from tasks.chunks import RejectedMessage, ScoredChunk
+from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
+
+DATE = datetime.date(2026, 1, 31)
+
+
+def publish(
+    engine: Engine,
+    scores: dict[str, float],
+    date: datetime.date = DATE,
+    rejected: list[RejectedMessage] | None = None,
+    version: int = 1,
+    snapshot: str = "snap",
+) -> int:
+    plan = BatchPlan(date, f"r{version}", "spam_ham", version, "fingerprint/ckpt-7", snapshot, 0.5, "cpu:0", 1000)
+    batch_id = begin_batch(engine, plan).batch_id
+    values = np.array(list(scores.values()))
+    rows = np.arange(1, len(scores) + 1)
+    commit_chunk(engine, batch_id, ScoredChunk(0, 1, list(scores), rows, values, values >= 0.5, rejected or [], 1.0))
+    publish_batch(engine, batch_id, len(scores) + len(rejected or []))
+    record_times(engine, batch_id, total=12.34)
+    return batch_id
+
+
+def write_snapshot(folder: Path, rows: list[tuple[int, str, str | None]], date: datetime.date = DATE) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tasks.snapshots import SNAPSHOT_FILE
+
+    snapshot = folder / "artifacts" / "snapshots" / date.isoformat() / "snap"
+    snapshot.mkdir(parents=True)
+    columns = ("row_number", "message_id", "text")
+    pq.write_table(
+        pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows]), snapshot / SNAPSHOT_FILE
+    )

@@ -1,0 +1,142 @@
+"""Which words moved a score: by how much the model's own answer changes without each."""
+
+from __future__ import annotations
+
+import functools
+import string
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.encoder import TextEncoder
+from models.errors import ArtifactError
+from models.explanation import MOST_PARTS, Explanation, explain, word_spans
+from models.network import build_network
+from models.scoring import Scorer
+from models.settings import NetworkSettings, TextSettings, VocabularySettings
+from models.vocabulary import UNKNOWN_ID, build_vocabulary
+
+# What a model of known weights gives each word; a logit is their sum.
+WEIGHTS = {"free": 2.5, "win": 1.0, "now": 0.25, "lunch": -1.5, "mum": -0.5}
+UNKNOWN_WEIGHT = 0.125
+VOCABULARY = build_vocabulary([" ".join(WEIGHTS)], VocabularySettings(min_count=1), TextSettings(max_tokens=5000))
+
+
+@functools.cache
+def summing_scorer() -> Scorer:
+    """A model whose logit is the sum of its words' weights: what a word changes is its weight."""
+    weights = np.array([[WEIGHTS.get(token, 0.0)] for token in VOCABULARY.tokens], np.float32)
+    weights[UNKNOWN_ID] = UNKNOWN_WEIGHT
+    ids = keras.Input((None,), dtype="int32")
+    embedding = keras.layers.Embedding(len(VOCABULARY), 1)
+    network = keras.Model(ids, keras.ops.sum(embedding(ids), axis=(1, 2)))
+    embedding.set_weights([weights])
+    return Scorer(TextEncoder(VOCABULARY), network, ["/device:CPU:0"])
+
+
+@functools.cache
+def recurrent_scorer() -> Scorer:
+    network = build_network(NetworkSettings(embedding_size=4, rnn_units=3), len(VOCABULARY), seed=2)
+    return Scorer(TextEncoder(VOCABULARY), network, ["/device:CPU:0"])
+
+
+def explained(message: str, most_parts: int = MOST_PARTS) -> Explanation:
+    return explain(summing_scorer(), [message], most_parts)[0]
+
+
+known_messages = st.lists(st.sampled_from(sorted(WEIGHTS)), min_size=2, max_size=30)
+any_messages = st.text(st.sampled_from(string.ascii_letters + " \n\t£!0?äΩ好ไ\u200b\ud800"), max_size=60)
+
+
+@settings(deadline=None, max_examples=50)
+@given(words=known_messages)
+def test_the_change_of_a_word_is_its_weight_in_a_model_that_adds_them_up(words: list[str]) -> None:
+    found = explained(" ".join(words))
+    assert [part.text for part in found.parts] == words
+    np.testing.assert_allclose([part.change for part in found.parts], [WEIGHTS[word] for word in words], atol=1e-4)
+    logit = sum(WEIGHTS[word] for word in words)
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+    for part in found.parts:
+        without = 1 / (1 + np.exp(WEIGHTS[part.text] - logit))
+        assert part.probability_without == pytest.approx(without, abs=1e-5)
+
+
+def test_the_strongest_are_those_that_changed_most_whatever_their_sign() -> None:
+    found = explained("now FREE lunch unheard mum, win")
+    assert [part.text for part in found.strongest(3)] == ["FREE", "lunch", "win"]
+    assert found.strongest(0) == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(message=any_messages)
+def test_the_parts_are_the_words_of_the_message_in_their_order_and_nothing_else(message: str) -> None:
+    found = explained(message)
+    assert [message[part.start : part.end] for part in found.parts] == [part.text for part in found.parts]
+    assert "".join(part.text for part in found.parts) == "".join(message.split())
+    assert found.probability == summing_scorer().score([message]).probabilities[0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(messages=st.lists(any_messages, max_size=5))
+def test_a_message_is_explained_alike_alone_and_among_others(messages: list[str]) -> None:
+    together = explain(recurrent_scorer(), messages)
+    for message, found in zip(messages, together, strict=True):
+        (alone,) = explain(recurrent_scorer(), [message])
+        assert [part.text for part in alone.parts] == [part.text for part in found.parts]
+        np.testing.assert_allclose(
+            [part.change for part in alone.parts], [part.change for part in found.parts], rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("message", ["", " ", "\n\t\u3000"])
+def test_a_message_without_a_word_has_no_parts(message: str) -> None:
+    assert explained(message).parts == ()
+
+
+def test_of_a_message_of_one_word_what_is_left_is_the_empty_message() -> None:
+    (part,) = explained("free").parts
+    empty = summing_scorer().score([""]).probabilities[0]
+    assert (part.probability_without, part.change) == (empty, pytest.approx(2.5 - UNKNOWN_WEIGHT))
+
+
+@settings(deadline=None, max_examples=100)
+@given(words=st.integers(0, 900), most=st.integers(1, 300))
+def test_a_long_message_is_divided_into_a_bounded_number_of_runs_that_hold_every_word(words: int, most: int) -> None:
+    message = " ".join(f"w{number}" for number in range(words))
+    spans = word_spans(message, most)
+    assert len(spans) == min(words, most)
+    assert " ".join(message[start:end] for start, end in spans) == message
+    lengths = [len(message[start:end].split()) for start, end in spans]
+    assert not lengths or max(lengths) - min(lengths) <= 1
+
+
+def test_a_script_without_spaces_is_taken_character_by_character() -> None:
+    assert ["免费 win!"[start:end] for start, end in word_spans("免费 win!")] == ["免", "费", "win!"]
+
+
+def test_a_long_message_costs_a_bounded_number_of_scores() -> None:
+    scored: list[int] = []
+
+    class Counting:
+        encoder = summing_scorer().encoder
+
+        def logits(self, messages: object) -> np.ndarray:
+            scored.append(len(messages))  # type: ignore[arg-type]
+            return np.zeros(len(messages), np.float32)  # type: ignore[arg-type]
+
+    explain(Counting(), ["win " * 50_000])  # type: ignore[arg-type]
+    assert scored == [MOST_PARTS + 1]
+
+
+def test_a_score_that_is_no_number_is_an_error() -> None:
+    class Broken:
+        encoder = summing_scorer().encoder
+
+        def logits(self, messages: object) -> np.ndarray:
+            return np.full(len(messages), np.nan, np.float32)  # type: ignore[arg-type]
+
+    with pytest.raises(ArtifactError, match="expected scores that are numbers"):
+        explain(Broken(), ["win now"])  # type: ignore[arg-type]
