@@ -6,7 +6,7 @@ A message is typed, piped in, or one of a published batch; that one is explained
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ def print_explained(one: Explained) -> None:
     if not console.is_terminal:
         print_lines([said + verdict, f"  {numbered(one.explanation)}"])
         return
-    console.print(styled(said, "bold red" if one.flagged else "bold").append(verdict, "not bold dim"))
+    console.print(styled("").append(said, "bold red" if one.flagged else "bold").append(verdict, "dim"))
     _draw(console, one.explanation)
 
 
@@ -150,11 +150,10 @@ def _draw(console: Console, found: Explanation) -> None:
     if console.no_color:
         console.print(Padding(styled(numbered(found)), (0, 0, 0, 2)))
         return
-    text, end = styled(""), 0
-    for part in found.parts:
-        text.append(visible(found.message[end : part.start])).append(visible(part.text), _style(part.change))
-        end = part.end
-    console.print(Padding(text.append(visible(found.message[end:])), (0, 0, 0, 2)))
+    text = styled("")
+    for gap, part in _spaced(found):
+        text.append(gap).append(visible(part.text), _style(part.change))
+    console.print(Padding(text, (0, 0, 0, 2)))
     if strongest := [part for part in found.strongest(MOST_WORDS) if abs(part.change) >= _SLIGHT]:
         console.print()
         console.print(_table(strongest))
@@ -176,9 +175,18 @@ def _table(parts: Sequence[Part]) -> Any:
 
 def numbered(found: Explanation) -> str:
     """The message with the change of the logit behind each word that moved the score."""
-    return " ".join(
-        visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= _SLIGHT else "") for part in found.parts
+    return "".join(
+        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= _SLIGHT else "")
+        for gap, part in _spaced(found)
     )
+
+
+def _spaced(found: Explanation) -> Iterator[tuple[str, Part]]:
+    """Each part, and before it one space for whatever parts it from the one before."""
+    end = found.parts[0].start if found.parts else 0
+    for part in found.parts:
+        yield " " if part.start > end else "", part
+        end = part.end
 
 
 def plain_lines(one: Explained) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import sys
-from typing import BinaryIO
+from pathlib import Path
 
 import click
 
@@ -62,6 +62,7 @@ def uncertain(date: datetime.date, limit: int, form: str | None) -> None:
         remark(f"every message of {date} is labelled, or like one that is; or there is none")
 
 
+_EXPECTED = "expected an ID and its LABEL, or --file, or labels on standard input"
 _UNCERTAIN_COLUMNS = [
     Column("message_id", lambda one: one.message_id, style="bold"),
     Column("probability", lambda one: one.spam_probability, lambda value: f"{value:.4f}", right=True),
@@ -81,11 +82,14 @@ _UNCERTAIN_COLUMNS = [
 @click.argument("date", type=Date())
 @click.argument("message_id", metavar="[ID", required=False)
 @click.argument("said", metavar="LABEL]", required=False, type=click.Choice(["spam", "ham", "none"]))
-@click.option("--file", type=click.File("rb"), help="File of labels; standard input if no ID is given either.")
+@click.option(
+    "--file",
+    type=click.Path(allow_dash=True),
+    metavar="FILE",
+    help="File of labels; standard input if no ID is given either.",
+)
 @click.option("--who", metavar="NAME", help="Who says so; the user of the system if not given.")
-def label(
-    date: datetime.date, message_id: str | None, said: str | None, file: BinaryIO | None, who: str | None
-) -> None:
+def label(date: datetime.date, message_id: str | None, said: str | None, file: str | None, who: str | None) -> None:
     """Say of the message ID of the published batch of DATE that it is LABEL: spam, ham, or none to take a label back.
 
     Without ID, labels are read from a file or standard input: CSV or TSV with message_id and label in its head, JSON
@@ -97,9 +101,9 @@ def label(
     labels to the corpus with [corpus] feedback = join.
     """
     if message_id is not None and (said is None or file is not None):
-        raise click.UsageError("expected an ID and its LABEL, or --file, or labels on standard input")
+        raise click.UsageError(_EXPECTED)
     if message_id is None and file is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise click.UsageError("expected an ID and its LABEL, or --file, or labels on standard input")
+        raise click.UsageError(_EXPECTED)
     engine = open_scores()
     from pipeline.labelling import chosen_person, label_messages, read_labels
     from tasks.database import open_database
@@ -108,8 +112,9 @@ def label(
     if message_id is not None:
         given = [(message_id, str(said))]
     else:
-        name = getattr(file, "name", "-")
-        given = read_labels((file or sys.stdin.buffer).read(), "standard input" if name in ("-", "<stdin>") else name)
+        piped = file in (None, "-")
+        content = sys.stdin.buffer.read() if piped else Path(str(file)).read_bytes()
+        given = read_labels(content, "standard input" if piped else str(file))
     batch = require_published(engine, date)
     done = label_messages(open_database(load(DatabaseSettings)), batch, given, person)
     print_lines([f"{done}, by {person}"])
