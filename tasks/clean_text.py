@@ -121,7 +121,7 @@ def data_report(corpus: PreparedCorpus, feedback: int) -> str:
 
     Args:
         corpus: what became of the rows.
-        feedback: how many of the rows were labels that people gave.
+        feedback: how many of the rows were messages that people labelled.
     """
     from models.corpus import OVERRULED, PARTS
 
@@ -152,7 +152,8 @@ def data_report(corpus: PreparedCorpus, feedback: int) -> str:
 def _feedback_said(feedback: int, overruled: int) -> str:
     """What people's labels did."""
     return (
-        f"{feedback} rows are labels that people gave (`spamscore label`). A person's label goes before the source's: "
-        f"{overruled} rows of the source with the same text, after cleaning, and the other label are refused as "
-        "overruled. Where people disagree, the text is refused with both labels."
+        f"{feedback} rows are messages that people labelled (`spamscore label`), each with its latest label. That goes "
+        f"before the source's: {overruled} rows of the source with the same text, after cleaning, and the other label "
+        "are refused as overruled. People's labels that differ for texts that are the same only after cleaning are "
+        "refused with both labels."
     )

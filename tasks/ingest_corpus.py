@@ -1,6 +1,6 @@
 """IngestCorpus: the labelled messages, from wherever they are, into one Parquet file.
 
-Every row of the source is kept, faulty ones with their fault, and after them every label that people gave, if
+Every row of the source is kept, faulty ones with their fault, and after them what people said last of each message, if
 [corpus] feedback says so; which of them are fit to learn from is decided by CleanText.
 """
 
@@ -10,10 +10,10 @@ import dataclasses
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.errors import InputError
 from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
@@ -22,9 +22,6 @@ from tasks.rows import SourceRow, fault_kind
 from tasks.samples import bundled_file
 from tasks.settings import ConsoleSettings, CorpusSettings, DatabaseSettings, load
 from tasks.stage import ExternalFile, FolderStage, artifacts_folder
-
-if TYPE_CHECKING:
-    from tasks.labels import MessageLabel
 
 log = logging.getLogger("spamscore")
 
@@ -36,11 +33,11 @@ class IngestCorpus(FolderStage):
     """Takes the labelled messages from where [corpus] says.
 
     Leaves ``corpus.parquet`` (row_number int64, label, text and fault string, nullable, feedback bool), a row for each
-    of the source and, by [corpus] feedback, for each label that people gave.
+    of the source and, by [corpus] feedback, for each message that people labelled.
     """
 
     folder = "corpus"
-    code_version = 2
+    code_version = 3
     sections = (CorpusSettings,)
 
     def requires(self) -> list[ExternalFile]:
@@ -55,14 +52,14 @@ class IngestCorpus(FolderStage):
         return {**super().made_of(), "source": source_identity(settings), **labels}
 
     @functools.cached_property
-    def labels(self) -> list[MessageLabel]:
-        """What people said, as it was when this process first asked: a label given while a model trains on the ones
-        before must not make that training void. The next run sees it.
+    def labels(self) -> list[tuple[str, str]]:
+        """What people said, as `settled` has it, as it was when this process first asked: a label given while a model
+        trains on the ones before must not make that training void. The next run sees it.
         """
         from tasks.database import connect
-        from tasks.labels import found_labels
+        from tasks.labels import found_labels, settled
 
-        return found_labels(connect(load(DatabaseSettings)))
+        return settled(found_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
@@ -72,7 +69,7 @@ class IngestCorpus(FolderStage):
         rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
         write_corpus(with_feedback(rows, feedback), folder / CORPUS)
         counts.check(settings)
-        log.info("corpus: %s%s", counts, f"; and {len(feedback)} labels of people" if feedback else "")
+        log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {
             "source": settings.source,
             "source_sha256": file_sha256(Path(settings.path)) if settings.source != "sql" else None,
@@ -133,29 +130,24 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 
 
-def labels_identity(labels: Iterable[MessageLabel]) -> str:
+def labels_identity(labels: Sequence[tuple[str, str]]) -> str:
     """What tells one set of labels from another: a hash of what the corpus takes of them."""
-    return content_sha256([[one.label, one.text] for one in in_order(labels)])
+    return content_sha256([list(one) for one in labels])
 
 
-def in_order(labels: Iterable[MessageLabel]) -> list[MessageLabel]:
-    """Labels in an order that does not change when one is given again."""
-    return sorted(labels, key=lambda one: (one.batch_date, one.message_id, one.labelled_by))
-
-
-def with_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[MessageLabel]) -> Iterator[tuple[Any, ...]]:
+def with_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
     """Yields the rows of the source, then one for each label of people, numbered on.
 
     Args:
         rows: (row number, label, text, fault), numbered from 1 without a gap or in the source's own way.
-        labels: what people said.
+        labels: what people said: (label, text).
     """
     last = 0
     for row in rows:
         last = max(last, row[0])
         yield *row, False
-    for number, one in enumerate(in_order(labels), last + 1):
-        yield number, one.label, one.text, None, True
+    for number, (label, text) in enumerate(labels, last + 1):
+        yield number, label, text, None, True
 
 
 def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:

@@ -1,7 +1,7 @@
 """The labels that people give to messages of published batches: written, taken back, read.
 
-A person has one label for a message of a date; a later one replaces it. Labels of several persons stand side by side.
-What a label is worth to training is decided by `models.corpus`.
+A person has one label for a message of a date; a later one replaces it. Labels of several persons stand side by side;
+the corpus takes the latest of them. What it is worth to training is decided by `models.corpus`.
 """
 
 from __future__ import annotations
@@ -100,6 +100,18 @@ def found_labels(engine: Engine, date: datetime.date | None = None) -> list[Mess
         wanted = wanted.where(table.batch_date == date)
     with reading(engine) as connection:
         return [MessageLabel(*row) for row in connection.execute(wanted)]
+
+
+def settled(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
+    """Label and text of each message that is labelled, each once, in the order of the texts: the latest label of a text
+    counts, whoever gave it. Two that contradict each other at the same instant, in one file, are both there.
+    """
+    every = list(labels)
+    latest: dict[str, datetime.datetime] = {}
+    for one in every:
+        latest[one.text] = max(one.labelled_at, latest.get(one.text, one.labelled_at))
+    last = {(one.label, one.text) for one in every if one.labelled_at == latest[one.text]}
+    return sorted(last, key=lambda pair: (pair[1], pair[0]))
 
 
 def disputed(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:

@@ -139,7 +139,7 @@ def label(date: datetime.date, message_id: str | None, said: str | None, file: s
 def labels(date: datetime.date | None, who: str | None, limit: int | None, form: str | None) -> None:
     """List the labels that people gave to messages, the latest first.
 
-    A message is disputed if people say different things of it; the corpus takes none of its labels then.
+    A message is disputed if people say different things of it; the corpus takes the latest of its labels.
 
     In a pipe: a line a label with tabs between date, message_id, label, who, when (UTC), disputed (true or false) and
     text.

@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from chain import SMALL, Done, luigi, merged, write_settings
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
+from models.corpus import PARTS
 from models.errors import InputError
 from pipeline.command_line import cli
 from pipeline.labelling import read_labels
@@ -233,3 +236,43 @@ def test_feedback_works_on_every_database(
     listed = answered("uncertain", str(DATE), "--json")
     answered("label", str(DATE), stdin=listed.replace('"label": ""', '"label": "ham"'))
     assert said() == dict.fromkeys(TEXTS, "ham")
+    answered("label", str(DATE), "m-1", "spam", "--who", "another, later")
+    write_settings(folder, {"corpus": {"feedback": "join"}})
+    done = luigi(folder, "CleanText", SPAMSCORE_DATABASE_URL=database_url)
+    assert done.code == 0, done.output
+    assert learned(folder) == {text: text == TEXTS["m-1"] for text in TEXTS.values()}
+
+
+def learned(folder: Path) -> dict[str, bool]:
+    """Whether it is spam, of each message of the batch that the newest parts of the corpus hold."""
+    newest = max((folder / "artifacts" / "messages").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    rows = [row for part in PARTS for row in pq.read_table(newest / f"{part}.parquet").to_pylist()]
+    return {row["text"]: row["spam"] for row in rows if row["text"] in TEXTS.values()}
+
+
+TAUGHT = {"IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel"}
+
+
+def test_new_labels_train_anew_the_latest_of_a_message_counts_and_without_new_ones_nothing_runs(
+    batch: Engine, folder: Path
+) -> None:
+    def night() -> Done:
+        done = luigi(folder, "TrainModel")
+        assert done.code == 0, done.output
+        return done
+
+    write_settings(folder, merged(SMALL, {"corpus": {"feedback": "join"}, "training": {"epochs": "1"}}))
+    answered("label", "2026-01-31", "m-1", "spam", "--who", "ann")
+    answered("label", "2026-01-31", "m-3", "ham", "--who", "ann")
+    assert night().ran == TAUGHT
+    assert learned(folder) == {TEXTS["m-1"]: True, TEXTS["m-3"]: False}
+    assert night().ran == set()
+    answered("label", "2026-01-31", "m-3", "ham", "--who", "bob")  # what was known
+    assert night().ran == set()
+    answered("label", "2026-01-31", "m-1", "ham", "--who", "bob")
+    answered("label", "2026-01-31", "m-2", "ham", "--who", "bob")
+    assert night().ran == TAUGHT
+    assert learned(folder) == {TEXTS["m-1"]: False, TEXTS["m-2"]: False, TEXTS["m-3"]: False}
+    for who, key in (("bob", "m-1"), ("bob", "m-2")):
+        answered("label", "2026-01-31", key, "none", "--who", who)
+    assert night().ran == set()  # as after the first

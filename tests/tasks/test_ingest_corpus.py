@@ -24,7 +24,7 @@ from models.errors import ArtifactError, InputError, SettingsError
 from tasks import ingest_corpus
 from tasks.database import open_database
 from tasks.fingerprint import file_sha256
-from tasks.ingest_corpus import CorpusCounts, IngestCorpus, labels_identity, source_identity
+from tasks.ingest_corpus import CorpusCounts, IngestCorpus, source_identity
 from tasks.labels import MessageLabel, change_labels
 from tasks.samples import bundled_file
 from tasks.settings import CorpusSettings, DatabaseSettings
@@ -239,11 +239,11 @@ def test_labels_of_people_follow_the_rows_of_the_source_if_the_settings_say_so(
 ) -> None:
     (tmp_path / "c.csv").write_text("label,text\nham,Hello\n")
     configure(source="file", path="c.csv", feedback="join", spam_label="junk")
-    give(dataclasses.replace(SAID, message_id="m-2", label="ham"), SAID)
+    give(SAID, dataclasses.replace(SAID, message_id="m-2", label="ham", text="Lunch?"))
     task = IngestCorpus()
     assert built(task) == luigi.LuigiStatusCode.SUCCESS
     assert [tuple(row.values()) for row in rows_of(task)] == [
-        (1, "ham", "Hello", None, False), (2, "spam", "WIN now", None, True), (3, "ham", "WIN now", None, True),
+        (1, "ham", "Hello", None, False), (2, "ham", "Lunch?", None, True), (3, "spam", "WIN now", None, True),
     ]  # fmt: skip
     assert (task.output().manifest()["rows"], task.output().manifest()["feedback"]) == (1, 2)
     configure(feedback="none")
@@ -256,8 +256,12 @@ def test_labels_of_people_follow_the_rows_of_the_source_if_the_settings_say_so(
     [
         ({"label": "ham"}, True),
         ({"text": "WIN"}, True),
-        ({"message_id": "m-2"}, True),  # one label more
+        ({"message_id": "m-2", "text": "new"}, True),  # one label more
+        ({"message_id": "m-2"}, False),  # the same said of a copy
         ({"labelled_at": SAID.labelled_at + timedelta(days=1)}, False),  # the same said again
+        ({"labelled_by": "bob"}, False),  # by another person
+        ({"labelled_by": "bob", "label": "ham", "labelled_at": SAID.labelled_at - timedelta(days=1)}, False),
+        ({"labelled_by": "bob", "label": "ham", "labelled_at": SAID.labelled_at + timedelta(days=1)}, True),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -295,8 +299,3 @@ def test_without_a_database_there_are_no_labels_and_none_is_made(configure: Conf
     assert built(IngestCorpus()) == luigi.LuigiStatusCode.SUCCESS
     assert IngestCorpus().output().manifest()["feedback"] == 0
     assert not list(tmp_path.glob("*.db"))
-
-
-def test_the_order_in_which_labels_were_given_makes_no_other_corpus() -> None:
-    other = dataclasses.replace(SAID, message_id="m-2", text="b")
-    assert labels_identity([SAID, other]) == labels_identity([other, SAID]) != labels_identity([SAID])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
 from tasks.database import connect, open_database, reading, writing
-from tasks.labels import MessageLabel, change_labels, disputed, found_labels
+from tasks.labels import MessageLabel, change_labels, disputed, found_labels, settled
 from tasks.settings import DatabaseSettings
 from tasks.tables import labels
 
@@ -138,3 +138,23 @@ def test_a_message_is_disputed_when_two_people_say_different_things_of_it() -> N
     elsewhere = changed(ONE, batch_date=datetime.date(2026, 2, 1), labelled_by="bob", label="ham")
     assert disputed([ONE, changed(ONE, labelled_by="bob"), elsewhere]) == set()
     assert disputed([ONE, changed(ONE, labelled_by="bob", label="ham"), elsewhere]) == {(DATE, "m-1")}
+
+
+LATER = NOON + datetime.timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [
+        ({"label": "ham", "labelled_by": "bob", "labelled_at": LATER}, [("ham", "WIN now")]),
+        ({"label": "ham", "message_id": "m-9", "batch_date": DATE.replace(day=1), "labelled_at": LATER},
+         [("ham", "WIN now")]),
+        ({"label": "spam", "labelled_by": "bob", "labelled_at": LATER}, [("spam", "WIN now")]),
+        ({"label": "ham", "labelled_by": "bob"}, [("ham", "WIN now"), ("spam", "WIN now")]),
+        ({"label": "ham", "message_id": "m-2", "text": "lunch?"}, [("spam", "WIN now"), ("ham", "lunch?")]),
+    ],
+    ids=["another person", "a copy of another date", "the same again", "at the same instant", "another message"],
+)  # fmt: skip
+def test_the_latest_label_of_a_text_settles_it(other: dict[str, object], taken: list[tuple[str, str]]) -> None:
+    second = changed(ONE, **other)
+    assert settled([ONE, second]) == settled(iter([second, ONE])) == taken
