@@ -216,7 +216,8 @@ class TrainingSettings:
 @dataclass(frozen=True)
 class GateSettings:
     """[gate]: how much worse than the version in service a new model may be, and still be exported. Each figure is
-    compared on the same test messages, and fails where its interval shows that more than the allowance was lost.
+    compared on the same test messages, and fails where more than the allowance was lost and the difference's interval
+    does not reach nought.
     """
 
     pr_auc_allowance: float = setting(0.01, "how much lower the PR AUC may be", low=0.0, high=1.0)
@@ -229,7 +230,7 @@ class GateSettings:
     calibration_allowance: float = setting(
         0.01, "how much larger the expected calibration error may be", low=0.0, high=1.0
     )
-    confidence: float = setting(0.95, "confidence of the intervals", low=0.5, high=0.999)
+    confidence: float = setting(0.9, "confidence of the intervals", low=0.5, high=0.999)
     resamples: int = setting(1000, "bootstrap resamples that the intervals are made of", low=100, high=100_000)
     flip_budget: float = setting(
         0.05, "share of the latest batch's messages whose verdict may be another; 1 allows any", low=0.0, high=1.0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from models.calibration import Threshold
+    from models.factors import Group
     from models.gate import Compared, Flips, Verdict
     from models.metrics import FloatArray, Metrics
     from models.scoring import Scorer
@@ -46,7 +47,7 @@ class EvaluateModel(FolderStage):
 
     folder = "evaluation"
     sections = (ScoringSettings, GateSettings)
-    code_version = 2
+    code_version = 3
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the test part, scores and measures it, judges, writes the figures and the report."""
@@ -57,19 +58,24 @@ class EvaluateModel(FolderStage):
         test = pd.read_parquet(messages.file("test.parquet"))
         with reporting(self, "evaluation") as progress:
             found = evaluation(test, training.path, progress.update)
-        log.info(
-            "evaluated on %d messages: MCC %s, PR AUC %s", len(test), found.new.metrics.mcc, found.new.metrics.pr_auc
-        )
+        log.info("evaluated on %d messages: %s", len(test), figures_said(found.new.metrics))
         threshold = found.new.threshold
         log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
-        if not found.verdict.approved:
-            log.warning("the model is kept out of service: %s", "; ".join(found.verdict.reasons))
+        why = "; ".join(found.verdict.reasons)
+        if found.verdict.approved:
+            log.info("the model is approved: %s", why)
+        else:
+            log.warning("the model is kept out of service: %s", why)
+        progress.conclude(f"{'approved' if found.verdict.approved else 'refused'}: {why}")
         scores = test[["row_number", "spam"]].assign(probability=found.new.probabilities)
         if found.in_service:
             scores["probability_in_service"] = found.in_service.probabilities
         scores.to_parquet(folder / SCORES, index=False)
-        write_json(folder / METRICS, found.to_dict())
-        (folder / REPORT).write_text(report(test, found, messages, training), encoding="utf-8")
+        groups = {"groups": groups_of(test, found.new), "groups_together": groups_of(test, found.new, together=True)}
+        kinds = {name: [dataclasses.asdict(one) for one in of] for name, of in groups.items()}
+        write_json(folder / METRICS, {**found.to_dict(), **kinds})
+        page = report(test, found, messages, training, [*groups["groups"], *groups["groups_together"]])
+        (folder / REPORT).write_text(page, encoding="utf-8")
         return {"approved": found.verdict.approved, "reasons": found.verdict.reasons}
 
 
@@ -155,6 +161,23 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict)
 
 
+def figures_said(metrics: Metrics) -> str:
+    """The two figures that say most, in a line."""
+    from models.metrics import meanings
+
+    titles = meanings()
+    return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
+
+
+def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> list[Group]:
+    """How a model does on each kind of test message, by one factor or by several together."""
+    from models.factors import FACTORS, TOGETHER, measure_groups
+
+    factors = TOGETHER if together else FACTORS
+    texts, confidence = test["text"].tolist(), load(GateSettings).confidence
+    return measure_groups(texts, test["spam"], model.probabilities, model.threshold.value, confidence, factors)
+
+
 def measured(test: pd.DataFrame, training: Path, version: int | None = None) -> Measured:
     """A trained model, measured on the test part at its own threshold."""
     from models.metrics import evaluate
@@ -198,7 +221,9 @@ def training_folder(version: int) -> Path:
     return target.path
 
 
-def report(test: pd.DataFrame, found: Evaluation, messages: FolderTarget, training: FolderTarget) -> str:
+def report(
+    test: pd.DataFrame, found: Evaluation, messages: FolderTarget, training: FolderTarget, groups: list[Group]
+) -> str:
     """The report as HTML."""
     from models.evaluation_report import render_evaluation
     from models.explanation import explain
@@ -214,6 +239,7 @@ def report(test: pd.DataFrame, found: Evaluation, messages: FolderTarget, traini
         in_service=found.in_service.metrics if found.in_service else None,
         in_service_version=found.in_service.version if found.in_service else None,
         compared=found.compared,
+        groups=groups,
         confidence=load(GateSettings).confidence,
         flips=[one for one in (found.flips, found.test_flips) if one is not None],
         labels=test["spam"].to_numpy(),

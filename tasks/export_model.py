@@ -10,9 +10,12 @@ from typing import Any
 from luigi.util import requires
 
 from models.errors import ArtifactError
+from models.settings import GateSettings
 from tasks.clean_text import CleanText
-from tasks.evaluate_model import METRICS, EvaluateModel, model_settings, part_sizes
-from tasks.exports import MODEL_CARD, VersionTarget, publish_version
+from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
+from tasks.exports import MODEL_CARD, VersionTarget, publish_version, version_in_service
+from tasks.failures import remark
+from tasks.progress import ProgressReport
 from tasks.settings import ArtifactSettings, load
 from tasks.stage import Stage, prepare_tensorflow
 from tasks.targets import FolderTarget, read_json, write_manifest
@@ -50,14 +53,24 @@ class ExportModel(Stage):
             return None
         return "; ".join(found["reasons"])
 
+    def kept_out(self) -> str | None:
+        """What is to be said of a model that was refused, and was not exported by a person all the same."""
+        refusal = self.refusal()
+        if refusal is None or self.output().exists():
+            return None
+        version = version_in_service()
+        return (
+            "the model of the settings in force was refused, and "
+            f"{f'version {version} stays' if version else 'no version is'} in service: {refusal}. "
+            f"{EvaluateModel().output().path / REPORT} shows more; to overrule it: spamscore serve --refused"
+        )
+
     def run(self) -> None:
         """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
-        if refusal := self.refusal():
-            log.warning(
-                "not exported, the night goes on with the version in service: %s. "
-                "To overrule it: spamscore serve --refused",
-                refusal,
-            )
+        if said := self.kept_out():
+            log.warning("not exported, for EvaluateModel refused the model")
+            ProgressReport(self).conclude(said)
+            remark(said)
             return
         self.publish()
 
@@ -113,7 +126,7 @@ class ExportModel(Stage):
         from models.model_card import render_model_card
 
         found = read_json(evaluation.file(METRICS))
-        in_service = found["in_service"]
+        in_service, trained = found["in_service"], self._training().manifest()
         manifest = messages.manifest()
         sizes = part_sizes(manifest)
         return render_model_card(
@@ -124,6 +137,11 @@ class ExportModel(Stage):
             threshold=Threshold(**found["threshold_found"]),
             verdict=Verdict.from_dict(found),
             in_service=Metrics.from_dict(in_service) if in_service else None,
+            compared=found["compared"],
+            groups=found["groups"],
+            groups_together=found["groups_together"],
+            confidence=load(GateSettings).confidence,
+            network={key: trained[key] for key in ("parameters", "vocabulary_size", "epochs", "best_epoch")},
             fingerprints={
                 "messages": messages.path.name,
                 "training": self._training().path.name,

@@ -1,4 +1,5 @@
-"""The last words of a run that fails: one readable message, after Luigi's summary, instead of a page of traceback.
+"""The last words of a run: of a failure one readable message, after Luigi's summary, instead of a page of traceback;
+and what a run that succeeds should not leave unsaid.
 
 Tasks run in child processes, the last word is the parent's: an anonymous file that the children inherit carries the
 messages up. `FailureFilter` sits on Luigi's logger, shortens tracebacks of errors we raise on purpose, and remembers
@@ -26,6 +27,7 @@ from luigi.task_register import TaskClassException
 from models.errors import SchedulerError, SpamscoreError, StorageError
 
 _file: IO[bytes] | None = None
+_REMARK = "remark"
 # What the system answers of a disk that is full, or read-only, or of a folder that is somebody else's.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -55,8 +57,17 @@ def remember(message: str, exit_code: int | None = None) -> None:
         message: for a person.
         exit_code: that the run is to end with, if every message has this one.
     """
+    _keep(str(exit_code or ""), message)
+
+
+def remark(message: str) -> None:
+    """Keeps what is no failure for the end of the run, and leaves the exit code alone; safe from any forked process."""
+    _keep(_REMARK, message)
+
+
+def _keep(kind: str, message: str) -> None:
     if _file is not None:
-        line = f"{exit_code or ''}\t{message.replace(chr(10), ' ')}\n"
+        line = f"{kind}\t{message.replace(chr(10), ' ')}\n"
         os.write(_file.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
@@ -69,7 +80,7 @@ def end() -> None:
         remembered = [line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()]
     for message in dict.fromkeys(message for _, message in remembered):
         print(f"spamscore: {message}", file=sys.stderr)
-    codes = {code for code, _ in remembered}
+    codes = {code for code, _ in remembered} - {_REMARK}
     if len(codes) == 1 and (code := codes.pop()):
         # Luigi has one code for whatever fails, and it is chosen by now: Python's own way out would take that one.
         logging.shutdown()

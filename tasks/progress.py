@@ -51,6 +51,11 @@ class ProgressReport:
             self._told = now
             self._tell(100.0 * done / max(total, 1), status)
 
+    def conclude(self, status: str) -> None:
+        """Says how it ended, whatever was said a moment before: the visualizer goes on showing it."""
+        if self._telling:
+            self._tell(100.0, status)
+
     def _tell(self, percentage: float, status: str) -> None:
         # None outside a worker.
         if self._task.set_status_message is None or self._task.set_progress_percentage is None:

@@ -16,10 +16,11 @@ from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.exports import exports_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
+from tasks.failures import remark
 from tasks.parameters import VersionParameter, YesterdayParameter
 from tasks.progress import ProgressReport, reporting
 from tasks.scorer import load_scorer, threshold_of
-from tasks.settings import ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
+from tasks.settings import AUTO, ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
 from tasks.stage import Stage, artifacts_folder, prepare_tensorflow
 from tasks.targets import FolderTarget, write_json
 
@@ -51,8 +52,11 @@ class ScoreBatch(Stage):
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
     def made_of(self) -> dict[str, Any]:
-        """Adds the version that was asked for."""
-        return {**super().made_of(), "model_version": self.model_version}
+        """Adds the version that was asked for; a share of ham says nothing beside a threshold that is a number."""
+        made_of = super().made_of()
+        if load(ScoringSettings).threshold != AUTO:
+            del made_of["settings"]["scoring"]["ham_blocked_share"]
+        return {**made_of, "model_version": self.model_version}
 
     def output(self) -> BatchTarget:
         """The published batch of the date."""
@@ -83,6 +87,10 @@ class ScoreBatch(Stage):
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
             published.flagged, plan.threshold, version,
         )  # fmt: skip
+        if self.model_version is None and (said := ExportModel().kept_out()):
+            log.warning("%s", said)
+            ProgressReport(self).conclude(said)
+            remark(said)
 
     def _version_in_service(self) -> int:
         version = version_in_service()

@@ -433,6 +433,14 @@ def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_
     assert "kept out of service" in done.output
     assert "not exported" in done.output
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
+    closing = "spamscore: the model of the settings in force was refused, and version 1 stays in service: accuracy"
+    assert done.last_line.startswith(closing)
+    assert done.last_line.endswith("report.html shows more; to overrule it: spamscore serve --refused")
+    next_night = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
+    assert (next_night.code, next_night.ran) == (0, {"ExtractMessages", "ScoreBatch"})
+    assert next_night.last_line == done.last_line
+    asked_for = luigi(copied, "ScoreBatch", "--date", "2026-02-02", "--model-version", "1")
+    assert (asked_for.code, "refused" in asked_for.output) == (0, False)
     assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
 
 

@@ -1,9 +1,10 @@
-"""ScoreBatch, a chunk at a time: which message is scored, which is refused, and why."""
+"""ScoreBatch: what makes it score anew; a chunk at a time, which message is scored, which is refused, and why."""
 
 from __future__ import annotations
 
+import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,19 @@ import pytest
 from models.errors import ArtifactError
 from models.scoring import Scored
 from tasks.chunks import RejectedMessage, refusal
-from tasks.score_batch import score_chunk
+from tasks.score_batch import ScoreBatch, score_chunk
 from tasks.snapshots import SnapshotChunk
+
+
+@pytest.mark.parametrize(("threshold", "anew"), [("auto", True), ("0.7", False)])
+def test_another_share_of_ham_scores_anew_only_where_the_threshold_is_found_by_it(
+    set_settings: Callable[..., None], threshold: str, anew: bool
+) -> None:
+    recipes = []
+    for share in ("0.002", "0.01"):
+        set_settings("scoring", threshold=threshold, ham_blocked_share=share)
+        recipes.append(ScoreBatch(date=datetime.date(2026, 1, 31)).fingerprint())
+    assert (recipes[0] != recipes[1]) is anew
 
 
 class Lengths:
