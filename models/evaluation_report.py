@@ -7,6 +7,7 @@ Figures come from `metrics`, drawings from `plots`, the page's own words and loo
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.calibration import Threshold
+from models.factors import Group
 from models.gate import Compared, Flip, Flips, Interval, Verdict
 from models.metrics import Metrics, checked, meanings
 
@@ -40,7 +42,8 @@ class HardMessage:
     """One message of the list of hardest ones.
 
     `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart. `moved`: the
-    words that moved the score most, and by how much, in logits.
+    words that moved the score most, and by how much, in logits. `decisive`: words without which the verdict would be
+    right.
     """
 
     parts: tuple[str, ...]
@@ -48,17 +51,22 @@ class HardMessage:
     probability: float
     wrong: bool
     moved: tuple[tuple[str, float], ...] = ()
+    decisive: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FlippedMessage:
-    """One message whose verdict is another. `parts` and `hidden_characters` as for a hard message."""
+    """One message whose verdict is another. `parts` and `hidden_characters` as for a hard message.
+
+    `right`: whether the new verdict is; None where nobody gave a label.
+    """
 
     parts: tuple[str, ...]
     hidden_characters: int
     before: float
     now: float
     tag: str
+    right: bool | None
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def render_evaluation(
     facts: Mapping[str, Mapping[str, object]],
     compared: Sequence[Compared] = (),
     confidence: float = 0.95,
+    groups: Sequence[Group] = (),
     flips: Sequence[Flips | str] = (),
     in_service: Metrics | None = None,
     in_service_version: int | None = None,
@@ -102,7 +111,8 @@ def render_evaluation(
         history: one mapping an epoch, as `plots.draw_history` takes it.
         facts: tables of settings, counts and fingerprints: a title to names to values.
         compared: what `gate.compare` gave.
-        confidence: of the intervals in it.
+        confidence: of the intervals in it and in `groups`.
+        groups: what `factors.measure_groups` gave.
         flips: the verdicts that change on some messages, or why they are not known.
         in_service: metrics of the version in service on the same messages, shown beside.
         in_service_version: its number.
@@ -117,9 +127,11 @@ def render_evaluation(
         model=model,
         fingerprint=fingerprint,
         verdict=verdict,
+        passed=_passed_sentence(verdict),
         sentences=[*headline(metrics), threshold.said],
         compared_rows=[_compared_row(one) for one in compared if one.new],
         confidence=f"{confidence * 100:g} %",
+        factors=_factor_tables(groups),
         flips=[one if isinstance(one, str) else _flip_table(one) for one in flips],
         version=in_service_version,
         rows=_figure_rows(metrics, in_service),
@@ -129,6 +141,33 @@ def render_evaluation(
         flagged=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=False, explain=explain),
         facts=facts,
     )
+
+
+def _passed_sentence(verdict: Verdict) -> str:
+    """What is said of a model that is approved; the checks themselves stand below."""
+    made = [check for check in verdict.checks if check.passed is not None]
+    rest = len(verdict.checks) - len(made)
+    left_out = f"; {rest} could not be made" if rest else ""
+    return f"{len(made)} of {len(verdict.checks)} checks passed{left_out}." if made else ""
+
+
+def _factor_tables(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
+    """By factor a row a group: its name, and of spam and ham the counts, the share and its interval as text."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for one in groups:
+        cells = [
+            (f"{one.spam_caught:,} of {one.spam:,}", *_share(one.recall)),
+            (f"{one.ham_flagged:,} of {one.ham:,}", *_share(one.ham_wrongly_flagged)),
+        ]
+        tables.setdefault(one.factor, []).append({"name": one.name, "cells": cells})
+    return tables
+
+
+def _share(interval: Interval | None) -> tuple[str, str]:
+    """A share and its interval, as text."""
+    if interval is None:
+        return "", ""
+    return f"{interval.value * 100:.1f} %", f"{interval.low * 100:.1f} to {interval.high * 100:.1f} %"
 
 
 def _check_belonging(metrics: Metrics, labels: int, texts: int) -> None:
@@ -217,17 +256,18 @@ def hardest_messages(
     chosen = order[spam[order] == of_spam][:HARDEST].tolist()
     wrong = [place for place in chosen if bool(scores[place] >= threshold) != of_spam]
     explained = explain([texts[place] for place in wrong]) if explain else []
-    moved = {place: _moving_words(one) for place, one in zip(wrong, explained, strict=False)}
-    return [_hard(texts[place], float(scores[place]), place in wrong, moved.get(place, ())) for place in chosen]
+    why = dict(zip(wrong, explained, strict=False))
+    return [_hard(texts[place], float(scores[place]), place in wrong, why.get(place)) for place in chosen]
 
 
-def _hard(text: str, probability: float, wrong: bool, moved: tuple[tuple[str, float], ...] = ()) -> HardMessage:
+def _hard(text: str, probability: float, wrong: bool, explained: Explanation | None = None) -> HardMessage:
     parts = tuple(SPELLED_OUT.split(spell_out(text[:SHOWN_CHARACTERS])))
-    return HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong, moved)
-
-
-def _moving_words(explained: Explanation) -> tuple[tuple[str, float], ...]:
-    return tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))
+    hard = HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong)
+    if explained is None:
+        return hard
+    moved = tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))
+    decisive = tuple(spell_out(_cut(part.text)) for part in explained.decisive)
+    return dataclasses.replace(hard, moved=moved, decisive=decisive)
 
 
 def _cut(word: str) -> str:
@@ -267,7 +307,8 @@ def _flipped(flip: Flip) -> FlippedMessage:
     tag = "flagged now" if flip.flagged_now else "no longer flagged"
     if flip.spam is not None:
         tag += f", {'right' if flip.flagged_now == flip.spam else 'wrong'}: it is {'spam' if flip.spam else 'ham'}"
-    return FlippedMessage(hard.parts, hard.hidden_characters, flip.before, flip.now, tag)
+    right = None if flip.spam is None else flip.flagged_now == flip.spam
+    return FlippedMessage(hard.parts, hard.hidden_characters, flip.before, flip.now, tag, right)
 
 
 def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:
@@ -311,7 +352,7 @@ def _draw_all(
         ),
         (
             "Calibration",
-            "On the dashed line, of messages said to be spam with 80 % four in five are. Bins of few messages swing.",
+            "On the dashed line, of messages said to be spam with 80 % four in five are. Bars are 95 % intervals.",
             plots.draw_calibration(spam, scores),
         ),
         (

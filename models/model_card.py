@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 import jinja2
 
@@ -20,7 +21,6 @@ from models.gate import Verdict
 from models.metrics import Metrics, meanings
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
-BY_FACTOR = ("messages", "spam", "precision", "recall", "ham_wrongly_flagged", "mcc", "pr_auc")
 
 
 def render_model_card(
@@ -35,8 +35,12 @@ def render_model_card(
     settings: Mapping[str, Mapping[str, object]],
     training_data: Mapping[str, object],
     evaluation_data: Mapping[str, object],
+    network: Mapping[str, object],
     in_service: Metrics | None = None,
-    groups: Mapping[str, Metrics] | None = None,
+    compared: Sequence[Mapping[str, Any]] = (),
+    groups: Sequence[Mapping[str, Any]] = (),
+    groups_together: Sequence[Mapping[str, Any]] = (),
+    confidence: float = 0.95,
 ) -> str:
     """Renders the card. The same input gives the same text.
 
@@ -52,7 +56,11 @@ def render_model_card(
         training_data: counts, sources and hashes by name; never a message.
         evaluation_data: the same of the test part.
         in_service: metrics of the version it was compared with, on the same messages.
-        groups: metrics by group of test messages, for example by length; Mitchell et al. ask for figures by factor.
+        network: what it came to in training, by name: parameters, epochs.
+        compared: what `gate.compare` gave, as `metrics.json` has it.
+        groups: what `factors.measure_groups` gave of one factor at a time, as `metrics.json` has it.
+        groups_together: the same of several factors together.
+        confidence: of the intervals in these.
 
     Returns:
         Markdown, encodable as UTF-8.
@@ -69,9 +77,12 @@ def render_model_card(
         training_data=training_data,
         evaluation_data=evaluation_data,
         in_service=in_service,
-        groups=groups or {},
+        network=network,
+        compared=[one for one in compared if one["new"]],
+        groups=groups,
+        groups_together=groups_together,
+        confidence=f"{confidence * 100:g} %",
         meanings=meanings(),
-        by_factor=BY_FACTOR,
         sentences=headline(metrics),
     )
 

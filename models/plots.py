@@ -20,7 +20,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from models.factors import share_interval
 from models.metrics import (
+    CalibrationCurve,
     FloatArray,
     Metrics,
     calibration_curve,
@@ -34,13 +36,13 @@ HAM_COLOUR = "#3a86d4"
 # matplotlib knows no `currentColor`; this colour stands for it until the SVG is written.
 INK = "#010203"
 FAINT = {"color": INK, "alpha": 0.5, "linewidth": 0.8}
-WIDTH, HEIGHT = 4.8, 3.7
+WIDTH, HEIGHT = 4.3, 3.6
 STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "legend.fontsize": 8.5,
+    "font.size": 10.5,
+    "legend.fontsize": 9.5,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -73,8 +75,8 @@ def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metri
     points = roc_points(labels, probabilities)
     if points is None:
         return _note("roc", "ROC curve", ONE_KIND)
-    # Half a message, so that a rate of nought has a place on a logarithmic axis, left of all others.
-    floor = min(1 / metrics.ham, 0.001) / 2
+    # Below every rate there is, so that one of nought has a place on a logarithmic axis, left of all others.
+    floor = min(1 / metrics.ham, 0.001) / 4
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -90,7 +92,12 @@ def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metri
         _percent(axes.yaxis)
         _legend(figure)
 
-    return _svg("roc", "ROC curve: spam caught by ham flagged wrongly, at every threshold", draw)
+    description = (
+        f"ROC curve: spam caught by ham flagged wrongly, at every threshold. {_said(metrics.recall)} of the spam is "
+        f"caught for {_said(metrics.ham_wrongly_flagged)} of the ham at the threshold {metrics.threshold:.3g}, "
+        f"{_said(metrics.recall_at_0_1_percent)} for at most 0.1 %; area below the curve {metrics.roc_auc or 0:.4f}"
+    )
+    return _svg("roc", description, draw)
 
 
 def _mark_recalls(axes: Any, metrics: Metrics, floor: float) -> None:
@@ -142,7 +149,11 @@ def draw_precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike, m
         _percent(axes.yaxis)
         _legend(figure)
 
-    return _svg("precision-recall", "Precision-recall curve", draw)
+    description = (
+        f"Precision-recall curve: average precision {metrics.pr_auc or 0:.4f}; at the threshold "
+        f"{metrics.threshold:.3g} precision {_said(metrics.precision)}, recall {_said(metrics.recall)}"
+    )
+    return _svg("precision-recall", description, draw)
 
 
 def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str:
@@ -162,7 +173,16 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
     def draw(figure: Any) -> None:
         axes, counts = figure.subplots(2, sharex=True, height_ratios=[3, 1])
         axes.plot([0, 1], [0, 1], linestyle="--", label="probabilities that come true", **FAINT)
-        axes.plot(curve.mean_probability, curve.spam_share, "o-", color=SPAM_COLOUR, markersize=5, label="this model")
+        axes.errorbar(
+            curve.mean_probability,
+            curve.spam_share,
+            _interval_lengths(curve),
+            fmt="o-",
+            color=SPAM_COLOUR,
+            markersize=5,
+            elinewidth=1,
+            label="this model",
+        )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.04, 1.04), ylabel="share that is spam")
         _percent(axes.yaxis)
         middles, widths = (curve.low + curve.high) / 2, (curve.high - curve.low) * 0.85
@@ -171,7 +191,19 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
         counts.set(xlabel="spam probability", ylabel="messages")
         _legend(figure)
 
-    return _svg("calibration", "Calibration: share that is spam by spam probability, with counts", draw)
+    description = (
+        "Calibration: share that is spam by spam probability, with counts; expected calibration error "
+        f"{_said(curve.expected_error)}"
+    )
+    return _svg("calibration", description, draw)
+
+
+def _interval_lengths(curve: CalibrationCurve) -> FloatArray:
+    """How far the 95 % interval of each share reaches down and up: float64 [2, bins]."""
+    spam = np.rint(curve.spam_share * curve.messages).astype(int).tolist()
+    found = [share_interval(count, of, 0.95) for count, of in zip(spam, curve.messages.tolist(), strict=True)]
+    ends = np.array([(one.low, one.high) for one in found if one]).T
+    return np.abs(ends - curve.spam_share)
 
 
 def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> str:
@@ -199,7 +231,11 @@ def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: 
         _log_counts(axes, np.concatenate([histogram.ham, histogram.spam]))
         _legend(figure, columns=3)
 
-    return _svg("scores", "Histogram of spam probabilities, ham and spam", draw)
+    description = (
+        f"Histogram of the spam probabilities of {histogram.ham.sum():,} ham and {histogram.spam.sum():,} spam "
+        f"messages, and the threshold {threshold:.3g}"
+    )
+    return _svg("scores", description, draw)
 
 
 def draw_confusion(metrics: Metrics) -> str:
@@ -226,7 +262,8 @@ def draw_confusion(metrics: Metrics) -> str:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    return _svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}", draw)
+    counts = ", ".join(f"{count:,} {words}" for _, _, count, _, words, _ in cells)
+    return _svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}: {counts}", draw)
 
 
 def _draw_cell(axes: Any, left: int, bottom: int, count: int, of: int, words: str, colour: str) -> None:
@@ -266,18 +303,34 @@ def draw_history(history: Sequence[Mapping[str, float | None]]) -> str:
         figure.align_ylabels()
         _legend(figure, columns=3)
 
-    return _svg("history", "Training history: loss and validation loss by epoch", draw)
+    description = f"Training history: loss and validation loss by epoch, {len(history)} in all{_best_said(history)}"
+    return _svg("history", description, draw)
+
+
+def _best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
+    """The place of the epoch with the least validation loss; None where there is none."""
+    validation = _column(history, "validation_loss")
+    return int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
+
+
+def _best_said(history: Sequence[Mapping[str, float | None]]) -> str:
+    best = _best_epoch(history)
+    return "" if best is None else f"; the best is epoch {_column(history, 'epoch')[best]:g}"
 
 
 def _draw_losses(axes: Any, epochs: FloatArray, history: Sequence[Mapping[str, float | None]]) -> None:
     validation = _column(history, "validation_loss")
     axes.plot(epochs, _column(history, "loss"), "o--", color=HAM_COLOUR, markersize=3, label="training")
     axes.plot(epochs, validation, "s-", color=SPAM_COLOUR, markersize=3, label="validation")
-    if np.isfinite(validation).any():
-        best = int(np.nanargmin(validation))
+    best = _best_epoch(history)
+    if best is not None:
         axes.axvline(epochs[best], color=INK, linestyle=":", linewidth=1, label=f"best epoch: {epochs[best]:g}")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
+
+
+def _said(share: float | None) -> str:
+    return "not defined" if share is None else f"{share * 100:.1f} %"
 
 
 def _column(history: Sequence[Mapping[str, float | None]], key: str) -> FloatArray:

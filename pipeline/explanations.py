@@ -53,6 +53,7 @@ class Explained:
             "flagged": self.flagged,
             "model_version": self.model_version,
             "words": [asdict(part) for part in found.parts] if found else [],
+            "decisive": [part.text for part in found.decisive] if found else [],
         }
 
 
@@ -75,7 +76,7 @@ class OpenExplainer:
 
         if not message.strip():
             return Explained(message, None, None, self.version, date, message_id)
-        (found,) = explain(self._scorer, [message])
+        (found,) = explain(self._scorer, [message], threshold=self.threshold)
         return Explained(message, found, found.probability >= self.threshold, self.version, date, message_id)
 
 
@@ -131,17 +132,30 @@ def _is_readable(path: Any) -> bool:
 
 def print_explained(one: Explained) -> None:
     """Shows a person what moved a score: coloured in a terminal, with the numbers beside the words elsewhere."""
+    from rich.padding import Padding
+
     console = page()
     if one.explanation is None:
-        print_lines(["Probability of spam: nan"])
+        print_lines(["Probability of spam: nan (there is no text to score)"])
         return
     said = f"Probability of spam: {one.explanation.probability:.4f}"
     verdict = f" ({'flagged' if one.flagged else 'not flagged'}, version {one.model_version})"
     if not console.is_terminal:
-        print_lines([said + verdict, f"  {numbered(one.explanation)}"])
+        print_lines([said + verdict, f"  {numbered(one.explanation)}", *(f"  {line}" for line in decided_by(one))])
         return
     console.print(styled("").append(said, "bold red" if one.flagged else "bold").append(verdict, "dim"))
     _draw(console, one.explanation)
+    for line in decided_by(one):
+        console.print()
+        console.print(Padding(styled(line), (0, 0, 0, 2)))
+
+
+def decided_by(one: Explained) -> list[str]:
+    """A line with the words without which, together, the verdict would be another; none if no few words decide it."""
+    if one.explanation is None or not one.explanation.decisive:
+        return []
+    words = ", ".join(visible(part.text) for part in one.explanation.decisive)
+    return [f"{'Not flagged' if one.flagged else 'Flagged'} without: {words}"]
 
 
 def _draw(console: Console, found: Explanation) -> None:

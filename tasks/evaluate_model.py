@@ -245,7 +245,7 @@ def report(
         labels=test["spam"].to_numpy(),
         probabilities=found.new.probabilities,
         texts=test["text"].tolist(),
-        explain=functools.partial(explain, found.new.scorer),
+        explain=functools.partial(explain, found.new.scorer, threshold=found.new.threshold.value),
         history=[dataclasses.asdict(epoch) for epoch in read_history(training.file("history.csv"))],
         facts={
             "Data": {**part_sizes(manifest), "refused": manifest["refused"]},

@@ -33,7 +33,7 @@ _Asked = tuple[str, datetime.date | None, str | None]
 @click.option("--date", type=Date(), help="Date of a published batch, whose messages --message-id names.")
 @click.option("--message-id", "ids", metavar="ID", multiple=True, help="A message of the batch; may be given again.")
 @form("plain", "A line a word with tabs between change, probability without it, and the word.")
-@form("json", "A JSON object a line: message, spam_probability, flagged, model_version, words.")
+@form("json", "A JSON object a line: message, spam_probability, flagged, model_version, words, decisive.")
 @click.option(
     "--model-version",
     type=NUMBER,
@@ -51,8 +51,9 @@ def explain(
 
     The message is scored again without each of its words; the number of a word is how much lower the score is then, in
     logits: above 0 (red) it speaks for spam, below (cyan) for ham, and one of +1.00 turns a probability of 0.27 into
-    0.50. They do not add up to the score: of two words that say the same, each alone moves it little. Of a message with
-    more than 200 words, runs of words are left out. The text of a message of a batch is read from the snapshot that was
+    0.50. They do not add up to the score: of two words that say the same, each alone moves it little. So up to five
+    words are named without which, together, the verdict would be another, if there are such. Of a message with more
+    than 200 words, runs of words are left out. The text of a message of a batch is read from the snapshot that was
     scored.
     """
     if bool(date) != bool(ids) or (ids and messages):

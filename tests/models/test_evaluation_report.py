@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from models.evaluation_report import (
     render_evaluation,
     spell_out,
 )
+from models.factors import FACTORS, measure_groups
 from models.gate import Check, Flip, Flips, Verdict, compare, judge
 from models.metrics import evaluate
 from models.settings import GateSettings
@@ -118,7 +120,10 @@ def test_the_page_says_what_it_is_and_what_was_decided_first() -> None:
             "8899aabbccddeeff",
             "Approved",
             "Of 3 spam messages 2 were caught",
-            "Figures",
+            "A model goes into service only if no check fails",
+            "At the threshold",
+            "Spam with the lowest probability",
+            "Matthews correlation",
         )
     ]
     assert order == sorted(order)
@@ -141,7 +146,6 @@ def test_the_page_fetches_nothing() -> None:
         "embed",
         "form",
         "base",
-        "a",
         "video",
         "audio",
     }
@@ -153,10 +157,50 @@ def test_the_page_fetches_nothing() -> None:
     assert all(value and value.startswith("#") for _, name, value in page.attributes if name.endswith("href"))
 
 
-def test_no_id_stands_on_the_page_twice() -> None:
-    ids = [value for _, name, value in Page(render()).attributes if name == "id"]
-    assert ids
+GROUPS = measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, {**FACTORS, "<Factor>": lambda text: f"<{len(text) > 6}>"})
+
+
+def test_no_id_stands_on_the_page_twice_and_every_link_finds_its_own() -> None:
+    page = Page(render(groups=GROUPS, flips=["no batch"]))
+    ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
+    linked = {
+        value.removeprefix("#") for tag, name, value in page.attributes if tag == "a" and name == "href" and value
+    }
+    assert linked == {"gate", "flips", "plots", "mistakes", "kinds", "figures", "facts"} & set(ids)
+
+
+def test_whoever_cannot_see_the_page_is_told_what_it_shows() -> None:
+    page = Page(render(groups=GROUPS))
+    assert ("html", "lang", "en") in page.attributes
+    assert page.tags.count("h1") == page.tags.count("main") == page.tags.count("title") == 1
+    levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(later <= level + 1 for level, later in itertools.pairwise(levels))
+    drawings = [value or "" for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert len(drawings) == page.attributes.count(("svg", "role", "img")) == page.tags.count("svg")
+    for told in ("2 spam caught, 1 spam missed, 1 ham flagged wrongly, 2 ham let through", "average precision 0.9167",
+                 "66.7 % of the spam is caught", "3 ham and 3 spam", "the best is epoch 1"):  # fmt: skip
+        assert any(told in drawing for drawing in drawings), told
+    scopes = [value for tag, name, value in page.attributes if tag == "th" and name == "scope"]
+    assert len(scopes) == page.tags.count("th")
+    assert len(re.findall("<thead>|<caption>", render_without_plots())) == Page(render_without_plots()).tags.count(
+        "table"
+    )
+
+
+def test_kinds_of_message_are_shown_with_counts_and_intervals() -> None:
+    words = " ".join(Page(render_without_plots(groups=GROUPS, confidence=0.9)).words.split())
+    assert "its 90 % interval (Wilson)" in words
+    assert "Long number with a number of four digits or more0 of 01 of 1100.0 %" in words
+    assert "<Factor> <False>" in words
+    assert "Kinds of message" not in Page(render_without_plots()).words
+
+
+def test_an_approved_model_says_how_many_checks_it_passed_and_which_could_not_be_made() -> None:
+    checks = [Check("a", True, "check one"), Check("b", True, "check two"), Check("c", None, "third")]
+    words = Page(render_without_plots(verdict=Verdict(True, ["check one", "check two"], checks))).words
+    assert "2 of 3 checks passed; 1 could not be made." in words
+    assert words.count("check one") == 1
 
 
 def test_the_page_fits_a_phone_and_the_dark() -> None:
@@ -271,6 +315,10 @@ class Moved:
         words = self.message.split(" ")[:most]
         return [SimpleNamespace(text=word, change=1.25 if word != "me" else -0.5) for word in words]
 
+    @property
+    def decisive(self) -> list[SimpleNamespace]:
+        return self.strongest(2)
+
 
 def moved(messages: Sequence[str]) -> list[Any]:
     return [Moved(message) for message in messages]
@@ -287,6 +335,8 @@ def test_the_worst_mistakes_say_which_words_moved_their_scores_and_no_other_mess
     assert asked == ["hi, it is me", "your code is 1234"]
     assert "Moved by: hi, +1.25, it +1.25, is +1.25, me \N{MINUS SIGN}0.50" in page.words
     assert page.words.count("Moved by:") == 2
+    assert "Caught without: hi,, it" in page.words
+    assert "Let through without: your, code" in page.words
     assert "Moved by:" not in Page(render_without_plots()).words
 
 
@@ -329,13 +379,15 @@ def test_each_check_of_the_gate_is_passed_failed_or_not_made() -> None:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_messages_whose_verdict_changes_are_counted_and_shown_escaped(hostile: str) -> None:
     examples = [Flip("<id>", hostile, 0.1234, 0.8766, flagged_now=True, spam=False), Flip("b", "x", 0.9, 0.1, False)]
-    page = Page(render_without_plots(flips=[Flips("the <messages>", 1000, 20, 1, examples)]))
+    html = render_without_plots(flips=[Flips("the <messages>", 1000, 20, 1, examples)])
+    page = Page(html)
     words = " ".join(page.words.split())
     assert "Of the <messages>, 1,000 in all, 20 would be flagged that are not now, and 1 would be" in words
     assert "2.10 %. The 2 whose probability moved furthest:" in words
     assert spell_out(hostile) in page.messages
     assert "flagged now, wrong: it is ham0.12340.8766" in words  # cells of one row
     assert "no longer flagged0.90000.1000" in words
+    assert "tag bad" in html
     assert page.tags.count("script") == page.tags.count("img") == 0
 
 

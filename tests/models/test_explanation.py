@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.encoder import TextEncoder
 from models.errors import ArtifactError
-from models.explanation import MOST_PARTS, Explanation, explain, word_spans
+from models.explanation import MOST_DECISIVE, MOST_PARTS, Explanation, Part, explain, word_spans
 from models.network import build_network
 from models.scoring import Scorer
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
@@ -140,3 +140,33 @@ def test_a_score_that_is_no_number_is_an_error() -> None:
 
     with pytest.raises(ArtifactError, match="expected scores that are numbers"):
         explain(Broken(), ["win now"])  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=50)
+@given(words=known_messages, threshold=st.sampled_from([0.02, 0.3, 0.5, 0.7, 0.98]))
+def test_without_the_decisive_words_the_verdict_is_another_and_each_of_them_is_needed(
+    words: list[str], threshold: float
+) -> None:
+    (found,) = explain(summing_scorer(), [" ".join(words)], threshold=threshold)
+    flagged = found.probability >= threshold
+    assert {part.start for part in found.decisive} <= {part.start for part in found.parts}
+    assert len(found.decisive) <= MOST_DECISIVE
+
+    def verdict(gone: list[Part]) -> bool:
+        starts = [part.start for part in gone]
+        rest = " ".join(part.text for part in found.parts if part.start not in starts)
+        return bool(summing_scorer().score([rest]).probabilities[0] >= threshold)
+
+    if found.decisive:
+        assert verdict(list(found.decisive)) != flagged
+        for part in found.decisive:
+            assert verdict([one for one in found.decisive if one is not part]) == flagged
+    else:  # of a sum, the best that few words can do is to go where they weigh most
+        best = sorted(found.parts, key=lambda part: -part.change if flagged else part.change)[:MOST_DECISIVE]
+        assert verdict(best[: len(found.parts) - 1]) == flagged
+
+
+def test_the_decisive_words_are_named_where_none_alone_decides() -> None:
+    (found,) = explain(summing_scorer(), ["free win mum free now"], threshold=0.5)
+    assert [part.text for part in found.decisive] == ["free", "win", "free"]
+    assert explained("free win mum free now").decisive == ()  # not asked

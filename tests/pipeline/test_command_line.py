@@ -923,7 +923,7 @@ def test_a_line_without_end_is_cut_and_the_next_is_whole(monkeypatch: pytest.Mon
 
 
 def test_an_explanation_has_the_change_of_each_word_beside_it(model: Path) -> None:
-    first, words = answered("explain", "win prize now").splitlines()
+    first, words, *_ = answered("explain", "win prize now").splitlines()
     assert re.fullmatch(r"Probability of spam: 0\.9\d{3} \(flagged, version 1\)", first)
     assert re.fullmatch(r"  win(\[\+\d\.\d\d\])? prize(\[\+\d\.\d\d\])? now(\[\+\d\.\d\d\])?", words)
     assert "[+" in words
@@ -939,6 +939,12 @@ def test_an_explanation_says_what_the_model_says_of_the_message_without_the_word
         left = one["message"][: word["start"]] + one["message"][word["end"] :]
         assert f"{word['probability_without']:.6f}" == answered("text", "--plain", left).strip()
         assert (word["change"] > 0) == (word["probability_without"] < one["spam_probability"])
+    left = " ".join(word["text"] for word in one["words"] if word["text"] not in one["decisive"])
+    (rest,) = (json.loads(line) for line in answered("text", "--json", left).splitlines())
+    assert one["decisive"]
+    assert rest["flagged"] != one["flagged"]
+    said = f"  {'Not flagged' if one['flagged'] else 'Flagged'} without: {', '.join(one['decisive'])}"
+    assert answered("explain", "win prize  at\nlunch").splitlines()[2] == said
 
 
 def test_plain_explanations_are_a_line_a_word_and_a_message_of_nothing_has_none(model: Path) -> None:
@@ -946,7 +952,7 @@ def test_plain_explanations_are_a_line_a_word_and_a_message_of_nothing_has_none(
     assert [row[2] for row in rows] == ["win", "lunch[U+001B][2J"]
     assert all(float(change) and 0 <= float(probability) <= 1 for change, probability, _ in rows)
     assert json.loads(answered("explain", "--json", " "))["spam_probability"] is None
-    assert answered("explain", " ") == "Probability of spam: nan\n"
+    assert answered("explain", " ") == "Probability of spam: nan (there is no text to score)\n"
 
 
 def test_messages_to_explain_may_be_piped_in(model: Path) -> None:

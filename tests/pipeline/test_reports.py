@@ -1,0 +1,155 @@
+"""The evaluation report and the model card as a real run leaves them, with messages meant to break the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import measured
+from chain import DATE, SMALL, luigi, merged, write_settings
+
+from models.corpus import TEST, part_of
+from models.metrics import meanings
+from models.settings import SplitSettings
+from tasks.samples import bundled_file
+
+# Spam by its label and chat by its words, so that it is among the mistakes, which the report quotes.
+HOSTILE = {
+    "script": "ok see you at home tonight mum <script>document.title='taken'</script><img src=x onerror=alert(1)>",
+    "end of the table": "ok love, see you at home later </td></tr></table><h1>taken</h1>",
+    "override": "ok love \u202esee you at home tonight\u202c mum",
+    "word without end": "ok " + "x" * 10_000,
+    "emoji": "ok love see you at home 🎉👩‍👩‍👧‍👦🏳️‍🌈 mum",
+    "template": "ok see you at home {{ 7 * 7 }} {% include '/etc/passwd' %} love",
+}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an evaluation left, and the card of the version in service."""
+
+    page: str
+    figures: dict[str, Any]
+
+
+def into_the_test_part(text: str) -> str:
+    """The text with a number in front that puts it into the test part."""
+    return next(f"{number} {text}" for number in range(1000) if part_of(f"{number} {text}", SplitSettings()) == TEST)
+
+
+def left(folder: Path) -> Left:
+    newest = max((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    return Left((newest / "report.html").read_text("utf-8"), json.loads((newest / "metrics.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Left, Left]:
+    """A folder in which a first model went into service and a second was held to it, and what each evaluation left."""
+    folder = tmp_path_factory.mktemp("nights")
+    with bundled_file("corpus.csv").open(encoding="utf-8", newline="") as source:
+        rows = [(row["label"], row["text"]) for row in csv.DictReader(source)]
+    with (folder / "corpus.csv").open("w", encoding="utf-8", newline="") as written:
+        csv.writer(written).writerows(
+            [("label", "text"), *rows, *(("spam", into_the_test_part(text)) for text in HOSTILE.values())]
+        )
+    settings = merged(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}})
+    write_settings(folder, settings)
+    done = luigi(folder, "ScoreBatch", "--date", DATE)
+    assert done.code == 0, done.output
+    first = left(folder)
+    write_settings(folder, merged(settings, {"training": {"seed": "8"}}))
+    done = luigi(folder, "EvaluateModel")
+    assert done.code == 0, done.output
+    return folder, first, left(folder)
+
+
+def words_of(page: str) -> str:
+    without = re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", without).split())
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_is_good_on_a_phone_and_in_the_dark(
+    nights: tuple[Path, Left, Left], tmp_path: Path, width: int, mode: str
+) -> None:
+    for night in nights[1:]:
+        found = measured(night.page, tmp_path, width, mode)
+        assert found["scrolls_to"] == found["width"]
+        assert found["outside"] == found["faint"] == []
+        assert found["smallest"] >= 11
+        assert found["lettering"] >= 10
+        assert min(found["drawings"]) >= 340
+        assert (sum(map(int, re.findall(r"\d+", found["background"]))) > 384) is (mode == "light")
+
+
+def test_the_report_tells_everything_in_the_order_a_person_asks(nights: tuple[Path, Left, Left]) -> None:
+    _, first, second = nights
+    headings = re.findall(r"<h([1-3])[^>]*>([^<]*)</h\1>", second.page)
+    assert [title for _, title in headings] == [
+        "Evaluation of spam_ham", "The gate", "Against version 1, on the same test messages", "Verdicts that change",
+        "Plots", "At the threshold", "Spam probabilities", "ROC curve", "Precision and recall", "Calibration",
+        "Training", "Worst mistakes", "Spam with the lowest probability", "Ham with the highest probability",
+        "Kinds of message", "All figures", "Settings and data",
+    ]  # fmt: skip
+    words = words_of(second.page)
+    assert f"Of the messages of {DATE} (batch 1), " in words
+    assert "Of the test part, " in words
+    assert "Moved by:" in words
+    for flips in (second.figures["flips"], second.figures["flips_on_test_part"]):
+        for one in flips["examples"]:
+            assert f'narrow">{one["before"]:.4f}</td><td class="number narrow">{one["now"]:.4f}' in second.page
+    assert "Verdicts that change" not in words_of(first.page)
+
+
+def test_hostile_messages_are_quoted_and_change_nothing(nights: tuple[Path, Left, Left]) -> None:
+    for night in nights[1:]:
+        page = night.page
+        assert page.count("<h1") == 1
+        assert not re.search(r"<(script|img|link|iframe|object)\b", page)
+        assert set(re.findall(r"https?://[^\"\s<]*(?=\")", page)) <= {"http://www.w3.org/2000/svg"}
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", page)
+        for shown in (
+            "&lt;script&gt;document.title=&#39;taken&#39;&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;",
+            "&lt;/td&gt;&lt;/tr&gt;&lt;/table&gt;&lt;h1&gt;taken&lt;/h1&gt;",
+            "<i>[U+202E]</i>see you at home tonight<i>[U+202C]</i>",
+            "{{ 7 * 7 }} {% include &#39;/etc/passwd&#39; %}",
+            "🎉",
+            "more characters",
+        ):
+            assert shown in page, shown
+        assert "x" * 1000 not in page
+
+
+def test_the_figures_of_the_card_are_those_of_metrics_json(nights: tuple[Path, Left, Left]) -> None:
+    folder, first, _ = nights
+    card = (folder / "artifacts" / "exports" / "spam_ham" / "1" / "model_card.md").read_text("utf-8")
+    assert re.findall(r"^## (.*)$", card, flags=re.MULTILINE) == [
+        "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
+        "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
+    ]  # fmt: skip
+    for section in re.split(r"^## .*$", card, flags=re.MULTILINE)[1:]:
+        assert len(section.split()) > 20
+    figures = first.figures
+    for name, meaning in meanings().items():
+        assert f"| {meaning.title} | {meaning.shown(figures[name])} |" in card
+    for one in [*figures["groups"], *figures["groups_together"]]:
+        assert f"| {one['name']} | {one['spam_caught']} of {one['spam']} | " in card
+        assert f" | {one['ham_flagged']} of {one['ham']} | " in card
+        if recall := one["recall"]:
+            assert f"{recall['value'] * 100:.1f} % ({recall['low'] * 100:.1f} to {recall['high'] * 100:.1f})" in card
+    for one in figures["compared"]:
+        assert f"{one['new']['value']:.4f} ({one['new']['low']:.4f} to {one['new']['high']:.4f})" in card
+    trained = json.loads(next((folder / "artifacts" / "training").glob("*/manifest.json")).read_text("utf-8"))
+    assert re.search(r"\| parameters \| \d+ \|", card)
+    assert trained["parameters"] > 0
+    assert all(text.split("\u202e")[0] not in card for text in HOSTILE.values() if len(text) < 1000)
+    of_one_factor = [one for one in figures["groups"] if one["factor"] == "Length"]
+    assert sum(one["spam"] + one["ham"] for one in of_one_factor) == figures["messages"]
+    assert sum(one["spam_caught"] for one in of_one_factor) == figures["true_positives"]
+    assert sum(one["ham_flagged"] for one in of_one_factor) == figures["false_positives"]
