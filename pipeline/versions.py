@@ -25,6 +25,8 @@ class ExportedVersion:
         mcc: Matthews correlation coefficient.
         training: fingerprint that names the folder of its checkpoints.
         folder: where it is.
+        threshold: from which it flagged when it was exported; None of a version of before that was written down.
+        approved: whether EvaluateModel approved it, or a person overruled that; None as above.
     """
 
     version: int
@@ -34,6 +36,8 @@ class ExportedVersion:
     mcc: float | None
     training: str | None
     folder: str
+    threshold: float | None
+    approved: bool | None
 
 
 def exported_versions() -> list[ExportedVersion]:
@@ -58,6 +62,8 @@ def _described(version: int, in_service: bool) -> ExportedVersion:
         mcc=figures.get("mcc"),
         training=manifest.get("training"),
         folder=str(version_folder(version)),
+        threshold=(manifest.get("threshold") or {}).get("value"),
+        approved=(manifest.get("judged") or {}).get("approved"),
     )
 
 

@@ -25,8 +25,8 @@ def models(form: str | None) -> None:
     """List the exported versions of the model, and which one is in service.
 
     PR AUC and MCC are those of EvaluateModel on the test part; training is the fingerprint that names the folder of the
-    checkpoints. In a pipe: a line a version with tabs between version, in service (true or false), exported at, PR AUC,
-    MCC, training.
+    checkpoints; threshold is the one at the time of the export, and each batch has its own. In a pipe: a line a version
+    with tabs between version, in service (true or false), exported at, PR AUC, MCC, training, threshold.
     """
     read_settings()
     from pipeline.versions import exported_versions
@@ -52,6 +52,7 @@ _MODEL_COLUMNS = [
     Column("PR AUC", lambda one: one.pr_auc, "{:.4f}".format, right=True),
     Column("MCC", lambda one: one.mcc, "{:.4f}".format, right=True),
     Column("training", lambda one: one.training, leaves=1),
+    Column("threshold", lambda one: one.threshold, "{:g}".format, right=True, leaves=3),
 ]
 
 

@@ -634,6 +634,7 @@ def export(
     training: str = "t",
     metrics: dict[str, float] | None = None,
     checkpoints: bool = False,
+    **more: object,
 ) -> None:
     trained = folder / "artifacts" / "training" / training
     if checkpoints:
@@ -643,23 +644,27 @@ def export(
     path.mkdir(parents=True)
     content = {"version": version, "training": training, "evaluation": f"e{version}", "fingerprint": f"f{version}"}
     content["trained"] = read_manifest(trained) if trained.exists() else {}
-    write_manifest(path, {**content, "exported_at": "2026-01-31T04:05:06+02:00"})
+    write_manifest(path, {**content, **more, "exported_at": "2026-01-31T04:05:06+02:00"})
     if metrics is not None:
         (folder / "artifacts" / "evaluation" / f"e{version}").mkdir(parents=True)
         write_json(folder / "artifacts" / "evaluation" / f"e{version}" / "metrics.json", metrics)
 
 
 def test_models_are_listed_with_the_one_in_service_and_their_figures(folder: Path) -> None:
-    export(folder, 9, "t9", {"pr_auc": 0.98765, "mcc": 0.9})
+    overruled = {"threshold": {"value": 0.801326}, "judged": {"approved": False, "reasons": ["why"]}}
+    export(folder, 9, "t9", {"pr_auc": 0.98765, "mcc": 0.9}, **overruled)
     export(folder, 10, "t10")
     time_of = "2026-01-31T02:05:06+00:00"
-    assert lines("models") == [["10", "true", time_of, "", "", "t10"], ["9", "false", time_of, "0.98765", "0.9", "t9"]]
-    assert json.loads(answered("models", "--json"))[1]["pr_auc"] == 0.98765
+    assert lines("models") == [
+        ["10", "true", time_of, "", "", "t10", ""], ["9", "false", time_of, "0.98765", "0.9", "t9", "0.801326"],
+    ]  # fmt: skip
+    found = json.loads(answered("models", "--json"))
+    assert [(one["pr_auc"], one["approved"]) for one in found] == [(None, None), (0.98765, False)]
     write_json(folder / "artifacts" / "exports" / "spam_ham" / "service.json", {"version": 9, "newest": 10})
     assert [line[1] for line in lines("models")] == ["false", "true"]
     code, shown = Terminal("models").end()
     assert code == 0
-    assert re.search(r"9 +in service +2026-01-31 02:05 +0.9877 +0.9000 +t9", without_styles(shown))
+    assert re.search(r"9 +in service +2026-01-31 02:05 +0.9877 +0.9000 +t9 +0.801326", without_styles(shown))
 
 
 def test_without_a_model_the_way_to_one_is_said(folder: Path) -> None:

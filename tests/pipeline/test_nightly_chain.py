@@ -240,7 +240,7 @@ ANOTHER_VALUE = [
     ("gate", "pr_auc_allowance", "0.5", {"EvaluateModel"}),
     ("gate", "recall_allowance", "0.5", {"EvaluateModel"}),
     ("gate", "calibration_allowance", "0.5", {"EvaluateModel"}),
-    ("gate", "confidence", "0.9", {"EvaluateModel"}),
+    ("gate", "confidence", "0.8", {"EvaluateModel"}),
     ("gate", "resamples", "200", {"EvaluateModel"}),
     ("gate", "flip_budget", "0.5", {"EvaluateModel"}),
     ("gate", "flip_examples", "3", {"EvaluateModel"}),
