@@ -133,7 +133,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] =
     "a bit of the training part": (flipped("messages/*/training.parquet"), trained, "training.parquet: not the file"),
     "a count of the parts": (replaced("messages/*/manifest.json", '"spam": 1', '"spam": 2'), evaluated, "manifest"),
     "a code version": (
-        replaced("messages/*/manifest.json", '"code_version": 2', '"code_version": 9'),
+        replaced("messages/*/manifest.json", '"code_version": ', '"code_version": 9'),
         evaluated,
         "manifest",
     ),

@@ -1,9 +1,11 @@
-"""What a run says last when a disk refuses a file, or Luigi's scheduler is gone."""
+"""What a run says last: that a disk refuses a file, that Luigi's scheduler is gone, what is no failure."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,18 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line_with_an_exit_code_
 def test_another_error_stays_unexpected(error: Exception) -> None:
     assert expected(error) is None
     assert "the traceback is above" in describe(error)
+
+
+REMEMBERED = [
+    ("what is no failure leaves the exit code alone", ["remark('kept out')"], 0),
+    ("a failure's own exit code holds", ["remember('another run', 10)", "remark('kept out')"], 10),
+    ("of failures with several Luigi's holds", ["remember('another run', 10)", "remember('bad')"], 0),
+]
+
+
+@pytest.mark.parametrize(("_what", "calls", "code"), REMEMBERED, ids=[row[0] for row in REMEMBERED])
+def test_the_last_words_are_said_once_each_and_in_order(_what: str, calls: list[str], code: int) -> None:
+    program = "from tasks import failures\nfailures.install()\n" + "".join(f"failures.{call}\n" for call in calls * 2)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.splitlines() == ["spamscore: " + call.split("'")[1] for call in calls]
