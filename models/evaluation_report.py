@@ -43,7 +43,7 @@ class HardMessage:
 
     `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart. `moved`: the
     words that moved the score most, and by how much, in logits. `decisive`: words without which the verdict would be
-    right.
+    right. `unmoved`: whether it was asked for the former and there is none.
     """
 
     parts: tuple[str, ...]
@@ -52,6 +52,7 @@ class HardMessage:
     wrong: bool
     moved: tuple[tuple[str, float], ...] = ()
     decisive: tuple[str, ...] = ()
+    unmoved: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def _hard(text: str, probability: float, wrong: bool, explained: Explanation | N
         return hard
     moved = tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))
     decisive = tuple(spell_out(_cut(part.text)) for part in explained.decisive)
-    return dataclasses.replace(hard, moved=moved, decisive=decisive)
+    return dataclasses.replace(hard, moved=moved, decisive=decisive, unmoved=not moved)
 
 
 def _cut(word: str) -> str:

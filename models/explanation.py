@@ -24,6 +24,8 @@ from models.scoring import Scorer
 
 # Times a message is scored at most, beside once as it is.
 MOST_PARTS = 200
+# A change of the logit below this says nothing: one of 0.1 turns a probability of 0.50 into 0.52.
+SLIGHT = 0.1
 # Parts that may together decide a verdict; more are no reason that a person can follow.
 MOST_DECISIVE = 5
 # Scripts that are written without spaces: there each character is a word, as `models.text` has it.
@@ -64,8 +66,8 @@ class Explanation:
     decisive: tuple[Part, ...] = ()
 
     def strongest(self, most: int) -> list[Part]:
-        """The parts that moved the score most, the strongest first; those that changed nothing are left out."""
-        moved = [part for part in self.parts if part.change]
+        """The parts that moved the score most, the strongest first; those below `SLIGHT` are left out."""
+        moved = [part for part in self.parts if abs(part.change) >= SLIGHT]
         return sorted(moved, key=lambda part: (-abs(part.change), part.start))[:most]
 
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from tasks.batches import BatchRow
 
 MOST_WORDS = 8
-# Changes of the logit. One of 1 turns a probability of 0.5 into 0.27; one below the first is not worth a colour.
-_SLIGHT, _STRONG = 0.1, 1.0
+_STRONG = 1.0  # a change of the logit that turns a probability of 0.27 into 0.5
 _SPAM_STYLES, _HAM_STYLES = ("red", "bold red"), ("cyan", "bold cyan")
 _NAMED = 5  # messages that an error names
 
@@ -168,13 +167,15 @@ def _draw(console: Console, found: Explanation) -> None:
     for gap, part in _spaced(found):
         text.append(gap).append(visible(part.text), _style(part.change))
     console.print(Padding(text, (0, 0, 0, 2)))
-    if strongest := [part for part in found.strongest(MOST_WORDS) if abs(part.change) >= _SLIGHT]:
+    if strongest := found.strongest(MOST_WORDS):
         console.print()
         console.print(_table(strongest))
 
 
 def _style(change: float) -> str:
-    if abs(change) < _SLIGHT:
+    from models.explanation import SLIGHT
+
+    if abs(change) < SLIGHT:
         return ""
     return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= _STRONG]
 
@@ -189,8 +190,10 @@ def _table(parts: Sequence[Part]) -> Any:
 
 def numbered(found: Explanation) -> str:
     """The message with the change of the logit behind each word that moved the score."""
+    from models.explanation import SLIGHT
+
     return "".join(
-        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= _SLIGHT else "")
+        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= SLIGHT else "")
         for gap, part in _spaced(found)
     )
 

@@ -337,6 +337,9 @@ def test_the_worst_mistakes_say_which_words_moved_their_scores_and_no_other_mess
     assert page.words.count("Moved by:") == 2
     assert "Caught without: hi,, it" in page.words
     assert "Let through without: your, code" in page.words
+    assert "Moved by no single word" not in page.words
+    still = [SimpleNamespace(strongest=lambda _: [], decisive=())]
+    assert Page(render_without_plots(explain=lambda _: still)).words.count("Moved by no single word.") == 2
     assert "Moved by:" not in Page(render_without_plots()).words
 
 

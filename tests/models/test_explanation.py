@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import explanation
 from models.encoder import TextEncoder
 from models.errors import ArtifactError
-from models.explanation import MOST_DECISIVE, MOST_PARTS, Explanation, Part, explain, word_spans
+from models.explanation import MOST_DECISIVE, MOST_PARTS, SLIGHT, Explanation, Part, explain, word_spans
 from models.network import build_network
 from models.scoring import Scorer
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
@@ -68,6 +69,13 @@ def test_the_strongest_are_those_that_changed_most_whatever_their_sign() -> None
     found = explained("now FREE lunch unheard mum, win")
     assert [part.text for part in found.strongest(3)] == ["FREE", "lunch", "win"]
     assert found.strongest(0) == []
+
+
+def test_a_word_that_moved_the_score_too_little_to_say_so_is_none_of_the_strongest() -> None:
+    parts = tuple(
+        Part("x", place, place + 1, change, 0.5) for place, change in enumerate((SLIGHT, 0.099, -0.099, -0.2))
+    )
+    assert [part.change for part in Explanation("xxxx", 0.5, parts).strongest(9)] == [-0.2, SLIGHT]
 
 
 @settings(deadline=None, max_examples=100)
@@ -170,3 +178,16 @@ def test_the_decisive_words_are_named_where_none_alone_decides() -> None:
     (found,) = explain(summing_scorer(), ["free win mum free now"], threshold=0.5)
     assert [part.text for part in found.decisive] == ["free", "win", "free"]
     assert explained("free win mum free now").decisive == ()  # not asked
+
+
+def test_a_word_that_the_ones_taken_later_make_needless_is_not_decisive(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A model that no sum stands for: "a" alone moves it furthest, yet "b" and "c" together are enough.
+    logits = {"a": 1.0, "b": 1.5, "c": 1.5, "a b": 0.5, "a c": 0.4, "b c": -1.0, "a b c": -2.0}
+
+    def answer(_: Scorer, texts: list[str]) -> np.ndarray:
+        gone = [" ".join(word for word in "abcd" if word not in text.split()) for text in texts]
+        return np.array([logits.get(one, 2.0) for one in gone])
+
+    monkeypatch.setattr(explanation, "_logits", answer)
+    (found,) = explain(summing_scorer(), ["a b c d"], threshold=0.5)
+    assert [part.text for part in found.decisive] == ["b", "c"]
