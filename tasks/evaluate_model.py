@@ -107,7 +107,8 @@ class Evaluation:
         in_service: the version in service; None where there is none, or it is this one.
         compared: the gate's figures, with their intervals.
         test_flips: how verdicts on the test part change; None where nothing is in service.
-        flips: how those on the latest batch do, or why that is not known; None where nothing is in service.
+        flips: how those on the latest batch do, or why that is not known; None where nothing is in service. Of a
+            version whose checkpoints are gone only that is said, and nothing is compared.
         verdict: what the gate says.
     """
 
@@ -146,9 +147,10 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
     new = measured(test, training)
     version = version_to_compare_with(training)
-    if version is None:
+    gone = None if version is None or training_folder(version).is_dir() else checkpoints_gone(version)
+    if version is None or gone:
         compared = compare(test["spam"], new.probabilities, None, share, gate)
-        return Evaluation(new, None, compared, None, None, judge(new.metrics, (), None, gate))
+        return Evaluation(new, None, compared, None, gone, judge(new.metrics, (), gone, gate))
     old = measured(test, training_folder(version), version)
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
@@ -198,6 +200,13 @@ def version_to_compare_with(training: Path) -> int | None:
     """The version in service; None where there is none, or it is the model of this training."""
     version = version_in_service()
     return None if version is None or training_folder(version).name == training.name else version
+
+
+def checkpoints_gone(version: int) -> str:
+    """Why nothing is compared with a version that has no checkpoints left. No batch could be scored with it either, so
+    any model that is better than none is better than that.
+    """
+    return f"the checkpoints of version {version}, which is in service, are not in {training_folder(version)} any more"
 
 
 def training_folder(version: int) -> Path:
