@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chain import ended_with_its_group
 
 CHROMIUM = shutil.which("chromium")
 MODES = {"light": 1, "dark": 0}  # as Chromium's settings number them
@@ -63,7 +64,15 @@ def measured(page: str, folder: Path, width: int, mode: str) -> dict[str, Any]:
         "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'chromium'}", "--dump-dom",
         f"--blink-settings=preferredColorScheme={MODES[mode]}",
     )  # fmt: skip
-    ran = subprocess.run([CHROMIUM, *options, outer.as_uri()], capture_output=True, check=False, timeout=120)
-    found = re.search(r"MEASURED(.*)END</body>", ran.stdout.decode(), re.DOTALL)
-    assert found, ran.stderr.decode()[-2000:]
+    log = folder / "chromium.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [CHROMIUM, *options, outer.as_uri()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            start_new_session=True,
+        )  # fmt: skip
+    # Its own processes hold the pipe open: should it stall, all of them must go.
+    with ended_with_its_group(process):
+        shown, _ = process.communicate(timeout=60)
+    found = re.search(r"MEASURED(.*)END</body>", shown.decode(), re.DOTALL)
+    assert found, log.read_text("utf-8", "replace")[-2000:]
     return dict(json.loads(html.unescape(found[1])))

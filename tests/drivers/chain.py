@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LUIGI = Path(sys.executable).with_name("luigi")
 STAGES = (
@@ -98,7 +99,7 @@ def wait_until(process: subprocess.Popen[str], ready: Callable[[], bool]) -> Non
 
 
 @contextlib.contextmanager
-def ended_with_its_group(process: subprocess.Popen[str]) -> Iterator[None]:
+def ended_with_its_group(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Leaves nothing of a command behind, however the block ends."""
     try:
         yield
