@@ -1,5 +1,5 @@
-"""What is fitted on the validation part once the weights are: probabilities that come true, and the threshold for the
-share of ham that one is willing to block.
+"""What is fitted once the weights are, on messages that were not trained on (`models.trained.unseen_scores`):
+probabilities that come true, and the threshold for the share of ham that one is willing to block.
 
 No test message is looked at. `models.network.calibrate` puts a calibration into the network's last layer, so that
 whoever has the network has its calibrated logits: the batch, `spamscore text`, the evaluation and the export alike.
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from models.metrics import FloatArray, checked
 
-VALIDATION_SCORES = "validation_scores.parquet"
+UNSEEN_SCORES = "unseen_scores.parquet"
 DECIMALS = 6  # of a probability, wherever it is stored
 UNFITTED_THRESHOLD = 0.5
 # With a smaller scale the network ranks no better than chance, and a turned sign would turn its ranking; with a larger
@@ -100,7 +100,7 @@ class Threshold:
     Attributes:
         value: in [0, 1].
         share: of ham that may be blocked; None where the value was given, or there was nothing to find it with.
-        ham: validation ham that it was found with.
+        ham: messages of ham that it was found with.
         blocked: how many of them it blocks.
         enough: whether there was ham enough to know so small a share.
     """
@@ -118,7 +118,7 @@ class Threshold:
             return f"The threshold {self.value:g} was given."
         found = (
             f"The threshold {self.value:g} was found for blocking at most {self.share * 100:g} % of the ham; it blocks "
-            f"{self.blocked:,} of {self.ham:,} ham messages of the validation part."
+            f"{self.blocked:,} of {self.ham:,} ham messages that were not trained on."
         )
         if self.enough:
             return found
@@ -147,7 +147,7 @@ def threshold_for(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: fl
     Early stopping and calibration saw the same messages, so new ham may be blocked a little more often than that.
 
     Args:
-        labels: bool or int [messages]; 1 is spam. Of the validation part.
+        labels: bool or int [messages]; 1 is spam. Of messages that were not trained on.
         probabilities: float [messages], calibrated, with six decimals.
         share: of ham that may be blocked, in [0, 1].
 

@@ -1,41 +1,53 @@
-"""Raw messages to token ids: the cleaning and the vocabulary together, as TensorFlow operations."""
+"""Raw messages to what the network reads: cleaned, cut into tokens, each token looked up in the vocabulary and taken
+to its parts. All of it as TensorFlow operations.
+
+The tokens of a batch stand in a table, each once, and messages are rows of that table: what a token is made of is
+worked out once, however often it occurs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.text import TextCleaner, encode_utf8, most_bytes
-from models.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
+from models.segmentation import Segmenter
+from models.text import TIE, TextCleaner, encode_utf8, most_bytes
+from models.tokens import TokenReader
+from models.vocabulary import PADDING_ID, SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
 # Characters after which a slice of messages ends early: cleaning takes up to ten times their room.
 _SLICE_CHARACTERS = 8 * 2**20
+_EMPTY = ""
 
 
 class TextEncoder(tf.Module):
-    """Encodes messages: `encoder(texts)` takes string [messages] and gives ragged int64 [messages, (tokens)].
+    """Encodes messages: `encoder(texts)` takes string [messages].
 
     Every message has at least one token (one with nothing in it is a single unknown), and at most
-    [text] max_tokens. Number 0 never occurs: it pads.
+    [text] max_tokens.
     """
 
-    def __init__(self, vocabulary: Vocabulary, asset: Path | None = None) -> None:
+    def __init__(self, vocabulary: Vocabulary, buckets: int, asset: Path | None = None) -> None:
         """Takes the tokens from the vocabulary or, for an export that must find them again, from a file of theirs.
 
         Args:
             vocabulary: what to encode with.
+            buckets: [network] ngram_buckets.
             asset: a file with one token a line, special ones left out, as `write_tokens` leaves it.
         """
         super().__init__(name="text_encoder")
         self.vocabulary = vocabulary
         self._clean = TextCleaner(vocabulary.text)
+        self._segment = Segmenter(vocabulary)
         self._table = tf.lookup.StaticHashTable(
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
+        self._read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
         # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
         self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False).__call__
 
@@ -49,31 +61,84 @@ class TextEncoder(tf.Module):
             tf.constant(tokens, tf.string, shape=[len(tokens)]), tf.range(len(tokens), dtype=tf.int64)
         )
 
-    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Encodes a batch; see the class."""
-        tokens = tf.strings.split(self._clean(texts))[:, : self.vocabulary.text.max_tokens]
-        ids = self._table.lookup(tokens.flat_values) + len(SPECIAL_TOKENS)
+    def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encodes a batch.
+
+        Args:
+            texts: string [messages], any bytes.
+
+        Returns:
+            ``rows``, ragged int32 [messages, (tokens)]: places in the table, from 1; and the table, its row 0 being
+            that of padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)].
+        """
+        tokens = tf.strings.split(self._cut_runs(self._clean(texts)))[:, : self.vocabulary.text.max_tokens]
         lengths = tokens.row_lengths()
-        # One unknown token for each empty message, put where the message's tokens would be.
+        # An empty token for each empty message, put where the message's tokens would be.
         filled = tf.maximum(lengths, 1)
-        places = tf.repeat(tf.cast(lengths > 0, tf.int64), filled)
-        ids = tf.tensor_scatter_nd_update(
-            tf.fill([tf.reduce_sum(filled)], tf.constant(UNKNOWN_ID, tf.int64)), tf.where(places > 0), ids
-        )
-        return tf.RaggedTensor.from_row_lengths(ids, filled, validate=False)
+        places = tf.where(tf.repeat(lengths > 0, filled))
+        flat = tf.tensor_scatter_nd_update(tf.fill([tf.reduce_sum(filled)], _EMPTY), places, tokens.flat_values)
+        distinct, rows = tf.unique(flat)
+        words, shapes, ngrams = self._read(distinct)
+        return {
+            "rows": tf.RaggedTensor.from_row_lengths(rows + 1, filled, validate=False),
+            "words": tf.concat([[PADDING_ID], words], axis=0),
+            "shapes": tf.concat([[0], shapes], axis=0),
+            "ngrams": tf.RaggedTensor.from_row_lengths(
+                ngrams.flat_values, tf.concat([[0], ngrams.row_lengths()], axis=0), validate=False
+            ),
+        }
+
+    def _cut_runs(self, cleaned: tf.Tensor) -> tf.Tensor:
+        """Cuts what stands behind a tie into words; string [messages] to string [messages]."""
+        with_runs = tf.where(tf.strings.regex_full_match(cleaned, "(?s:.*)" + TIE + "(?s:.*)"))
+
+        def cut() -> tf.Tensor:
+            tokens = tf.strings.split(tf.gather_nd(cleaned, with_runs))
+            places = tf.where(tf.strings.regex_full_match(tokens.flat_values, TIE + ".*"))
+            runs = tf.strings.regex_replace(tf.gather_nd(tokens.flat_values, places), TIE, "")
+            words = self._segment(tf.strings.lower(runs, encoding="utf-8"))
+            whole = tokens.with_flat_values(tf.tensor_scatter_nd_update(tokens.flat_values, places, words))
+            return tf.tensor_scatter_nd_update(cleaned, with_runs, tf.strings.reduce_join(whole, axis=1, separator=" "))
+
+        return tf.cond(tf.size(with_runs) > 0, cut, lambda: cleaned)
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Tokens, each a row; row 0 is padding's. Some may be there twice.
+
+    Attributes:
+        words: number in the vocabulary, int32 [table].
+        shapes: as `models.tokens.shapes_of` has it, int32 [table].
+        ngrams: hashed n-grams of all tokens, one token after another, int32.
+        starts: int64 [table + 1], where each token begins in `ngrams`.
+    """
+
+    words: npt.NDArray[np.int32]
+    shapes: npt.NDArray[np.int32]
+    ngrams: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_words(cls, words: npt.ArrayLike) -> TokenTable:
+        """A table of words without n-grams, written in small letters; padding's row is put before them."""
+        numbers = np.concatenate([[PADDING_ID], np.asarray(words)]).astype(np.int32)
+        return cls(numbers, np.zeros_like(numbers), np.zeros(0, np.int32), np.zeros(len(numbers) + 1, np.int64))
 
 
 class EncodedMessages:
-    """Token ids of many messages, without padding.
+    """Many messages, without padding.
 
     Attributes:
-        ids: int32 [tokens of all messages], one message after another.
-        starts: int64 [messages + 1], where each message begins in `ids`.
+        rows: rows of the table, int32 [tokens of all messages], one message after another.
+        starts: int64 [messages + 1], where each message begins in `rows`.
+        table: the tokens.
     """
 
-    def __init__(self, ids: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> None:
-        self.ids = ids
+    def __init__(self, rows: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], table: TokenTable) -> None:
+        self.rows = rows
         self.starts = starts
+        self.table = table
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -83,24 +148,52 @@ class EncodedMessages:
         """Tokens of each message, int64 [messages]."""
         return np.diff(self.starts)
 
-    def padded(self, rows: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int32]:
-        """The chosen messages, padded on the right with zeros: int32 [rows, width]. No row may be longer."""
+    def batch(self, messages: npt.NDArray[np.int64], width: int) -> dict[str, npt.NDArray[np.int32]]:
+        """The chosen messages as the network takes them, padded on the right. No message may be longer than the width.
+
+        Returns:
+            ``rows`` [messages, width], 0 where padded, and of the tokens that occur ``words``, ``shapes`` [table],
+            ``ngrams`` [n-grams of all], ``owners`` [n-grams of all], the row each belongs to; all int32.
+        """
         places = np.arange(width)
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        taken = np.minimum(self.starts[rows, np.newaxis] + places, len(self.ids) - 1)
-        return np.where(places < lengths[:, np.newaxis], self.ids[taken], 0).astype(np.int32)
+        lengths = self.starts[messages + 1] - self.starts[messages]
+        taken = np.minimum(self.starts[messages, np.newaxis] + places, max(len(self.rows) - 1, 0))
+        padded = np.where(places < lengths[:, np.newaxis], self.rows[taken] if len(self.rows) else 0, 0)
+        used, rows = np.unique(np.append(padded.ravel(), 0), return_inverse=True)
+        counts = self.table.starts[used + 1] - self.table.starts[used]
+        owners = np.repeat(np.arange(len(used)), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return {
+            "rows": rows[:-1].reshape(padded.shape).astype(np.int32),
+            "words": self.table.words[used],
+            "shapes": self.table.shapes[used],
+            "ngrams": self.table.ngrams[np.repeat(self.table.starts[used], counts) + within],
+            "owners": owners.astype(np.int32),
+        }
 
 
 def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> EncodedMessages:
-    """Encodes messages in slices of up to `batch_size`, so that memory stays bounded by the ids."""
-    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    """Encodes messages in slices of up to `batch_size`, so that memory stays bounded by what comes out."""
+    rows, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    words, shapes, ngrams = ([np.zeros(one, np.int32)] for one in (1, 1, 0))
+    counts = [np.zeros(1, np.int64)]
+    before = 0  # tokens of the slices before, which go in front of this one's
     for some in _slices(texts, batch_size, most_bytes(encoder.vocabulary.text)):
         encoded = encoder.compiled(tf.constant(encode_utf8(some), tf.string))
-        ids.append(encoded.flat_values.numpy().astype(np.int32))
-        lengths.append(encoded.row_lengths().numpy())
-    return EncodedMessages(
-        np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    )
+        rows.append(encoded["rows"].flat_values.numpy() + np.int32(before))
+        lengths.append(encoded["rows"].row_lengths().numpy())
+        words.append(encoded["words"].numpy()[1:])
+        shapes.append(encoded["shapes"].numpy()[1:])
+        ngrams.append(encoded["ngrams"].flat_values.numpy())
+        counts.append(encoded["ngrams"].row_lengths().numpy()[1:])
+        before += len(words[-1])
+    table = TokenTable(np.concatenate(words), np.concatenate(shapes), np.concatenate(ngrams), _starts(counts))
+    return EncodedMessages(np.concatenate(rows), _starts(lengths), table)
+
+
+def _starts(lengths: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Where things of such lengths begin when they stand one after another, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
 
 
 def _slices(texts: Sequence[str], batch_size: int, most: int) -> Iterator[list[str]]:

@@ -38,6 +38,10 @@ class ArtifactError(SpamscoreError):
     """An artifact that is missing, damaged, or made for another one. Names the file."""
 
 
+class FormatError(ArtifactError):
+    """An artifact was made by another version of this program, which wrote it in another form."""
+
+
 class DeviceError(SpamscoreError):
     """A device that is not there. Names those that are."""
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from models.encoder import TextEncoder, write_tokens
 from models.errors import ArtifactError
+from models.network import ngram_buckets
 from models.text import encode_utf8
 from models.vocabulary import Vocabulary
 
@@ -40,10 +41,19 @@ class _Served(tf.Module):
 
     def predict_spam(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """String [n] to spam probabilities, float32 [n]."""
-        ids = tf.cast(self.encoder(texts).to_tensor(), tf.int32)
+        encoded = self.encoder(texts)
         # A batch of no messages has no tokens either, and the recurrence wants one step.
-        ids = tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
-        return {"scores": tf.sigmoid(self._network(ids, training=False))}
+        rows = encoded["rows"].to_tensor()
+        rows = tf.pad(rows, [[0, 0], [0, tf.cast(tf.shape(rows)[1] == 0, tf.int32)]])
+        ngrams = encoded["ngrams"]
+        batch = {
+            "rows": rows,
+            "words": encoded["words"],
+            "shapes": encoded["shapes"],
+            "ngrams": ngrams.flat_values,
+            "owners": tf.cast(ngrams.value_rowids(), tf.int32),
+        }
+        return {"scores": tf.sigmoid(self._network(batch, training=False))}
 
     def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialized `tf.Example` [n] to classes, string [n, 2], and scores, float32 [n, 2]."""
@@ -58,14 +68,14 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
 
     Args:
         vocabulary: travels as the asset ``assets/vocabulary.txt``.
-        network: token ids to logits.
+        network: encoded messages to logits.
         folder: where ``saved_model.pb``, ``variables/`` and ``assets/`` go.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # In there, for what a kill leaves is cleared with it.
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, _temporary_files_in(scratch):
         asset = write_tokens(vocabulary, Path(scratch, "vocabulary.txt"))
-        served = _Served(TextEncoder(vocabulary, asset), network)
+        served = _Served(TextEncoder(vocabulary, ngram_buckets(network), asset), network)
         archive = keras.export.ExportArchive()
         archive.track(network)
         archive.track(served)

@@ -73,6 +73,8 @@ def reading(character: str) -> str:
         return ""
     if category in ("Cc", "Zs", "Zl", "Zp") or code == 0x2800:
         return " "
+    if category == "Nd":  # of whatever script: numbers are counted and masked by their digits
+        return str(unicodedata.decimal(character))
     if code >= _BOXED[0] and (boxed := _boxed_letter(code)):
         return boxed
     if category[0] != "M" and not unicodedata.decomposition(character) and character not in _LOOKALIKES:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from models.calibration import probabilities_of
 from models.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.errors import ArtifactError, DeviceError, SpamscoreError
+from models.network import INPUTS
 
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -43,8 +44,8 @@ class Scored:
 
     Attributes:
         probabilities: float64 [messages], rounded to six decimals.
-        seconds_text: seconds from raw messages to token ids.
-        seconds_network: seconds from token ids to probabilities.
+        seconds_text: seconds from raw messages to encoded ones.
+        seconds_network: seconds from encoded messages to probabilities.
     """
 
     probabilities: npt.NDArray[np.float64]
@@ -74,8 +75,8 @@ class Scorer:
         """Puts a copy of the network on each device.
 
         Args:
-            encoder: raw messages to token ids.
-            network: token ids to logits, calibrated.
+            encoder: raw messages to encoded ones.
+            network: encoded messages to logits, calibrated.
             devices: logical devices by name, as `models.devices.chosen_devices` gives them.
             batch_size: messages in one call of the network.
         """
@@ -98,7 +99,7 @@ class Scorer:
         batches = list(length_batches(messages.lengths, self.batch_size))
         if len(self._forward) == 1:
             for rows, width in batches:
-                logits[rows] = self._forward[0](messages.padded(rows, width))
+                logits[rows] = self._forward[0](messages.batch(rows, width))
             return logits
         with ThreadPoolExecutor(len(self._forward), thread_name_prefix="device") as pool:
             for result in [
@@ -117,7 +118,7 @@ class Scorer:
     ) -> None:
         """Every n-th batch, on the n-th device; each writes to places of its own."""
         for rows, width in itertools.islice(batches, number, None, len(self._forward)):
-            logits[rows] = self._forward[number](messages.padded(rows, width))
+            logits[rows] = self._forward[number](messages.batch(rows, width))
 
 
 def score_apart(scorer: Scorer, texts: Sequence[str]) -> ScoredApart:
@@ -239,7 +240,7 @@ def network_logits(network: keras.Model, messages: EncodedMessages, batch_size: 
     forward = _forward_on(None, network)
     logits = np.zeros(len(messages), np.float32)
     for rows, width in length_batches(messages.lengths, batch_size):
-        logits[rows] = forward(messages.padded(rows, width))
+        logits[rows] = forward(messages.batch(rows, width))
     return logits
 
 
@@ -258,7 +259,7 @@ def length_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Sequence[
 
 
 class _forward_on:  # noqa: N801 - a function with a compiled graph of its own
-    """Calls a network on one device: int32 [messages, width] to float32 logits [messages]."""
+    """Calls a network on one device: a batch of encoded messages to float32 logits [messages]."""
 
     def __init__(self, device: str | None, network: keras.Model) -> None:
         """Takes the network as it is or, where its weights are on another device, a copy of it."""
@@ -270,11 +271,11 @@ class _forward_on:  # noqa: N801 - a function with a compiled graph of its own
         self._device = device
         self._network = network
         self._call = tf.function(
-            lambda ids: network(ids, training=False),
-            input_signature=[tf.TensorSpec([None, None], tf.int32)],
+            lambda batch: network(batch, training=False),
+            input_signature=[{name: tf.TensorSpec([None] * rank, tf.int32) for name, rank in INPUTS.items()}],
             autograph=False,
         )
 
-    def __call__(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def __call__(self, batch: dict[str, npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
         with tf.device(self._device):
-            return self._call(tf.constant(ids)).numpy()
+            return self._call({name: tf.constant(values) for name, values in batch.items()}).numpy()

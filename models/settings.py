@@ -187,30 +187,69 @@ class NetworkSettings:
 
     cell: str = setting("gru", "recurrent cell; simple is the books' plain RNN", choices=("gru", "lstm", "simple"))
     bidirectional: bool = setting(True, "read each message in both directions")
-    embedding_size: int = setting(64, "length of a token's vector", low=1, high=4096)
-    rnn_units: int = setting(64, "units of the recurrent layer, in each direction", low=1, high=4096)
+    embedding_size: int = setting(48, "length of a token's vector", low=1, high=4096)
+    rnn_units: int = setting(32, "units of the recurrent layer, in each direction", low=1, high=4096)
     pooling: str = setting(
-        "max",
-        "what the dense layer sees: the largest value of each unit over the message, or its last",
-        choices=("max", "last"),
+        "max+mean",
+        "what the dense layer sees of each unit over the message: its largest value and mean, the largest, or the last",
+        choices=("max+mean", "max", "last"),
     )
-    dropout: float = setting(0.3, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.95)
+    dropout: float = setting(0.4, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.95)
+    word_dropout: float = setting(0.1, "share of words taken for unknown in training", low=0.0, high=0.95)
+    ngram_buckets: int = setting(
+        262_144, "numbers that the character n-grams of tokens are hashed to; 0 for none", low=0, high=16_777_216
+    )
+    ngram_vectors: int = setting(
+        32_768, "vectors there are for n-grams in the recurrent part; 0 for none", low=0, high=16_777_216
+    )
+    linear: bool = setting(
+        True, "a linear model over n-grams and pairs of tokens beside the recurrent part; needs n-grams"
+    )
+
+    def __post_init__(self) -> None:
+        if self.linear and not self.ngram_buckets:
+            raise SettingsError(
+                "[network] linear = true: expected ngram_buckets of at least 1, for it is made of n-grams, received 0. "
+                "Set linear = false or give ngram_buckets."
+            )
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """[training]: how the network is fitted and how often it is saved."""
 
-    learning_rate: float = setting(0.002, "step size of the Adam optimizer", low=1e-7, high=10.0)
-    batch_size: int = setting(32, "messages in a training step", low=1, high=65_536)
-    epochs: int = setting(12, "most passes over the training part", low=1, high=10_000)
-    patience: int = setting(4, "epochs without a better validation loss before training stops", low=1, high=10_000)
+    learning_rate: float = setting(
+        0.002, "largest step size of the Adam optimizer, from which it falls to nought", low=1e-7, high=10.0
+    )
+    batch_size: int = setting(64, "messages in a training step", low=1, high=65_536)
+    epochs: int = setting(10, "most passes over the training part", low=1, high=10_000)
+    patience: int = setting(10, "epochs without a better validation loss before training stops", low=1, high=10_000)
+    label_smoothing: float = setting(
+        0.03, "how far from 0 and 1 the labels are that the recurrent part is trained towards", low=0.0, high=0.45
+    )
+    augmentation: float = setting(
+        0.7, "how often messages are rewritten in training, as evasion and typing do; 0 never", low=0.0, high=1.0
+    )
+    held_out_folds: int = setting(
+        3,
+        "parts of the training messages that a network trained on the others scores, for calibration and threshold; 0 "
+        "leaves both to the validation part",
+        low=0,
+        high=20,
+    )
     seed: int = setting(7, "seed of weights, shuffling and dropout", low=0, high=2**31 - 1)
     checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, shapes_result=False)
     keep_checkpoints: int = setting(5, "latest checkpoints kept", low=1, high=1000, shapes_result=False)
     keep_checkpoint_every_hours: float = setting(
         1.0, "hours between the checkpoints that are kept for good", low=0.001, shapes_result=False
     )
+
+    def __post_init__(self) -> None:
+        if self.held_out_folds == 1:
+            raise SettingsError(
+                "[training] held_out_folds = 1: expected 0 or from 2 to 20, for a network is trained on the other "
+                "parts. Set 0 to calibrate on the validation part alone, or 2 and more."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,43 @@
 """The one door for text: raw messages in, cleaned messages out, all of it as TensorFlow operations.
 
 Training, batch scoring and the exported SavedModel run this same code, so it knows no Python per message. A cleaned
-message is its tokens with single spaces between them. Words are in small letters; what is in CAPITALS is a class that
-stands for what was there: URL, EMAIL, MONEY, PHONE, CODE (four to six digits), NUMBER, and CAPS before a word that was
-all capitals.
+message is its tokens with single spaces between them: words as they were written, addresses and sums of money whole,
+signs. Of numbers with five digits and more three stay and a mask for the others: 871## or 084####. Letters that stood
+apart are joined behind a tie.
 """
 
 from __future__ import annotations
 
 import html.entities
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from models.lookalikes import CODE_POINTS, PAGE, folding_table
 from models.settings import TextSettings
-
-CLASS_TOKENS = ("CAPS", "URL", "EMAIL", "MONEY", "PHONE", "CODE", "NUMBER")
+from models.tokens import CURRENCY, EMAIL_PATTERN, MASKED_CODE, MASKED_PHONE, URL_PATTERN
 
 # Bytes of a message that are looked at, per character of [text] max_characters: invisible characters in front of a
 # message must not push it out of sight, and a message of a megabyte must not stop the night.
 _BYTES_A_CHARACTER = 64
-_MARK = "\x01"
-_CURRENCY = r"(?:[£$€¥₹₦₱₽]|\b(?:rs|usd|gbp|eur|inr|ngn)\b\.?)"
-_CURRENCY_AFTER = r"(?:[£$€¥₹₦₱₽]|(?:usd|gbp|eur|inr|ngn|pounds?|dollars?|euros?)\b)"
-_AMOUNT = r"\d[\d.,]*\d|\d"
-_TOP_LEVEL = (
-    "com|net|org|info|biz|io|co|me|ly|gl|gd|app|xyz|top|shop|site|online|club|link|live|vip|win|icu|cc|tv|mobi|uk|us|in|au|"
-    "de|fr|es|it|nl|pt|br|ru|cn|sg|za|ng|ie|eu|ca|example|test|invalid"
-)
-# In order. Before these, letters are small and a mark stands before words that were all capitals.
+# Goes before letters that stood apart, `f r e e`, and are joined: `⁀free`. A tie is how editors mark that.
+TIE = "\u2040"
+_SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
-    (r"([.@'%+-])\x01", r"\1"),  # one mark for WWW.X.COM, A@B.COM and YOU'RE, or the rules would not know them
-    (r"[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", " EMAIL "),
-    (r"(?:https?://|www\.)\S+|\b(?:[a-z0-9-]+\.)+(?:" + _TOP_LEVEL + r")\b(?:/\S*)?", " URL "),
-    (_CURRENCY + r"\s?(?:" + _AMOUNT + r")(?:\s?[km]\b)?|\b(?:" + _AMOUNT + r")\s?\x01?" + _CURRENCY_AFTER, " MONEY "),
-    (r"\+?\(?\d[\d ().-]{6,}\d\b", " PHONE "),
-    (r"\b\d{4,6}\b", " CODE "),
-    (r"\b\d+(?:[.,:]\d+)*\b", " NUMBER "),
+    (r"(?i)<(?:#|decimal|time)>", " " + MASKED_CODE + " "),  # what stands for a number where a corpus hides them
     (r"([\pL\pM])'([\pL\pM])", r"\1\2"),
-    (r"!{3,}", "!!"), (r"\?{3,}", "??"), (r"\.{3,}", ".."), (r"\*{3,}", "**"),
-    (r"!!|\?\?|\.\.|\*\*|\p{Han}|\p{Hiragana}|\p{Katakana}|\p{Thai}|[^\pL\pN\pM\s\x01]", r" \0 "),
-    (_MARK, " CAPS "),
+    (r"(" + CURRENCY + r")\s(\d)", r"\1\2"),
+    # No number of a person or a company is learnt by heart: three digits say where a number belongs.
+    (r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE),
+    (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE),
+    (
+        EMAIL_PATTERN + "|" + URL_PATTERN + "|" + CURRENCY + r"\d[\d.,#]*[\pL]*|\d+(?:[.,:]\d+)+\pL*|"
+        r"\p{Han}|\p{Hiragana}|\p{Katakana}|\p{Thai}|" + TIE + r"?[\pL\pM\pN]+(?:#{2,})?[\pL\pM\pN]*|##|"
+        r"!+|\?+|\.{2,}|\*{2,}|[^\s\pL\pN\pM]",
+        r" \0 ",
+    ),
+    (r"(\S)" + TIE, r"\1"),  # an address that holds letters apart stays whole, and a tie begins a token
+    (r"(!!|\?\?|\.\.|\*\*)[!?.*]+", r"\1"),
 )  # fmt: skip
 
 
@@ -81,8 +77,8 @@ class TextCleaner(tf.Module):
 
     def _signal(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
-        texts = tf.strings.regex_replace(texts, r"\b([A-Z]{2,})\b", _MARK + r"\1")
-        texts = tf.strings.lower(texts)
+        texts = tf.strings.regex_replace(texts, "[\x00" + TIE + "]", " ")
+        texts = _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
         for pattern, replacement in _SIGNAL_RULES:
             texts = tf.strings.regex_replace(texts, pattern, replacement)
         return texts
@@ -125,14 +121,30 @@ def encode_utf8(texts: Sequence[str]) -> list[bytes]:
     ]
 
 
-def _where_matches(texts: tf.Tensor, pattern: str, otherwise: tf.types.experimental.Callable) -> tf.Tensor:
-    """Applies `otherwise` to the messages that do not match the pattern as a whole, at their places."""
-    rows = tf.where(tf.logical_not(tf.strings.regex_full_match(texts, pattern)))
+def _where_matches(
+    texts: tf.Tensor,
+    pattern: str,
+    then: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    otherwise: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tf.Tensor:
+    """Applies `then` to the messages that match the pattern as a whole, or `otherwise` to the others, each in place."""
+    matches = tf.strings.regex_full_match(texts, pattern)
+    rows, change = (tf.where(tf.logical_not(matches)), otherwise) if then is tf.identity else (tf.where(matches), then)
     return tf.cond(
         tf.size(rows) > 0,
-        lambda: tf.tensor_scatter_nd_update(texts, rows, otherwise(tf.gather_nd(texts, rows))),
+        lambda: tf.tensor_scatter_nd_update(texts, rows, change(tf.gather_nd(texts, rows))),
         lambda: texts,
     )
+
+
+def _join_spaced(texts: tf.Tensor) -> tf.Tensor:
+    """Takes what stands between the letters of `f r e e` away; string [messages] without U+0000, which cuts here."""
+    cut = tf.strings.regex_replace(texts, _SPACED, "\x00" + TIE + r"\1" + "\x00")
+    pieces = tf.strings.split(cut, "\x00")
+    joined = tf.strings.regex_replace(pieces.flat_values, r"[ ._*+-]", "")
+    is_run = tf.strings.regex_full_match(pieces.flat_values, TIE + "(?s:.*)")
+    whole = pieces.with_flat_values(tf.where(is_run, joined, pieces.flat_values))
+    return tf.strings.reduce_join(whole, axis=1)
 
 
 class _Folding(tf.Module):

@@ -1,5 +1,5 @@
 """A trained model on disk: its checkpoints, its vocabulary, its calibration, and the description that holds them
-together; beside them what it says of the validation part, which a threshold is found with.
+together; beside them what is said of messages that were not trained on, which a threshold is found with.
 
 A scorer loads it from here; parts that do not belong together are refused by their fingerprints.
 """
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.calibration import VALIDATION_SCORES, Calibration, fit_calibration, probabilities_of
+from models.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
 from models.checkpoints import restore_latest, weights_sha256
-from models.errors import ArtifactError
+from models.encoder import TextEncoder, encode_messages
+from models.errors import ArtifactError, SettingsError
 from models.network import build_network, calibrate
 from models.scoring import network_logits
 from models.settings import NetworkSettings
@@ -33,7 +34,7 @@ DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 class TrainedModel:
     """A network with its weights, the vocabulary it was trained with, and the checkpoint the weights came from.
 
-    The weights are those of the checkpoint, and in the last layer the calibration: the logits are calibrated.
+    The weights are those of the checkpoint, and in the last layers the calibration: the logits are calibrated.
     """
 
     network: keras.Model
@@ -46,18 +47,17 @@ def describe_trained(
     trained: Trained,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
-    validation: LabelledMessages,
+    unseen: UnseenScores,
     folder: Path,
 ) -> dict[str, Any]:
-    """Calibrates on the validation part, writes what belongs to the checkpoints beside them; gives the description.
+    """Calibrates, writes what belongs to the checkpoints beside them; gives the description.
 
-    `validation_scores.parquet` has a row for each message of the validation part, in its order: `spam`, bool; `logit`,
-    float32, as trained; `probability`, float64, calibrated. With it a threshold for any share of ham is found without
-    scoring anything again.
+    `unseen_scores.parquet` has a row for each message that the logits it holds were not trained on, in their order:
+    `spam`, bool; `logit`, float32, as trained; `probability`, float64, calibrated. With it a threshold for any share of
+    ham is found without scoring anything again.
     """
-    logits = network_logits(trained.network, validation.messages)
-    calibration = fit_calibration(logits, validation.labels)
-    _write_validation_scores(folder / VALIDATION_SCORES, validation, logits, calibration)
+    calibration = fit_calibration(unseen.logits, unseen.labels)
+    _write_unseen_scores(folder / UNSEEN_SCORES, unseen, calibration)
     save_vocabulary(vocabulary, folder / VOCABULARY)
     description = {
         "network": dataclasses.asdict(settings),
@@ -75,15 +75,44 @@ def describe_trained(
     return description
 
 
-def _write_validation_scores(
-    path: Path, validation: LabelledMessages, logits: npt.NDArray[np.float32], calibration: Calibration
-) -> None:
+@dataclass(frozen=True)
+class UnseenScores:
+    """Logits, float32 [messages], of networks that were not trained on the messages, and their labels, int32."""
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+
+
+def unseen_scores(
+    trained: Trained,
+    vocabulary: Vocabulary,
+    settings: NetworkSettings,
+    validation: LabelledMessages,
+    held_out: tuple[npt.NDArray[np.float32], LabelledMessages] | None,
+) -> UnseenScores:
+    """What the network says of the validation part, before it what others of its make say of the training part.
+
+    Args:
+        trained: the network, as trained.
+        vocabulary: what the messages are encoded with.
+        settings: the network's make.
+        validation: messages that early stopping looked at.
+        held_out: logits of `models.training.held_out_logits`, and the messages they are of.
+    """
+    encoder = TextEncoder(vocabulary, settings.ngram_buckets)
+    logits = network_logits(trained.network, encode_messages(encoder, validation.texts))
+    if held_out is None:
+        return UnseenScores(logits, validation.labels)
+    return UnseenScores(np.concatenate([held_out[0], logits]), np.concatenate([held_out[1].labels, validation.labels]))
+
+
+def _write_unseen_scores(path: Path, unseen: UnseenScores, calibration: Calibration) -> None:
     import pandas as pd
 
     columns = {
-        "spam": validation.labels.astype(np.bool_),
-        "logit": logits,
-        "probability": probabilities_of(calibration.apply(logits)),
+        "spam": unseen.labels.astype(np.bool_),
+        "logit": unseen.logits,
+        "probability": probabilities_of(calibration.apply(unseen.logits)),
     }
     pd.DataFrame(columns).to_parquet(path, index=False)
 
@@ -129,7 +158,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: no such file, so the folder holds no trained model. Run TrainModel again."
         ) from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, SettingsError) as error:
         raise ArtifactError(
             f"{path}: expected a description of a trained model, but {error}. "
             "Delete its folder and run TrainModel again."

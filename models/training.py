@@ -11,8 +11,8 @@ import csv
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -20,16 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import average_precision_score
+from sklearn.model_selection import StratifiedKFold
 
+from models.augmentation import augmented
 from models.checkpoints import open_manager, restore_latest
-from models.encoder import EncodedMessages
+from models.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.errors import ArtifactError, InputError
+from models.linear import fit_linear
+from models.network import INPUTS, build_network, recurrent_part, set_linear
 from models.scoring import network_logits
 from models.settings import NetworkSettings, TrainingSettings
+from models.vocabulary import Vocabulary
 
 log = logging.getLogger("spamscore")
 
-CHECKPOINTS, HISTORY, TENSORBOARD = "checkpoints", "history.csv", "tensorboard"
+CHECKPOINTS, HISTORY, TENSORBOARD, HELD_OUT = "checkpoints", "history.csv", "tensorboard", "held_out"
 # Batches whose messages are sorted by length together, so that like lengths share a batch.
 _SORTED_BATCHES = 16
 _WIDTH_STEP = 8
@@ -37,10 +42,14 @@ _WIDTH_STEP = 8
 
 @dataclass(frozen=True)
 class LabelledMessages:
-    """Encoded messages with their labels, int32 [messages]: 1 is spam."""
+    """Messages with their labels, int32 [messages]: 1 is spam."""
 
-    messages: EncodedMessages
+    texts: Sequence[str]
     labels: npt.NDArray[np.int32]
+
+    def at(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
+        """Some of them."""
+        return LabelledMessages([self.texts[row] for row in rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is, for whoever watches."""
+    """Where training is, for whoever watches. `fold` is 0 for the network itself, else that of a held-out part."""
 
     epoch: int
     epochs: int
@@ -66,6 +75,7 @@ class Progress:
     steps: int
     loss: float
     seconds_a_step: float
+    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class _Run(tf.Module):
 def train(
     training: LabelledMessages,
     validation: LabelledMessages,
-    vocabulary_size: int,
+    vocabulary: Vocabulary,
     network_settings: NetworkSettings,
     settings: TrainingSettings,
     folder: Path,
@@ -112,7 +122,7 @@ def train(
     Args:
         training: messages to learn from.
         validation: messages that early stopping looks at.
-        vocabulary_size: numbers there are in the vocabulary.
+        vocabulary: what the messages are encoded with.
         network_settings: the network's make.
         settings: step size, epochs, seed, checkpoints.
         folder: takes ``checkpoints/``, ``history.csv``, ``tensorboard/``.
@@ -125,10 +135,15 @@ def train(
     _require_both_labels(validation, "validation")
     tf.config.experimental.enable_op_determinism()
 
+    encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
+    plain = encode_messages(encoder, training.texts)
+
     def at_its_beginning() -> _Trainer:
         keras.utils.set_random_seed(settings.seed)
-        network = build(network_settings, vocabulary_size, settings.seed)
-        return _Trainer(training, validation, network, settings, folder, watch)
+        network = build_network(network_settings, len(vocabulary), settings.seed)
+        if network_settings.linear:
+            set_linear(network, fit_linear(plain, training.labels, network_settings.ngram_buckets))
+        return _Trainer(training, validation, encoder, network, settings, folder, watch)
 
     trainer = at_its_beginning()
     try:
@@ -140,18 +155,85 @@ def train(
     return trainer.run()
 
 
+def held_out_logits(
+    training: LabelledMessages,
+    vocabulary: Vocabulary,
+    network_settings: NetworkSettings,
+    settings: TrainingSettings,
+    folder: Path,
+    watch: Callable[[Progress], None] = lambda _: None,
+) -> npt.NDArray[np.float32]:
+    """What networks say of messages that they were not trained on: each fold is scored by one trained on the others.
+
+    A calibration and a threshold found with these rest on all messages, not on the few of the validation part. Killed
+    and started again it goes on where it was; of a fold that is done only the logits stay in the folder.
+
+    Args:
+        training: messages, in [training] held_out_folds folds of like shares of spam.
+        vocabulary: what the messages are encoded with.
+        network_settings: the network's make.
+        settings: as for `train`.
+        folder: takes ``held_out/``.
+        watch: as for `train`.
+
+    Returns:
+        Logits, float32 [messages].
+
+    Raises:
+        InputError: fewer messages of a kind than folds.
+    """
+    count, fewest = settings.held_out_folds, int(np.bincount(training.labels, minlength=2).min())
+    if fewest < count:
+        raise InputError(
+            f"[training] held_out_folds = {count}: expected as many messages of each kind in the training part, "
+            f"received {fewest} of one. Give more labelled messages ([corpus]) or set held_out_folds = 0."
+        )
+    logits = np.zeros(len(training.labels), np.float32)
+    folds = StratifiedKFold(count, shuffle=True, random_state=settings.seed).split(training.texts, training.labels)
+    for number, (rest, fold) in enumerate(folds, start=1):
+        done = folder / HELD_OUT / f"{number}.npy"
+        scratch = done.with_suffix("")
+        if not done.exists():
+            _train_without(training, rest, fold, number, vocabulary, network_settings, settings, scratch, watch)
+        # Here, for a kill may have come between the logits and this.
+        shutil.rmtree(scratch, ignore_errors=True)
+        logits[fold] = np.load(done)
+    return logits
+
+
+def _train_without(
+    training: LabelledMessages,
+    rest: npt.NDArray[np.int64],
+    fold: npt.NDArray[np.int64],
+    number: int,
+    vocabulary: Vocabulary,
+    network_settings: NetworkSettings,
+    settings: TrainingSettings,
+    scratch: Path,
+    watch: Callable[[Progress], None],
+) -> None:
+    """Trains on the rest in a folder and leaves the fold's logits in a file beside it, named as it is."""
+    trained = train(
+        training.at(rest),
+        training.at(fold),
+        vocabulary,
+        network_settings,
+        settings,
+        scratch,
+        lambda progress: watch(replace(progress, fold=number)),
+    )
+    encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
+    logits = network_logits(trained.network, encode_messages(encoder, training.at(fold).texts))
+    partial = scratch.with_suffix(".partial.npy")
+    np.save(partial, logits)
+    partial.replace(scratch.with_suffix(".npy"))
+
+
 def _set_aside(folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.damaged")
     log.warning("%s: no checkpoint can be used: training starts anew, they are set aside as %s", folder, aside.name)
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
-
-
-def build(network_settings: NetworkSettings, vocabulary_size: int, seed: int) -> keras.Model:
-    """The network as training starts with it."""
-    from models.network import build_network
-
-    return build_network(network_settings, vocabulary_size, seed)
 
 
 def _require_both_labels(part: LabelledMessages, name: str) -> None:
@@ -161,6 +243,15 @@ def _require_both_labels(part: LabelledMessages, name: str) -> None:
             f"the {name} part holds {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
             "needed. Give more labelled messages ([corpus]) or change [split]."
         )
+
+
+def _learning_rate(settings: TrainingSettings, messages: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Up from nought over a twentieth of all steps, then down to nought along a cosine (Loshchilov and Hutter 2017)."""
+    steps = settings.epochs * -(-messages // settings.batch_size)
+    warming = max(steps // 20, 1)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warming, 1), warmup_target=settings.learning_rate, warmup_steps=warming
+    )
 
 
 def epoch_batches(
@@ -189,14 +280,17 @@ class _Trainer:
         self,
         training: LabelledMessages,
         validation: LabelledMessages,
+        encoder: TextEncoder,
         network: keras.Model,
         settings: TrainingSettings,
         folder: Path,
         watch: Callable[[Progress], None],
     ) -> None:
-        self.training, self.validation = training, validation
+        self.training, self.encoder = training, encoder
+        self.validation, self.validation_labels = encode_messages(encoder, validation.texts), validation.labels
         self.network, self.settings, self.folder, self.watch = network, settings, folder, watch
-        self.optimizer = keras.optimizers.Adam(settings.learning_rate)
+        self.recurrent = recurrent_part(network)
+        self.optimizer = keras.optimizers.Adam(_learning_rate(settings, len(training.labels)))
         self.optimizer.build(network.trainable_variables)
         self.state = _Run(network)
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
@@ -234,12 +328,13 @@ class _Trainer:
     def _run_epoch(self) -> Epoch:
         """Trains on what is left of the epoch, then looks at the validation part."""
         began = time.monotonic()
-        batches = epoch_batches(
-            self.training.messages.lengths, self.settings.batch_size, self.settings.seed, self._epoch
-        )
+        settings = self.settings
+        texts = augmented(self.training.texts, settings.augmentation, settings.seed, self._epoch)
+        messages = encode_messages(self.encoder, texts)
+        batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
         done = int(self.state.step_in_epoch)
-        for number, (ids, labels) in enumerate(self._batches(batches[done:]), start=done + 1):
-            self.state.loss_sum.assign_add(tf.cast(self._step(ids, labels), tf.float64) * len(labels))
+        for number, (batch, labels) in enumerate(self._batches(messages, batches[done:]), start=done + 1):
+            self.state.loss_sum.assign_add(tf.cast(self._step(batch, labels), tf.float64) * len(labels))
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
@@ -248,30 +343,36 @@ class _Trainer:
         loss = float(self.state.loss_sum) / len(self.training.labels)
         return self._validated(loss, len(batches), time.monotonic() - began)
 
-    def _batches(self, rows_of_batches: list[npt.NDArray[np.int64]]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        lengths = self.training.messages.lengths
+    def _batches(
+        self, messages: EncodedMessages, rows_of_batches: list[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
+        lengths = messages.lengths
         for rows in rows_of_batches:
             width = -(-int(lengths[rows].max()) // _WIDTH_STEP) * _WIDTH_STEP
-            yield (
-                tf.constant(self.training.messages.padded(rows, width)),
-                tf.constant(self.training.labels[rows], tf.float32),
-            )
+            batch = {name: tf.constant(values) for name, values in messages.batch(rows, width).items()}
+            yield batch, tf.constant(self.training.labels[rows], tf.float32)
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.float32)], autograph=False
+        input_signature=[
+            {name: tf.TensorSpec([None] * rank, tf.int32) for name, rank in INPUTS.items()},
+            tf.TensorSpec([None], tf.float32),
+        ],
+        autograph=False,
     )
-    def _step(self, ids: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """One step of gradient descent; gives the batch's mean cross-entropy."""
+    def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        """One step of gradient descent on the recurrent part; gives the batch's mean cross-entropy."""
+        smoothing = self.settings.label_smoothing
+        targets = labels * (1 - 2 * smoothing) + smoothing
         with tf.GradientTape() as tape:
-            logits = self.network(ids, training=True)
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+            logits = self.recurrent(batch, training=True)
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
         return loss
 
     def _validated(self, loss: float, steps: int, seconds: float) -> Epoch:
-        logits = network_logits(self.network, self.validation.messages)
-        labels = self.validation.labels
+        logits = network_logits(self.recurrent, self.validation)
+        labels = self.validation_labels
         validation_loss = float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))
         return Epoch(
             epoch=self._epoch + 1,

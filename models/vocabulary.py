@@ -1,7 +1,8 @@
 """The vocabulary: which token has which number, kept as JSON that a person can read and a diff can show.
 
-Number 0 pads, number 1 stands for every token that is not there; then come the tokens, the most frequent first, equals
-in the order of their code points. The file carries its format version, the text settings it belongs to, and the counts.
+Number 0 pads, number 1 stands for every token that is not there; then come words in small letters and classes of
+tokens (`models.tokens`), the most frequent first, equals in the order of their code points. The file carries its format
+version, the text settings it belongs to, and the counts.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import ArtifactError, InputError
+from models.errors import ArtifactError, FormatError, InputError
 from models.settings import TextSettings, VocabularySettings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PADDING, UNKNOWN = "<padding>", "<unknown>"
 SPECIAL_TOKENS = (PADDING, UNKNOWN)
 PADDING_ID, UNKNOWN_ID = 0, 1
@@ -42,7 +43,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def sha256(self) -> str:
-        """Fingerprint of the numbering and the text settings; equal vocabularies give equal token ids."""
+        """Fingerprint of the numbering and the text settings; equal vocabularies give equal numbers."""
         content = json.dumps([self.tokens, dataclasses.asdict(self.text)], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -73,9 +74,7 @@ def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text:
     Raises:
         InputError: no token is seen often enough.
     """
-    seen: Counter[str] = Counter()
-    for message in cleaned:
-        seen.update(message.split())
+    seen = _counts_of_keys(cleaned)
     ranked = sorted((-count, token) for token, count in seen.items() if count >= settings.min_count)
     if not ranked:
         raise InputError(
@@ -89,6 +88,25 @@ def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text:
         counts=(0, left_out, *(count for _, count in kept)),
         text=text,
     )
+
+
+def _counts_of_keys(cleaned: Iterable[str]) -> Counter[str]:
+    """How often each key occurs; a short number counts for itself and for its class."""
+    import tensorflow as tf
+
+    from models.text import TIE
+    from models.tokens import word_keys
+
+    tokens: Counter[str] = Counter()
+    for message in cleaned:
+        # Joined letters are cut with the vocabulary that is made here.
+        tokens.update(token for token in message.split() if not token.startswith(TIE))
+    keys, classes = (one.numpy() for one in word_keys(tf.constant(list(tokens), tf.string, shape=[len(tokens)])))
+    seen: Counter[str] = Counter()
+    for key, kind, count in zip(keys, classes, tokens.values(), strict=True):
+        for name in {key, kind}:
+            seen[name.decode()] += count
+    return seen
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
@@ -112,12 +130,16 @@ def load_vocabulary(path: Path) -> Vocabulary:
     """Reads a vocabulary.
 
     Raises:
-        ArtifactError: the file is missing, is not such JSON, is of another format version, or was changed by hand; the
-            text says what differs.
+        FormatError: the file is of another format version.
+        ArtifactError: the file is missing, is not such JSON, or was changed by hand; the text says what differs.
     """
     content = _read(path)
     if content.get("format_version") != FORMAT_VERSION:
-        raise _refuse(path, f"format_version {FORMAT_VERSION}", repr(content.get("format_version")))
+        received = repr(content.get("format_version"))
+        raise FormatError(
+            f"{path}: expected format_version {FORMAT_VERSION}, received {received}: another version of spamscore "
+            "wrote it. Run that one, or train again."
+        )
     try:
         rows = [(int(number), str(token), int(count)) for number, token, count in content["tokens"]]
         vocabulary = Vocabulary(

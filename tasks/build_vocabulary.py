@@ -11,7 +11,7 @@ from luigi.util import requires
 from models.settings import TextSettings, VocabularySettings
 from tasks.clean_text import CleanText
 from tasks.settings import load
-from tasks.stage import FolderStage
+from tasks.stage import FolderStage, prepare_tensorflow
 
 log = logging.getLogger("spamscore")
 VOCABULARY = "vocabulary.json"
@@ -22,10 +22,12 @@ class BuildVocabulary(FolderStage):
     """Counts the tokens of the training part and numbers the frequent ones."""
 
     folder = "vocabulary"
+    code_version = 2
     sections = (VocabularySettings,)
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the cleaned training messages, counts their tokens, writes the vocabulary."""
+        prepare_tensorflow()
         import pandas as pd
 
         from models.vocabulary import build_vocabulary, save_vocabulary

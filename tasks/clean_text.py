@@ -26,7 +26,7 @@ class CleanText(FolderStage):
     """Cleans the labelled messages, removes duplicates, and splits them into training, validation and test."""
 
     folder = "messages"
-    code_version = 3
+    code_version = 4
     sections = (TextSettings, SplitSettings)
 
     def made_of(self) -> dict[str, Any]:

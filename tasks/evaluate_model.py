@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
-from models.errors import ArtifactError
+from models.errors import ArtifactError, FormatError
 from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
 from tasks.clean_text import CleanText
 from tasks.exports import verified_version, version_folder, version_in_service
@@ -108,7 +108,8 @@ class Evaluation:
         compared: the gate's figures, with their intervals.
         test_flips: how verdicts on the test part change; None where nothing is in service.
         flips: how those on the latest batch do, or why that is not known; None where nothing is in service. Of a
-            version whose checkpoints are gone only that is said, and nothing is compared.
+            version whose checkpoints are gone, or that an older spamscore made, only that is said, and nothing is
+            compared.
         verdict: what the gate says.
     """
 
@@ -148,10 +149,15 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     new = measured(test, training)
     version = version_to_compare_with(training)
     gone = None if version is None or training_folder(version).is_dir() else checkpoints_gone(version)
-    if version is None or gone:
+    old = None
+    if version is not None and not gone:
+        try:
+            old = measured(test, training_folder(version), version)
+        except FormatError as error:
+            gone = f"version {version}, which is in service, cannot be read by this spamscore ({error})"
+    if old is None:
         compared = compare(test["spam"], new.probabilities, None, share, gate)
         return Evaluation(new, None, compared, None, gone, judge(new.metrics, (), gone, gate))
-    old = measured(test, training_folder(version), version)
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
     count = FlipCount(gate.flip_examples)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from models.settings import DeviceSettings
 from tasks.settings import AUTO, ScoringSettings, load
 from tasks.targets import sealed_files
-from tasks.train_model import trained_model, validation_scores
+from tasks.train_model import trained_model, unseen_scores
 
 if TYPE_CHECKING:
     from models.calibration import Threshold
@@ -29,32 +29,38 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     """
     from models.devices import chosen_devices
     from models.encoder import TextEncoder
+    from models.network import ngram_buckets
     from models.scoring import Scorer
 
     devices = chosen_devices(load(DeviceSettings))
     model = trained_model(training)
-    scorer = Scorer(TextEncoder(model.vocabulary), model.network, devices, load(ScoringSettings).batch_size)
+    scorer = Scorer(
+        TextEncoder(model.vocabulary, ngram_buckets(model.network)),
+        model.network,
+        devices,
+        load(ScoringSettings).batch_size,
+    )
     return scorer, model.checkpoint
 
 
 def threshold_of(training: Path) -> Threshold:
     """The probability from which a training's model flags a message: [scoring] threshold, or what auto finds.
 
-    auto looks at what the training says of its validation part, so a model has one for any share, and nothing is scored
-    for it. A model of before there was that is flagged by at one half, with a warning.
+    auto looks at what the training says of messages it did not learn from, so a model has one for any share, and
+    nothing is scored for it. A model of before there was that is flagged by at one half, with a warning.
 
     Raises:
         ArtifactError: the training is missing or damaged.
     """
-    from models.calibration import UNFITTED_THRESHOLD, VALIDATION_SCORES, Threshold, threshold_for
+    from models.calibration import UNFITTED_THRESHOLD, UNSEEN_SCORES, Threshold, threshold_for
 
     settings = load(ScoringSettings)
     if settings.threshold != AUTO:
         return Threshold(float(settings.threshold))
-    if VALIDATION_SCORES not in sealed_files(training):
+    if UNSEEN_SCORES not in sealed_files(training):
         log.warning(
             "%s: trained before there was threshold = auto, so its threshold is %g", training, UNFITTED_THRESHOLD
         )
         return Threshold(UNFITTED_THRESHOLD)
-    scores = validation_scores(training)
+    scores = unseen_scores(training)
     return threshold_for(scores["spam"], scores["probability"], settings.ham_blocked_share)

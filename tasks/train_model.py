@@ -20,41 +20,40 @@ if TYPE_CHECKING:
 
     from models.trained import TrainedModel
     from models.training import LabelledMessages, Progress
-    from models.vocabulary import Vocabulary
 
 
 @requires(CleanText, BuildVocabulary)
 class TrainModel(FolderStage):
-    """Trains the network on the training part; stops early and calibrates by the validation part."""
+    """Trains the network on the training part; stops early by the validation part; calibrates by unseen messages."""
 
     folder = "training"
     sections = (NetworkSettings, TrainingSettings)
-    code_version = 2
+    code_version = 3
     resumes = True
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads and encodes the parts, trains, calibrates, and describes the result beside its checkpoints."""
+        """Reads the parts, trains, calibrates, and describes the result beside its checkpoints."""
         prepare_tensorflow()
-        from models.trained import describe_trained
-        from models.training import train
+        from models.trained import describe_trained, unseen_scores
+        from models.training import held_out_logits, train
         from models.vocabulary import load_vocabulary
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
-        training = encoded_part(messages.file("training.parquet"), vocabulary)
-        validation = encoded_part(messages.file("validation.parquet"), vocabulary)
+        training = labelled_part(messages.file("training.parquet"))
+        validation = labelled_part(messages.file("validation.parquet"))
         network, settings = load(NetworkSettings), load(TrainingSettings)
         with reporting(self, "training") as report:
-            trained = train(
-                training,
-                validation,
-                len(vocabulary),
-                network,
-                settings,
-                folder,
-                lambda progress: show(report, progress),
-            )
-        return describe_trained(trained, vocabulary, network, validation, folder)
+
+            def watch(progress: Progress) -> None:
+                show(report, progress, settings.held_out_folds)
+
+            held_out = None
+            if settings.held_out_folds:
+                held_out = held_out_logits(training, vocabulary, network, settings, folder, watch), training
+            trained = train(training, validation, vocabulary, network, settings, folder, watch)
+        unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
+        return describe_trained(trained, vocabulary, network, unseen, folder)
 
 
 def trained_model(training: Path) -> TrainedModel:
@@ -71,40 +70,42 @@ def trained_model(training: Path) -> TrainedModel:
     return load_trained(training)
 
 
-def validation_scores(training: Path) -> pd.DataFrame:
-    """What the model of a folder says of the validation part, as `models.trained.describe_trained` wrote it.
+def unseen_scores(training: Path) -> pd.DataFrame:
+    """What is said in a folder of messages that were not trained on, as `models.trained.describe_trained` wrote it.
 
     Raises:
         ArtifactError: it is missing or was changed.
     """
     import pandas as pd
 
-    from models.calibration import VALIDATION_SCORES
+    from models.calibration import UNSEEN_SCORES
 
-    return pd.read_parquet(checked_file(training, VALIDATION_SCORES))
+    return pd.read_parquet(checked_file(training, UNSEEN_SCORES))
 
 
-def encoded_part(path: Path, vocabulary: Vocabulary) -> LabelledMessages:
-    """Reads a part that CleanText wrote and turns its messages into token ids."""
+def labelled_part(path: Path) -> LabelledMessages:
+    """Reads a part that CleanText wrote."""
     import numpy as np
     import pandas as pd
 
-    from models.encoder import TextEncoder, encode_messages
     from models.training import LabelledMessages
 
     part = pd.read_parquet(path, columns=["text", "spam"])
-    return LabelledMessages(
-        encode_messages(TextEncoder(vocabulary), part["text"].tolist()), part["spam"].to_numpy(np.int32)
-    )
+    return LabelledMessages(part["text"].tolist(), part["spam"].to_numpy(np.int32))
 
 
-def show(report: ProgressReport, progress: Progress) -> None:
-    """Says where training is; the time left is to the last epoch, early stopping not foreseen."""
+def show(report: ProgressReport, progress: Progress, folds: int) -> None:
+    """Says where training is; the time left is to the last epoch, early stopping not foreseen.
+
+    The folds come first, each with a share of the messages, so of the steps.
+    """
     done = (progress.epoch - 1) * progress.steps + progress.step
     total = progress.epochs * progress.steps
     left = (total - done) * progress.seconds_a_step
+    part = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
     report.update(
         done,
         total,
-        f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, {left / 60:.1f} min left at most",
+        f"{part}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, "
+        f"{left / 60:.1f} min left of it at most",
     )

@@ -21,9 +21,11 @@ STAGES = (
 )  # fmt: skip
 # Small enough to train in seconds; everything else as shipped.
 SMALL = {
-    "network": {"embedding_size": "8", "rnn_units": "8", "bidirectional": "false"},
-    "training": {"epochs": "4", "learning_rate": "0.02"},
-}
+    "network": {"embedding_size": "8", "rnn_units": "8", "bidirectional": "false", "ngram_buckets": "4096"},
+    "training": {
+        "epochs": "4", "learning_rate": "0.02", "batch_size": "32", "augmentation": "0", "held_out_folds": "0",
+    },
+}  # fmt: skip
 DATE = "2026-01-31"
 
 Settings = dict[str, dict[str, str]]

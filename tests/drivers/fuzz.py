@@ -257,7 +257,8 @@ def network() -> Any:
     from models.network import build_network
     from models.settings import NetworkSettings
 
-    return build_network(NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2), 4, 1)
+    make = NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4)
+    return build_network(make, 4, 1)
 
 
 def weights() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Calibration and threshold: what is fitted on the validation part, and what may be promised of new messages."""
+"""Calibration and threshold: what is fitted on messages not trained on, and what may be promised of new messages."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
         (Threshold(0.5), "The threshold 0.5 was given."),
         (
             Threshold(0.81, 0.002, 1200, 1),
-            "at most 0.2 % of the ham; it blocks 1 of 1,200 ham messages of the validation part.",
+            "at most 0.2 % of the ham; it blocks 1 of 1,200 ham messages that were not trained on.",
         ),
         (Threshold(0.5, 0.002, 70, 0, enough=False), "These are too few to know so small a share: 499 are needed."),
     ],

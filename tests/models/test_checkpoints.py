@@ -254,7 +254,7 @@ def test_a_scorer_may_read_a_part_but_not_more_than_was_saved(tmp_path: Path) ->
 
 
 def test_the_fingerprint_of_weights_sees_every_bit_and_name() -> None:
-    make = NetworkSettings(embedding_size=2, rnn_units=2)
+    make = NetworkSettings(embedding_size=2, rnn_units=2, ngram_buckets=8)
     network, same = build_network(make, 5, seed=1), build_network(make, 5, seed=1)
     fingerprint = weights_sha256(network)
     assert weights_sha256(same) == fingerprint

@@ -65,18 +65,22 @@ def in_force(settings: DeviceSettings) -> dict[str, Any]:
 def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tuple[list[float], list[set[str]]]]:
     """For each choice of devices the scores of messages, and where the weights of each device's network are."""
     start_tensorflow(DeviceSettings(**TWO, **settings), log_level)
-    from models.encoder import TextEncoder
-    from models.network import build_network
+    from models.encoder import TextEncoder, encode_messages
+    from models.linear import fit_linear
+    from models.network import build_network, set_linear
     from models.scoring import Scorer
     from models.settings import NetworkSettings, TextSettings, VocabularySettings
     from models.vocabulary import build_vocabulary
 
     vocabulary = build_vocabulary(TEXTS, VocabularySettings(min_count=1), TextSettings())
-    network = build_network(NetworkSettings(embedding_size=4, rnn_units=3), len(vocabulary), seed=1)
+    make = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64)
+    network, encoder = build_network(make, len(vocabulary), seed=1), TextEncoder(vocabulary, make.ngram_buckets)
+    labels = np.array(["now" in text for text in TEXTS], np.int32)
+    set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, make.ngram_buckets))
     found = []
     for names in choices:
         chosen = devices.chosen_devices(DeviceSettings(devices=names, **TWO))
-        scorer = Scorer(TextEncoder(vocabulary), network, chosen, batch_size=16)
+        scorer = Scorer(encoder, network, chosen, batch_size=16)
         places = [{weight.value.device[-6:] for weight in one._network.weights} for one in scorer._forward]
         found.append((scorer.score(TEXTS).probabilities.tolist(), places))
     return found

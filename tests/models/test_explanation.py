@@ -15,7 +15,7 @@ from models import explanation
 from models.encoder import TextEncoder
 from models.errors import ArtifactError
 from models.explanation import MOST_DECISIVE, MOST_PARTS, SLIGHT, Explanation, Part, explain, word_spans
-from models.network import build_network
+from models.network import INPUTS, TokenVectors, build_network
 from models.scoring import Scorer
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.vocabulary import UNKNOWN_ID, build_vocabulary
@@ -31,17 +31,18 @@ def summing_scorer() -> Scorer:
     """A model whose logit is the sum of its words' weights: what a word changes is its weight."""
     weights = np.array([[WEIGHTS.get(token, 0.0)] for token in VOCABULARY.tokens], np.float32)
     weights[UNKNOWN_ID] = UNKNOWN_WEIGHT
-    ids = keras.Input((None,), dtype="int32")
-    embedding = keras.layers.Embedding(len(VOCABULARY), 1)
-    network = keras.Model(ids, keras.ops.sum(embedding(ids), axis=(1, 2)))
-    embedding.set_weights([weights])
-    return Scorer(TextEncoder(VOCABULARY), network, ["/device:CPU:0"])
+    inputs = {name: keras.Input([None] * (rank - 1), dtype="int32", name=name) for name, rank in INPUTS.items()}
+    vectors = TokenVectors(len(VOCABULARY), 1, 0, 0, 0.0, seed=0)
+    network = keras.Model(inputs, keras.ops.sum(vectors(inputs), axis=(1, 2)))
+    vectors.words.assign(weights)
+    return Scorer(TextEncoder(VOCABULARY, 0), network, ["/device:CPU:0"])
 
 
 @functools.cache
 def recurrent_scorer() -> Scorer:
-    network = build_network(NetworkSettings(embedding_size=4, rnn_units=3), len(VOCABULARY), seed=2)
-    return Scorer(TextEncoder(VOCABULARY), network, ["/device:CPU:0"])
+    make = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=32)
+    network = build_network(make, len(VOCABULARY), seed=2)
+    return Scorer(TextEncoder(VOCABULARY, make.ngram_buckets), network, ["/device:CPU:0"])
 
 
 def explained(message: str, most_parts: int = MOST_PARTS) -> Explanation:

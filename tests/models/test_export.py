@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from models.calibration import Calibration, probabilities_of
 from models.encoder import TextEncoder, encode_messages
 from models.errors import ArtifactError
 from models.export import CLASSIFY_SIGNATURE, PREDICT_SIGNATURE, ServedModel, write_saved_model, write_warmup
-from models.network import build_network, calibrate
+from models.linear import LinearWeights
+from models.network import build_network, calibrate, set_linear
 from models.scoring import Scorer, network_logits
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.text import clean_texts, encode_utf8
@@ -32,7 +34,9 @@ from models.vocabulary import build_vocabulary
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "pipeline" / "sample"
 REAL = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data")) / "SMSSpamCollection"
-MAKE = NetworkSettings(cell="gru", bidirectional=True, embedding_size=4, rnn_units=3)
+MAKE = NetworkSettings(
+    cell="gru", bidirectional=True, embedding_size=4, rnn_units=3, ngram_buckets=512, ngram_vectors=64
+)
 # What attackers, broken gateways and other alphabets send.
 HOSTILE = [
     *["", " ", "\n\r\t", "\x00", "\u200b", "\ud800", "\ude00\ud83d", "\ufffd", "\u2028\u2029\x85\x1c\x0b"],
@@ -42,6 +46,8 @@ HOSTILE = [
     *["Z\u0301\u0353a\u0336l" * 50, "x" * 200_000, "now " * 5000, "\u200b" * 30_000 + "FREE"],
     *["日本語 한국어 हिन्दी", "ภาษา עברית العربية", "👨\u200d👩\u200d👧 🏳️\u200d🌈 👍🏽"],
     *["call 0800 123 4567 or £1,000 www.x.test a@b.test 4839", "--Tensorflow's so Great!   "],
+    *["f r e e  e n t r y", "y.o.u-h*a_v+e w o n", "F R E E " * 400, "www.x.test/(f r e e)", "http://x.test/a-b-c-d/e"],
+    *["fr33 pr1z3 0f 5upp0rt", "\u2040free \u2040", "08712345678 12345 &lt;#&gt; ##", "١٢٣٤٥٦٧", "a b c d é f g"],
 ]
 
 
@@ -68,7 +74,10 @@ class Model:
         self.network = build_network(MAKE, len(self.vocabulary), seed=5)
         for weight in self.network.weights:
             weight.assign(weight.value * 5)  # so that scores lie apart
-        self.encoder = TextEncoder(self.vocabulary)
+        self.encoder = TextEncoder(self.vocabulary, MAKE.ngram_buckets)
+        random = np.random.default_rng(5)
+        parts = (random.normal(size=512), random.uniform(0.5, 9, 512), random.normal(size=1))
+        set_linear(self.network, LinearWeights(*(one.astype(np.float32) for one in parts)))
         self.scorer = Scorer(self.encoder, self.network, ["/device:CPU:0"])
         write_saved_model(self.vocabulary, self.network, folder / "export" / "tmp-1")
         write_warmup(folder / "export" / "tmp-1", ["FREE entry", "caf\u00e9", ""], "spam_ham")
@@ -99,13 +108,14 @@ def test_training_scoring_and_export_read_every_message_alike(
     model: Model, served: ServedModel, messages: object
 ) -> None:
     texts = messages()
-    # Training's ids, through the network as they are, without lengths, widths or batches of the scorer.
+    # What training encodes, through the network as it is, without lengths, widths or batches of the scorer.
     encoded = encode_messages(model.encoder, texts)
     order = np.argsort(encoded.lengths)
     logits = np.zeros(len(texts), np.float32)
     for first in range(0, len(order), 400):
         rows = order[first : first + 400]
-        logits[rows] = model.network(encoded.padded(rows, int(encoded.lengths[rows].max())), training=False).numpy()
+        batch = encoded.batch(rows, int(encoded.lengths[rows].max()))
+        logits[rows] = model.network(batch, training=False).numpy()
     trained = 1 / (1 + np.exp(-logits.astype(np.float64)))
     scored = model.scorer.score(texts).probabilities
     exported = exported_scores(served, texts)
@@ -115,15 +125,17 @@ def test_training_scoring_and_export_read_every_message_alike(
 
 
 @pytest.mark.parametrize("cleaning", ["signal", "letters"])
-def test_the_ids_inside_the_export_are_those_of_training(tmp_path: Path, cleaning: str) -> None:
+def test_what_the_export_reads_is_what_training_read(tmp_path: Path, cleaning: str) -> None:
     text = TextSettings(cleaning=cleaning)
     vocabulary = build_vocabulary(clean_texts(bundled(), text), VocabularySettings(min_count=1), text)
-    from_memory, asset = TextEncoder(vocabulary), tmp_path / "vocabulary.txt"
+    from_memory, asset = TextEncoder(vocabulary, 64), tmp_path / "vocabulary.txt"
     asset.write_text("".join(f"{token}\n" for token in vocabulary.tokens[2:]), encoding="utf-8")
     texts = bundled() + HOSTILE
-    one, other = (encode_messages(encoder, texts) for encoder in (from_memory, TextEncoder(vocabulary, asset)))
-    assert one.ids.tolist() == other.ids.tolist()
+    one, other = (encode_messages(encoder, texts) for encoder in (from_memory, TextEncoder(vocabulary, 64, asset)))
+    assert one.rows.tolist() == other.rows.tolist()
     assert one.starts.tolist() == other.starts.tolist()
+    for field in dataclasses.fields(one.table):
+        assert getattr(one.table, field.name).tolist() == getattr(other.table, field.name).tolist()
 
 
 def example(text: bytes) -> bytes:
@@ -342,12 +354,13 @@ def test_a_warm_up_of_any_length_parses(tmp_path: Path, count: int) -> None:
 
 def test_the_books_model_is_exported_as_well(tmp_path: Path) -> None:
     books = NetworkSettings(
-        cell="simple", bidirectional=False, embedding_size=25, rnn_units=15, pooling="last", dropout=0.0
-    )
+        cell="simple", bidirectional=False, embedding_size=25, rnn_units=15, pooling="last", dropout=0.0,
+        ngram_buckets=0, linear=False,
+    )  # fmt: skip
     text = TextSettings(cleaning="letters")
     vocabulary = build_vocabulary(clean_texts(bundled(), text), VocabularySettings(min_count=20), text)
     network = build_network(books, len(vocabulary), seed=1)
     write_saved_model(vocabulary, network, tmp_path / "1")
-    scored = Scorer(TextEncoder(vocabulary), network, ["/device:CPU:0"]).score(HOSTILE).probabilities
+    scored = Scorer(TextEncoder(vocabulary, 0), network, ["/device:CPU:0"]).score(HOSTILE).probabilities
     with ServedModel(tmp_path / "1") as one:
         np.testing.assert_allclose(one.predict_spam(HOSTILE), scored, rtol=0, atol=1e-5)

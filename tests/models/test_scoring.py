@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from models.calibration import DECIMALS
 from models.encoder import TextEncoder, encode_messages
 from models.errors import ArtifactError, DeviceError
-from models.network import build_network
+from models.linear import LinearWeights
+from models.network import build_network, set_linear
 from models.scoring import (
     FEW_MESSAGES,
     PLAIN_MESSAGE,
@@ -27,21 +28,32 @@ from models.scoring import (
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.vocabulary import build_vocabulary
 
-WORDS = ["free", "win", "now", "call", "me", "later", "mum", "MONEY", "PHONE", "!", "?"]
+WORDS = ["free", "win", "now", "call", "me", "later", "mum", "£7", "087####", "!", "?"]
+BUCKETS = 64
 TEXT = TextSettings(max_tokens=50)
 
 
 @functools.cache
 def scorer(batch_size: int = 512) -> Scorer:
     vocabulary = build_vocabulary(WORDS, VocabularySettings(min_count=1), TEXT)
-    network = build_network(NetworkSettings(embedding_size=6, rnn_units=4), len(vocabulary), seed=2)
+    make = NetworkSettings(embedding_size=6, rnn_units=4, ngram_buckets=BUCKETS)
+    network = build_network(make, len(vocabulary), seed=2)
     for weight in network.weights:
         weight.assign(weight.value * 3)  # so that scores lie apart
-    return Scorer(TextEncoder(vocabulary), network, ["/device:CPU:0"], batch_size)
+    random = np.random.default_rng(2)
+    weights, squares, bias = (random.uniform(low, 1, count) for low, count in ((-1, BUCKETS), (0.1, BUCKETS), (-1, 1)))
+    set_linear(network, LinearWeights(*(one.astype(np.float32) for one in (weights, squares, bias))))
+    return Scorer(TextEncoder(vocabulary, BUCKETS), network, ["/device:CPU:0"], batch_size)
 
 
 messages = st.lists(
-    st.lists(st.sampled_from([*WORDS, "unseen", "£5", "\ud800"]), max_size=60).map(" ".join), max_size=12
+    st.lists(
+        st.sampled_from(
+            [*WORDS, "unseen", "£5", "\ud800", "f r e e", "fr33", "FREE", "\u200b", "http://x.test/(f r e e)"]
+        ),
+        max_size=60,
+    ).map(" ".join),
+    max_size=12,
 )
 
 
@@ -69,15 +81,15 @@ def test_scores_are_probabilities_of_six_decimals(messages: list[str]) -> None:
 def test_scores_are_the_networks_own() -> None:
     texts = ["free win now", "call me later mum", "", "MONEY " * 60]
     encoded = encode_messages(scorer().encoder, texts)
-    logits = [scorer_network(encoded.padded(np.array([row]), int(encoded.lengths[row]))) for row in range(len(texts))]
+    logits = [scorer_network(encoded.batch(np.array([row]), int(encoded.lengths[row]))) for row in range(len(texts))]
     expected = 1 / (1 + np.exp(-np.array(logits)))
     np.testing.assert_allclose(scorer().score(texts).probabilities, expected, rtol=0, atol=2e-6)
     assert np.ptp(expected) > 0.01
 
 
-def scorer_network(ids: np.ndarray) -> float:
+def scorer_network(batch: dict[str, np.ndarray]) -> float:
     """The network without graphs, batches or widths."""
-    return float(scorer()._forward[0]._network(ids, training=False).numpy()[0])
+    return float(scorer()._forward[0]._network(batch, training=False).numpy()[0])
 
 
 def test_no_messages_have_no_scores() -> None:

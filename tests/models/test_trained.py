@@ -10,25 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from models.calibration import VALIDATION_SCORES, Calibration, probabilities_of
+from models.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
 from models.checkpoints import weights_sha256
-from models.encoder import EncodedMessages
+from models.encoder import TextEncoder, encode_messages
 from models.errors import ArtifactError
-from models.network import LOGIT
+from models.network import LINEAR, LOGIT
 from models.scoring import network_logits
 from models.settings import NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.trained import DESCRIPTION, VOCABULARY, describe_trained, load_trained
+from models.trained import DESCRIPTION, VOCABULARY, UnseenScores, describe_trained, load_trained, unseen_scores
 from models.training import CHECKPOINTS, LabelledMessages, Trained, train
 from models.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 
 # As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
 logging.getLogger("tensorflow").setLevel("ERROR")
 
-NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=3, rnn_units=2)
+NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=3, rnn_units=2, ngram_buckets=32)
 VOCABULARY_OF = ["free win now", "call me now"]
 
 
@@ -37,16 +38,34 @@ def vocabulary(messages: list[str] = VOCABULARY_OF) -> Vocabulary:
 
 
 def messages() -> LabelledMessages:
-    ids = np.tile(np.array([2, 3, 4, 5, 6], np.int32), 4)
-    return LabelledMessages(EncodedMessages(ids, np.arange(0, 21, 2)), np.tile(np.array([1, 0], np.int32), 5))
+    return LabelledMessages(["free win", "call me"] * 5, np.tile(np.array([1, 0], np.int32), 5))
+
+
+def mislabelled() -> LabelledMessages:
+    """Validated with these, the more is learnt the worse it gets."""
+    return LabelledMessages(messages().texts, 1 - messages().labels)
+
+
+def settings_of(seed: int) -> TrainingSettings:
+    return TrainingSettings(epochs=2, batch_size=4, seed=seed, augmentation=0.0)
+
+
+def logits_by(network: keras.Model) -> np.ndarray:
+    return network_logits(network, encode_messages(TextEncoder(vocabulary(), NETWORK.ngram_buckets), messages().texts))
+
+
+def described_unseen(trained: Trained, folder: Path) -> dict[str, Any]:
+    """Describes a training by the messages it was validated with."""
+    unseen = unseen_scores(trained, vocabulary(), NETWORK, messages(), None)
+    return describe_trained(trained, vocabulary(), NETWORK, unseen, folder)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("trained")
-    settings = TrainingSettings(epochs=2, batch_size=4, seed=2)  # the second epoch is the best
-    trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
-    return folder, trained, describe_trained(trained, vocabulary(), NETWORK, messages(), folder)
+    trained = train(messages(), messages(), vocabulary(), NETWORK, settings_of(2), folder)
+    assert trained.best_epoch == 2
+    return folder, trained, described_unseen(trained, folder)
 
 
 @pytest.fixture
@@ -59,29 +78,57 @@ def test_what_was_trained_is_loaded(whole: tuple[Path, Trained, dict[str, Any]])
     folder, trained, description = whole
     model = load_trained(folder)
     assert weights_sha256(trained.network) == description["weights_sha256"]
-    kernel, bias = trained.network.get_layer(LOGIT).get_weights()
     scale, shift = (np.float32(description["calibration"][key]) for key in ("scale", "bias"))
-    calibrated = (kernel * scale, bias * scale + shift)
-    for found, expected in zip(model.network.get_layer(LOGIT).get_weights(), calibrated, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-    for found, expected in zip(model.network.get_weights()[:-2], trained.network.get_weights()[:-2], strict=True):
-        np.testing.assert_array_equal(found, expected)
+    kernel, bias = trained.network.get_layer(LOGIT).get_weights()
+    weights, squares, offset = trained.network.get_layer(LINEAR).get_weights()
+    calibrated = {LOGIT: (kernel * scale, bias * scale + shift), LINEAR: (weights * scale, squares, offset * scale)}
+    for layer, values in calibrated.items():
+        for found, expected in zip(model.network.get_layer(layer).get_weights(), values, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for found, expected in zip(model.network.layers, trained.network.layers, strict=True):
+        for one, other in zip(found.get_weights(), expected.get_weights(), strict=True):
+            assert found.name in calibrated or np.array_equal(one, other)
     assert model.vocabulary == vocabulary()
     assert model.checkpoint == trained.checkpoint == description["checkpoint"]
     assert model.description == description
 
 
-def test_the_validation_part_s_scores_are_kept_as_the_calibrated_network_gives_them(
+def test_scores_of_unseen_messages_are_kept_as_the_calibrated_network_gives_them(
     whole: tuple[Path, Trained, dict[str, Any]],
 ) -> None:
     folder, trained, description = whole
-    kept = pd.read_parquet(folder / VALIDATION_SCORES)
+    kept = pd.read_parquet(folder / UNSEEN_SCORES)
     assert kept["spam"].tolist() == [True, False] * 5
-    np.testing.assert_array_equal(kept["logit"], network_logits(trained.network, messages().messages))
+    np.testing.assert_array_equal(kept["logit"], logits_by(trained.network))
     calibrated = Calibration(**description["calibration"]).apply(kept["logit"])
     np.testing.assert_array_equal(kept["probability"], probabilities_of(calibrated))
-    served = probabilities_of(network_logits(load_trained(folder).network, messages().messages))
+    served = probabilities_of(logits_by(load_trained(folder).network))
     np.testing.assert_allclose(served, kept["probability"], rtol=0, atol=2e-6)
+
+
+def test_held_out_scores_come_before_those_of_the_validation_part(
+    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, trained, _ = whole
+    held_out = np.array([2.5, -1.5, 0.25], np.float32), LabelledMessages(["a", "b", "c"], np.array([1, 0, 0], np.int32))
+    unseen = unseen_scores(trained, vocabulary(), NETWORK, messages(), held_out)
+    assert unseen.logits[:3].tolist() == [2.5, -1.5, 0.25]
+    np.testing.assert_array_equal(unseen.logits[3:], logits_by(trained.network))
+    assert unseen.labels.tolist() == [1, 0, 0, *messages().labels.tolist()]
+    describe_trained(trained, vocabulary(), NETWORK, unseen, tmp_path)
+    kept = pd.read_parquet(tmp_path / UNSEEN_SCORES)
+    assert kept["logit"].tolist() == unseen.logits.tolist()
+    assert kept["spam"].tolist() == unseen.labels.astype(bool).tolist()
+
+
+def test_the_calibration_is_that_of_the_unseen_messages(
+    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    labels = (random.uniform(size=300) < 0.3).astype(np.int32)
+    unseen = UnseenScores((3 * labels - 1 + random.normal(size=300)).astype(np.float32), labels)
+    description = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
+    assert Calibration(**description["calibration"]) == fit_calibration(unseen.logits, labels)
 
 
 def test_a_model_of_before_there_was_calibration_is_loaded_as_it_was_trained(folder: Path) -> None:
@@ -128,8 +175,7 @@ def other_vocabulary(folder: Path) -> None:
 def other_weights(folder: Path) -> None:
     """The checkpoints of a run with another seed, under the same names."""
     shutil.rmtree(folder / CHECKPOINTS)
-    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
-    train(messages(), messages(), len(vocabulary()), NETWORK, settings, folder)
+    train(messages(), messages(), vocabulary(), NETWORK, settings_of(1), folder)
 
 
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -148,6 +194,9 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other units": (of_network(rnn_units=7), "can be used"),
     "another cell": (of_network(cell="gru"), "can be used"),
     "both directions": (of_network(bidirectional=True), "can be used"),
+    "other n-grams": (of_network(ngram_buckets=16), "can be used"),
+    "no linear part": (of_network(linear=False), "ckpt-7"),
+    "a linear part without n-grams": (of_network(ngram_buckets=0), "expected ngram_buckets of at least 1"),
     "an unknown network setting": (of_network(layers=2), "layers"),
     "no network": (described(lambda one: one.pop("network")), "it has no network"),
     "no fingerprint": (described(lambda one: one.pop("weights_sha256")), "it has no weights_sha256"),
@@ -221,10 +270,9 @@ def test_without_the_latest_checkpoint_the_weights_are_the_same_to_the_bit_and_b
 
 
 def test_the_best_weights_are_found_in_a_checkpoint_saved_when_the_network_had_others(tmp_path: Path) -> None:
-    settings = TrainingSettings(epochs=2, batch_size=4, seed=1)
-    trained = train(messages(), messages(), len(vocabulary()), NETWORK, settings, tmp_path)
+    trained = train(messages(), mislabelled(), vocabulary(), NETWORK, settings_of(1), tmp_path)
     assert trained.best_epoch == 1
-    describe_trained(trained, vocabulary(), NETWORK, messages(), tmp_path)
+    described_unseen(trained, tmp_path)
     expected = weights_sha256(load_trained(tmp_path).network)
     (tmp_path / CHECKPOINTS / "ckpt-7.data-00000-of-00001").write_bytes(b"")
     model = load_trained(tmp_path)

@@ -21,16 +21,18 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 from tensorflow.core.util import event_pb2
 
 from models.checkpoints import restore_latest, weights_sha256
-from models.encoder import EncodedMessages
+from models.encoder import TextEncoder, encode_messages
 from models.errors import InputError
-from models.network import build_network
+from models.network import build_network, recurrent_part
 from models.scoring import network_logits
-from models.settings import NetworkSettings, TrainingSettings
+from models.settings import NetworkSettings, TextSettings, TrainingSettings
 from models.training import (
     CHECKPOINTS,
+    HELD_OUT,
     HISTORY,
     TENSORBOARD,
     Epoch,
@@ -38,34 +40,42 @@ from models.training import (
     Progress,
     Trained,
     epoch_batches,
+    held_out_logits,
     read_history,
     train,
 )
+from models.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 # As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
 logging.getLogger("tensorflow").setLevel("ERROR")
 
-VOCABULARY_SIZE = 8
+WORDS = ("win", "mum", "one", "two", "three", "four")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 6, 5, 4, 3, 2, 1), TextSettings())
 # Small enough to be traced in a second; dropout is on, for its random numbers are what a killed run loses first.
-NETWORK = NetworkSettings(cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.3)
-SETTINGS = TrainingSettings(learning_rate=0.03, batch_size=8, epochs=4, seed=3, checkpoint_steps=3)
+NETWORK = NetworkSettings(
+    cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.3, word_dropout=0.1, ngram_buckets=64,
+    ngram_vectors=16,
+)  # fmt: skip
+# Messages are rewritten, for which ones and how must not be lost either.
+SETTINGS = TrainingSettings(
+    learning_rate=0.05, batch_size=8, epochs=4, seed=3, checkpoint_steps=3, augmentation=0.3, held_out_folds=2
+)
 STEPS_AN_EPOCH = 8
 # With 8 steps an epoch: every third step, the end of each epoch, and the best weights last.
 CHECKPOINT_NUMBERS = [3, 6, 8, 9, 12, 15, 16, 18, 21, 24, 27, 30, 32, 33]
 
 
 def messages(count: int, seed: int, *, noise: bool = False) -> LabelledMessages:
-    """Messages of one to eight tokens; token 2 makes spam. With noise, labels are a coin's."""
+    """Messages of one to eight words; "win" makes spam. With noise, labels are a coin's."""
     random = np.random.default_rng(seed)
     lengths = random.integers(1, 9, count)
     spam = np.arange(count) % 3 == 0
-    ids = [
-        np.where(np.arange(length) == 0, 2 if one else 3, random.integers(3, 8, length))
+    texts = [
+        " ".join(["win" if one else "mum", *random.choice(WORDS[1:], length - 1)])
         for length, one in zip(lengths, spam, strict=True)
     ]
     labels = random.permutation(spam) if noise else spam
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return LabelledMessages(EncodedMessages(np.concatenate(ids).astype(np.int32), starts), labels.astype(np.int32))
+    return LabelledMessages(texts, labels.astype(np.int32))
 
 
 def train_toy(
@@ -76,7 +86,17 @@ def train_toy(
     noise: bool = False,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Trained:
-    return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY_SIZE, network, training, folder, watch)
+    return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY, network, training, folder, watch)
+
+
+def hold_out_toy(folder: Path, watch: Callable[[Progress], None] = lambda _: None) -> np.ndarray:
+    short = dataclasses.replace(SETTINGS, epochs=2)
+    return held_out_logits(messages(60, 0), VOCABULARY, NETWORK, short, folder, watch)
+
+
+def logits_by(network: keras.Model, part: LabelledMessages) -> np.ndarray:
+    encoder = TextEncoder(VOCABULARY, NETWORK.ngram_buckets)
+    return network_logits(network, encode_messages(encoder, part.texts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +129,15 @@ def checkpoint_files(folder: Path) -> list[str]:
 
 def restored(folder: Path, network: NetworkSettings = NETWORK) -> keras.Model:
     """The network of a folder's latest checkpoint, as a scorer reads it."""
-    fresh = build_network(network, VOCABULARY_SIZE, seed=99)
+    fresh = build_network(network, len(VOCABULARY), seed=99)
     restore_latest(tf.train.Checkpoint(model=fresh), folder / CHECKPOINTS, partial=True)
     return fresh
 
 
 def test_a_separable_set_is_learned(reference: Run) -> None:
     last = reference.trained.history[-1]
-    assert last.loss < 0.5 * reference.trained.history[0].loss
+    # Of rewritten messages with smoothed labels, so it cannot fall to nought.
+    assert last.loss < 0.75 * reference.trained.history[0].loss
     assert last.validation_pr_auc > 0.95
 
 
@@ -193,11 +214,11 @@ def test_a_finished_run_started_again_trains_no_further(reference: Run) -> None:
 
 
 def test_early_stopping_keeps_the_best_weights_as_the_last_checkpoint(tmp_path: Path) -> None:
-    patient = TrainingSettings(learning_rate=0.1, batch_size=8, epochs=40, patience=3, seed=3)
+    patient = TrainingSettings(learning_rate=0.1, batch_size=8, epochs=40, patience=3, seed=3, augmentation=0.0)
     trained = train_toy(tmp_path, training=patient, noise=True)
     assert len(trained.history) == trained.best_epoch + patient.patience < patient.epochs
     kept, validation = restored(tmp_path), messages(30, 1, noise=True)
-    logits = network_logits(kept, validation.messages)
+    logits = logits_by(recurrent_part(kept), validation)
     loss = np.mean(np.logaddexp(0.0, np.where(validation.labels == 1, -logits, logits)))
     assert loss == pytest.approx(trained.history[trained.best_epoch - 1].validation_loss, abs=1e-6)
     assert loss == pytest.approx(min(epoch.validation_loss for epoch in trained.history), abs=1e-6)
@@ -209,9 +230,9 @@ def test_early_stopping_keeps_the_best_weights_as_the_last_checkpoint(tmp_path: 
 def test_one_label_alone_is_refused_before_any_work(tmp_path: Path, part: str, label: int) -> None:
     parts = {"training": messages(12, 0), "validation": messages(6, 1)}
     count = len(parts[part].labels)
-    parts[part] = LabelledMessages(parts[part].messages, np.full(count, label, np.int32))
+    parts[part] = LabelledMessages(parts[part].texts, np.full(count, label, np.int32))
     with pytest.raises(InputError) as error:
-        train(parts["training"], parts["validation"], VOCABULARY_SIZE, NETWORK, SETTINGS, tmp_path)
+        train(parts["training"], parts["validation"], VOCABULARY, NETWORK, SETTINGS, tmp_path)
     counts = f"{count} spam and 0 ham" if label else f"0 spam and {count} ham"
     assert f"the {part} part holds {counts} messages" in str(error.value)
     assert "[split]" in str(error.value)
@@ -219,9 +240,9 @@ def test_one_label_alone_is_refused_before_any_work(tmp_path: Path, part: str, l
 
 
 def test_an_empty_part_is_refused(tmp_path: Path) -> None:
-    nothing = LabelledMessages(EncodedMessages(np.zeros(0, np.int32), np.zeros(1, np.int64)), np.zeros(0, np.int32))
+    nothing = LabelledMessages([], np.zeros(0, np.int32))
     with pytest.raises(InputError, match="0 spam and 0 ham"):
-        train(messages(12, 0), nothing, VOCABULARY_SIZE, NETWORK, SETTINGS, tmp_path)
+        train(messages(12, 0), nothing, VOCABULARY, NETWORK, SETTINGS, tmp_path)
 
 
 lengths = st.lists(st.integers(1, 200), min_size=1, max_size=300).map(lambda some: np.array(some, np.int64))
@@ -332,7 +353,7 @@ def stop_at(epoch: int, step: int) -> Callable[[Progress], None]:
 
 
 def test_the_default_make_of_network_goes_on_bit_for_bit_as_well(tmp_path: Path) -> None:
-    network = dataclasses.replace(NetworkSettings(), embedding_size=3, rnn_units=2)
+    network = dataclasses.replace(NetworkSettings(), embedding_size=3, rnn_units=2, ngram_buckets=64)
     short = dataclasses.replace(SETTINGS, epochs=1)
     whole = train_toy(tmp_path / "whole", network=network, training=short)
     with pytest.raises(KeyboardInterrupt):
@@ -342,6 +363,7 @@ def test_the_default_make_of_network_goes_on_bit_for_bit_as_well(tmp_path: Path)
 
 
 # Where a run is killed: in which call of which function, before it or after.
+Moment = tuple[str, int, str]
 FILES = "tensorflow.python.checkpoint.checkpoint_management"
 MANAGER = "tensorflow:train.CheckpointManager"
 MOMENTS = {
@@ -359,12 +381,16 @@ MOMENTS = {
 JOB = "a training run in a process of its own"
 
 
-def run_in_processes(jobs: list[tuple[Path, tuple[str, int, str] | None]], at_once: int = 4) -> list[int]:
-    """Trains each job in a process of its own, which kills itself at the moment if there is one; gives exit codes."""
+def run_in_processes(jobs: list[tuple[Path, Moment | None]], job: str = "train_toy", at_once: int = 4) -> list[int]:
+    """Does a job in each folder, in a process of its own that kills itself at the moment if there is one; gives exit
+    codes.
+    """
     context = multiprocessing.get_context("forkserver")
     # Imported once; each process is a fork of one that has computed nothing yet.
     context.set_forkserver_preload(["pytest", "hypothesis", "models.training"])
-    processes = [context.Process(target=runpy.run_path, args=(__file__, {"ARGUMENTS": job}, JOB)) for job in jobs]
+    processes = [
+        context.Process(target=runpy.run_path, args=(__file__, {"ARGUMENTS": (job, *where)}, JOB)) for where in jobs
+    ]
     for first in range(0, len(processes), at_once):
         for process in processes[first : first + at_once]:
             process.start()
@@ -424,8 +450,94 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(reference: Run, tm
     require_same(tmp_path, reference)
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Held-out parts that were never disturbed."""
+
+    folder: Path
+    logits: np.ndarray
+    progress: list[Progress]
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+    folder, progress = tmp_path_factory.mktemp("held_out"), []
+    return HeldOut(folder, hold_out_toy(folder, progress.append), progress)
+
+
+def held_out_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_each_part_is_scored_by_a_network_trained_on_the_others(held_out: HeldOut, tmp_path: Path) -> None:
+    whole = messages(60, 0)
+    folds = StratifiedKFold(2, shuffle=True, random_state=SETTINGS.seed).split(whole.texts, whole.labels)
+    short = dataclasses.replace(SETTINGS, epochs=2)
+    for number, (rest, fold) in enumerate(folds):
+        trained = train(whole.at(rest), whole.at(fold), VOCABULARY, NETWORK, short, tmp_path / str(number))
+        np.testing.assert_array_equal(held_out.logits[fold], logits_by(trained.network, whole.at(fold)))
+    assert (held_out.logits.shape, held_out.logits.dtype) == ((60,), np.float32)
+
+
+def test_whoever_watches_is_told_which_part_is_held_out(held_out: HeldOut) -> None:
+    assert [one.fold for one in held_out.progress] == [1] * 8 + [2] * 8
+
+
+def test_of_held_out_parts_the_logits_alone_stay_and_are_not_made_again(held_out: HeldOut) -> None:
+    assert held_out_files(held_out.folder) == [HELD_OUT, f"{HELD_OUT}/1.npy", f"{HELD_OUT}/2.npy"]
+    steps: list[Progress] = []
+    np.testing.assert_array_equal(hold_out_toy(held_out.folder, steps.append), held_out.logits)
+    assert steps == []
+
+
+def test_fewer_messages_of_a_kind_than_parts_are_refused_before_any_work(tmp_path: Path) -> None:
+    few = LabelledMessages(["win"] * 2 + ["mum"] * 9, np.array([1] * 2 + [0] * 9, np.int32))
+    with pytest.raises(InputError, match=r"held_out_folds = 3: .*received 2 of one.*set held_out_folds = 0"):
+        held_out_logits(few, VOCABULARY, NETWORK, dataclasses.replace(SETTINGS, held_out_folds=3), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+HELD_OUT_MOMENTS: dict[str, Moment] = {
+    "in the first part": ("models.training:_Trainer._report", 6, "after"),
+    "the first part's logits half written": ("numpy:save", 1, "after"),
+    "the first part's logits written, its training still there": ("models.training:_train_without", 1, "after"),
+    "in the second part": ("models.training:_Trainer._report", 13, "after"),
+}
+
+
+@pytest.fixture(scope="module")
+def killed_held_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, int]]:
+    """As `killed`, in held-out parts."""
+    folders = {moment: tmp_path_factory.mktemp("killed_held_out") for moment in HELD_OUT_MOMENTS}
+    killed = run_in_processes([(folders[one], HELD_OUT_MOMENTS[one]) for one in folders], "hold_out_toy")
+    ended = run_in_processes([(folders[one], None) for one in folders], "hold_out_toy")
+    return dict(zip(folders, zip(folders.values(), killed, ended, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("moment", HELD_OUT_MOMENTS)
+def test_held_out_parts_killed_and_started_again_end_with_the_same_logits(
+    held_out: HeldOut, killed_held_out: dict[str, tuple[Path, int, int]], moment: str
+) -> None:
+    folder, first, second = killed_held_out[moment]
+    assert (first, second) == (-signal.SIGKILL, 0)
+    assert held_out_files(folder) == held_out_files(held_out.folder)
+    np.testing.assert_array_equal(hold_out_toy(folder), held_out.logits)
+
+
+def test_held_out_parts_that_their_watcher_ends_go_on_from_that_very_step(held_out: HeldOut, tmp_path: Path) -> None:
+    def watch(progress: Progress) -> None:
+        if (progress.fold, progress.epoch, progress.step) == (2, 1, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hold_out_toy(tmp_path, watch)
+    steps: list[Progress] = []
+    np.testing.assert_array_equal(hold_out_toy(tmp_path, steps.append), held_out.logits)
+    assert (steps[0].fold, steps[0].epoch, steps[0].step) == (2, 1, 4)
+
+
 if __name__ == JOB:
-    where, death = ARGUMENTS  # noqa: F821 - handed over by run_in_processes
+    job, where, death = ARGUMENTS  # noqa: F821 - handed over by run_in_processes
     if death:
         die_in(*death)
-    train_toy(where)
+    globals()[job](where)

@@ -16,7 +16,7 @@ from models.network import build_network
 from models.settings import NetworkSettings
 from models.weights import read_weights, write_weights
 
-MAKE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2)
+MAKE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16)
 
 
 def network(seed: int = 0, make: NetworkSettings = MAKE, vocabulary_size: int = 6) -> keras.Model:
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "simple"])
 def test_weights_come_back_bit_for_bit(tmp_path: Path, cell: str) -> None:
-    make = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2)
+    make = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16)
     written, read = network(1, make), network(2, make)
     write_weights(written, tmp_path / "weights.npz")
     read_weights(read, tmp_path / "weights.npz")
@@ -41,20 +41,36 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path, cell: str) -> None:
 def test_any_tool_reads_them_by_name(path: Path) -> None:
     with np.load(path, allow_pickle=False) as arrays:
         assert set(arrays.files) == {weight.path for weight in network().weights}
-        assert arrays["embedding/embeddings"].shape == (6, 3)
+        assert arrays["embedding/words"].shape == (6, 3)
         assert all(arrays[name].dtype == np.float32 for name in arrays.files)
 
 
 @pytest.mark.parametrize(
     ("other", "weight"),
     [
-        (lambda: network(vocabulary_size=7), "embedding/embeddings"),
-        (lambda: network(make=NetworkSettings(cell="gru", embedding_size=4, rnn_units=2)), "embedding/embeddings"),
-        (lambda: network(make=NetworkSettings(cell="gru", embedding_size=3, rnn_units=5)), "logit/kernel"),
-        (lambda: network(make=NetworkSettings(cell="lstm", embedding_size=3, rnn_units=2)), "recurrent/"),
-        (lambda: network(make=NetworkSettings(embedding_size=3, rnn_units=2, bidirectional=False)), "logit/kernel"),
+        (lambda: network(vocabulary_size=7), "embedding/words"),
+        (
+            lambda: network(make=NetworkSettings(cell="gru", embedding_size=4, rnn_units=2, ngram_buckets=16)),
+            "embedding/",
+        ),
+        (
+            lambda: network(make=NetworkSettings(cell="gru", embedding_size=3, rnn_units=5, ngram_buckets=16)),
+            "logit/kernel",
+        ),
+        (
+            lambda: network(make=NetworkSettings(cell="lstm", embedding_size=3, rnn_units=2, ngram_buckets=16)),
+            "recurrent/",
+        ),
+        (
+            lambda: network(make=NetworkSettings(embedding_size=3, rnn_units=2, ngram_buckets=16, bidirectional=False)),
+            "logit/kernel",
+        ),
+        (
+            lambda: network(make=NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=8)),
+            "embedding/ngrams",
+        ),
     ],
-    ids=["vocabulary", "embedding", "units", "cell", "directions"],
+    ids=["vocabulary", "embedding", "units", "cell", "directions", "n-grams"],
 )
 def test_weights_of_another_network_are_refused_naming_one(
     path: Path, other: Callable[[], keras.Model], weight: str

@@ -767,8 +767,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models.settings import DeviceSettings, NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
 
     start_tensorflow(DeviceSettings())
-    from models.encoder import TextEncoder, encode_messages
-    from models.trained import describe_trained
+    from models.trained import describe_trained, unseen_scores
     from models.training import LabelledMessages, train
     from models.vocabulary import build_vocabulary
 
@@ -776,16 +775,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = folder / "artifacts" / "training" / "t1"
     training.mkdir(parents=True)
     vocabulary = build_vocabulary(["win prize now", "see you at lunch"] * 2, VocabularySettings(), TextSettings())
-    encoded = encode_messages(TextEncoder(vocabulary), ["win prize now", "see you at lunch"] * 8)
-    part = LabelledMessages(encoded, np.array([1, 0] * 8, np.int32))
-    network = NetworkSettings(cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.0)
-    settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1)
-    done = train(part, part, len(vocabulary), network, settings, training)
+    texts, labels = ["win prize now", "see you at lunch"], np.array([1, 0], np.int32)
+    part = LabelledMessages(texts * 8, np.tile(labels, 8))
+    network = NetworkSettings(
+        cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.0, ngram_buckets=256
+    )
+    settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1, augmentation=0.0)
+    done = train(part, part, vocabulary, network, settings, training)
     # Of so few messages a calibration makes nothing sure; of more of the same it does.
-    labels = np.tile(part.labels, 25)
-    repeated = encode_messages(TextEncoder(vocabulary), ["win prize now", "see you at lunch"] * 200)
-    validation = LabelledMessages(repeated, labels)
-    write_manifest(training, describe_trained(done, vocabulary, network, validation, training))
+    unseen = unseen_scores(done, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None)
+    write_manifest(training, describe_trained(done, vocabulary, network, unseen, training))
     export(folder, 1, "t1")
     return folder
 

@@ -229,10 +229,17 @@ ANOTHER_VALUE = [
     ("network", "rnn_units", "9", TRAINING),
     ("network", "pooling", "last", TRAINING),
     ("network", "dropout", "0.1", TRAINING),
+    ("network", "word_dropout", "0.3", TRAINING),
+    ("network", "ngram_buckets", "2048", TRAINING),
+    ("network", "ngram_vectors", "100", TRAINING),
+    ("network", "linear", "false", TRAINING),
     ("training", "learning_rate", "0.01", TRAINING),
     ("training", "batch_size", "16", TRAINING),
     ("training", "epochs", "5", TRAINING),
     ("training", "patience", "2", TRAINING),
+    ("training", "label_smoothing", "0.1", TRAINING),
+    ("training", "augmentation", "0.5", TRAINING),
+    ("training", "held_out_folds", "2", TRAINING),
     ("training", "seed", "8", TRAINING),
     ("training", "checkpoint_steps", "7", NOTHING),
     ("training", "keep_checkpoints", "3", NOTHING),
@@ -500,6 +507,20 @@ def test_where_there_is_no_batch_to_compare_on_that_check_is_not_made_and_refuse
     assert new["approved"] is True
     assert new["checks"][-1]["passed"] is None
     assert said in new["checks"][-1]["said"]
+
+
+def test_a_version_that_an_older_program_wrote_in_another_form_is_not_compared_with(copied: Path) -> None:
+    (training,) = (path for path in (copied / "artifacts" / "training").iterdir() if path.is_dir())
+    manifest = {key: value for key, value in read_manifest(training).items() if key not in {"files", "manifest_sha256"}}
+    vocabulary = training / "vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace('"format_version": 2', '"format_version": 1'))
+    write_manifest(training, manifest)
+    write_settings(copied, merged(SMALL, {"training": {"patience": "9"}}))
+    assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
+    new = evaluations(copied)[0]
+    assert (new["approved"], new["in_service_version"]) == (True, None)
+    assert "version 1, which is in service, cannot be read by this spamscore" in new["checks"][-1]["said"]
+    assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
 def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Path) -> None:
