@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 SECONDS ?= 60
 
-.PHONY: help score test drill lint format audit fuzz clean
+CORPUS ?= ../shared/data/SMSSpamCollection
+
+.PHONY: help score test drill quality lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -21,6 +23,9 @@ test: $(VENV)/installed-test  ## run the tests
 
 drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour long: make drill DRILL='--seed 7'
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
+
+quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file
+	$(BIN)/python benchmarks/quality $(CORPUS)
 
 lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .

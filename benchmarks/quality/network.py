@@ -1,0 +1,74 @@
+"""Our network, trained as the pipeline trains it: the same functions, the same default settings, calibration and
+threshold from the training messages alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from protocol import Corpus, FloatArray
+
+from models.calibration import UNSEEN_SCORES, threshold_for
+from models.corpus import VALIDATION, part_of
+from models.encoder import TextEncoder
+from models.network import ngram_buckets
+from models.scoring import Scorer
+from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
+from models.text import clean_texts
+from models.trained import describe_trained, load_trained, unseen_scores
+from models.training import LabelledMessages, held_out_logits, train
+from models.vocabulary import build_vocabulary
+
+HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
+_SECTIONS = {
+    "text": TextSettings,
+    "vocabulary": VocabularySettings,
+    "network": NetworkSettings,
+    "training": TrainingSettings,
+}
+
+
+class Network:
+    """A network that has been trained.
+
+    Attributes:
+        seconds: that training took, from raw messages on.
+        unseen: labels and probabilities of the messages that the calibration and the threshold were found with.
+        threshold: as `[scoring] threshold = auto` finds it.
+    """
+
+    def __init__(self, training: Corpus, seed: int, changes: dict[str, dict[str, Any]] | None = None) -> None:
+        """Trains with the default settings, but for the changes, by section and key."""
+        began = time.monotonic()
+        made = {name: replace(kind(), **(changes or {}).get(name, {})) for name, kind in _SECTIONS.items()}
+        split = SplitSettings(test_share=0.01, salt=str(seed))
+        is_validation = np.array([part_of(text, split) == VALIDATION for text in training.texts])
+        rest, validation = (training.at(np.flatnonzero(rows)) for rows in (~is_validation, is_validation))
+        vocabulary = build_vocabulary(clean_texts(rest.texts, made["text"]), made["vocabulary"], made["text"])
+        with tempfile.TemporaryDirectory() as scratch:
+            first, second = (LabelledMessages(part.texts, part.labels.astype(np.int32)) for part in (rest, validation))
+            settings = replace(made["training"], seed=seed, checkpoint_steps=10**9, keep_checkpoints=1)
+            held_out = None
+            if settings.held_out_folds:
+                logits = held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
+                held_out = logits, first
+            trained = train(first, second, vocabulary, made["network"], settings, Path(scratch))
+            unseen = unseen_scores(trained, vocabulary, made["network"], second, held_out)
+            describe_trained(trained, vocabulary, made["network"], unseen, Path(scratch))
+            scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
+            model = load_trained(Path(scratch))
+        encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
+        self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
+        self.seconds = time.monotonic() - began
+        self.unseen = (scores["spam"].to_numpy(np.int64), scores["probability"].to_numpy())
+        self.threshold = threshold_for(*self.unseen, HAM_BLOCKED_SHARE).value
+
+    def probabilities(self, texts: list[str]) -> FloatArray:
+        """Of spam, float64 [texts]."""
+        return self._scorer.score(texts).probabilities
