@@ -197,7 +197,7 @@ def held_out_logits(
             _train_without(training, rest, fold, number, vocabulary, network_settings, settings, scratch, watch)
         # Here, for a kill may have come between the logits and this.
         shutil.rmtree(scratch, ignore_errors=True)
-        logits[fold] = np.load(done)
+        logits[fold] = np.load(done, allow_pickle=False)
     return logits
 
 

@@ -31,7 +31,6 @@ def quality(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_comparison_writes_a_document_and_its_plot(tmp_path: Path) -> None:
     with SAMPLE.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # Every third spam message and ham in proportion: enough to train on in each fold, and quick.
     corpus = tmp_path / "SMSSpamCollection"
     corpus.write_text("".join(f"{row['label']}\t{' '.join(row['text'].split())}\n" for row in rows), encoding="utf-8")
     small = [
@@ -74,18 +73,13 @@ def test_the_first_1674_messages_of_the_published_corpus_train_in_almeidas_split
 @pytest.mark.parametrize(
     ("attack", "expected"),
     [
-        ("leet", "Fr33 3n7ry 70 win £5"),
-        ("homoglyph", "Frее еntrу tо win £5"),
-        ("zero width", "Fr\u200bee\u200b e\u200bntr\u200by t\u200bo wi\u200bn £5"),
+        ("leet", "Fr33 3n7ry 70 w1n £5"),
+        ("homoglyph", "Frее еntrу tо wіn £5"),
+        ("zero width", "Fr\u200bee\u200b e\u200bnt\u200bry\u200b t\u200bo wi\u200bn £5"),
         ("spaced", "F r e e e n t r y to win £5"),
     ],
 )
 def test_attacks_rewrite_as_published(attack: str, expected: str) -> None:
     from protocol import ATTACKS
 
-    rewritten = ATTACKS[attack]("Free entry to win £5")
-    if attack == "zero width":
-        assert rewritten.replace("\u200b", "") == "Free entry to win £5"
-        assert rewritten.count("\u200b") > 3
-    else:
-        assert rewritten == expected
+    assert ATTACKS[attack]("Free entry to win £5") == expected

@@ -148,7 +148,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] =
         "vocabulary.json: not the",
     ),
     "the pooling of the network": (
-        replaced("training/*/model.json", '"max"', '"last"'),
+        replaced("training/*/model.json", '"max+mean"', '"last"'),
         evaluated,
         "model.json: not the file",
     ),
