@@ -134,26 +134,25 @@ def load_vocabulary(path: Path) -> Vocabulary:
         ArtifactError: the file is missing, is not such JSON, or was changed by hand; the text says what differs.
     """
     content = _read(path)
-    if content.get("format_version") != FORMAT_VERSION:
-        received = repr(content.get("format_version"))
-        raise FormatError(
-            f"{path}: expected format_version {FORMAT_VERSION}, received {received}: another version of spamscore "
-            "wrote it. Run that one, or train again."
-        )
+    received = content.get("format_version")
+    if received != FORMAT_VERSION:
+        another = isinstance(received, int)
+        said = f"{received!r}, which another version of spamscore writes" if another else repr(received)
+        raise _refuse(path, f"format_version {FORMAT_VERSION}", said, FormatError if another else ArtifactError)
     try:
         rows = [(int(number), str(token), int(count)) for number, token, count in content["tokens"]]
         vocabulary = Vocabulary(
             tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"])
         )
-        received = vocabulary.sha256()  # refuses half a surrogate pair too
+        sha256 = vocabulary.sha256()  # refuses half a surrogate pair too
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _refuse(
             path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}"
         ) from None
     _check_numbering(path, rows, content)
-    if received != content.get("sha256"):
+    if sha256 != content.get("sha256"):
         raise _refuse(
-            path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{received}: changed by hand?"
+            path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{sha256}: changed by hand?"
         )
     return vocabulary
 
@@ -183,7 +182,5 @@ def _check_numbering(path: Path, rows: list[tuple[int, str, int]], content: dict
         raise _refuse(path, "each token once", f"{twice!r} more than once")
 
 
-def _refuse(path: Path, expected: str, received: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again."
-    )
+def _refuse(path: Path, expected: str, received: str, kind: type[ArtifactError] = ArtifactError) -> ArtifactError:
+    return kind(f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again.")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import ArtifactError, InputError
+from models.errors import ArtifactError, FormatError, InputError
 from models.settings import TextSettings, VocabularySettings
 from models.text import TIE
 from models.tokens import word_keys
@@ -238,3 +238,15 @@ def test_text_settings_in_force_must_be_those_of_the_vocabulary() -> None:
     assert "max_tokens is 100 here, 50 in the settings" in str(error.value)
     assert "max_characters" not in str(error.value)
     assert "BuildVocabulary" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [(1, FormatError), (3, FormatError), (None, ArtifactError), ("2", ArtifactError)]
+)
+def test_what_another_version_of_the_program_wrote_is_told_from_what_is_damaged(
+    path: Path, version: object, kind: type[ArtifactError]
+) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": version}))
+    with pytest.raises(ArtifactError) as error:
+        load_vocabulary(path)
+    assert type(error.value) is kind
