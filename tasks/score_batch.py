@@ -69,12 +69,12 @@ class ScoreBatch(Stage):
                 self._score(engine)
 
     def _score(self, engine: Engine) -> None:
-        from tasks.scoring import score_snapshot
-
         began = time.monotonic()
         version = self.model_version or self._version_in_service()
         training = training_folder(version)
         prepare_tensorflow()
+        from tasks.scoring import score_snapshot  # imports TensorFlow, which has been started as the settings say
+
         scorer, checkpoint = load_scorer(training)
         snapshot = self.input()["messages"]
         plan = self._plan(version, f"{training.name}/{checkpoint}", threshold_of(training).value, snapshot, scorer)
