@@ -6,7 +6,8 @@
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     ├── DeviceError         a device that is not there
     ├── DatabaseError       a database that cannot be reached, or whose schema is not ours
-    └── AlreadyRunningError another run is at the same work
+    ├── AlreadyRunningError another run is at the same work
+    └── DriftError          a batch crossed a limit of [drift], and on_drift = fail
 
 The text of each says what was expected, what was received, and the way out. It never holds a password.
 """
@@ -64,3 +65,9 @@ class AlreadyRunningError(SpamscoreError):
     """Another run is at the same work, and this one was told not to wait for it."""
 
     exit_code = 10  # what Luigi ships for its own lock
+
+
+class DriftError(SpamscoreError):
+    """A batch is unlike those before: a limit of [drift] was crossed. It stays published."""
+
+    exit_code = 50  # none of Luigi's, so that a cron job can tell it from a night that did not come to its end

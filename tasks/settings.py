@@ -176,6 +176,81 @@ class ScoringSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    """[report]: what the report of a batch shows."""
+
+    messages: str = setting(
+        "show",
+        "texts of messages in it: show them, mask their letters and digits, or hide the lists of messages altogether",
+        choices=("show", "mask", "hide"),
+        shapes_result=False,
+    )
+    listed: int = setting(20, "messages in each of its lists", low=1, high=1000, shapes_result=False)
+    sample: int = setting(
+        200_000,
+        "messages that unknown words, lengths and scripts are measured on, evenly from the whole batch",
+        low=1,
+        shapes_result=False,
+    )
+
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """[drift]: how unlike those before a batch may be. A limit of 0 is none."""
+
+    on_drift: str = setting(
+        "warn",
+        "what a run does when a limit is crossed: warn, or fail with exit code 50; the batch stays published",
+        choices=("warn", "fail"),
+        shapes_result=False,
+    )
+    batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, shapes_result=False)
+    least_batches: int = setting(
+        7,
+        "batches there must be before flagged share, message count and unknown words are compared with them",
+        low=1,
+        high=1000,
+        shapes_result=False,
+    )
+    flagged_share: float = setting(
+        2.0,
+        "how many times the median share of flagged messages a batch may have, and what part of it it must have",
+        low=0.0,
+        shapes_result=False,
+    )
+    message_count: float = setting(
+        3.0,
+        "how many times the median number of messages a batch may have, and what part of it it must have",
+        low=0.0,
+        shapes_result=False,
+    )
+    unknown_words: float = setting(
+        0.1,
+        "how far the share of words that are not in the vocabulary may be above its median",
+        low=0.0,
+        high=1.0,
+        shapes_result=False,
+    )
+    psi_before: float = setting(
+        0.25, "population stability index of the scores against those of the batch before", low=0.0, shapes_result=False
+    )
+    psi_validation: float = setting(
+        0.5,
+        "population stability index of the scores against those of labelled messages that were not trained on",
+        low=0.0,
+        shapes_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        for key in ("flagged_share", "message_count"):
+            if 0 < (value := getattr(self, key)) <= 1:
+                raise SettingsError(
+                    f"[drift] {key} = {value:g}: expected a number above 1, such as 2 for twice or half the median, or "
+                    "0 for no limit."
+                )
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """[run]: how a run behaves beside others."""
 
@@ -250,6 +325,8 @@ SECTIONS: dict[str, type] = {
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
     "devices": DeviceSettings,
+    "report": ReportSettings,
+    "drift": DriftSettings,
     "run": RunSettings,
     "console": ConsoleSettings,
 }

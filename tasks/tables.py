@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The newest migration of `tasks.migrations.versions`: known without importing Alembic, which costs 0.3 s.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 # A name of our own, for a database that is shared may have an alembic_version of somebody else's.
 VERSION_TABLE = "spamscore_version"
 
@@ -201,6 +201,24 @@ labels = sa.Table(
     sa.Column("labelled_at", UtcDateTime, nullable=False),
     sa.Column("text", LongText, nullable=False),
     sa.CheckConstraint("label IN ('spam', 'ham')", name="label"),
+    **_STORED,
+)
+
+# How unlike those before a batch was, as its report measured it; what `score_batches` has is not said twice.
+batch_drift = sa.Table(
+    "batch_drift",
+    metadata,
+    sa.Column("batch_id", _BatchId, sa.ForeignKey("score_batches.batch_id"), primary_key=True, autoincrement=False),
+    sa.Column("unknown_share", sa.Double),
+    sa.Column("psi_validation", sa.Double),
+    sa.Column("psi_validation_by_chance", sa.Double),
+    sa.Column("psi_before", sa.Double),
+    sa.Column("psi_before_by_chance", sa.Double),
+    sa.Column("score_counts", sa.Text, nullable=False),
+    sa.Column("crossed", sa.Text, nullable=False),
+    sa.Column("measured_at", UtcDateTime, nullable=False),
+    sa.Column("accepted_at", UtcDateTime),
+    sa.Column("accepted_by", sa.String(255)),
     **_STORED,
 )
 

@@ -40,7 +40,7 @@ def test_the_database_reads_migrations_and_tables_alike_to_the_last_check(engine
     with writing(engine) as connection:
         metadata.create_all(connection)
     assert described(engine) == migrated
-    assert len(migrated) == 5
+    assert len(migrated) == 6
 
 
 def described(engine: Engine) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from tasks.database import reading, writing
 from tasks.tables import (
     batch_chunks,
+    batch_drift,
     metadata,
     published_scores,
     rejected_messages,
@@ -112,7 +113,7 @@ def test_a_chunk_that_drops_a_message_is_refused(engine: Engine) -> None:
         connection.execute(sa.insert(batch_chunks).values(row))
 
 
-@pytest.mark.parametrize("table", [spam_scores, rejected_messages, batch_chunks])
+@pytest.mark.parametrize("table", [spam_scores, rejected_messages, batch_chunks, batch_drift])
 def test_a_batch_that_has_rows_cannot_be_deleted_before_them(engine: Engine, table: sa.Table) -> None:
     assert [key.target_fullname for key in table.foreign_keys] == ["score_batches.batch_id"]
     add_scores(engine, add_batch(engine), "a")
