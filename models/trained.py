@@ -20,6 +20,7 @@ import tensorflow as tf
 from models.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
 from models.checkpoints import restore_latest, weights_sha256
 from models.encoder import TextEncoder, encode_messages
+from models.epoch_limit import EpochLimit
 from models.errors import ArtifactError, SettingsError
 from models.network import build_network, calibrate
 from models.scoring import network_logits
@@ -49,8 +50,11 @@ def describe_trained(
     settings: NetworkSettings,
     unseen: UnseenScores,
     folder: Path,
+    limit: EpochLimit | None = None,
 ) -> dict[str, Any]:
     """Calibrates, writes what belongs to the checkpoints beside them; gives the description.
+
+    Of a training that a person stopped early by way of the limit it has `stopped_after_epoch`.
 
     `unseen_scores.parquet` has a row for each message that the logits it holds were not trained on, in their order:
     `spam`, bool; `logit`, float32, as trained; `probability`, float64, calibrated. With it a threshold for any share of
@@ -70,6 +74,8 @@ def describe_trained(
         "best_epoch": trained.best_epoch,
         "epochs": len(trained.history),
     }
+    if limit and limit.epoch:
+        description["stopped_after_epoch"] = limit.epoch
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
     return description

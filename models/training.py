@@ -25,6 +25,7 @@ from sklearn.model_selection import StratifiedKFold
 from models.augmentation import augmented
 from models.checkpoints import open_manager, restore_latest
 from models.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.epoch_limit import EpochLimit
 from models.errors import ArtifactError, InputError
 from models.linear import fit_linear
 from models.network import INPUTS, build_network, recurrent_part, set_linear
@@ -67,14 +68,21 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is, for whoever watches. `fold` is 0 for the network itself, else that of a held-out part."""
+    """Where training is, for whoever watches.
+
+    Attributes:
+        seconds_a_step: of this epoch; None at its first step, which may have compiled the network.
+        save: writes a checkpoint of this step, and gives its name such as ``ckpt-350``.
+        fold: 0 for the network itself, else that of a held-out part.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps: int
     loss: float
-    seconds_a_step: float
+    seconds_a_step: float | None
+    save: Callable[[], str]
     fold: int = 0
 
 
@@ -114,6 +122,7 @@ def train(
     settings: TrainingSettings,
     folder: Path,
     watch: Callable[[Progress], None] = lambda _: None,
+    limit: EpochLimit | None = None,
 ) -> Trained:
     """Trains, or goes on training where the checkpoints in the folder end; anew, with a warning, if all are damaged.
 
@@ -127,6 +136,7 @@ def train(
         settings: step size, epochs, seed, checkpoints.
         folder: takes ``checkpoints/``, ``history.csv``, ``tensorboard/``.
         watch: called after every step. What it raises ends the training, after a checkpoint of that step.
+        limit: asked after every epoch whether it was the last; by default it never is before its time.
 
     Raises:
         InputError: a part without both labels.
@@ -143,7 +153,7 @@ def train(
         network = build_network(network_settings, len(vocabulary), settings.seed)
         if network_settings.linear:
             set_linear(network, fit_linear(plain, training.labels, network_settings.ngram_buckets))
-        return _Trainer(training, validation, encoder, network, settings, folder, watch)
+        return _Trainer(training, validation, encoder, network, settings, folder, watch, limit)
 
     trainer = at_its_beginning()
     try:
@@ -162,6 +172,7 @@ def held_out_logits(
     settings: TrainingSettings,
     folder: Path,
     watch: Callable[[Progress], None] = lambda _: None,
+    limit: EpochLimit | None = None,
 ) -> npt.NDArray[np.float32]:
     """What networks say of messages that they were not trained on: each fold is scored by one trained on the others.
 
@@ -175,6 +186,7 @@ def held_out_logits(
         settings: as for `train`.
         folder: takes ``held_out/``.
         watch: as for `train`.
+        limit: as for `train`, for each of the networks.
 
     Returns:
         Logits, float32 [messages].
@@ -194,7 +206,7 @@ def held_out_logits(
         done = folder / HELD_OUT / f"{number}.npy"
         scratch = done.with_suffix("")
         if not done.exists():
-            _train_without(training, rest, fold, number, vocabulary, network_settings, settings, scratch, watch)
+            _train_without(training, rest, fold, number, vocabulary, network_settings, settings, scratch, watch, limit)
         # Here, for a kill may have come between the logits and this.
         shutil.rmtree(scratch, ignore_errors=True)
         logits[fold] = np.load(done, allow_pickle=False)
@@ -211,6 +223,7 @@ def _train_without(
     settings: TrainingSettings,
     scratch: Path,
     watch: Callable[[Progress], None],
+    limit: EpochLimit | None,
 ) -> None:
     """Trains on the rest in a folder and leaves the fold's logits in a file beside it, named as it is."""
     trained = train(
@@ -221,6 +234,7 @@ def _train_without(
         settings,
         scratch,
         lambda progress: watch(replace(progress, fold=number)),
+        limit,
     )
     encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
     logits = network_logits(trained.network, encode_messages(encoder, training.at(fold).texts))
@@ -285,7 +299,9 @@ class _Trainer:
         settings: TrainingSettings,
         folder: Path,
         watch: Callable[[Progress], None],
+        limit: EpochLimit | None,
     ) -> None:
+        self.limit = limit
         self.training, self.encoder = training, encoder
         self.validation, self.validation_labels = encode_messages(encoder, validation.texts), validation.labels
         self.network, self.settings, self.folder, self.watch = network, settings, folder, watch
@@ -323,11 +339,13 @@ class _Trainer:
 
     def _is_over(self) -> bool:
         waited = self._epoch - int(self.state.best_epoch)
+        if self.limit and self.limit.epoch and self._epoch >= self.limit.epoch:
+            return True
         return self._epoch >= self.settings.epochs or waited >= self.settings.patience
 
     def _run_epoch(self) -> Epoch:
         """Trains on what is left of the epoch, then looks at the validation part."""
-        began = time.monotonic()
+        began = compiled = time.monotonic()
         settings = self.settings
         texts = augmented(self.training.texts, settings.augmentation, settings.seed, self._epoch)
         messages = encode_messages(self.encoder, texts)
@@ -339,7 +357,9 @@ class _Trainer:
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
-            self._report(number, len(batches), done, began)
+            if number == done + 1:
+                compiled = time.monotonic()
+            self._report(number, len(batches), number - done - 1, compiled)
         loss = float(self.state.loss_sum) / len(self.training.labels)
         return self._validated(loss, len(batches), time.monotonic() - began)
 
@@ -405,15 +425,18 @@ class _Trainer:
         )  # fmt: skip
         self.manager.save(checkpoint_number=self.state.step)
 
-    def _report(self, number: int, steps: int, done: int, began: float) -> None:
+    def _report(self, number: int, steps: int, timed: int, since: float) -> None:
+        seconds_a_step = (time.monotonic() - since) / timed if timed else None
         seen = min(number * self.settings.batch_size, len(self.training.labels))
-        seconds_a_step = (time.monotonic() - began) / (number - done)
         loss = float(self.state.loss_sum) / seen
         try:
-            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, seconds_a_step))
+            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, seconds_a_step, self._save))
         except BaseException:
-            self.manager.save(checkpoint_number=self.state.step)
+            self._save()
             raise
+
+    def _save(self) -> str:
+        return Path(self.manager.save(checkpoint_number=self.state.step)).name
 
     def _finish(self, history: list[Epoch]) -> Trained:
         """Puts the best weights back and saves them as the last checkpoint."""

@@ -10,6 +10,8 @@ from luigi.util import requires
 
 from models.settings import TextSettings, VocabularySettings
 from tasks.clean_text import CleanText
+from tasks.links import link_to
+from tasks.progress import reporting
 from tasks.settings import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -33,7 +35,11 @@ class BuildVocabulary(FolderStage):
         from models.vocabulary import build_vocabulary, save_vocabulary
 
         training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
-        vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))
-        save_vocabulary(vocabulary, folder / VOCABULARY)
+        with reporting(self, "vocabulary", ends_anywhere=True) as report:
+            report.link(link_to(self.output().path / VOCABULARY))
+            report.update(0, 1, f"counting the tokens of {len(training):,} messages")
+            vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))
+            save_vocabulary(vocabulary, folder / VOCABULARY)
+            report.conclude(f"{len(vocabulary):,} tokens of {len(training):,} messages")
         log.info("vocabulary: %d tokens", len(vocabulary))
         return {"tokens": len(vocabulary), "sha256": vocabulary.sha256()}

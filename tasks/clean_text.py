@@ -11,6 +11,8 @@ from luigi.util import requires
 from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.ingest_corpus import IngestCorpus
+from tasks.links import link_to
+from tasks.progress import reporting
 from tasks.settings import CorpusSettings, load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -45,14 +47,17 @@ class CleanText(FolderStage):
         settings, text = load(CorpusSettings), load(TextSettings)
         rows = pd.read_parquet(self.input().file("corpus.parquet"))
         labels = Labels(settings.spam_label, settings.ham_label)
-        corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
-        require_few_refused(corpus, len(rows), settings.max_refused_share)
-        require_both_labels(corpus, len(rows), labels)
+        with reporting(self, "cleaning", ends_anywhere=True) as report:
+            report.link(link_to(self.output().path / REPORT))
+            report.update(0, 2, f"cleaning {len(rows):,} labelled messages")
+            corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
+            require_few_refused(corpus, len(rows), settings.max_refused_share)
+            require_both_labels(corpus, len(rows), labels)
+            report.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
+            counts = write_corpus(corpus, folder, int(rows["feedback"].sum()))
+            report.conclude(f"{len(corpus.kept):,} of {len(rows):,} messages kept, {len(corpus.refused):,} refused")
         source = self.input().manifest()
-        return {
-            **write_corpus(corpus, folder, int(rows["feedback"].sum())),
-            "corpus": {key: source[key] for key in ("source", "source_sha256", "rows", "feedback")},
-        }
+        return {**counts, "corpus": {key: source[key] for key in ("source", "source_sha256", "rows", "feedback")}}
 
 
 def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:

@@ -17,6 +17,7 @@ from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSe
 from tasks.clean_text import CleanText
 from tasks.exports import verified_version, version_folder, version_in_service
 from tasks.flips import flips_on_latest_batch
+from tasks.links import link_to
 from tasks.progress import reporting
 from tasks.scorer import load_scorer, threshold_of
 from tasks.settings import ArtifactSettings, ScoringSettings, load
@@ -57,8 +58,16 @@ class EvaluateModel(FolderStage):
         messages, training = self.input()
         test = pd.read_parquet(messages.file("test.parquet"))
         with reporting(self, "evaluation") as progress:
+            progress.link(link_to(self.output().path / REPORT))
             found = evaluation(test, training.path, progress.update)
-        log.info("evaluated on %d messages: %s", len(test), figures_said(found.new.metrics))
+            self._say(found, len(test))
+            progress.update(3, 4, "writing the report")
+            self._write(folder, test, found)
+            progress.conclude(verdict_said(found))
+        return {"approved": found.verdict.approved, "reasons": found.verdict.reasons}
+
+    def _say(self, found: Evaluation, messages: int) -> None:
+        log.info("evaluated on %d messages: %s", messages, figures_said(found.new.metrics))
         threshold = found.new.threshold
         log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
         why = "; ".join(found.verdict.reasons)
@@ -66,7 +75,9 @@ class EvaluateModel(FolderStage):
             log.info("the model is approved: %s", why)
         else:
             log.warning("the model is kept out of service: %s", why)
-        progress.conclude(f"{'approved' if found.verdict.approved else 'refused'}: {why}")
+
+    def _write(self, folder: Path, test: pd.DataFrame, found: Evaluation) -> None:
+        messages, training = self.input()
         scores = test[["row_number", "spam"]].assign(probability=found.new.probabilities)
         if found.in_service:
             scores["probability_in_service"] = found.in_service.probabilities
@@ -76,7 +87,6 @@ class EvaluateModel(FolderStage):
         write_json(folder / METRICS, {**found.to_dict(), **kinds})
         page = report(test, found, messages, training, [*groups["groups"], *groups["groups_together"]])
         (folder / REPORT).write_text(page, encoding="utf-8")
-        return {"approved": found.verdict.approved, "reasons": found.verdict.reasons}
 
 
 @dataclass(frozen=True)
@@ -141,16 +151,18 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     Args:
         test: the test part: row_number, text, spam.
         training: folder of the trained model.
-        watch: told how far the messages of the latest batch are.
+        watch: told what is being done, the report yet to be written foreseen.
     """
     from models.gate import FlipCount, compare, judge
 
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
+    watch(0, 4, f"scoring {len(test):,} test messages with the new model")
     new = measured(test, training)
     version = version_to_compare_with(training)
     gone = None if version is None or training_folder(version).is_dir() else checkpoints_gone(version)
     old = None
     if version is not None and not gone:
+        watch(1, 4, f"scoring {len(test):,} test messages with version {version}, which is in service")
         try:
             old = measured(test, training_folder(version), version)
         except FormatError as error:
@@ -158,15 +170,24 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     if old is None:
         compared = compare(test["spam"], new.probabilities, None, share, gate)
         return Evaluation(new, None, compared, None, gone, judge(new.metrics, (), gone, gate))
+    watch(1.5, 4, f"comparing the two, {gate.resamples:,} resamples")
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
     count = FlipCount(gate.flip_examples)
     count.add(test["row_number"].tolist(), test["text"].tolist(), before, now, test["spam"])
     flips = flips_on_latest_batch(
-        (old.scorer, old.threshold.value), (new.scorer, new.threshold.value), gate.flip_examples, watch
+        (old.scorer, old.threshold.value),
+        (new.scorer, new.threshold.value),
+        gate.flip_examples,
+        lambda done, rows, status: watch(2 + done / max(rows, 1), 4, status),
     )
     verdict = judge(new.metrics, compared, flips, gate)
     return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict)
+
+
+def verdict_said(found: Evaluation) -> str:
+    """The verdict and why, in a line."""
+    return f"{'approved' if found.verdict.approved else 'refused'}: {'; '.join(found.verdict.reasons)}"
 
 
 def figures_said(metrics: Metrics) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from models.errors import ArtifactError
 from models.settings import GateSettings
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
-from tasks.exports import MODEL_CARD, VersionTarget, publish_version, version_in_service
+from tasks.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
 from tasks.failures import remark
-from tasks.progress import ProgressReport
+from tasks.links import link_to
+from tasks.progress import ProgressReport, reporting
 from tasks.settings import ArtifactSettings, load
 from tasks.stage import Stage, prepare_tensorflow
 from tasks.targets import FolderTarget, read_json, write_manifest
@@ -69,7 +71,9 @@ class ExportModel(Stage):
         """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
         if said := self.kept_out():
             log.warning("not exported, for EvaluateModel refused the model")
-            ProgressReport(self).conclude(said)
+            with reporting(self, "export") as report:
+                report.link(link_to(EvaluateModel().output().path / REPORT))
+                report.conclude(said)
             remark(said)
             return
         self.publish()
@@ -80,12 +84,16 @@ class ExportModel(Stage):
         The version's manifest and model card say what was judged.
         """
         prepare_tensorflow()
-        version = publish_version(self.fingerprint(), self.build_version)
-        log.info("exported version %d of %s", version, load(ArtifactSettings).model_name)
+        with reporting(self, "export", ends_anywhere=True) as report:
+            version = publish_version(self.fingerprint(), functools.partial(self.build_version, report))
+            report.link(link_to(version_folder(version) / MODEL_CARD))
+            said = f"exported version {version} of {load(ArtifactSettings).model_name}"
+            report.conclude(said)
+        log.info("%s", said)
         return version
 
-    def build_version(self, folder: Path, version: int) -> None:
-        """Fills the folder of a version."""
+    def build_version(self, report: ProgressReport, folder: Path, version: int) -> None:
+        """Fills the folder of a version, and says how far it is."""
         import pandas as pd
 
         from models.export import write_saved_model, write_warmup
@@ -94,9 +102,11 @@ class ExportModel(Stage):
         messages, training, evaluation = self.input()
         model = trained_model(training.path)
         validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
+        report.update(0, 3, f"writing version {version}")
         write_saved_model(model.vocabulary, model.network, folder)
         write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)
         write_weights(model.network, folder / "assets.extra" / WEIGHTS)
+        report.update(2, 3, f"loading version {version} as a server does, to compare {len(validation):,} scores")
         require_same_scores(folder, training.path, validation)
         (folder / MODEL_CARD).write_text(self._card(version, messages, evaluation), encoding="utf-8")
         write_manifest(folder, self._manifest(version, training, evaluation))

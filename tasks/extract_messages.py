@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.fingerprint import file_sha256
+from tasks.links import link_to
 from tasks.parameters import YesterdayParameter
+from tasks.progress import reporting
 from tasks.rows import SourceRow
 from tasks.samples import bundled_file
 from tasks.settings import DatabaseSettings, MessagesSettings, load
 from tasks.stage import ExternalFile, FolderStage, artifacts_folder
-from tasks.targets import FolderTarget
+from tasks.targets import MANIFEST, FolderTarget
 
 if TYPE_CHECKING:
     from tasks.snapshots import SnapshotRow
@@ -63,13 +65,18 @@ class ExtractMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, returns their counts."""
+        from tasks.readers import rows_expected
         from tasks.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = located(load(MessagesSettings), self.date)
         others = OtherDates()
         rows = read_messages(settings, load(DatabaseSettings), self.date)
-        taken = of_date(rows, settings.date_column, self.date, others) if settings.date_column else rows
-        counts = write_snapshot(snapshot_rows(taken, settings), folder / SNAPSHOT_FILE)
+        with reporting(self, "extraction", ends_anywhere=True) as report:
+            report.link(link_to(self.output().path / MANIFEST))
+            seen = report.counted(rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None)
+            taken = of_date(seen, settings.date_column, self.date, others) if settings.date_column else seen
+            counts = write_snapshot(snapshot_rows(taken, settings), folder / SNAPSHOT_FILE)
+            report.conclude(f"{counts.rows:,} messages of {self.date} taken, {others.rows:,} of other dates left out")
         say_what_was_read(settings, self.date, counts.rows, counts.faults, others)
         return {
             "source": source_name(settings),

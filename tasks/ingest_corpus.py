@@ -18,10 +18,13 @@ from typing import Any
 from models.errors import InputError
 from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
 from tasks.fingerprint import content_sha256, file_sha256
+from tasks.links import link_to
+from tasks.progress import reporting
 from tasks.rows import SourceRow, fault_kind
 from tasks.samples import bundled_file
 from tasks.settings import ConsoleSettings, CorpusSettings, DatabaseSettings, load
 from tasks.stage import ExternalFile, FolderStage, artifacts_folder
+from tasks.targets import MANIFEST
 
 log = logging.getLogger("spamscore")
 
@@ -63,11 +66,17 @@ class IngestCorpus(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
+        from tasks.readers import rows_expected
+
         settings = located(load(CorpusSettings))
         counts = CorpusCounts()
         feedback = self.labels if settings.feedback == "join" else []
         rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
-        write_corpus(with_feedback(rows, feedback), folder / CORPUS)
+        with reporting(self, "corpus", ends_anywhere=True) as report:
+            report.link(link_to(self.output().path / MANIFEST))
+            expected = rows_expected(Path(settings.path)) if settings.source != "sql" else None
+            write_corpus(report.counted(with_feedback(rows, feedback), expected), folder / CORPUS)
+            report.conclude(f"{counts}")
         counts.check(settings)
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {

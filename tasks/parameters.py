@@ -8,6 +8,8 @@ import luigi
 
 from models.errors import SettingsError
 
+IN_SERVICE = "in service"
+
 
 class YesterdayParameter(luigi.DateParameter):
     """A date; by default yesterday, as it is when the task is made, not when the module was imported."""
@@ -34,12 +36,18 @@ class YesterdayParameter(luigi.DateParameter):
 class VersionParameter(luigi.OptionalIntParameter):
     """The number of a model version, or nothing for the one in service."""
 
+    def serialize(self, x: int | None) -> str:
+        """As Luigi's page and log show it."""
+        return IN_SERVICE if x is None else str(x)
+
     def parse(self, x: str) -> int | None:
         """Turns text into a number.
 
         Raises:
             SettingsError: it is none.
         """
+        if x == IN_SERVICE:
+            return None
         if x and not (x.isdecimal() and int(x) > 0):
             raise SettingsError(
                 f"--model-version {x}: expected the number of a version such as 3; see `spamscore models`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -12,9 +13,11 @@ import luigi
 from models.errors import ArtifactError
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
-from tasks.exports import exports_folder, version_in_service
+from tasks.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
 from tasks.failures import remark
+from tasks.instructions import PAUSE, RESUME
+from tasks.links import link_to
 from tasks.parameters import VersionParameter, YesterdayParameter
 from tasks.progress import ProgressReport, reporting
 from tasks.scorer import load_scorer, threshold_of
@@ -41,6 +44,7 @@ class ScoreBatch(Stage):
     )
     sections = (ScoringSettings,)
     code_version = 2
+    accepts_messages = True
 
     def requires(self) -> dict[str, luigi.Task]:
         """The date's messages and, unless a version was asked for, an export by the settings in force."""
@@ -64,11 +68,13 @@ class ScoreBatch(Stage):
         from tasks.database import open_database
 
         engine = open_database(load(DatabaseSettings))
-        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", ProgressReport(self).update):
+        wait = load(RunSettings).when_running == "wait"
+        with reporting(self, "scoring") as report, scoring_alone(engine, self.date, wait, report.update):
             if not self.complete():  # another run may have done it while this one waited
-                self._score(engine)
+                report.hears(PAUSE, RESUME)
+                self._score(engine, report)
 
-    def _score(self, engine: Engine) -> None:
+    def _score(self, engine: Engine, report: ProgressReport) -> None:
         began = time.monotonic()
         version = self.model_version or self._version_in_service()
         training = training_folder(version)
@@ -76,10 +82,11 @@ class ScoreBatch(Stage):
         from tasks.scoring import score_snapshot  # imports TensorFlow, which has been started as the settings say
 
         scorer, checkpoint = load_scorer(training)
+        report.link(link_to(version_folder(version) / MODEL_CARD))
         snapshot = self.input()["messages"]
         plan = self._plan(version, f"{training.name}/{checkpoint}", threshold_of(training).value, snapshot, scorer)
-        with reporting(self, "scoring") as report:
-            published = score_snapshot(engine, plan, snapshot.path, scorer, report.update, began, write_receipt)
+        published = score_snapshot(engine, plan, snapshot.path, scorer, report.update, began, write_receipt)
+        report.link(link_to(receipt_file(published)))
         log.info(
             "batch %d of %s: %d read, %d scored, %d rejected, %d flagged from %g on, by version %d",
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
@@ -87,7 +94,7 @@ class ScoreBatch(Stage):
         )  # fmt: skip
         if self.model_version is None and (said := ExportModel().kept_out()):
             log.warning("%s", said)
-            ProgressReport(self).conclude(said)
+            report.conclude(said)
             remark(said)
 
     def _version_in_service(self) -> int:
@@ -123,13 +130,18 @@ def write_receipt(batch: BatchRow) -> None:
     """Leaves what is published as JSON among the artifacts, for those who have no database at hand."""
     import dataclasses
 
-    folder = artifacts_folder() / "receipts" / batch.batch_date.isoformat()
-    folder.mkdir(parents=True, exist_ok=True)
+    path = receipt_file(batch)
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         key: str(value) if isinstance(value, datetime.date) else value
         for key, value in dataclasses.asdict(batch).items()
     }
-    write_json(folder / f"batch-{batch.batch_id}.json", content)
+    write_json(path, content)
+
+
+def receipt_file(batch: BatchRow) -> Path:
+    """Where the receipt of a batch is."""
+    return artifacts_folder() / "receipts" / batch.batch_date.isoformat() / f"batch-{batch.batch_id}.json"
 
 
 class BatchTarget(luigi.Target):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import luigi
+import luigi.rpc
 from luigi.configuration import LuigiConfigParser
 from luigi.task_register import Register
 
@@ -33,6 +34,7 @@ from models.settings import (
     declared,
     setting,
 )
+from tasks.steady_scheduler import SteadyScheduler
 
 AUTO = "auto"
 FILE_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "sms")
@@ -261,6 +263,27 @@ class RunSettings:
         choices=("wait", "leave"),
         shapes_result=False,
     )
+    artifacts_url: str = setting(
+        "",
+        "address at which a browser finds the folder of the artifacts, for the links on Luigi's page; empty links to "
+        "the files themselves",
+        shapes_result=False,
+    )
+    tensorboard_url: str = setting(
+        "",
+        "address of a TensorBoard over the artifacts, for the links on Luigi's page to a training",
+        shapes_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        for key in ("artifacts_url", "tensorboard_url"):
+            value = getattr(self, key)
+            # It is shown to everybody who reaches the page.
+            if value and not re.fullmatch(r"https?://[^\s@]+", value):
+                raise SettingsError(
+                    f"[run] {key} = …: expected an address such as https://reports.internal/spam, without a user or "
+                    "password, for it is shown on Luigi's page."
+                )
 
 
 @dataclass(frozen=True)
@@ -446,9 +469,11 @@ def _settings_error(error: Exception) -> Exception:
 def prepare_luigi() -> None:
     """Makes what Luigi read from files fit for this project.
 
-    Luigi's own sections get the values of `LUIGI_DEFAULTS` where no file sets them. In ours a per cent sign may stand
-    as it is, for addresses and queries have them: Luigi takes one for a reference, and fails where it is none.
+    Luigi's own sections get the values of `LUIGI_DEFAULTS` where no file sets them, and its client of luigid
+    becomes one that a run does not depend on. In ours a per cent sign may stand as it is, for addresses and queries
+    have them: Luigi takes one for a reference, and fails where it is none.
     """
+    luigi.rpc.RemoteScheduler = SteadyScheduler  # type: ignore[assignment,misc]
     parser = LuigiConfigParser.instance()
     for section, values in LUIGI_DEFAULTS.items():
         for key, value in values.items():

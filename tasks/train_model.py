@@ -10,7 +10,9 @@ from luigi.util import requires
 from models.settings import NetworkSettings, TrainingSettings
 from tasks.build_vocabulary import VOCABULARY, BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.progress import ProgressReport, reporting
+from tasks.instructions import Instruction
+from tasks.links import link_to, tensorboard_link
+from tasks.progress import ProgressReport, left, reporting
 from tasks.settings import load
 from tasks.stage import FolderStage, prepare_tensorflow
 from tasks.targets import checked_file
@@ -18,8 +20,9 @@ from tasks.targets import checked_file
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.epoch_limit import EpochLimit
     from models.trained import TrainedModel
-    from models.training import LabelledMessages, Progress
+    from models.training import LabelledMessages, Progress, Trained
 
 
 @requires(CleanText, BuildVocabulary)
@@ -30,12 +33,14 @@ class TrainModel(FolderStage):
     sections = (NetworkSettings, TrainingSettings)
     code_version = 3
     resumes = True
+    accepts_messages = True
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the parts, trains, calibrates, and describes the result beside its checkpoints."""
         prepare_tensorflow()
+        from models.epoch_limit import EpochLimit
         from models.trained import describe_trained, unseen_scores
-        from models.training import held_out_logits, train
+        from models.training import HISTORY, held_out_logits, train
         from models.vocabulary import load_vocabulary
 
         messages, vocabulary_folder = self.input()
@@ -43,17 +48,56 @@ class TrainModel(FolderStage):
         training = labelled_part(messages.file("training.parquet"))
         validation = labelled_part(messages.file("validation.parquet"))
         network, settings = load(NetworkSettings), load(TrainingSettings)
+        limit = EpochLimit(folder)
         with reporting(self, "training") as report:
-
-            def watch(progress: Progress) -> None:
-                show(report, progress, settings.held_out_folds)
-
+            report.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
+            watch = Watch(report, settings, limit)
             held_out = None
             if settings.held_out_folds:
-                held_out = held_out_logits(training, vocabulary, network, settings, folder, watch), training
-            trained = train(training, validation, vocabulary, network, settings, folder, watch)
+                held_out = held_out_logits(training, vocabulary, network, settings, folder, watch, limit), training
+            trained = train(training, validation, vocabulary, network, settings, folder, watch, limit)
+            report.conclude(ended(trained, settings, limit))
         unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
-        return describe_trained(trained, vocabulary, network, unseen, folder)
+        return describe_trained(trained, vocabulary, network, unseen, folder, limit)
+
+
+class Watch:
+    """Says where training is, and does what is said to it on Luigi's page: `stop` and `checkpoint`.
+
+    Stopped in a held-out part, every network after it has no more epochs than that one: what calibrates the model must
+    be of its make.
+    """
+
+    def __init__(self, report: ProgressReport, settings: TrainingSettings, limit: EpochLimit) -> None:
+        self._report, self._settings, self._limit = report, settings, limit
+        self._now: Progress  # there before anything is heard
+        report.hears(
+            Instruction("stop", "finish the epoch, keep the best, go on to calibration", self._stop),
+            Instruction("checkpoint", "write one now", self._checkpoint),
+        )
+
+    def __call__(self, progress: Progress) -> None:
+        """Is told of every step."""
+        self._now = progress
+        show(self._report, progress, self._settings.held_out_folds)
+
+    def _stop(self) -> str:
+        last, fold = self._limit.stop_after(self._now.epoch), self._now.fold
+        part = f" of the held-out part {fold}; what comes after it has no more epochs" if fold else ""
+        return f"stopping after epoch {last} of {self._now.epochs}{part}. The best epoch is kept."
+
+    def _checkpoint(self) -> str:
+        return f"written: {self._now.save()}"
+
+
+def ended(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> str:
+    """How the training ended, in a line."""
+    stopped = " (stopped by a message)" if limit.shortens(settings.epochs) else ""
+    best = trained.history[trained.best_epoch - 1]
+    return (
+        f"{len(trained.history)} epochs{stopped}; the best is epoch {best.epoch}, validation loss "
+        f"{best.validation_loss:.3f}"
+    )
 
 
 def trained_model(training: Path) -> TrainedModel:
@@ -95,17 +139,17 @@ def labelled_part(path: Path) -> LabelledMessages:
 
 
 def show(report: ProgressReport, progress: Progress, folds: int) -> None:
-    """Says where training is; the time left is to the last epoch, early stopping not foreseen.
+    """Says where training is, of all its networks; the time left is to the last epoch, early stopping not foreseen.
 
-    The folds come first, each with a share of the messages, so of the steps.
+    The folds come first. Each of their networks learns from all messages but a fold, so it takes that share of steps.
     """
-    done = (progress.epoch - 1) * progress.steps + progress.step
-    total = progress.epochs * progress.steps
-    left = (total - done) * progress.seconds_a_step
-    part = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
-    report.update(
-        done,
-        total,
-        f"{part}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}, "
-        f"{left / 60:.1f} min left of it at most",
-    )
+    whole = 1.0
+    part = whole * (folds - 1) / folds if folds else 0.0
+    steps = progress.epochs * progress.steps
+    here = ((progress.epoch - 1) * progress.steps + progress.step) / steps
+    done = (progress.fold - 1 + here) * part if progress.fold else folds * part + here * whole
+    total = folds * part + whole
+    to_come = (total - done) / (part if progress.fold else whole) * steps
+    name = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
+    time_left = "" if progress.seconds_a_step is None else f", {left(to_come * progress.seconds_a_step)}"
+    report.update(done, total, f"{name}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}{time_left}")

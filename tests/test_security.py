@@ -9,22 +9,19 @@ import html
 import json
 import os
 import re
-import signal
-import socket
 import stat
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from chain import DATE, SMALL, Done, Settings, environment, luigi, merged, write_settings
+from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
 from models.errors import InputError
@@ -100,53 +97,6 @@ class CommandLines(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self.join()
-
-
-class Luigid:
-    """A real luigid on loopback; its log and its state are kept in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
-        command = [str(SPAMSCORE.with_name("luigid")), "--address", "127.0.0.1", "--port", str(self.port)]
-        folder.mkdir()
-        self.log = open(folder / "log", "wb")  # noqa: SIM115 - open as long as the server runs
-        self.process = subprocess.Popen(
-            [*command, "--state-path", str(folder / "state.pickle")], cwd=folder, env=environment(),
-            stdout=self.log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def __enter__(self) -> Luigid:
-        deadline = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return self
-            time.sleep(0.05)
-        raise AssertionError((self.folder / "log").read_text())
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
-        self.log.close()
-
-    def ask(self, method: str, **arguments: Any) -> Any:
-        data = urllib.parse.urlencode({"data": json.dumps(arguments)})
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"http://127.0.0.1:{self.port}/api/{method}?{data}", timeout=30) as answer:
-            return json.load(answer)["response"]
-
-    def everything(self) -> str:
-        """All that the visualizer can show."""
-        tasks = self.ask("task_list", status="", upstream_status="", limit=False)
-        each = [
-            self.ask(method, task_id=task)
-            for task in tasks
-            for method in ("dep_graph", "inverse_dep_graph", "fetch_error", "get_task_status_message")
-        ]
-        whole = [self.ask(method) for method in ("graph", "worker_list", "resource_list")]
-        return json.dumps([tasks, each, whole], ensure_ascii=False)
 
 
 @pytest.fixture

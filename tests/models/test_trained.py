@@ -18,6 +18,7 @@ import pytest
 from models.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
 from models.checkpoints import weights_sha256
 from models.encoder import TextEncoder, encode_messages
+from models.epoch_limit import EpochLimit
 from models.errors import ArtifactError
 from models.network import LINEAR, LOGIT
 from models.scoring import network_logits
@@ -129,6 +130,18 @@ def test_the_calibration_is_that_of_the_unseen_messages(
     unseen = UnseenScores((3 * labels - 1 + random.normal(size=300)).astype(np.float32), labels)
     description = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
     assert Calibration(**description["calibration"]) == fit_calibration(unseen.logits, labels)
+
+
+def test_the_description_tells_of_a_training_that_a_person_stopped(
+    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+) -> None:
+    assert "stopped_after_epoch" not in whole[2]
+    limit = EpochLimit(tmp_path)
+    limit.stop_after(2)
+    unseen = unseen_scores(whole[1], vocabulary(), NETWORK, messages(), None)
+    described = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
+    assert json.loads((tmp_path / DESCRIPTION).read_text())["stopped_after_epoch"] == 2
+    assert described == {**whole[2], "stopped_after_epoch": 2}
 
 
 def test_a_model_of_before_there_was_calibration_is_loaded_as_it_was_trained(folder: Path) -> None:

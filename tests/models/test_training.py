@@ -26,6 +26,7 @@ from tensorflow.core.util import event_pb2
 
 from models.checkpoints import restore_latest, weights_sha256
 from models.encoder import TextEncoder, encode_messages
+from models.epoch_limit import EpochLimit
 from models.errors import InputError
 from models.network import build_network, recurrent_part
 from models.scoring import network_logits
@@ -85,8 +86,9 @@ def train_toy(
     training: TrainingSettings = SETTINGS,
     noise: bool = False,
     watch: Callable[[Progress], None] = lambda _: None,
+    limit: EpochLimit | None = None,
 ) -> Trained:
-    return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY, network, training, folder, watch)
+    return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY, network, training, folder, watch, limit)
 
 
 def hold_out_toy(folder: Path, watch: Callable[[Progress], None] = lambda _: None) -> np.ndarray:
@@ -176,7 +178,9 @@ def test_tensorboard_has_the_losses_of_every_epoch(reference: Run) -> None:
 def test_whoever_watches_sees_every_step(reference: Run) -> None:
     assert [(one.epoch, one.step) for one in reference.progress] == list(itertools.product(range(1, 5), range(1, 9)))
     assert {(one.epochs, one.steps) for one in reference.progress} == {(4, STEPS_AN_EPOCH)}
-    assert all(one.loss > 0 and one.seconds_a_step >= 0 for one in reference.progress)
+    assert all(one.loss > 0 for one in reference.progress)
+    # An epoch's first step may compile the network: what it takes says nothing of the others.
+    assert [one.seconds_a_step is None for one in reference.progress] == ([True] + [False] * 7) * 4
 
 
 def test_the_last_five_checkpoints_are_kept_and_the_last_holds_the_best_weights(reference: Run) -> None:
@@ -342,6 +346,59 @@ def test_a_lost_history_changes_no_weight(reference: Run, tmp_path: Path) -> Non
     trained = train_toy(tmp_path)
     assert weights_sha256(trained.network) == reference.sha256
     assert without_seconds(trained.history) == without_seconds(reference.trained.history)[2:]
+
+
+def test_a_training_that_is_told_to_stop_finishes_its_epoch_and_keeps_the_best(reference: Run, tmp_path: Path) -> None:
+    limit = EpochLimit(tmp_path)
+
+    def watch(progress: Progress) -> None:
+        if (progress.epoch, progress.step) == (2, 3):
+            limit.stop_after(progress.epoch)
+
+    trained = train_toy(tmp_path, watch=watch, limit=limit)
+    assert without_seconds(trained.history) == without_seconds(reference.trained.history[:2])
+    assert trained.best_epoch == max(epoch.epoch for epoch in trained.history if epoch.best)
+    assert trained.checkpoint == "ckpt-17"
+    # Started again it is as finished as one that had all its epochs.
+    again = train_toy(tmp_path, limit=EpochLimit(tmp_path))
+    assert weights_sha256(again.network) == weights_sha256(trained.network)
+    assert len(again.history) == 2
+
+
+def test_a_training_that_was_told_to_stop_and_then_killed_stops_there_when_started_again(tmp_path: Path) -> None:
+    limit = EpochLimit(tmp_path)
+    limit.stop_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, watch=stop_at(2, 5), limit=limit)
+    assert len(train_toy(tmp_path, limit=EpochLimit(tmp_path)).history) == 2
+
+
+def test_what_follows_a_held_out_part_that_was_stopped_has_no_more_epochs(tmp_path: Path) -> None:
+    limit, seen = EpochLimit(tmp_path), []
+
+    def watch(progress: Progress) -> None:
+        seen.append((progress.fold, progress.epoch))
+        limit.stop_after(1)
+
+    held_out_logits(messages(60, 0), VOCABULARY, NETWORK, SETTINGS, tmp_path, watch, limit)
+    assert set(seen) == {(1, 1), (2, 1)}
+    assert len(train_toy(tmp_path, limit=limit).history) == 1
+
+
+def test_whoever_watches_has_a_checkpoint_written_at_any_step_and_no_weight_changes(
+    reference: Run, tmp_path: Path
+) -> None:
+    rare = dataclasses.replace(SETTINGS, checkpoint_steps=1000)
+    written: list[str] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.epoch == 1 or progress.step == STEPS_AN_EPOCH:
+            written.append(progress.save())
+            assert f"{written[-1]}.index" in checkpoint_files(tmp_path)
+
+    trained = train_toy(tmp_path, training=rare, watch=watch)
+    assert written == [f"ckpt-{step}" for step in (1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 32)]
+    assert weights_sha256(trained.network) == weights_sha256(reference.trained.network)
 
 
 def stop_at(epoch: int, step: int) -> Callable[[Progress], None]:

@@ -1,0 +1,45 @@
+"""Tasks that run until a test lets them end, each after the one before: `--module waiting_tasks Waiting --number 3`.
+
+Task 2 runs until the file `go-2` is there, and leaves `done-2`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import luigi
+
+import pipeline  # noqa: F401 - as every run has it
+from tasks.instructions import PAUSE, RESUME
+from tasks.progress import reporting
+from tasks.settings import ConsoleSettings, load
+from tasks.stage import configure_logging
+
+
+class Waiting(luigi.Task):
+    number = luigi.IntParameter(description="how many there are before it, and it")
+    accepts_messages = True
+    resources = {"seat": 1}  # noqa: RUF012 - as Luigi has it
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        configure_logging(load(ConsoleSettings))
+
+    def requires(self) -> list[luigi.Task]:
+        return [Waiting(self.number - 1)] if self.number > 1 else []
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(f"done-{self.number}")
+
+    def run(self) -> None:
+        with reporting(self, "waiting") as report:
+            report.link(f"http://reports.internal/{self.number}")
+            report.hears(PAUSE, RESUME)
+            rounds = 0
+            while not Path(f"go-{self.number}").exists():
+                rounds += 1
+                report.update(self.number, 10, f"round {rounds}")
+                time.sleep(0.05)
+            report.conclude("it may end")
+        Path(f"done-{self.number}").touch()
