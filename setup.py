@@ -12,6 +12,7 @@ setup(
     install_requires=[
         "alembic>=1.16,<2",
         "click>=8.2,<9",
+        "fonttools>=4.60,<5",
         "jinja2>=3.1,<4",
         "luigi>=3.8,<3.9",
         "matplotlib>=3.10,<4",

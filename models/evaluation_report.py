@@ -2,19 +2,16 @@
 
 The file needs nothing beside it, and its Content-Security-Policy lets it fetch nothing. Messages are a stranger's text:
 they are escaped, characters that cannot be seen or that turn the line around are spelled out, and long ones are cut.
-Figures come from `metrics`, drawings from `plots`, the page's own words and looks from `templates/evaluation.html`.
+Figures come from `metrics`, drawings from `plots`, the words from `templates/evaluation.html`, looks from `pages`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,19 +19,14 @@ from models.calibration import Threshold
 from models.factors import Group
 from models.gate import Compared, Flip, Flips, Interval, Verdict
 from models.metrics import Metrics, checked, meanings
+from models.pages import page, quoted, spell_out
 
 if TYPE_CHECKING:
     from models.explanation import Explanation
 
 HARDEST = 20
-SHOWN_CHARACTERS = 500
 MOVING_WORDS = 6
 MOVING_CHARACTERS = 40  # shown of each of these words
-# Nothing to see, and yet letters, marks or symbols to Unicode, so that `str.isprintable` lets them through. From
-# Default_Ignorable_Code_Point in DerivedCoreProperties.txt, and the blank Braille cell; the two variation selectors
-# that emoji carry are left alone.
-UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]")
-SPELLED_OUT = re.compile(r"(\[U\+[0-9A-F]{4,6}\])")
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def render_evaluation(
     """
     spam, scores = checked(labels, probabilities)
     _check_belonging(metrics, len(spam), len(texts))
-    return _template().render(
+    return page("evaluation.html").render(
         model=model,
         fingerprint=fingerprint,
         verdict=verdict,
@@ -177,34 +169,6 @@ def _check_belonging(metrics: Metrics, labels: int, texts: int) -> None:
             "Expected as many texts as labels, and the metrics of the same messages. "
             f"Received: {texts} texts, {labels} labels, metrics of {metrics.messages} messages"
         )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["visible"] = lambda value: spell_out(fact(value))
-    page = resources.files("models").joinpath("templates", "evaluation.html")
-    return environment.from_string(page.read_text(encoding="utf-8"))
-
-
-def fact(value: object) -> str:
-    """A value of a settings or data table as text: a float in six digits, all else as Python has it."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def spell_out(text: str) -> str:
-    """The text with every character that is unseen, or that orders the line anew, as [U+…]; tabs and line ends stay.
-
-    Whatever comes in, what goes out can be encoded as UTF-8 and reads in the order it is stored in.
-    """
-    return "".join(_spelled(character) for character in text)
-
-
-def _spelled(character: str) -> str:
-    if character in "\n\t" or (character.isprintable() and not UNSEEN.match(character)):
-        return character
-    return f"[U+{ord(character):04X}]"
 
 
 def headline(metrics: Metrics) -> list[str]:
@@ -262,8 +226,7 @@ def hardest_messages(
 
 
 def _hard(text: str, probability: float, wrong: bool, explained: Explanation | None = None) -> HardMessage:
-    parts = tuple(SPELLED_OUT.split(spell_out(text[:SHOWN_CHARACTERS])))
-    hard = HardMessage(parts, max(len(text) - SHOWN_CHARACTERS, 0), probability, wrong)
+    hard = HardMessage(*quoted(text), probability, wrong)
     if explained is None:
         return hard
     moved = tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))

@@ -16,9 +16,10 @@ from typing import Any
 import jinja2
 
 from models.calibration import Threshold
-from models.evaluation_report import fact, headline, spell_out
+from models.evaluation_report import headline
 from models.gate import Verdict
 from models.metrics import Metrics, meanings
+from models.pages import fact, spell_out
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
 

@@ -1,4 +1,5 @@
-"""The plots of the evaluation report, each returned as the text of an SVG that stands inline in an HTML page.
+"""The plots of the evaluation report, and what those of a batch (`models.batch_plots`) are made with. Each is returned
+as the text of an SVG that stands inline in an HTML page.
 
 The same input gives the same text. Backgrounds are transparent, lettering and axes take the page's text colour, and the
 two colours of the data stand out from white and from near-black alike. Nothing in a plot comes from a message's text.
@@ -74,7 +75,7 @@ def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metri
     """
     points = roc_points(labels, probabilities)
     if points is None:
-        return _note("roc", "ROC curve", ONE_KIND)
+        return note("roc", "ROC curve", ONE_KIND)
     # Below every rate there is, so that one of nought has a place on a logarithmic axis, left of all others.
     floor = min(1 / metrics.ham, 0.001) / 4
 
@@ -89,15 +90,15 @@ def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metri
         axes.set_xlabel("ham flagged wrongly (logarithmic)")
         axes.set_xticks([floor, 0.001, 0.005, 0.02, 0.1, 1], ["0", "0.1 %", "0.5 %", "2 %", "10 %", "100 %"])
         axes.minorticks_off()
-        _percent(axes.yaxis)
-        _legend(figure)
+        percent(axes.yaxis)
+        legend(figure)
 
     description = (
         f"ROC curve: spam caught by ham flagged wrongly, at every threshold. {_said(metrics.recall)} of the spam is "
         f"caught for {_said(metrics.ham_wrongly_flagged)} of the ham at the threshold {metrics.threshold:.3g}, "
         f"{_said(metrics.recall_at_0_1_percent)} for at most 0.1 %; area below the curve {metrics.roc_auc or 0:.4f}"
     )
-    return _svg("roc", description, draw)
+    return svg("roc", description, draw)
 
 
 def _mark_recalls(axes: Any, metrics: Metrics, floor: float) -> None:
@@ -133,7 +134,7 @@ def draw_precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike, m
     """
     points = precision_recall_points(labels, probabilities)
     if points is None:
-        return _note("precision-recall", "Precision-recall curve", ONE_KIND)
+        return note("precision-recall", "Precision-recall curve", ONE_KIND)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -145,15 +146,15 @@ def draw_precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike, m
             ring = {"color": INK, "fillstyle": "none", "markersize": 9, "linestyle": "none"}
             axes.plot(metrics.recall, metrics.precision, "o", label=label, **ring)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="recall: spam caught", ylabel="precision: flagged that is spam")
-        _percent(axes.xaxis)
-        _percent(axes.yaxis)
-        _legend(figure)
+        percent(axes.xaxis)
+        percent(axes.yaxis)
+        legend(figure)
 
     description = (
         f"Precision-recall curve: average precision {metrics.pr_auc or 0:.4f}; at the threshold "
         f"{metrics.threshold:.3g} precision {_said(metrics.precision)}, recall {_said(metrics.recall)}"
     )
-    return _svg("precision-recall", description, draw)
+    return svg("precision-recall", description, draw)
 
 
 def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str:
@@ -168,7 +169,7 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
     """
     curve = calibration_curve(labels, probabilities)
     if not len(curve.messages):
-        return _note("calibration", "Calibration", NO_MESSAGES)
+        return note("calibration", "Calibration", NO_MESSAGES)
 
     def draw(figure: Any) -> None:
         axes, counts = figure.subplots(2, sharex=True, height_ratios=[3, 1])
@@ -184,18 +185,18 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
             label="this model",
         )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.04, 1.04), ylabel="share that is spam")
-        _percent(axes.yaxis)
+        percent(axes.yaxis)
         middles, widths = (curve.low + curve.high) / 2, (curve.high - curve.low) * 0.85
         counts.bar(middles, curve.messages, widths, bottom=0, color=HAM_COLOUR)
-        _log_counts(counts, curve.messages)
+        log_counts(counts, curve.messages)
         counts.set(xlabel="spam probability", ylabel="messages")
-        _legend(figure)
+        legend(figure)
 
     description = (
         "Calibration: share that is spam by spam probability, with counts; expected calibration error "
         f"{_said(curve.expected_error)}"
     )
-    return _svg("calibration", description, draw)
+    return svg("calibration", description, draw)
 
 
 def _interval_lengths(curve: CalibrationCurve) -> FloatArray:
@@ -219,7 +220,7 @@ def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: 
     """
     histogram = score_histogram(labels, probabilities)
     if not (histogram.spam.any() or histogram.ham.any()):
-        return _note("scores", "Spam probabilities", NO_MESSAGES)
+        return note("scores", "Spam probabilities", NO_MESSAGES)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -228,14 +229,14 @@ def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: 
         axes.bar(middles + width / 2, histogram.spam, width, color=SPAM_COLOUR, label="spam")
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")
         axes.set(xlim=(-0.02, 1.02), xlabel="spam probability", ylabel="messages (logarithmic)")
-        _log_counts(axes, np.concatenate([histogram.ham, histogram.spam]))
-        _legend(figure, columns=3)
+        log_counts(axes, np.concatenate([histogram.ham, histogram.spam]))
+        legend(figure, columns=3)
 
     description = (
         f"Histogram of the spam probabilities of {histogram.ham.sum():,} ham and {histogram.spam.sum():,} spam "
         f"messages, and the threshold {threshold:.3g}"
     )
-    return _svg("scores", description, draw)
+    return svg("scores", description, draw)
 
 
 def draw_confusion(metrics: Metrics) -> str:
@@ -263,7 +264,7 @@ def draw_confusion(metrics: Metrics) -> str:
         axes.spines[:].set_visible(False)
 
     counts = ", ".join(f"{count:,} {words}" for _, _, count, _, words, _ in cells)
-    return _svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}: {counts}", draw)
+    return svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}: {counts}", draw)
 
 
 def _draw_cell(axes: Any, left: int, bottom: int, count: int, of: int, words: str, colour: str) -> None:
@@ -287,7 +288,7 @@ def draw_history(history: Sequence[Mapping[str, float | None]]) -> str:
         SVG text.
     """
     if not history:
-        return _note("history", "Training history", "No epoch was recorded.")
+        return note("history", "Training history", "No epoch was recorded.")
     epochs = _column(history, "epoch")
     pr_auc = _column(history, "validation_pr_auc")
     ranked = bool(np.isfinite(pr_auc).any())
@@ -301,10 +302,10 @@ def draw_history(history: Sequence[Mapping[str, float | None]]) -> str:
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         figure.align_ylabels()
-        _legend(figure, columns=3)
+        legend(figure, columns=3)
 
     description = f"Training history: loss and validation loss by epoch, {len(history)} in all{_best_said(history)}"
-    return _svg("history", description, draw)
+    return svg("history", description, draw)
 
 
 def _best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
@@ -337,34 +338,39 @@ def _column(history: Sequence[Mapping[str, float | None]], key: str) -> FloatArr
     return np.array([np.nan if epoch.get(key) is None else epoch[key] for epoch in history], dtype=np.float64)
 
 
-def _percent(axis: Any) -> None:
+def percent(axis: Any) -> None:
+    """Labels an axis of shares in per cent."""
     axis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
 
 
-def _log_counts(axes: Any, counts: npt.NDArray[Any]) -> None:
+def log_counts(axes: Any, counts: npt.NDArray[Any]) -> None:
+    """Makes the upright axis a logarithmic one of counts."""
     axes.set(yscale="log", ylim=(0.6, max(counts.max(), 10) * 1.6))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
 
 
-def _legend(figure: Any, columns: int = 2) -> None:
+def legend(figure: Any, columns: int = 2) -> None:
     """Above the plot, where it covers nothing."""
     figure.legend(loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2)
 
 
-def _note(name: str, description: str, words: str) -> str:
+def note(name: str, description: str, words: str, height: float = HEIGHT) -> str:
     """A plot that cannot be drawn, saying why in its place."""
 
     def draw(figure: Any) -> None:
         figure.text(0.5, 0.5, words, horizontalalignment="center", verticalalignment="center")
 
-    return _svg(name, f"{description}. {words}", draw)
+    return svg(name, f"{description}. {words}", draw, height)
 
 
-def _svg(name: str, description: str, draw: Draw) -> str:
-    """Lets `draw` fill a figure and writes it; the name keeps its ids apart from those of other plots on the page."""
+def svg(name: str, description: str, draw: Draw, height: float = HEIGHT) -> str:
+    """Lets `draw` fill a figure and writes it; the name keeps its ids apart from those of other plots on the page.
+
+    `height` is in inches, as `WIDTH`; the page makes it as wide as there is room.
+    """
     with matplotlib.style.context(["default", STYLE | {"svg.hashsalt": name}]):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
         written = io.StringIO()

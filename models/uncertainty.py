@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from models.metrics import FloatArray
+
 # Two messages are alike when they share this part of their tokens: those of one campaign that differ in a name or two.
 ALIKE = 0.6
 # Half of the last digit that a probability is kept with: 0 and 1 have no logit.
@@ -17,6 +21,12 @@ _LEAST = 5e-7
 def uncertainty_distance(probability: float, threshold: float) -> float:
     """How far a score is from the threshold, in logits: 0.99 and 0.999 are as far apart as 0.5 and 0.91."""
     return abs(_logit(probability) - _logit(threshold))
+
+
+def uncertainty_distances(probabilities: FloatArray, threshold: float) -> FloatArray:
+    """As `uncertainty_distance`, of many scores: float64 [messages]."""
+    kept = np.clip(probabilities, _LEAST, 1 - _LEAST)
+    return np.abs(np.log(kept / (1 - kept)) - _logit(threshold))
 
 
 def _logit(probability: float) -> float:

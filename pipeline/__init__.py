@@ -17,6 +17,7 @@ from tasks.evaluate_model import EvaluateModel
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.ingest_corpus import IngestCorpus
+from tasks.report_batch import ReportBatch
 from tasks.score_batch import ScoreBatch
 from tasks.settings import prepare_luigi
 from tasks.train_model import TrainModel
@@ -28,6 +29,7 @@ __all__ = [
     "ExportModel",
     "ExtractMessages",
     "IngestCorpus",
+    "ReportBatch",
     "ScoreBatch",
     "TrainModel",
 ]

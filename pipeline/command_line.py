@@ -25,6 +25,7 @@ from pipeline.commands.group import Commands
 from pipeline.commands.messages import text
 from pipeline.commands.nights import batches, scores, summary
 from pipeline.commands.options import examples
+from pipeline.commands.reports import drift, report
 from pipeline.commands.settings import config
 from pipeline.commands.undo import prune, restore, verify, withdraw
 from pipeline.commands.versions import models, serve
@@ -58,8 +59,8 @@ def cli(debug: bool) -> None:
 
 
 COMMANDS = (
-    text, explain, batches, scores, summary, uncertain, label, labels, models, verify, withdraw, restore, serve, prune,
-    config,
+    text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, verify, withdraw, restore,
+    serve, prune, config,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -94,9 +94,11 @@ def published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
     return found[0] if found else None
 
 
-def latest_published(engine: Engine) -> BatchRow | None:
-    """The published batch of the latest date."""
+def latest_published(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
+    """The published batch of the latest date; of the latest before a date, if one is given."""
     wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
+    if before is not None:
+        wanted = wanted.where(score_batches.c.published_date < before)
     found = _select_batches(engine, wanted.order_by(score_batches.c.published_date.desc()).limit(1))
     return found[0] if found else None
 

@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,81 +98,110 @@ class Drift:
         return "; ".join(one.said for one in self.crossed)
 
 
-def crossed(figures: DriftFigures, before: Sequence[DriftFigures], settings: DriftSettings) -> list[Crossing]:
-    """The limits that a batch crosses.
+@dataclass(frozen=True)
+class Allowed:
+    """What a figure may be: from `low` to `high`, None where that end is open. `usual`: the median of `batches`."""
+
+    low: float | None
+    high: float | None
+    usual: float | None = None
+    batches: int = 0
+
+
+def allowed(before: Sequence[DriftFigures], settings: DriftSettings) -> dict[str, Allowed]:
+    """The limits in force, by their keys in [drift].
+
+    Args:
+        before: the latest batches before, the newest first; those beyond `settings.batches` do not count.
+        settings: the limits.
+    """
+    found = {
+        key: Allowed(None, getattr(settings, key)) for key in ("psi_before", "psi_validation") if getattr(settings, key)
+    }
+    compared = list(before)[: settings.batches]
+    if len(compared) < settings.least_batches:
+        return found
+    shares = [one.flagged_share for one in compared if one.flagged_share is not None]
+    if settings.flagged_share and shares:
+        # Where nothing was flagged in most of them, as if it had been one message.
+        usual = statistics.median(shares) or 1 / statistics.median(one.scored for one in compared if one.scored)
+        found["flagged_share"] = _around(usual, settings.flagged_share, len(shares))
+    if settings.message_count:
+        usual = statistics.median(one.messages for one in compared)
+        found["message_count"] = _around(usual, settings.message_count, len(compared))
+    unknown = [one.unknown_share for one in compared if one.unknown_share is not None]
+    if settings.unknown_words and unknown:
+        usual = statistics.median(unknown)
+        found["unknown_words"] = Allowed(None, usual + settings.unknown_words, usual, len(unknown))
+    return found
+
+
+def _around(usual: float, times: float, batches: int) -> Allowed:
+    return Allowed(usual / times, usual * times, usual, batches)
+
+
+def crossed(figures: DriftFigures, limits: Mapping[str, Allowed]) -> list[Crossing]:
+    """The limits that a batch crosses; none by what may be chance.
 
     Args:
         figures: of the batch.
-        before: of the latest batches before it; those beyond `settings.batches` do not count.
-        settings: the limits.
+        limits: what `allowed` gave.
     """
-    found = [
-        _index("psi_validation", "those of labelled messages", figures, settings),
-        _index("psi_before", "those of the batch before", figures, settings),
-    ]
-    compared = list(before)[: settings.batches]
-    if len(compared) >= settings.least_batches:
-        found += [
-            _flagged_share(figures, compared, settings.flagged_share),
-            _message_count(figures, compared, settings.message_count),
-            _unknown_words(figures, compared, settings.unknown_words),
-        ]
-    return [one for one in found if one is not None]
+    found = []
+    for key, one in limits.items():
+        value = figure_of(figures, key)
+        if value is not None and _is_beyond(key, figures, one):
+            end = one.high if one.high is not None and value > one.high else one.low
+            found.append(Crossing(key, value, float(end or 0), f"{_SAID[key](figures)}, where {_said(key, one)}"))
+    return found
 
 
-def _index(limit: str, against: str, figures: DriftFigures, settings: DriftSettings) -> Crossing | None:
-    value, allowed = getattr(figures, limit), getattr(settings, limit)
-    by_chance = getattr(figures, f"{limit}_by_chance") or 0.0
-    if not allowed or value is None or value <= max(allowed, by_chance):
-        return None
-    said = f"the scores are unlike {against}: a population stability index of {value:.3f}, where {allowed:g} is allowed"
-    return Crossing(limit, value, allowed, said)
+def figure_of(figures: DriftFigures, limit: str) -> Any:
+    """The figure that a limit of [drift] is for; None where it is not known."""
+    return getattr(figures, _FIGURE[limit])
 
 
-def _flagged_share(figures: DriftFigures, before: Sequence[DriftFigures], times: float) -> Crossing | None:
-    from models.factors import share_interval
+def _is_beyond(key: str, figures: DriftFigures, one: Allowed) -> bool:
+    if key == "flagged_share":
+        from models.factors import share_interval
 
-    scored = [one for one in before if one.flagged_share is not None]
-    interval = share_interval(figures.flagged, figures.scored, CONFIDENCE)
-    if not times or interval is None or not scored:
-        return None
-    # Where nothing was flagged in most of them, as if it had been one message.
-    usual = statistics.median(one.flagged_share or 0.0 for one in scored)
-    usual = usual or 1 / statistics.median(one.scored for one in scored)
-    low, high = usual / times, usual * times
-    if interval.low <= high and interval.high >= low:
-        return None
-    said = (
-        f"{interval.value:.2%} of the messages are flagged, where {low:.2%} to {high:.2%} are allowed (the median of "
-        f"{len(scored)} batches is {usual:.2%})"
-    )
-    return Crossing("flagged_share", interval.value, high if interval.value > usual else low, said)
+        interval = share_interval(figures.flagged, figures.scored, CONFIDENCE)
+        low, high = (interval.high, interval.low) if interval else (0.0, 0.0)
+    else:
+        low = high = figure_of(figures, key)
+    by_chance = getattr(figures, f"{key}_by_chance", None) or 0.0
+    return bool((one.low is not None and low < one.low) or (one.high is not None and high > max(one.high, by_chance)))
 
 
-def _message_count(figures: DriftFigures, before: Sequence[DriftFigures], times: float) -> Crossing | None:
-    usual = statistics.median(one.messages for one in before)
-    if not times or usual / times <= figures.messages <= usual * times:
-        return None
-    low, high = usual / times, usual * times
-    said = (
-        f"there are {figures.messages:,} messages, where {low:,.0f} to {high:,.0f} are allowed (the median of "
-        f"{len(before)} batches is {usual:,.0f})"
-    )
-    return Crossing("message_count", figures.messages, high if figures.messages > usual else low, said)
+def _said(key: str, one: Allowed) -> str:
+    shown = SHOWN[key]
+    low = "" if one.low is None else f"{shown(one.low)} to "
+    usual = f" (the median of {one.batches} batches is {shown(one.usual)})" if one.usual is not None else ""
+    return f"{low}{shown(one.high)} is allowed{usual}"
 
 
-def _unknown_words(figures: DriftFigures, before: Sequence[DriftFigures], above: float) -> Crossing | None:
-    known = [one.unknown_share for one in before if one.unknown_share is not None]
-    if not above or figures.unknown_share is None or not known:
-        return None
-    usual = statistics.median(known)
-    if figures.unknown_share <= usual + above:
-        return None
-    said = (
-        f"{figures.unknown_share:.1%} of the words are not in the vocabulary, where {usual + above:.1%} is allowed "
-        f"(the median of {len(known)} batches is {usual:.1%})"
-    )
-    return Crossing("unknown_words", figures.unknown_share, usual + above, said)
+# By limit the figure it is for, how that is shown, and how a sentence about it begins.
+_FIGURE = {
+    "flagged_share": "flagged_share",
+    "message_count": "messages",
+    "unknown_words": "unknown_share",
+    "psi_before": "psi_before",
+    "psi_validation": "psi_validation",
+}
+SHOWN: dict[str, Callable[[Any], str]] = {
+    "flagged_share": "{:.2%}".format,
+    "message_count": "{:,.0f}".format,
+    "unknown_words": "{:.1%}".format,
+    "psi_before": "{:.3f}".format,
+    "psi_validation": "{:.3f}".format,
+}
+_SAID: dict[str, Callable[[DriftFigures], str]] = {
+    "flagged_share": lambda one: f"{one.flagged_share:.2%} of the messages are flagged",
+    "message_count": lambda one: f"there are {one.messages:,} messages",
+    "unknown_words": lambda one: f"{one.unknown_share:.1%} of the words are not in the vocabulary",
+    "psi_before": lambda one: f"the scores are unlike the batch before, by an index (PSI) of {one.psi_before:.3f}",
+    "psi_validation": lambda one: f"the scores are unlike labelled messages, by an index of {one.psi_validation:.3f}",
+}
 
 
 def with_indexes(figures: DriftFigures, validation: Psi | None, before: Psi | None) -> DriftFigures:
@@ -239,14 +268,14 @@ def drift_of(engine: Engine, batch_id: int) -> Drift | None:
     return found[0] if found else None
 
 
-def drifts(engine: Engine) -> list[Drift]:
-    """What is kept of the published batches, the newest date first."""
-    return _drifts(engine, _BATCH.published_date.is_not(None))
+def drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
+    """What is kept of the published batches, the newest date first; of the latest so many, if a limit is given."""
+    return _drifts(engine, _BATCH.published_date.is_not(None), limit)
 
 
 def latest_drift(engine: Engine) -> Drift | None:
     """What is kept of the published batch of the newest date that has a report; None where there is none."""
-    found = _drifts(engine, _BATCH.published_date.is_not(None), limit=1)
+    found = drifts(engine, 1)
     return found[0] if found else None
 
 

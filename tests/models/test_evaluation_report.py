@@ -22,15 +22,14 @@ from models.calibration import Threshold
 from models.evaluation_report import (
     HARDEST,
     MOVING_CHARACTERS,
-    SHOWN_CHARACTERS,
     hardest_messages,
     headline,
     render_evaluation,
-    spell_out,
 )
 from models.factors import FACTORS, measure_groups
 from models.gate import Check, Flip, Flips, Verdict, compare, judge
 from models.metrics import evaluate
+from models.pages import SHOWN_CHARACTERS, spell_out
 from models.settings import GateSettings
 
 LABELS = np.array([1, 1, 1, 0, 0, 0], dtype=bool)

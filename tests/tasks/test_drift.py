@@ -14,6 +14,7 @@ from tasks.drift import (
     Crossing,
     DriftFigures,
     accept_drift,
+    allowed,
     crossed,
     drift_of,
     drifts,
@@ -31,7 +32,7 @@ BEFORE = [dataclasses.replace(USUAL, batch_id=number, batch_date=DATE - number *
 
 
 def limits_crossed(before: list[DriftFigures] = BEFORE, settings: DriftSettings | None = None, **values: float) -> set:
-    found = crossed(dataclasses.replace(USUAL, **values), before, settings or DriftSettings())
+    found = crossed(dataclasses.replace(USUAL, **values), allowed(before, settings or DriftSettings()))
     return {one.limit for one in found}
 
 
@@ -87,9 +88,9 @@ def test_one_flagged_message_where_there_was_none_is_no_drift() -> None:
 
 
 def test_what_is_crossed_is_said_with_the_figure_and_what_was_allowed() -> None:
-    (found,) = crossed(dataclasses.replace(USUAL, flagged=1200), BEFORE, DriftSettings())
+    (found,) = crossed(dataclasses.replace(USUAL, flagged=1200), allowed(BEFORE, DriftSettings()))
     assert found.said == (
-        "12.00% of the messages are flagged, where 2.50% to 10.00% are allowed (the median of 30 batches is 5.00%)"
+        "12.00% of the messages are flagged, where 2.50% to 10.00% is allowed (the median of 30 batches is 5.00%)"
     )
     assert (found.value, found.allowed) == (0.12, 0.1)
 
