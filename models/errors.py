@@ -7,6 +7,7 @@
     ├── DeviceError         a device that is not there
     ├── DatabaseError       a database that cannot be reached, or whose schema is not ours
     ├── AlreadyRunningError another run is at the same work
+    ├── DatesError          some of several dates failed
     └── DriftError          a batch crossed a limit of [drift], and on_drift = fail
 
 The text of each says what was expected, what was received, and the way out. It never holds a password.
@@ -65,6 +66,10 @@ class AlreadyRunningError(SpamscoreError):
     """Another run is at the same work, and this one was told not to wait for it."""
 
     exit_code = 10  # what Luigi ships for its own lock
+
+
+class DatesError(SpamscoreError):
+    """Some of several dates failed; names them, and why."""
 
 
 class DriftError(SpamscoreError):

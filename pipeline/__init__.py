@@ -10,6 +10,7 @@ except configparser.Error as error:
     print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
+from pipeline.nightly import Nightly
 from tasks import failures, termination
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
@@ -29,6 +30,7 @@ __all__ = [
     "ExportModel",
     "ExtractMessages",
     "IngestCorpus",
+    "Nightly",
     "ReportBatch",
     "ScoreBatch",
     "TrainModel",

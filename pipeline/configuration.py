@@ -16,6 +16,7 @@ from luigi.configuration import LuigiConfigParser
 
 from models.errors import SettingsError
 from models.settings import Setting, declared
+from tasks.alerts import masked_webhook
 from tasks.settings import LUIGI_DEFAULTS, SECTIONS, environment_variable, load, source_file
 
 DEFAULT = "default"
@@ -41,6 +42,10 @@ _LUIGI_MEANINGS = {
         "task_failed": "exit code when a task failed",
         "scheduling_error": "exit code when it cannot be told what is done, as when the database cannot be reached",
         "unhandled_exception": "exit code when Luigi itself fails, as on a bad argument",
+    },
+    "RangeDaily": {
+        "days_back": "days before today from which on --start counts",
+        "task_limit": "most dates of one run, the earliest first; run again for the others",
     },
 }
 
@@ -109,9 +114,9 @@ def written(value: Any) -> str:
 
 def _masked(one: Setting, value: str) -> str:
     # A default holds no password; asking would cost SQLAlchemy's import.
-    if value == written(one.default) or not (one.rule.secret or one.key.endswith("url")):
+    if value == written(one.default) or not (one.rule.secret or one.key.endswith("url") or one.key == "pushgateway"):
         return value
-    return _masked_address(value)
+    return masked_webhook(value) if one.key == "webhook_url" else _masked_address(value)
 
 
 def _masked_address(value: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -115,14 +115,39 @@ def batches_of(engine: Engine, date: datetime.date) -> list[BatchRow]:
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
 
 
-def has_batch(engine: Engine, date: datetime.date, recipe: str) -> bool:
-    """Whether a batch of a date with this recipe was published, and not withdrawn since."""
-    wanted = sa.select(*BATCH_COLUMNS).where(
-        score_batches.c.batch_date == date,
-        score_batches.c.state.in_(("published", "superseded")),
-        score_batches.c.recipe == recipe,
+def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False) -> set[datetime.date]:
+    """Those of some dates whose scores by a recipe are published, by one query.
+
+    A date counts too if a batch by its recipe was published and a person went back to another.
+
+    Args:
+        engine: the database.
+        recipes: of each date.
+        exactly: the published batch must be the recipe's own.
+    """
+    if not has_schema(engine):
+        return set()
+    columns = (score_batches.c.batch_date, score_batches.c.recipe, score_batches.c.state)
+    wanted = sa.select(*columns).where(
+        score_batches.c.batch_date.in_(list(recipes)), score_batches.c.state.in_(("published", "superseded"))
     )
-    return bool(_select_batches(engine, wanted.limit(1)))
+    with reading(engine) as connection:
+        rows = connection.execute(wanted).all()
+    published = {row.batch_date for row in rows if row.state == "published"}
+    counted = {"published"} if exactly else {"published", "superseded"}
+    by_recipe = {row.batch_date for row in rows if row.recipe == recipes[row.batch_date] and row.state in counted}
+    return published & by_recipe
+
+
+def never_published(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
+    """Those of some dates of which nothing was ever published, by one query: no person took anything back either."""
+    if not has_schema(engine):
+        return list(dates)
+    ever = score_batches.c.published_at.is_not(None)
+    wanted = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), ever)
+    with reading(engine) as connection:
+        known = set(connection.scalars(wanted))
+    return [date for date in dates if date not in known]
 
 
 def published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:

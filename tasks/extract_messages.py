@@ -45,6 +45,8 @@ class ExtractMessages(FolderStage):
     date = YesterdayParameter(description="date whose messages are taken, as 2026-01-31; yesterday if not given")
     folder = "snapshots"
     sections = (MessagesSettings,)
+    # Of several dates all come before the first is scored, or each would load the model for itself.
+    priority = 1
 
     def requires(self) -> list[ExternalFile]:
         """The file of the date, if it is one that somebody else provides."""

@@ -16,9 +16,10 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, NamedTuple
 
 import luigi
 from luigi.rpc import RPCError
@@ -26,7 +27,16 @@ from luigi.task_register import TaskClassException
 
 from models.errors import SchedulerError, SpamscoreError, StorageError
 
+
+class Failure(NamedTuple):
+    """A message that was remembered, and the exit code that it asks for, if any."""
+
+    exit_code: int | None
+    message: str
+
+
 _file: IO[bytes] | None = None
+_at_end: list[Callable[[list[Failure]], None]] = []
 _REMARK = "remark"
 # What the system answers of a disk that is full, or read-only, or of a folder that is somebody else's.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -65,6 +75,15 @@ def remark(message: str) -> None:
     _keep(_REMARK, message)
 
 
+def at_end(call: Callable[[list[Failure]], None]) -> None:
+    """Has something done as the parent ends, after its last words; what it raises is said, and changes no exit code.
+
+    Args:
+        call: takes the failures of the run, each once, none if there was none.
+    """
+    _at_end.append(call)
+
+
 def _keep(kind: str, message: str) -> None:
     if _file is not None:
         line = f"{kind}\t{message.replace(chr(10), ' ')}\n"
@@ -80,6 +99,7 @@ def end() -> None:
         remembered = [line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()]
     for message in dict.fromkeys(message for _, message in remembered):
         print(f"spamscore: {message}", file=sys.stderr)
+    _call_back([(code, message) for code, message in remembered if code != _REMARK])
     codes = {code for code, _ in remembered} - {_REMARK}
     if len(codes) == 1 and (code := codes.pop()):
         # Luigi has one code for whatever fails, and it is chosen by now: Python's own way out would take that one.
@@ -87,6 +107,15 @@ def end() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(code))
+
+
+def _call_back(remembered: list[tuple[str, str]]) -> None:
+    failures = [Failure(int(code) if code else None, message) for code, message in dict.fromkeys(remembered)]
+    for call in _at_end:
+        try:
+            call(failures)
+        except Exception as error:  # the run has its exit code by now, whatever happens here
+            print(f"spamscore: {describe(error)}", file=sys.stderr)
 
 
 class FailureFilter(logging.Filter):

@@ -36,7 +36,10 @@ def night_of(one: DriftFigures) -> Night:
 
 
 def write_index(engine: Engine) -> None:
-    """Writes the index of all published batches that have a report; processes that do so at once take turns."""
+    """Writes the index of the published batches whose report is there; processes that do so at once take turns.
+
+    The charts show those too whose report was deleted.
+    """
     from models.batch_report import render_index
     from tasks.drift import drifts
 
@@ -50,6 +53,7 @@ def write_index(engine: Engine) -> None:
                 "accepted": one.accepted_by or "",
             }
             for one in found
+            if report_path(one.figures.batch_date, one.figures.batch_id).parent.is_dir()
         ]
         made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
         nights = [night_of(one.figures) for one in reversed(found)]

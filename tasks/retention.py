@@ -3,13 +3,17 @@
 What is published stays, however old. The batch's row in `score_batches` stays too: it says what readers saw on that
 date, by which model; and that the work of its recipe was done, so that no run does it again. `restore_batch` counts the
 rows of a batch before it publishes it, so one that is partly deleted cannot come back.
+
+Of the artifacts, the folders of old dates leave that hold messages.
 """
 
 from __future__ import annotations
 
 import datetime
+import shutil
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +24,8 @@ from tasks.tables import batch_chunks, rejected_messages, score_batches, spam_sc
 
 _SLICE = 10_000  # rows deleted in one transaction
 _ENDED = ("superseded", "withdrawn")
+# Folders of artifacts that have one for each date below them, with messages in it.
+_DATED = ("snapshots", "reports")
 
 # What a batch has in each table, and what its rows are ordered by there.
 _TABLES: dict[str, tuple[sa.Table, sa.Column[Any]]] = {
@@ -126,3 +132,24 @@ def _delete_slice(connection: Connection, batch_id: int, before: datetime.date, 
     rows = table.c.batch_id == batch_id
     last = connection.scalar(sa.select(key).where(rows).order_by(key).offset(_SLICE - 1).limit(1))
     return connection.execute(sa.delete(table).where(rows if last is None else rows & (key <= last))).rowcount
+
+
+def delete_dated_folders(artifacts: Path, before: datetime.date) -> list[Path]:
+    """Deletes the snapshots and reports of the dates before one, and returns their folders.
+
+    Args:
+        artifacts: the folder of [artifacts] folder.
+        before: what is of this date and later ones stays, and what has another name than a date.
+    """
+    dated = [path for name in _DATED if (artifacts / name).is_dir() for path in (artifacts / name).iterdir()]
+    old = sorted(path for path in dated if path.is_dir() and (date := _date_named(path.name)) and date < before)
+    for path in old:
+        shutil.rmtree(path)
+    return old
+
+
+def _date_named(name: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(name) if len(name) == len("2026-01-31") else None
+    except ValueError:
+        return None

@@ -46,6 +46,13 @@ class ArtifactSettings:
 
     folder: str = setting("artifacts", "folder of everything a run leaves but the database", shapes_result=False)
     model_name: str = setting("spam_ham", "name of the exported model: exports/<model_name>/<version>/")
+    keep_days: int = setting(
+        0,
+        "days after a date from which Nightly deletes its snapshot and reports, which hold messages; 0 keeps all",
+        low=0,
+        high=36_500,
+        shapes_result=False,
+    )
 
     def __post_init__(self) -> None:
         # It becomes a folder, and a part of the addresses that a model server answers.
@@ -69,7 +76,8 @@ class DatabaseSettings:
     connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
     keep_days: int = setting(
         90,
-        "days after a batch's date from which spamscore prune deletes its rows unless it is published; 0 keeps all",
+        "days after a batch's date from which spamscore prune and Nightly delete its rows unless it is published; 0 "
+        "keeps all",
         low=0,
         high=36_500,
         shapes_result=False,
@@ -274,6 +282,20 @@ class RunSettings:
         "address of a TensorBoard over the artifacts, for the links on Luigi's page to a training",
         shapes_result=False,
     )
+    catch_up_days: int = setting(
+        0,
+        "days before its date that Nightly looks at: those that never had a published batch, as after a machine was "
+        "off, are scored with it; 0 for none",
+        low=0,
+        high=1000,
+        shapes_result=False,
+    )
+    deadline: str = setting(
+        "",
+        "time of the day after a batch's date, as 06:00 by the local clock, at which its scores are due; a run that "
+        "will be late says so from its first chunks; empty for none",
+        shapes_result=False,
+    )
 
     def __post_init__(self) -> None:
         for key in ("artifacts_url", "tensorboard_url"):
@@ -284,6 +306,52 @@ class RunSettings:
                     f"[run] {key} = …: expected an address such as https://reports.internal/spam, without a user or "
                     "password, for it is shown on Luigi's page."
                 )
+        if self.deadline and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.deadline):
+            raise SettingsError(
+                f"[run] deadline = {self.deadline}: expected a time such as 06:00, or nothing. Set it in luigi.cfg."
+            )
+
+
+@dataclass(frozen=True)
+class AlertSettings:
+    """[alerts]: who is told that a night failed, drifted, will be late, or is well again; once each, by Nightly."""
+
+    mail_to: str = setting(
+        "",
+        "addresses that are mailed, with commas between them, by the server of Luigi's [smtp] and from [email] sender; "
+        "empty for none",
+        shapes_result=False,
+    )
+    webhook_url: str = setting(
+        "",
+        "address that is sent JSON; SPAMSCORE_ALERTS_WEBHOOK_URL goes before it, for such an address is often a "
+        "secret; empty for none",
+        secret=True,
+        shapes_result=False,
+    )
+    timeout: int = setting(10, "seconds that a mail server or webhook may take", low=1, high=300, shapes_result=False)
+    attempts: int = setting(3, "times that a run tries to deliver an alert", low=1, high=10, shapes_result=False)
+
+    def __post_init__(self) -> None:
+        if self.webhook_url and not re.match(r"https?://[^/\s]+", self.webhook_url):
+            raise SettingsError(
+                "[alerts] webhook_url = …: expected an address that begins with https:// or http://. Set it in "
+                "luigi.cfg or in SPAMSCORE_ALERTS_WEBHOOK_URL."
+            )
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """[metrics]: where Prometheus finds the numbers of a night."""
+
+    textfile_folder: str = setting(
+        "",
+        "folder that node_exporter's textfile collector reads, which must be there; empty for none",
+        shapes_result=False,
+    )
+    pushgateway: str = setting(
+        "", "address of a Pushgateway, as http://pushgateway.internal:9091; empty for none", shapes_result=False
+    )
 
 
 @dataclass(frozen=True)
@@ -351,6 +419,8 @@ SECTIONS: dict[str, type] = {
     "report": ReportSettings,
     "drift": DriftSettings,
     "run": RunSettings,
+    "alerts": AlertSettings,
+    "metrics": MetricsSettings,
     "console": ConsoleSettings,
 }
 
@@ -374,6 +444,8 @@ LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
         "scheduling_error": "35",
         "unhandled_exception": "40",
     },
+    # As Luigi ships it, a backfill leaves out in silence what is older than 100 days and what comes after 50 dates.
+    "RangeDaily": {"days_back": "36500", "task_limit": "1000"},
 }
 
 # Sections that Luigi and its contrib modules read; their keys are Luigi's business unless a class declares them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -46,7 +48,25 @@ class Stage(luigi.Task):
 
     def fingerprint(self) -> str:
         """The name of the result: it differs when the settings, the code version or any input differ."""
-        return fingerprint(self.made_of())
+        if _held is None:
+            return fingerprint(self.made_of())
+        if self not in _held:
+            _held[self] = fingerprint(self.made_of())
+        return _held[self]
+
+
+_held: dict[Stage, str] | None = None
+
+
+@contextlib.contextmanager
+def held_fingerprints() -> Iterator[None]:
+    """Within, each fingerprint is worked out once, for who asks about many dates of one model: one moment's answer."""
+    global _held
+    before, _held = _held, _held if _held is not None else {}
+    try:
+        yield
+    finally:
+        _held = before
 
 
 class FolderStage(Stage):

@@ -197,6 +197,7 @@ NOTHING: set[str] = set()
 ANOTHER_VALUE = [
     ("artifacts", "folder", "elsewhere", set(STAGES) - SCORING),  # the batch is in the database
     ("artifacts", "model_name", "other", EXPORTING),
+    ("artifacts", "keep_days", "5", NOTHING),
     ("database", "url", "sqlite:///other.db", SCORING),
     ("database", "connect_timeout", "5", NOTHING),
     ("database", "keep_days", "5", NOTHING),
@@ -275,6 +276,14 @@ ANOTHER_VALUE = [
     ("console", "tensorflow_log", "ERROR", NOTHING),
     ("console", "progress", "never", NOTHING),
     ("run", "when_running", "leave", NOTHING),
+    ("run", "catch_up_days", "5", NOTHING),
+    ("run", "deadline", "06:00", NOTHING),
+    ("alerts", "mail_to", "a@example.org", NOTHING),
+    ("alerts", "webhook_url", "http://127.0.0.1/other", NOTHING),
+    ("alerts", "timeout", "5", NOTHING),
+    ("alerts", "attempts", "5", NOTHING),
+    ("metrics", "textfile_folder", "metrics", NOTHING),
+    ("metrics", "pushgateway", "http://127.0.0.1:9091", NOTHING),
     ("core", "log_level", "DEBUG", NOTHING),
 ]  # fmt: skip
 ASK_EACH_STAGE = """
@@ -287,7 +296,7 @@ for section, key, value, also in json.load(sys.stdin):
     for s, k, v in [(section, key, value), *also]:
         parser.set(s, k, v)
     date = datetime.date.fromisoformat(sys.argv[1])
-    stages = {n: getattr(pipeline, n) for n in pipeline.__all__}
+    stages = {n: getattr(pipeline, n) for n in pipeline.__all__ if n not in ("Nightly", "ReportBatch")}
     tasks = {n: c(date=date) if n in ("ExtractMessages", "ScoreBatch") else c() for n, c in stages.items()}
     answers.append(sorted(name for name, task in tasks.items() if not task.complete()))
     for (s, k), v in held.items():

@@ -23,7 +23,7 @@ from models.errors import ArtifactError, DatabaseError
 from tasks.batches import (
     BatchRow,
     batches,
-    has_batch,
+    dates_done,
     published_batch,
     published_dates,
     recompute_checksum,
@@ -467,8 +467,8 @@ def test_publishing_makes_a_batch_the_one_that_readers_see_and_supersedes_the_on
         ("b", second, 4),
         ("c", second, 4),
     ]
-    assert has_batch(engine, DATE, PLAN.recipe)
-    assert has_batch(engine, DATE, "f" * 16)
+    for recipe, exactly, done in [(PLAN.recipe, False, {DATE}), ("f" * 16, True, {DATE}), (PLAN.recipe, True, set())]:
+        assert dates_done(engine, {DATE: recipe, DATE + datetime.timedelta(days=1): recipe}, exactly) == done
 
 
 def test_publishing_again_changes_nothing(engine: Engine) -> None:
@@ -559,7 +559,7 @@ def test_a_batch_withdrawn_is_seen_by_nobody_and_its_date_can_be_run_again(engin
     assert withdraw_batch(engine, batch_id).state == "withdrawn"
     assert withdraw_batch(engine, batch_id).state == "withdrawn"
     assert list(scores(engine, DATE)) == []
-    assert not has_batch(engine, DATE, PLAN.recipe)
+    assert dates_done(engine, {DATE: PLAN.recipe}) == set()
     assert not begin_batch(engine, PLAN).resumed
 
 
@@ -617,7 +617,7 @@ def test_a_database_without_tables_has_nothing(database_url: str) -> None:
     engine = connect(DatabaseSettings(url=database_url))
     assert published_batch(engine, DATE) is None
     assert batches(engine) == []
-    assert not has_batch(engine, DATE, PLAN.recipe)
+    assert dates_done(engine, {DATE: PLAN.recipe}) == set()
     assert published_dates(engine, [DATE]) == set()
     assert list(scores(engine, DATE)) == []
 
