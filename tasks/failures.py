@@ -37,7 +37,7 @@ class Failure(NamedTuple):
 
 _file: IO[bytes] | None = None
 _at_end: list[Callable[[list[Failure]], None]] = []
-_REMARK = "remark"
+_REMARK, _FORGOTTEN = "remark", "forgotten"
 # What the system answers of a disk that is full, or read-only, or of a folder that is somebody else's.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -75,6 +75,11 @@ def remark(message: str) -> None:
     _keep(_REMARK, message)
 
 
+def forget(message: str) -> None:
+    """Takes back what was remembered: it was mended while the run went on; safe from any forked process."""
+    _keep(_FORGOTTEN, message)
+
+
 def at_end(call: Callable[[list[Failure]], None]) -> None:
     """Has something done as the parent ends, after its last words; what it raises is said, and changes no exit code.
 
@@ -96,7 +101,7 @@ def end() -> None:
         return
     with _file:
         _file.seek(0)
-        remembered = [line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()]
+        remembered = _without_forgotten([line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()])
     for message in dict.fromkeys(message for _, message in remembered):
         print(f"spamscore: {message}", file=sys.stderr)
     _call_back([(code, message) for code, message in remembered if code != _REMARK])
@@ -107,6 +112,11 @@ def end() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(code))
+
+
+def _without_forgotten(remembered: list[list[str]]) -> list[list[str]]:
+    forgotten = {message for code, message in remembered if code == _FORGOTTEN}
+    return [one for one in remembered if one[1] not in forgotten]
 
 
 def _call_back(remembered: list[tuple[str, str]]) -> None:

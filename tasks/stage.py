@@ -13,9 +13,17 @@ import luigi
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
-from tasks.failures import remember
+from tasks.failures import forget, remember
 from tasks.fingerprint import fingerprint
-from tasks.settings import SECTIONS, ArtifactSettings, ConsoleSettings, RunSettings, check_settings, load
+from tasks.settings import (
+    LUIGI_DEFAULTS,
+    SECTIONS,
+    ArtifactSettings,
+    ConsoleSettings,
+    RunSettings,
+    check_settings,
+    load,
+)
 from tasks.targets import FolderTarget, write_manifest
 
 log = logging.getLogger("spamscore")
@@ -109,20 +117,24 @@ class ExternalFile(luigi.ExternalTask):
 
     path = luigi.Parameter(description="path of the file")
     setting = luigi.Parameter(description="the setting that names it, for the message", significant=False)
+    _missing = ""
 
     def output(self) -> luigi.LocalTarget:
         """The file."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Whether the file is there; says so when it is not."""
+        """Whether the file is there; says so when it is not, and takes that back when it came while Luigi waited."""
         if Path(self.path).is_file():
+            if self._missing:
+                forget(self._missing)
             return True
         found = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
-        remember(
+        self._missing = (
             f"missing data: {self.setting} = {self.path}: {found} (looked in {Path.cwd()}). "
             "Provide the file or correct the setting, and run again."
         )
+        remember(self._missing, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
         return False
 
 
