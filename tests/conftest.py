@@ -1,4 +1,5 @@
-"""The real databases that tests run against: SQLite in a folder of the test's own, and the servers of `servers`.
+"""The real databases that tests run against, SQLite in a folder of the test's own and the servers of `servers`; and a
+folder in which the whole chain ran.
 
 A server starts when the first test asks for it, and ends with the session; each test has a database of its own on it.
 """
@@ -7,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import os
+import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 
 import pytest
 import servers
+from chain import DATE, SMALL, Done, luigi_cold, write_settings
 from sqlalchemy.engine import URL, Engine
 
 with warnings.catch_warnings():
@@ -26,6 +31,12 @@ with warnings.catch_warnings():
 
 from tasks.database import open_database
 from tasks.settings import DatabaseSettings
+
+
+def pytest_configure() -> None:
+    """Takes ^C, for the commands that are interrupted: what a script starts in the background is told to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -101,3 +112,26 @@ def mariadb_server() -> Iterator[URL]:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     with servers.mariadb() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A folder in which the whole chain ran once, for all workers of this pytest, and what it said."""
+    of_worker = tmp_path_factory.getbasetemp()
+    folder = (of_worker.parent if "PYTEST_XDIST_WORKER" in os.environ else of_worker) / "chain"
+    said = folder.with_name("chain.log")
+    with open(folder.with_name("chain.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            folder.mkdir()
+            write_settings(folder, SMALL)
+            done = luigi_cold(folder, "ScoreBatch", "--date", DATE)
+            assert done.code == 0, done.output
+            said.write_text(done.output, encoding="utf-8")
+    return folder, Done(0, said.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(_chain: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A copy of the folder in which the whole chain ran once, and what it said."""
+    return Path(shutil.copytree(_chain[0], tmp_path_factory.mktemp("finished"), dirs_exist_ok=True)), _chain[1]

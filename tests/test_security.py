@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chain import DATE, SMALL, Done, Settings, environment, luigi, merged, write_settings
+from chain import DATE, SMALL, Done, Settings, environment, luigi, luigi_cold, merged, write_settings
 from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
@@ -180,7 +180,7 @@ def test_no_password_leaves_the_place_it_was_given_in(
             write_settings(folder, merged(SMALL, sources, verbose, settings))
             # The first trains with what the environment says, the second reads another night's messages.
             date = DATE if place == "environment" else "2026-02-01"
-            done = luigi(folder, "ScoreBatch", "--date", date, **given)
+            done = luigi_cold(folder, "ScoreBatch", "--date", date, **given)  # with its words in the process list
             assert done.code == 0, place
             said[f"luigi, {place}"] = done.output
             for command in ("config", "config --json database", f"summary {date}"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import luigi as luigi_package
 import pytest
-from chain import DATE, SMALL, environment, luigi, query, write_settings
+from chain import DATE, SMALL, Done, environment, luigi, query
 
 from models.errors import ArtifactError
 from tasks.build_vocabulary import BuildVocabulary
@@ -33,19 +33,10 @@ SPAMSCORE = Path(sys.executable).with_name("spamscore")
 SetSettings = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    write_settings(folder, SMALL)
-    done = luigi(folder, "ScoreBatch", "--date", DATE)
-    assert done.code == 0, done.output
-    return folder
-
-
 @pytest.fixture
-def artifacts(finished: Path, tmp_path: Path, set_settings: SetSettings) -> Path:
+def artifacts(finished: tuple[Path, Done], tmp_path: Path, set_settings: SetSettings) -> Path:
     """The artifacts of a copy that is the working folder of this process too; nothing is scored in it yet."""
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("spamscore.db*"):
         path.unlink()
     for section, values in SMALL.items():
@@ -248,7 +239,7 @@ def test_a_damaged_folder_is_neither_made_again_nor_touched(artifacts: Path) -> 
 
 
 def test_a_batch_scored_without_the_latest_checkpoint_has_the_same_scores_to_the_bit(
-    finished: Path, artifacts: Path
+    finished: tuple[Path, Done], artifacts: Path
 ) -> None:
     latest = sorted(artifacts.glob("training/*/checkpoints/*.index"), key=lambda path: int(path.stem[5:]))[-2:]
     data = latest[1].with_suffix(".data-00000-of-00001")
@@ -257,7 +248,7 @@ def test_a_batch_scored_without_the_latest_checkpoint_has_the_same_scores_to_the
     assert done.code == 0, done.output
     assert f"{latest[1].stem} is damaged" in done.output
     assert f"; going on from {latest[0].stem}" in done.output
-    assert query(artifacts.parent, SCORES) == query(finished, SCORES)
+    assert query(artifacts.parent, SCORES) == query(finished[0], SCORES)
     ((checkpoint,),) = query(artifacts.parent, "select checkpoint from score_batches")
     assert str(checkpoint).endswith(f"/{latest[0].stem}")
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
+from chain import DATE, LUIGI, SMALL, Done, Settings, environment, luigi, merged, query, write_settings
 from sqlalchemy import exc
 
 from tasks.database import open_database, reading, writing
@@ -233,12 +233,13 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an exported model."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_settings(folder, SMALL)
-    done = luigi(folder, "ExportModel")
-    assert done.code == 0, done.output
+def trained(finished: tuple[Path, Done]) -> Path:
+    """A folder with an exported model, and no batch."""
+    folder, _ = finished
+    for path in folder.glob("spamscore.db*"):
+        path.unlink()
+    for name in ("snapshots", "receipts"):
+        shutil.rmtree(folder / "artifacts" / name)
     return folder
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chain import DATE, STAGES, Settings, luigi, write_settings
+from chain import DATE, STAGES, Settings, luigi_cold, write_settings
 
 
 def test_extract_messages_runs_on_its_own(tmp_path: Path) -> None:
-    done = luigi(tmp_path, "ExtractMessages", "--date", DATE)
+    done = luigi_cold(tmp_path, "ExtractMessages", "--date", DATE)
     assert (done.code, done.ran) == (0, {"ExtractMessages"})
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_describes_every_parameter(tmp_path: Path, stage: str) -> None:
-    done = luigi(tmp_path, stage, "--help")
+    done = luigi_cold(tmp_path, stage, "--help")
     assert done.code == 0
     options = done.output.split("\noptions:\n")[1]
     blocks = [block for block in ("\n" + options).split("\n  --") if block.strip()]
@@ -69,7 +69,7 @@ def test_a_failure_has_its_exit_code_and_one_readable_message_last(
     named: str,
 ) -> None:
     write_settings(tmp_path, settings)
-    done = luigi(tmp_path, *arguments, **variables)
+    done = luigi_cold(tmp_path, *arguments, **variables)
     assert done.code == code, done.output
     assert named in done.last_line
     assert "Traceback" not in done.output
@@ -79,12 +79,12 @@ def test_a_failure_has_its_exit_code_and_one_readable_message_last(
 @pytest.mark.parametrize("settings", [{"trainng": {"epochs": "1"}}, {"training": {"epochs": "0"}}])
 def test_a_bad_setting_stops_the_run_before_any_work(tmp_path: Path, settings: Settings) -> None:
     write_settings(tmp_path, settings)
-    luigi(tmp_path, "ScoreBatch")
+    luigi_cold(tmp_path, "ScoreBatch")
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"]
 
 
 def test_an_unexpected_error_keeps_its_traceback_and_still_ends_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("a file where the folder should be", encoding="utf-8")
-    done = luigi(tmp_path, "IngestCorpus")
+    done = luigi_cold(tmp_path, "IngestCorpus")
     assert done.code in (30, 35)
     assert done.last_line.startswith("spamscore: IngestCorpus()")
