@@ -19,7 +19,7 @@ score: $(VENV)/installed  ## run the whole chain on the bundled sample and show 
 	@$(BIN)/spamscore summary
 
 test: $(VENV)/installed-test  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour long: make drill DRILL='--seed 7'
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)

@@ -39,6 +39,19 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take a minute and more, the longest first: one that comes last would keep one worker waiting for the other.
+LONGEST = (
+    "test_nightly_chain.py", "test_training.py", "test_drill.py", "test_security.py", "test_bad_messages.py",
+    "test_nightly.py", "test_quality.py", "test_command_line.py", "test_bad_artifacts.py", "test_labelling.py",
+    "test_bad_corpora.py", "test_reports.py", "test_export.py", "test_ledger.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda one: places.get(one.path.name, len(LONGEST)))
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The address of an empty database, of each kind in turn."""

@@ -303,14 +303,17 @@ def test_damaged_checkpoints_cost_time_and_no_bit(
     assert without_seconds(trained.history) == without_seconds(reference.trained.history)
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), Path.unlink], ids=["cut", "gone"])
-@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [("index", lambda path: path.write_bytes(b"")), ("data-00000-of-00001", Path.unlink)],
+    ids=["index cut", "data gone"],
+)
 def test_where_no_checkpoint_is_whole_training_starts_anew_with_a_warning_and_ends_with_the_same_bits(
     reference: Run,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    damage: Callable[[Path], object],
     part: str,
+    damage: Callable[[Path], object],
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_toy(tmp_path, watch=stop_at(epoch=2, step=3))
