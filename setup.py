@@ -27,6 +27,7 @@ setup(
         "sqlalchemy>=2.1,<2.2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
+        "threadpoolctl>=3.5,<4",
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.2,<4"],

@@ -47,7 +47,7 @@ class TextEncoder(tf.Module):
         self._table = tf.lookup.StaticHashTable(
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
-        self._read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
+        self.read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
         # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
         self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False).__call__
 
@@ -71,14 +71,14 @@ class TextEncoder(tf.Module):
             ``rows``, ragged int32 [messages, (tokens)]: places in the table, from 1; and the table, its row 0 being
             that of padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)].
         """
-        tokens = tf.strings.split(self._cut_runs(self._clean(texts)))[:, : self.vocabulary.text.max_tokens]
+        tokens = self.tokens(self.fold(texts))
         lengths = tokens.row_lengths()
         # An empty token for each empty message, put where the message's tokens would be.
         filled = tf.maximum(lengths, 1)
         places = tf.where(tf.repeat(lengths > 0, filled))
         flat = tf.tensor_scatter_nd_update(tf.fill([tf.reduce_sum(filled)], _EMPTY), places, tokens.flat_values)
         distinct, rows = tf.unique(flat)
-        words, shapes, ngrams = self._read(distinct)
+        words, shapes, ngrams = self.read(distinct)
         return {
             "rows": tf.RaggedTensor.from_row_lengths(rows + 1, filled, validate=False),
             "words": tf.concat([[PADDING_ID], words], axis=0),
@@ -87,6 +87,14 @@ class TextEncoder(tf.Module):
                 ngrams.flat_values, tf.concat([[0], ngrams.row_lengths()], axis=0), validate=False
             ),
         }
+
+    def fold(self, texts: tf.Tensor) -> tf.Tensor:
+        """The first step: `models.text.TextCleaner.fold`."""
+        return self._clean.fold(texts)
+
+    def tokens(self, folded: tf.Tensor) -> tf.RaggedTensor:
+        """The second step: folded messages to their tokens, ragged string [messages, (tokens)], none if empty."""
+        return tf.strings.split(self._cut_runs(self._clean.separate(folded)))[:, : self.vocabulary.text.max_tokens]
 
     def _cut_runs(self, cleaned: tf.Tensor) -> tf.Tensor:
         """Cuts what stands behind a tie into words; string [messages] to string [messages]."""
@@ -112,12 +120,14 @@ class TokenTable:
         shapes: as `models.tokens.shapes_of` has it, int32 [table].
         ngrams: hashed n-grams of all tokens, one token after another, int32.
         starts: int64 [table + 1], where each token begins in `ngrams`.
+        memory: what the table is the present state of, where it goes on growing: rows that are there stay as they are.
     """
 
     words: npt.NDArray[np.int32]
     shapes: npt.NDArray[np.int32]
     ngrams: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
+    memory: object | None = None
 
     @classmethod
     def of_words(cls, words: npt.ArrayLike) -> TokenTable:
@@ -147,6 +157,11 @@ class EncodedMessages:
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each message, int64 [messages]."""
         return np.diff(self.starts)
+
+    def part(self, first: int, end: int) -> EncodedMessages:
+        """The messages from `first` up to but not including `end`, of the same table."""
+        starts = self.starts[first : end + 1]
+        return EncodedMessages(self.rows[starts[0] : starts[-1]], starts - starts[0], self.table)
 
     def batch(self, messages: npt.NDArray[np.int64], width: int) -> dict[str, npt.NDArray[np.int32]]:
         """The chosen messages as the network takes them, padded on the right. No message may be longer than the width.

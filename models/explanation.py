@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.calibration import probabilities_of
-from models.encoder import encode_messages
 from models.errors import ArtifactError
 from models.metrics import FloatArray
 from models.scoring import Scorer
@@ -100,7 +99,7 @@ def explain(
 
 
 def _logits(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
-    logits = scorer.logits(encode_messages(scorer.encoder, texts)).astype(np.float64)
+    logits = scorer.logits(scorer.encode(texts)).astype(np.float64)
     if not np.isfinite(logits).all():
         raise ArtifactError(
             "expected scores that are numbers, received others (NaN?): the model's weights are damaged, or it cannot "

@@ -9,19 +9,17 @@ et al. 2008), not trained by steps: equal messages give equal weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import LinearSVC
 
 from models.calibration import Calibration, fit_calibration
 from models.encoder import EncodedMessages
+from models.features import distinct_features
 
 FloatArray = npt.NDArray[np.float32]
-# Of the last n-gram of the token before, which is the whole token: what a pair of tokens is hashed with.
-PAIR_FACTOR = 31
 _FOLDS = 5
 _COST = 1.0
 
@@ -68,11 +66,16 @@ def fit_linear(messages: EncodedMessages, labels: npt.NDArray[np.int32], buckets
     )
 
 
-def _machine() -> LinearSVC:
+def _machine() -> Any:
+    # Here, for who only scores needs no scikit-learn, which takes a second to import.
+    from sklearn.svm import LinearSVC
+
     return LinearSVC(C=_COST, random_state=0)
 
 
 def _held_out_calibration(features: sp.csr_matrix, labels: npt.NDArray[np.int32]) -> Calibration:
+    from sklearn.model_selection import StratifiedKFold
+
     folds = min(_FOLDS, int(np.bincount(labels, minlength=2).min()))
     if folds < 2:
         return Calibration()
@@ -83,19 +86,7 @@ def _held_out_calibration(features: sp.csr_matrix, labels: npt.NDArray[np.int32]
 
 
 def features_of(messages: EncodedMessages, buckets: int) -> sp.csr_matrix:
-    """Which features each message has, float64 [messages, buckets], one or nought: the n-grams of its tokens, and its
-    pairs of neighbours. The network's `LinearScore` finds the same.
-    """
-    table = messages.table
-    message_of = np.repeat(np.arange(len(messages)), messages.lengths)
-    ngrams = sp.csr_matrix((np.ones(len(table.ngrams)), table.ngrams, table.starts), shape=(len(table.words), buckets))
-    ones = np.ones(len(message_of))
-    occurs = sp.csr_matrix((ones, (message_of, messages.rows)), shape=(len(messages), len(table.words)))
-    follows = message_of[1:] == message_of[:-1]
-    whole = table.ngrams[np.maximum(table.starts[1:] - 1, 0)] if len(table.ngrams) else np.zeros(len(table.words), int)
-    said = whole[messages.rows].astype(np.int64)
-    pairs = ((said[:-1] * PAIR_FACTOR + said[1:] + 1) % buckets)[follows]
-    paired = sp.csr_matrix((ones[1:][follows], (message_of[1:][follows], pairs)), shape=(len(messages), buckets))
-    features = (occurs @ ngrams + paired).tocsr()
-    features.data[:] = 1
+    """Which features each message has, float64 [messages, buckets], one or nought, those of a message in order."""
+    features = distinct_features(messages, buckets).astype(np.float64)
+    features.sort_indices()
     return features

@@ -6,17 +6,20 @@ n-grams; their logits are added.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from models.calibration import Calibration
-from models.linear import PAIR_FACTOR, LinearWeights
+from models.features import PAIR_FACTOR
 from models.settings import NetworkSettings
 from models.tokens import SHAPES
 from models.vocabulary import PADDING_ID, UNKNOWN_ID
+
+if TYPE_CHECKING:
+    from models.linear import LinearWeights
 
 _CELLS = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "simple": keras.layers.SimpleRNN}
 LOGIT = "logit"  # the last layer of the recurrent part

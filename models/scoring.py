@@ -1,7 +1,8 @@
 """Scoring: messages to spam probabilities, on the devices there are.
 
-Messages of like length share a batch and widths are few and fixed, so that nothing is traced twice and little is
-padded. Padding changes no score, so neither does the company a message is scored in.
+On one processor the network is `models.packed`; on several devices, or a GPU, it is the Keras model: there messages of
+like length share a batch and widths are few and fixed, so that nothing is traced twice and little is padded. Neither
+padding nor the company that a message is scored in changes a score.
 
 `score_apart` scores whatever comes: a message that makes scoring fail is found by halving, and the others are scored.
 """
@@ -9,21 +10,28 @@ padded. Padding changes no score, so neither does the company a message is score
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import tensorflow as tf
 
 from models.calibration import probabilities_of
-from models.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.encoder import EncodedMessages, TextEncoder
 from models.errors import ArtifactError, DeviceError, SpamscoreError
 from models.network import INPUTS
+from models.packed import PackedNetwork
+from models.reader import MessageReader, Texts, as_arrow
+from models.repeats import KnownScores, hashes_of
 
+Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 # A message that every model can score: when this one fails too, no message is to blame.
@@ -66,41 +74,128 @@ class ScoredApart:
     failures: dict[int, str]
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Messages on their way from text to probabilities.
+
+    Attributes:
+        encoded: the distinct messages that are not known already.
+        unknown: their places among the distinct ones, int64 [messages of `encoded`].
+        known: probabilities of the distinct messages, float64, NaN where not known.
+        hashes: of the distinct messages, uint64 [distinct, 2].
+        distinct: which distinct message each message is, int64 [messages].
+        seconds: seconds that it took.
+    """
+
+    encoded: EncodedMessages
+    unknown: npt.NDArray[np.int64]
+    known: npt.NDArray[np.float64]
+    hashes: npt.NDArray[np.uint64]
+    distinct: npt.NDArray[np.int64]
+    seconds: float
+
+
 class Scorer:
-    """A network on one or several devices, and the encoder in front of it."""
+    """A network on one or several devices, and the reader of messages in front of it.
+
+    `prepare` and `finish` are the two halves of `score`, for who lets them overlap: different threads may prepare and
+    finish different messages at once.
+    """
 
     def __init__(
-        self, encoder: TextEncoder, network: keras.Model, devices: Sequence[str], batch_size: int = 512
+        self, encoder: TextEncoder, network: keras.Model, devices: Sequence[str], batch_size: int | str = 512
     ) -> None:
-        """Puts a copy of the network on each device.
+        """Puts the network on the devices.
 
         Args:
             encoder: raw messages to encoded ones.
             network: encoded messages to logits, calibrated.
             devices: logical devices by name, as `models.devices.chosen_devices` gives them.
-            batch_size: messages in one call of the network.
+            batch_size: messages in one call of the network; auto finds it with the first messages.
         """
-        self.encoder = encoder
         self.devices = list(devices)
-        self.batch_size = batch_size
-        self._forward = [_forward_on(device, network) for device in self.devices]
+        self._reader = MessageReader(encoder)
+        self._scored = KnownScores()
+        one_processor = len(self.devices) == 1 and "CPU" in self.devices[0]
+        network_on = PackedNetwork(network) if one_processor else DeviceNetworks(network, self.devices)
+        self._network: PackedNetwork | DeviceNetworks = network_on
+        self._batch_size = _BatchSize(batch_size)
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    @property
+    def threads(self) -> int:
+        """Threads that may well finish messages at once; 0 for as many as there are cores."""
+        return 0 if isinstance(self._network, PackedNetwork) else 1
+
+    def score(self, texts: Texts) -> Scored:
         """Scores messages, in order."""
+        return self.finish(self.prepare(texts))
+
+    def prepare(self, texts: Texts) -> Prepared:
+        """Reads messages: of equal ones one, and none that was scored before."""
         began = time.monotonic()
-        encoded = encode_messages(self.encoder, texts)
-        middle = time.monotonic()
-        probabilities = probabilities_of(self.logits(encoded))
-        return Scored(probabilities, middle - began, time.monotonic() - middle)
+        messages = as_arrow(texts).dictionary_encode()
+        hashes = hashes_of(messages.dictionary.to_numpy(zero_copy_only=False))
+        known = self._scored.find(hashes)
+        unknown = np.flatnonzero(np.isnan(known))
+        fresh = messages.dictionary if len(unknown) == len(known) else messages.dictionary.take(pa.array(unknown))
+        encoded = self._reader.read(fresh)
+        distinct = messages.indices.to_numpy().astype(np.int64)
+        return Prepared(encoded, unknown, known, hashes, distinct, time.monotonic() - began)
+
+    def finish(self, prepared: Prepared) -> Scored:
+        """Computes the probabilities of messages that are prepared."""
+        began = time.monotonic()
+        probabilities = prepared.known.copy()
+        probabilities[prepared.unknown] = probabilities_of(self.logits(prepared.encoded))
+        self._scored.keep(prepared.hashes[prepared.unknown], probabilities[prepared.unknown])
+        return Scored(probabilities[prepared.distinct], prepared.seconds, time.monotonic() - began)
+
+    def encode(self, texts: Texts) -> EncodedMessages:
+        """Encodes messages, in order."""
+        return self._reader.read(texts)
 
     def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float32]:
-        """Logits of encoded messages, float32 [messages]: batches go to the devices in turn."""
+        """Logits of encoded messages, float32 [messages]."""
+        return self._network.logits(messages, self._batch_size.of(self._network, messages))
+
+
+class _BatchSize:
+    """The batch size that was set or, for auto, the one that the first messages were scored fastest with."""
+
+    _TRIED = (512, 256, 1024, 2048)
+    _TRIAL_MESSAGES = 2000
+
+    def __init__(self, setting: int | str) -> None:
+        self._found = None if isinstance(setting, str) else setting
+        self._lock = threading.Lock()
+
+    def of(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages) -> int:
+        """The batch size; messages that are too few to tell are scored with the usual one."""
+        with self._lock:
+            if self._found is None and len(messages) >= self._TRIAL_MESSAGES * len(self._TRIED):
+                trials = {size: self._seconds_a_token(network, messages, size) for size in self._TRIED}
+                self._found = min(trials, key=trials.__getitem__)
+            return self._found or self._TRIED[0]
+
+    def _seconds_a_token(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages, size: int) -> float:
+        first = self._TRIED.index(size) * self._TRIAL_MESSAGES
+        part = messages.part(first, first + self._TRIAL_MESSAGES)
+        network.logits(part, size)  # once for whatever is done the first time alone
+        began = time.perf_counter()
+        network.logits(part, size)
+        return (time.perf_counter() - began) / len(part.rows)
+
+
+class DeviceNetworks:
+    """A copy of the Keras model on each device; batches of messages of like length go to the devices in turn."""
+
+    def __init__(self, network: keras.Model, devices: Sequence[str]) -> None:
+        self._forward = [_forward_on(device, network) for device in devices]
+
+    def logits(self, messages: EncodedMessages, batch_size: int) -> npt.NDArray[np.float32]:
+        """Logits of encoded messages, float32 [messages]."""
         logits = np.zeros(len(messages), np.float32)
-        batches = list(length_batches(messages.lengths, self.batch_size))
-        if len(self._forward) == 1:
-            for rows, width in batches:
-                logits[rows] = self._forward[0](messages.batch(rows, width))
-            return logits
+        batches = list(length_batches(messages.lengths, batch_size))
         with ThreadPoolExecutor(len(self._forward), thread_name_prefix="device") as pool:
             for result in [
                 pool.submit(self._score_share, messages, batches, number, logits)
@@ -119,6 +214,25 @@ class Scorer:
         """Every n-th batch, on the n-th device; each writes to places of its own."""
         for rows, width in itertools.islice(batches, number, None, len(self._forward)):
             logits[rows] = self._forward[number](messages.batch(rows, width))
+
+
+def prepared_or_none(scorer: Scorer, texts: Texts) -> Prepared | None:
+    """Prepares messages; None where that fails, for `finish_apart` to find out why."""
+    prepared = _attempt(scorer.prepare, texts)
+    return prepared if isinstance(prepared, Prepared) else None
+
+
+def finish_apart(scorer: Scorer, texts: pa.Array, prepared: Prepared | None) -> ScoredApart:
+    """As `score_apart`, of messages that are prepared already if all is well.
+
+    Raises:
+        ArtifactError: the model fails.
+        DeviceError: the device fails, or has not the memory for any message.
+    """
+    scored = _attempt(scorer.finish, prepared) if prepared is not None else None
+    if isinstance(scored, Scored) and np.isfinite(scored.probabilities).all():
+        return ScoredApart(scored, {})
+    return score_apart(scorer, texts.to_pylist())
 
 
 def score_apart(scorer: Scorer, texts: Sequence[str]) -> ScoredApart:
@@ -191,7 +305,7 @@ class _Sieve:
         self.errors |= {int(place): error for place in found}
 
     def _error_of(self, places: Sequence[int]) -> Exception | None:
-        scored = _attempt(self._scorer, [self._texts[place] for place in places])
+        scored = _attempt(self._scorer.score, [self._texts[place] for place in places])
         if isinstance(scored, Exception):
             return scored
         self.probabilities[places] = scored.probabilities
@@ -200,15 +314,15 @@ class _Sieve:
 
     def _require_plain(self, error: Exception) -> None:
         """Makes sure that it is a message that fails."""
-        scored = _attempt(self._scorer, [PLAIN_MESSAGE])
+        scored = _attempt(self._scorer.score, [PLAIN_MESSAGE])
         if isinstance(scored, Exception) or not np.isfinite(scored.probabilities).all():
             raise _broken(error, f"a plain message, {PLAIN_MESSAGE!r}, cannot be scored either")
 
 
-def _attempt(scorer: Scorer, texts: Sequence[str]) -> Scored | Exception:
-    """The scores, or what scoring raised: which class a bad message makes TensorFlow raise cannot be known before."""
+def _attempt(step: Callable[[Any], Result], given: Any) -> Result | Exception:
+    """What a step gives or raises: which class a bad message makes TensorFlow raise cannot be known before."""
     try:
-        return scorer.score(texts)
+        return step(given)
     except (SpamscoreError, OSError):
         raise
     except Exception as error:

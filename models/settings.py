@@ -69,7 +69,7 @@ def setting(
         low: smallest value allowed.
         high: largest value allowed.
         choices: the only texts allowed.
-        words: texts allowed beside numbers; the type is then written ``float | str``.
+        words: texts allowed beside numbers; the type is then written ``float | str`` or ``int | str``.
         secret: may hold a password, so it is masked when shown and can come from the environment.
         shapes_result: whether another value gives another result; only these enter fingerprints.
     """
@@ -136,7 +136,7 @@ def declared(section: str, settings_class: type) -> list[Setting]:
 
 
 def _number_of(kind: Any) -> type:
-    """The type itself, or of ``float | str`` the number's."""
+    """The type itself, or of ``float | str`` and the like the number's."""
     return cast("type", get_args(kind)[0] if get_args(kind) else kind)
 
 
@@ -300,5 +300,9 @@ class DeviceSettings:
         shapes_result=False,
     )
     threads: int = setting(
-        0, "threads TensorFlow computes with; 0 takes all cores", low=0, high=4096, shapes_result=False
+        0,
+        "threads that compute; 0 takes all cores, divided among the workers of luigi --workers",
+        low=0,
+        high=4096,
+        shapes_result=False,
     )

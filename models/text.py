@@ -20,9 +20,12 @@ from models.tokens import CURRENCY, EMAIL_PATTERN, MASKED_CODE, MASKED_PHONE, UR
 # Bytes of a message that are looked at, per character of [text] max_characters: invisible characters in front of a
 # message must not push it out of sight, and a message of a megabyte must not stop the night.
 _BYTES_A_CHARACTER = 64
+# A message with nothing to fold: ASCII without controls and without the beginning of an entity.
+_PLAIN = r"[ -%'-~]*"
+NOT_PLAIN = r"[^ -%'-~]"
 # Goes before letters that stood apart, `f r e e`, and are joined: `⁀free`. A tie is how editors mark that.
 TIE = "\u2040"
-_SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
+SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)<(?:#|decimal|time)>", " " + MASKED_CODE + " "),  # what stands for a number where a corpus hides them
     (r"([\pL\pM])'([\pL\pM])", r"\1\2"),
@@ -64,9 +67,20 @@ class TextCleaner(tf.Module):
         Returns:
             string [messages], UTF-8, tokens separated by single spaces; empty where nothing is left.
         """
+        return self.separate(self.fold(texts))
+
+    def fold(self, texts: tf.Tensor) -> tf.Tensor:
+        """The first half: valid UTF-8, entities decoded, characters as they are read. What has nothing `NOT_PLAIN`
+        stays as it is.
+
+        Each character is folded by itself, so of a message without entities any part may be folded alone.
+        """
         texts = tf.strings.substr(texts, 0, most_bytes(self.settings), unit="BYTE")
-        texts = _where_matches(texts, r"[ -%'-~]*", otherwise=self._decode)
-        cleaned = self._letters(texts) if self.settings.cleaning == "letters" else self._signal(texts)
+        return _where_matches(texts, _PLAIN, otherwise=self._decode)
+
+    def separate(self, folded: tf.Tensor) -> tf.Tensor:
+        """The second half: folded messages to tokens with single spaces between."""
+        cleaned = self._letters(folded) if self.settings.cleaning == "letters" else self._signal(folded)
         return tf.strings.strip(tf.strings.regex_replace(cleaned, r"\s+", " "))
 
     def _decode(self, texts: tf.Tensor) -> tf.Tensor:
@@ -78,7 +92,7 @@ class TextCleaner(tf.Module):
     def _signal(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
         texts = tf.strings.regex_replace(texts, "[\x00" + TIE + "]", " ")
-        texts = _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
+        texts = _where_matches(texts, r"(?s:.*)" + SPACED + r"(?s:.*)", then=_join_spaced)
         for pattern, replacement in _SIGNAL_RULES:
             texts = tf.strings.regex_replace(texts, pattern, replacement)
         return texts
@@ -139,7 +153,7 @@ def _where_matches(
 
 def _join_spaced(texts: tf.Tensor) -> tf.Tensor:
     """Takes what stands between the letters of `f r e e` away; string [messages] without U+0000, which cuts here."""
-    cut = tf.strings.regex_replace(texts, _SPACED, "\x00" + TIE + r"\1" + "\x00")
+    cut = tf.strings.regex_replace(texts, SPACED, "\x00" + TIE + r"\1" + "\x00")
     pieces = tf.strings.split(cut, "\x00")
     joined = tf.strings.regex_replace(pieces.flat_values, r"[ ._*+-]", "")
     is_run = tf.strings.regex_full_match(pieces.flat_values, TIE + "(?s:.*)")

@@ -19,8 +19,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from sklearn.metrics import average_precision_score
-from sklearn.model_selection import StratifiedKFold
 
 from models.augmentation import augmented
 from models.checkpoints import open_manager, restore_latest
@@ -194,6 +192,8 @@ def held_out_logits(
     Raises:
         InputError: fewer messages of a kind than folds.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     count, fewest = settings.held_out_folds, int(np.bincount(training.labels, minlength=2).min())
     if fewest < count:
         raise InputError(
@@ -391,6 +391,8 @@ class _Trainer:
         return loss
 
     def _validated(self, loss: float, steps: int, seconds: float) -> Epoch:
+        from sklearn.metrics import average_precision_score
+
         logits = network_logits(self.recurrent, self.validation)
         labels = self.validation_labels
         validation_loss = float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))

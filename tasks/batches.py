@@ -53,6 +53,9 @@ class BatchRow:
     seconds_text: float | None
     seconds_network: float | None
     seconds_write: float | None
+    seconds_read: float | None
+    seconds_wait: float | None
+    seconds_processor: float | None
 
 
 class ScoreRow(NamedTuple):

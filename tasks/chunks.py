@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tasks.snapshots import SnapshotChunk
+
 REPEATED = "repeated message_id"
 UNUSABLE = "unusable message_id"
 
 SCORE_COLUMNS = ("batch_id", "message_id", "spam_probability", "flagged")
 REJECTED_COLUMNS = ("batch_id", "row_number", "message_id", "reason", "detail")
+
+# Whatever Python may take for white space is left out: what does not match is looked at once more, by `refusal`.
+_SOMETHING = r"[^\s\pZ\pC]"
 
 _HASH_KEY = "spamscore row v1"  # pandas wants sixteen characters
 
@@ -53,6 +58,24 @@ def refusal(row_number: int, message_id: str | None, text: str | None, fault: st
     if not text or not text.strip():
         return RejectedMessage(row_number, message_id, "empty text")
     return None
+
+
+def refusals(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
+    """The messages of a chunk that cannot be scored, by their place in it; `refusal` says why of each."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    said = pc.match_substring_regex(chunk.texts, _SOMETHING)
+    suspects = np.flatnonzero(~(
+        pc.fill_null(said, False).to_numpy(zero_copy_only=False)
+        & chunk.message_ids.is_valid().to_numpy(zero_copy_only=False)
+        & pc.fill_null(pc.not_equal(chunk.message_ids, ""), False).to_numpy(zero_copy_only=False)
+        & chunk.faults.is_null().to_numpy(zero_copy_only=False)
+    ))  # fmt: skip
+    columns = [one.take(pa.array(suspects)).to_pylist() for one in (chunk.message_ids, chunk.texts, chunk.faults)]
+    found = map(refusal, chunk.row_numbers[suspects].tolist(), *columns)
+    return {place: one for place, one in zip(suspects.tolist(), found, strict=True) if one is not None}
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,17 +79,17 @@ def latest_batch() -> BatchRow | str:
 def add_chunk(count: FlipCount, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]) -> None:
     """Scores those messages of a chunk that a batch would score, and adds their verdicts to the count."""
     import numpy as np
+    import pyarrow as pa
 
     from models.scoring import score_apart
-    from tasks.chunks import refusal
+    from tasks.chunks import refusals
 
-    columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
-    sound = [place for place, row in enumerate(zip(*columns, strict=True)) if refusal(*row) is None]
-    texts = [str(chunk.texts[place]) for place in sound]
+    sound = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
+    message_ids, texts = (one.take(pa.array(sound)).to_pylist() for one in (chunk.message_ids, chunk.texts))
     old, new = (score_apart(scorer, texts).scored.probabilities for scorer, _ in (before, now))
     kept = np.flatnonzero(np.isfinite(old) & np.isfinite(new))
     count.add(
-        [str(chunk.message_ids[sound[place]]) for place in kept],
+        [message_ids[place] for place in kept],
         [texts[place] for place in kept],
         (old[kept], before[1]),
         (new[kept], now[1]),

@@ -356,13 +356,22 @@ def record_times(
     engine: Engine,
     batch_id: int,
     total: float | None = None,
+    read: float | None = None,
     text: float | None = None,
     network: float | None = None,
     write: float | None = None,
+    wait: float | None = None,
+    processor: float | None = None,
 ) -> None:
-    """Notes the seconds that a batch took, and of them those in its parts; what is None stays as it was."""
-    given = {"seconds_total": total, "seconds_text": text, "seconds_network": network, "seconds_write": write}
-    values = {name: seconds for name, seconds in given.items() if seconds is not None}
+    """Notes the seconds that a batch took, those of its stages, and those of all its threads on processors.
+
+    Stages overlap, so theirs add up to more than the total. What is None stays as it was.
+    """
+    given = {
+        "total": total, "read": read, "text": text, "network": network, "write": write, "wait": wait,
+        "processor": processor,
+    }  # fmt: skip
+    values = {f"seconds_{name}": seconds for name, seconds in given.items() if seconds is not None}
     if values:
         statement = sa.update(score_batches).where(score_batches.c.batch_id == batch_id).values(values)
         retried(engine, lambda connection: connection.execute(statement))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
+import luigi.interface
 
 from models.errors import AlreadyRunningError, ArtifactError, DatesError
+from models.settings import DeviceSettings
 from tasks.alerts import DEADLINE, raise_alert
 from tasks.deadline import Watch, within_deadline
 from tasks.evaluate_model import training_folder
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from models.scoring import Scorer
     from tasks.batches import BatchRow
     from tasks.ledger import BatchPlan
+    from tasks.scoring import Pace
 
 log = logging.getLogger("spamscore")
 
@@ -137,7 +141,9 @@ class ScoreBatch(Stage):
         from tasks.scoring import score_snapshot  # imports TensorFlow, which the plan's model has started by now
 
         watch = within_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
-        published = score_snapshot(engine, plan, snapshot.path, model.scorer, watch, began, write_receipt)
+        published = score_snapshot(
+            engine, plan, snapshot.path, model.scorer, watch, began, write_receipt, pace_of(model.scorer)
+        )
         log.info(
             "batch %d of %s: %d read, %d scored, %d rejected, %d flagged from %g on, by version %d",
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
@@ -258,6 +264,17 @@ def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequenc
     raise (AlreadyRunningError if running else DatesError)(
         f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(named + more)}"
     )
+def pace_of(scorer: Scorer) -> Pace:
+    """Threads and queues: as many threads as TensorFlow was given, unless the scorer's devices have their own."""
+    from tasks.scoring import Pace
+
+    return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
+
+
+def processor_threads(settings: DeviceSettings) -> int:
+    """Threads that one task may compute with: as set, or the cores there are, divided among Luigi's workers."""
+    cores = len(os.sched_getaffinity(0))
+    return settings.threads or max(1, cores // luigi.interface.core().workers)
 
 
 def write_receipt(batch: BatchRow) -> None:

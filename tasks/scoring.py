@@ -1,26 +1,58 @@
-"""How a snapshot becomes a published batch: read, scored and committed chunk by chunk.
+"""How a snapshot becomes a published batch: read, turned into text's tokens, scored and committed, chunk by chunk.
 
-What is scored with which model is `tasks.score_batch`'s; this takes a snapshot, a scorer and an open database. It needs
-TensorFlow, so a task imports it inside `run`.
+The four overlap. What is scored with which model is `tasks.score_batch`'s; this takes a snapshot, a scorer and an open
+database. It needs TensorFlow, so a task imports it inside `run`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from sqlalchemy.engine import Engine
+from threadpoolctl import threadpool_limits
 
-from models.scoring import Scorer, score_apart
+from models.scoring import Prepared, Scorer, finish_apart, prepared_or_none
 from tasks.batches import BatchRow
-from tasks.chunks import RejectedMessage, ScoredChunk, refusal
+from tasks.chunks import RejectedMessage, ScoredChunk, refusals
 from tasks.ledger import BatchPlan, begin_batch, chunks_done, commit_chunk, publish_batch, record_times
+from tasks.overlap import StageSeconds, ahead, in_threads
 from tasks.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
 
 log = logging.getLogger("spamscore")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a batch uses the machine.
+
+    Attributes:
+        threads: threads that the network is computed in.
+        queue: chunks that wait between two stages.
+    """
+
+    threads: int
+    queue: int
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedChunk:
+    """A chunk on its way: the messages that can be scored, by their places in it, and why the others cannot."""
+
+    chunk: SnapshotChunk
+    refused: dict[int, RejectedMessage]
+    places: npt.NDArray[np.int64]
+    texts: pa.Array
+    prepared: Prepared | None
+    began: float
 
 
 def score_snapshot(
@@ -31,6 +63,7 @@ def score_snapshot(
     watch: Callable[[float, float, str], None],
     began: float,
     receipt: Callable[[BatchRow], None],
+    pace: Pace,
 ) -> BatchRow:
     """Scores what is not yet in the ledger, chunk by chunk, and publishes the batch.
 
@@ -39,40 +72,84 @@ def score_snapshot(
         plan: what the batch is.
         snapshot: folder that ExtractMessages left.
         scorer: texts to probabilities.
-        watch: told messages done, messages in all, and a line of status after each chunk.
+        watch: told messages done, messages in all, and a line of status after each chunk; may take its time.
         began: `time.monotonic()` when the run began, for the batch's times.
         receipt: takes the batch as it is about to be published.
+        pace: threads and queues.
     """
     verify_snapshot(snapshot)
-    rows = snapshot_rows(snapshot / SNAPSHOT_FILE)
+    path = snapshot / SNAPSHOT_FILE
+    rows = snapshot_rows(path)
     batch = begin_batch(engine, plan)
     done = chunks_done(engine, batch.batch_id)
     if done:
         log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
-    seconds = {"text": 0.0, "network": 0.0, "write": 0.0}
-    for chunk in read_snapshot(snapshot / SNAPSHOT_FILE, plan.chunk_size, skip=done):
-        scored = score_chunk(scorer, chunk, plan.threshold, seconds)
-        writing = time.monotonic()
-        commit_chunk(engine, batch.batch_id, scored)
-        seconds["write"] += time.monotonic() - writing
-        finished = chunk.first_row - 1 + len(chunk)
-        rate = finished / (time.monotonic() - began)
-        left = (rows - finished) / rate
-        watch(finished, rows, f"{finished:,} of {rows:,} scored, {rate:,.0f} a second, {left:,.0f} s left")
+    seconds, processor = StageSeconds(), time.process_time()
+    progress = _Progress(rows)
+    with contextlib.closing(scored_chunks(scorer, path, plan, done, pace, seconds)) as chunks:
+        for scored in seconds.asking("wait", chunks):
+            with seconds.counted("write"):
+                commit_chunk(engine, batch.batch_id, scored)
+            watch(*progress.after(scored))
     # Before publishing, for a run that is killed after it finds all done the next time.
-    record_times(engine, batch.batch_id, total=time.monotonic() - began, **seconds)
+    stages = {name: seconds.of(name) for name in ("read", "text", "network", "write", "wait")}
+    total = time.monotonic() - began
+    record_times(engine, batch.batch_id, total=total, processor=time.process_time() - processor, **stages)
     return publish_batch(engine, batch.batch_id, rows, receipt)
 
 
-def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: dict[str, float]) -> ScoredChunk:
-    """Scores the messages of a chunk that can be, and says of the others why not.
-
-    A message that makes scoring itself fail is one of the others; `models.scoring.score_apart` has the rule by which it
-    is told from a model or a device that fails.
+def scored_chunks(
+    scorer: Scorer, path: Path, plan: BatchPlan, done: Collection[int], pace: Pace, seconds: StageSeconds
+) -> Generator[ScoredChunk]:
+    """Scores the chunks of a snapshot that are not done; reading, text and network overlap with whoever asks.
 
     Args:
         scorer: texts to probabilities.
-        chunk: messages as they were read.
+        path: the snapshot's file.
+        plan: chunk size and threshold.
+        done: numbers of the chunks to leave out.
+        pace: threads and queues.
+        seconds: what the stages take is added to.
+    """
+    read = ahead(_counted(seconds, "read", read_snapshot(path, plan.chunk_size, skip=done)), pace.queue)
+    prepared = ahead(_prepared(scorer, read), pace.queue)
+    finish = partial(finish_chunk, scorer, threshold=plan.threshold, seconds=seconds)
+    # Every thread has a core, and matrix products must not take the others' too.
+    with (
+        threadpool_limits(1, "blas"),
+        contextlib.closing(in_threads(finish, prepared, pace.threads, pace.threads + pace.queue)) as scored,
+    ):
+        yield from scored
+
+
+def _counted(seconds: StageSeconds, stage: str, chunks: Iterator[SnapshotChunk]) -> Generator[SnapshotChunk]:
+    yield from seconds.asking(stage, chunks)
+
+
+def _prepared(scorer: Scorer, chunks: Generator[SnapshotChunk]) -> Generator[PreparedChunk]:
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            yield prepare_chunk(scorer, chunk)
+
+
+def prepare_chunk(scorer: Scorer, chunk: SnapshotChunk) -> PreparedChunk:
+    """Tells the messages of a chunk that can be scored from the others, and reads them."""
+    began = time.monotonic()
+    refused = refusals(chunk)
+    places = np.setdiff1d(np.arange(len(chunk)), list(refused)).astype(np.int64)
+    texts = chunk.texts.take(pa.array(places)) if refused else chunk.texts
+    return PreparedChunk(chunk, refused, places, texts, prepared_or_none(scorer, texts), began)
+
+
+def finish_chunk(scorer: Scorer, one: PreparedChunk, threshold: float, seconds: StageSeconds) -> ScoredChunk:
+    """Scores a prepared chunk.
+
+    A message that makes scoring itself fail is refused too; `models.scoring.score_apart` has the rule by which it is
+    told from a model or a device that fails.
+
+    Args:
+        scorer: texts to probabilities.
+        one: the chunk.
         threshold: probability from which a message is flagged.
         seconds: what text and network took is added to.
 
@@ -80,32 +157,48 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
         ArtifactError: the model fails, whatever the message.
         DeviceError: the device fails, whatever the message.
     """
-    began = time.monotonic()
-    columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
-    refusals = [refusal(*row) for row in zip(*columns, strict=True)]
-    tried = [place for place, found in enumerate(refusals) if found is None]
-    result = score_apart(scorer, [str(chunk.texts[place]) for place in tried])
-    for number, detail in result.failures.items():
-        refusals[tried[number]] = set_aside(chunk, tried[number], detail)
-    kept = [number for number in range(len(tried)) if number not in result.failures]
-    sound = [tried[number] for number in kept]
-    probabilities = result.scored.probabilities[kept]
-    seconds["text"] += result.scored.seconds_text
-    seconds["network"] += result.scored.seconds_network
+    result = finish_apart(scorer, one.texts, one.prepared)
+    failed = {int(one.places[place]): detail for place, detail in result.failures.items()}
+    refused = one.refused | {place: set_aside(one.chunk, place, detail) for place, detail in failed.items()}
+    kept = np.setdiff1d(np.arange(len(one.places)), list(result.failures))
+    sound, probabilities = one.places[kept], result.scored.probabilities[kept]
+    seconds.add("text", result.scored.seconds_text)
+    seconds.add("network", result.scored.seconds_network)
     return ScoredChunk(
-        chunk_number=chunk.chunk_number,
-        first_row=chunk.first_row,
-        message_ids=[str(chunk.message_ids[place]) for place in sound],
-        row_numbers=chunk.row_numbers[np.array(sound, dtype=np.int64)],
+        chunk_number=one.chunk.chunk_number,
+        first_row=one.chunk.first_row,
+        message_ids=one.chunk.message_ids.take(pa.array(sound)).to_pylist(),
+        row_numbers=one.chunk.row_numbers[sound],
         probabilities=probabilities,
         flagged=probabilities >= threshold,
-        rejected=[found for found in refusals if found is not None],
-        seconds=time.monotonic() - began,
+        rejected=[refused[place] for place in sorted(refused)],
+        seconds=time.monotonic() - one.began,
     )
 
 
 def set_aside(chunk: SnapshotChunk, place: int, detail: str) -> RejectedMessage:
     """Refuses a message of a chunk, by its place in it, that made scoring fail, and warns of it."""
-    row_number, message_id = int(chunk.row_numbers[place]), chunk.message_ids[place]
+    row_number, message_id = int(chunk.row_numbers[place]), chunk.message_ids[place].as_py()
     log.warning("row %d, message %a: scoring failed, set aside: %s", row_number, (message_id or "")[:80], detail)
     return RejectedMessage(row_number, message_id, "scoring failed", detail)
+
+
+class _Progress:
+    """How far a batch is: after each chunk, messages done, messages in all, and what to say."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._began = time.monotonic()
+        self._before: int | None = None
+        self._rejected = 0
+
+    def after(self, chunk: ScoredChunk) -> tuple[int, int, str]:
+        """What to tell once a chunk is committed."""
+        if self._before is None:
+            self._before = chunk.first_row - 1  # of chunks that an earlier run committed nothing is known but that
+        finished = chunk.first_row - 1 + chunk.messages_read
+        self._rejected += len(chunk.rejected)
+        rate = (finished - self._before) / max(time.monotonic() - self._began, 1e-9)
+        left = (self._rows - finished) / rate
+        status = f"{finished:,} of {self._rows:,} scored, {rate:,.0f} a second, {left:,.0f} s left"
+        return finished, self._rows, f"{status}, {self._rejected:,} rejected" if self._rejected else status

@@ -180,9 +180,19 @@ class ScoringSettings:
         0.002, "share of the ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
     )
     chunk_size: int = setting(
-        20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
+        10_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
     )
-    batch_size: int = setting(512, "messages in one call of the network", low=1, high=65_536, shapes_result=False)
+    batch_size: int | str = setting(
+        AUTO,
+        "messages in one call of the network; auto finds it with the first messages of the batch",
+        low=1,
+        high=65_536,
+        words=(AUTO,),
+        shapes_result=False,
+    )
+    queue: int = setting(
+        2, "chunks that wait between reading, text, network and writing", low=1, high=1000, shapes_result=False
+    )
 
 
 @dataclass(frozen=True)

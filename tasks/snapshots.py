@@ -24,6 +24,7 @@ from tasks.targets import FolderTarget, file_damage
 
 SNAPSHOT_FILE = "messages.parquet"
 GROUP_ROWS = 20_000  # rows of a row group
+_NARROW_BYTES = 2**31 - 1
 GROUP_CHARACTERS = 16 * 2**20  # characters after which a row group ends early: rows may hold a megabyte each
 
 SNAPSHOT_SCHEMA = pa.schema(
@@ -69,17 +70,17 @@ class SnapshotChunk:
         chunk_number: 0 for the first.
         first_row: row number of the first message, chunk_number * chunk_size + 1.
         row_numbers: int64, (messages,), 1-based positions in the snapshot.
-        message_ids: what identifies each message, or None.
-        texts: each message, or None.
-        faults: why a row cannot be scored, or None.
+        message_ids: what identifies each message, or null; an Arrow array of strings, as the next two.
+        texts: each message, or null.
+        faults: why a row cannot be scored, or null.
     """
 
     chunk_number: int
     first_row: int
     row_numbers: npt.NDArray[np.int64]
-    message_ids: list[str | None]
-    texts: list[str | None]
-    faults: list[str | None]
+    message_ids: pa.Array
+    texts: pa.Array
+    faults: pa.Array
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -165,10 +166,17 @@ def _chunk(number: int, first: int, table: Any) -> SnapshotChunk:
         chunk_number=number,
         first_row=first + 1,
         row_numbers=table.column("row_number").to_numpy(),
-        message_ids=table.column("message_id").to_pylist(),
-        texts=table.column("text").to_pylist(),
-        faults=table.column("fault").to_pylist(),
+        message_ids=_whole(table.column("message_id")),
+        texts=_whole(table.column("text")),
+        faults=_whole(table.column("fault")),
     )
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; with wide offsets where it holds more than narrow ones can tell apart."""
+    if column.nbytes > _NARROW_BYTES:
+        column = column.cast(pa.large_string())
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
 
 
 class _RowGroups:

@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The newest migration of `tasks.migrations.versions`: known without importing Alembic, which costs 0.3 s.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 # A name of our own, for a database that is shared may have an alembic_version of somebody else's.
 VERSION_TABLE = "spamscore_version"
 
@@ -135,6 +135,9 @@ score_batches = sa.Table(
         "published_date", sa.Date, sa.Computed("CASE WHEN state = 'published' THEN batch_date END", persisted=True)
     ),
     sa.Column("running_date", sa.Date, sa.Computed("CASE WHEN state = 'running' THEN batch_date END", persisted=True)),
+    sa.Column("seconds_read", sa.Double),
+    sa.Column("seconds_wait", sa.Double),
+    sa.Column("seconds_processor", sa.Double),
     sa.UniqueConstraint("published_date"),
     sa.UniqueConstraint("running_date"),
     sa.CheckConstraint("state IN ('running', 'published', 'superseded', 'withdrawn')", name="state"),

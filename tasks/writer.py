@@ -1,11 +1,13 @@
 """The one bulk writer: rows into a table by the fastest way its database has, in the caller's transaction.
 
-PostgreSQL takes binary COPY, SQLite and MySQL a prepared statement of the driver's with many rows, others SQLAlchemy's
-own insert. `benchmarks/` has the figures; what the rows are, and what happens when one is refused, is `tasks.ledger`'s.
+PostgreSQL takes binary COPY, SQLite a prepared statement with many rows in it, MySQL the driver's own way to send many,
+and others SQLAlchemy's own insert. `benchmarks/` has the figures; what the rows are, and what happens when one is
+refused, is `tasks.ledger`'s.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # Rows in one call of the driver, where the driver makes one statement of them and so holds them twice.
 _SLICE = 10_000
+# Values in one statement of SQLite's; it takes up to 32,766.
+_SQLITE_VALUES = 4_000
 
 # PostgreSQL's names of the types that `tasks.tables` is made of, the nearest class first.
 _COPY_TYPES: list[tuple[type[sa.types.TypeEngine[Any]], str]] = [
@@ -52,7 +56,9 @@ def insert_rows(
     way = f"{connection.dialect.name}+{connection.dialect.driver}"
     if way == "postgresql+psycopg":
         _copy(connection, table, columns, rows)
-    elif way in ("sqlite+pysqlite", "mysql+pymysql", "mariadb+pymysql"):
+    elif way == "sqlite+pysqlite":
+        _execute_many_values(connection, table, columns, rows)
+    elif way in ("mysql+pymysql", "mariadb+pymysql"):
         _execute_prepared(connection, table, columns, rows)
     else:
         _execute_core(connection, table, columns, rows)
@@ -96,11 +102,22 @@ def _wrapped(connection: Connection, statement: str, error: Exception) -> exc.St
     return wrapped
 
 
+def _execute_many_values(
+    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """SQLite's driver gives up Python's lock once a statement: with many rows in one, other threads go on meanwhile."""
+    together = _SQLITE_VALUES // len(columns)
+    for start in range(0, len(rows), together):
+        some = rows[start : start + together]
+        values = ", ".join([f"({', '.join('?' * len(columns))})"] * len(some))
+        statement = f"INSERT INTO {_target(connection, table, columns)} VALUES {values}"  # noqa: S608 - names are ours
+        connection.exec_driver_sql(statement, tuple(itertools.chain.from_iterable(some)))
+
+
 def _execute_prepared(
     connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    values = ", ".join(mark for _ in columns)
+    values = ", ".join("%s" for _ in columns)
     statement = f"INSERT INTO {_target(connection, table, columns)} VALUES ({values})"  # noqa: S608 - names are ours
     for some in _slices(rows):
         connection.exec_driver_sql(statement, some)

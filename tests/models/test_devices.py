@@ -65,10 +65,11 @@ def in_force(settings: DeviceSettings) -> dict[str, Any]:
 def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tuple[list[float], list[set[str]]]]:
     """For each choice of devices the scores of messages, and where the weights of each device's network are."""
     start_tensorflow(DeviceSettings(**TWO, **settings), log_level)
+    from models.calibration import probabilities_of
     from models.encoder import TextEncoder, encode_messages
     from models.linear import fit_linear
     from models.network import build_network, set_linear
-    from models.scoring import Scorer
+    from models.scoring import DeviceNetworks
     from models.settings import NetworkSettings, TextSettings, VocabularySettings
     from models.vocabulary import build_vocabulary
 
@@ -79,10 +80,9 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, make.ngram_buckets))
     found = []
     for names in choices:
-        chosen = devices.chosen_devices(DeviceSettings(devices=names, **TWO))
-        scorer = Scorer(encoder, network, chosen, batch_size=16)
-        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in scorer._forward]
-        found.append((scorer.score(TEXTS).probabilities.tolist(), places))
+        on_devices = DeviceNetworks(network, devices.chosen_devices(DeviceSettings(devices=names, **TWO)))
+        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._forward]
+        found.append((probabilities_of(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
     return found
 
 

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.encoder import EncodedMessages, TextEncoder, encode_messages
-from models.linear import PAIR_FACTOR, LinearWeights, features_of, fit_linear
+from models.features import PAIR_FACTOR
+from models.linear import LinearWeights, features_of, fit_linear
 from models.network import LINEAR, LinearScore, build_network, set_linear
 from models.scoring import network_logits
 from models.settings import NetworkSettings, TextSettings, VocabularySettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,7 +35,7 @@ TEXT = TextSettings(max_tokens=50)
 
 
 @functools.cache
-def scorer(batch_size: int = 512) -> Scorer:
+def network_and_encoder() -> tuple[keras.Model, TextEncoder]:
     vocabulary = build_vocabulary(WORDS, VocabularySettings(min_count=1), TEXT)
     make = NetworkSettings(embedding_size=6, rnn_units=4, ngram_buckets=BUCKETS)
     network = build_network(make, len(vocabulary), seed=2)
@@ -43,7 +44,13 @@ def scorer(batch_size: int = 512) -> Scorer:
     random = np.random.default_rng(2)
     weights, squares, bias = (random.uniform(low, 1, count) for low, count in ((-1, BUCKETS), (0.1, BUCKETS), (-1, 1)))
     set_linear(network, LinearWeights(*(one.astype(np.float32) for one in (weights, squares, bias))))
-    return Scorer(TextEncoder(vocabulary, BUCKETS), network, ["/device:CPU:0"], batch_size)
+    return network, TextEncoder(vocabulary, BUCKETS)
+
+
+@functools.cache
+def scorer(batch_size: int | str = 512) -> Scorer:
+    network, encoder = network_and_encoder()
+    return Scorer(encoder, network, ["/device:CPU:0"], batch_size)
 
 
 messages = st.lists(
@@ -80,7 +87,7 @@ def test_scores_are_probabilities_of_six_decimals(messages: list[str]) -> None:
 
 def test_scores_are_the_networks_own() -> None:
     texts = ["free win now", "call me later mum", "", "MONEY " * 60]
-    encoded = encode_messages(scorer().encoder, texts)
+    encoded = encode_messages(network_and_encoder()[1], texts)
     logits = [scorer_network(encoded.batch(np.array([row]), int(encoded.lengths[row]))) for row in range(len(texts))]
     expected = 1 / (1 + np.exp(-np.array(logits)))
     np.testing.assert_allclose(scorer().score(texts).probabilities, expected, rtol=0, atol=2e-6)
@@ -89,7 +96,7 @@ def test_scores_are_the_networks_own() -> None:
 
 def scorer_network(batch: dict[str, np.ndarray]) -> float:
     """The network without graphs, batches or widths."""
-    return float(scorer()._forward[0]._network(batch, training=False).numpy()[0])
+    return float(network_and_encoder()[0](batch, training=False).numpy()[0])
 
 
 def test_no_messages_have_no_scores() -> None:
@@ -97,9 +104,34 @@ def test_no_messages_have_no_scores() -> None:
 
 
 def test_logits_of_a_network_are_those_of_a_scorer() -> None:
-    encoded = encode_messages(scorer().encoder, ["free win now", "call me later mum", "MONEY"])
-    network = scorer()._forward[0]._network
-    np.testing.assert_array_equal(network_logits(network, encoded), scorer().logits(encoded))
+    network, encoder = network_and_encoder()
+    encoded = encode_messages(encoder, ["free win now", "call me later mum", "MONEY"])
+    np.testing.assert_allclose(network_logits(network, encoded), scorer().logits(encoded), rtol=0, atol=1e-5)
+
+
+def test_a_message_that_was_scored_before_has_the_score_it_had_and_is_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh = Scorer(*reversed(network_and_encoder()), ["/device:CPU:0"])
+    before = fresh.score(["free win now", "call me", "free win now"]).probabilities
+    assert before[0] == before[2]
+    read = []
+    monkeypatch.setattr(fresh._reader, "read", lambda texts: read.extend(texts.to_pylist()) or scorer().encode(texts))
+    after = fresh.score(["call me", "later mum", "free win now", "later mum"]).probabilities
+    assert read == ["later mum"]
+    assert after[[0, 2]].tolist() == before[[1, 0]].tolist()
+
+
+def test_messages_prepared_and_finished_in_any_order_have_the_scores_they_have_alone() -> None:
+    parts = [["free win"], ["call me", "free win"], [], ["mum"]]
+    prepared = [scorer().prepare(part) for part in parts]
+    for part, one in reversed(list(zip(parts, prepared, strict=True))):
+        np.testing.assert_array_equal(scorer().finish(one).probabilities, scorer().score(part).probabilities)
+
+
+def test_a_batch_size_that_is_found_changes_no_score() -> None:
+    texts = [f"free win now {number} call me {number * 7}" for number in range(9000)]
+    np.testing.assert_array_equal(scorer("auto").score(texts).probabilities, scorer(300).score(texts).probabilities)
 
 
 @settings(deadline=None, max_examples=200)

@@ -438,12 +438,13 @@ load_scorer = score_batch.load_scorer
 
 def load_stumbling_scorer(training):
     scorer, checkpoint = load_scorer(training)
-    score = scorer.score
+    prepare = scorer.prepare
     def stumbling(texts):
-        if any(map(stumbles, texts)):
-            raise ValueError("cannot make sense of " + next(filter(stumbles, texts)))
-        return score(texts)
-    scorer.score = stumbling
+        said = texts if isinstance(texts, list) else texts.to_pylist()
+        if any(map(stumbles, said)):
+            raise ValueError("cannot make sense of " + next(filter(stumbles, said)))
+        return prepare(texts)
+    scorer.prepare = stumbling
     return scorer, checkpoint
 
 score_batch.load_scorer = load_stumbling_scorer

@@ -41,7 +41,9 @@ def content(chunks: Any) -> list[tuple[int, str | None, str | None, str | None]]
     return [
         (int(number), *rest)
         for chunk in chunks
-        for number, *rest in zip(chunk.row_numbers, chunk.message_ids, chunk.texts, chunk.faults, strict=True)
+        for number, *rest in zip(
+            chunk.row_numbers, *map(pa.Array.to_pylist, (chunk.message_ids, chunk.texts, chunk.faults)), strict=True
+        )
     ]
 
 

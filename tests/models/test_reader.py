@@ -1,0 +1,92 @@
+"""Reading with a memory gives what the encoder gives without, on hostile messages too."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from real_corpus import real_messages
+
+from models.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.reader import MessageReader
+from models.settings import TextSettings, VocabularySettings
+from models.vocabulary import build_vocabulary
+
+WORDS = ["free", "win", "call", "me", "a", "i", "u", "it's", "£", "5", "f r e e", "to day"]
+TEXT = {"signal": TextSettings(max_tokens=12, max_characters=60), "letters": TextSettings(cleaning="letters")}
+
+
+@functools.cache
+def encoder(cleaning: str = "signal") -> TextEncoder:
+    text = TEXT[cleaning]
+    return TextEncoder(build_vocabulary([" ".join(WORDS)] * 2, VocabularySettings(min_count=1), text), 512)
+
+
+@functools.cache
+def reader(cleaning: str = "signal", most_remembered: int = 40) -> MessageReader:
+    """One that forgets soon, so that all of it happens."""
+    return MessageReader(encoder(cleaning), most_remembered)
+
+
+def told(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[int, ...]]]]:
+    """Word, shape and n-grams of each token of each message."""
+    table = encoded.table
+    parts = [
+        (int(word), int(shape), tuple(table.ngrams[start:end].tolist()))
+        for word, shape, start, end in zip(
+            table.words, table.shapes, table.starts[:-1], table.starts[1:], strict=True
+        )
+    ]  # fmt: skip
+    rows = np.split(encoded.rows, encoded.starts[1:-1])
+    return [[parts[row] for row in one] for one in rows] if len(encoded) else []
+
+
+pieces = st.sampled_from([
+    *WORDS, "FREE", "fr33", "e.g", "w.i.n", "K.i", "a.b", "x", "é", "aé.b", "c", "d", "$", "£", "€5", "100",
+    "08712345678", "http://a.test/x?y", "me@x.test", "&amp;", "&lt;#&gt;", "&nbsp;", "&#32;", "&", "\u200b", "\u00a0",
+    "\u3000", "\u2040", "ＦＲＥＥ", "\x00", "\x01", "\v", "\f", "\n", "\t", "\r", "!!!", "...", "中文", "f\u200b", "…",
+    "<#>",
+    "don't", "'", "-", "_", "a_b", "a-b-c-d", "(f.r.e.e)", "\U0001f600", "0", "\x1c", "\x85", "٣", "ⅷ",
+])  # fmt: skip
+messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14).map("".join) | st.lists(
+    pieces, max_size=14).map(" ".join) | st.text(max_size=80), max_size=8)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(texts=messages)
+@example(texts=["f r e e", "aé b c d", "x é b c d", "f.r e.e", "£ 5", "f  r  e  e", "a\u00a0b c d", "f\u200b r e e"])
+@example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])
+def test_messages_are_read_as_the_encoder_reads_them_whatever_is_in_them(texts: list[str]) -> None:
+    assert told(reader().read(texts)) == told(encode_messages(encoder(), texts))
+
+
+@settings(deadline=None, max_examples=20)
+@given(texts=messages)
+def test_other_cleanings_are_read_as_the_encoder_reads_them(texts: list[str]) -> None:
+    assert told(reader("letters").read(texts)) == told(encode_messages(encoder("letters"), texts))
+
+
+def test_the_published_corpus_is_read_as_the_encoder_reads_it() -> None:
+    texts = real_messages()
+    assert told(MessageReader(encoder()).read(texts)) == told(encode_messages(encoder(), texts))
+
+
+def test_what_was_read_stays_as_it_is_when_more_is_read_and_when_all_is_forgotten() -> None:
+    own = MessageReader(encoder(), 30)
+    parts = [[f"free w{number} win{number}" for number in range(at, at + 10)] for at in range(0, 60, 10)]
+    read = [own.read(part) for part in parts]
+    assert len({id(one.table.memory) for one in read}) > 1
+    for part, one in zip(parts, read, strict=True):
+        assert told(one) == told(encode_messages(encoder(), part))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_arrow_strings_are_read_as_pythons(kind: pa.DataType) -> None:
+    texts = ["free é", "", "win\v"]
+    assert told(reader().read(pa.array(texts, kind))) == told(encode_messages(encoder(), texts))
+    sliced = pa.array(["x\vy", *texts, "z"], kind).slice(1, 3)
+    assert told(reader().read(sliced)) == told(encode_messages(encoder(), texts))

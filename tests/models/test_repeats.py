@@ -1,0 +1,38 @@
+"""Scores that are known: found by message, never another message's."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.repeats import KnownScores, hashes_of
+
+
+def hashes(texts: list[str]) -> np.ndarray:
+    return hashes_of(np.array(texts, dtype=object))
+
+
+@given(
+    parts=st.lists(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=9), max_size=6),
+    places=st.integers(1, 8),
+)
+def test_a_score_that_is_found_is_the_one_kept_last_however_few_places_there_are(
+    parts: list[dict[str, float]], places: int
+) -> None:
+    known, last = KnownScores(places), {}
+    for part in parts:
+        known.keep(hashes(list(part)), np.array(list(part.values())))
+        last |= part
+        found = known.find(hashes(list(last)))
+        for text, score in zip(last, found.tolist(), strict=True):
+            assert np.isnan(score) or score == last[text]
+        assert np.isfinite(found).any()
+
+
+def test_with_room_for_all_nothing_is_forgotten() -> None:
+    texts = [f"message {number}" for number in range(1000)]
+    known = KnownScores(2**20)
+    known.keep(hashes(texts), np.arange(1000) / 1000)
+    assert np.isfinite(known.find(hashes(texts))).mean() > 0.99
+    assert np.isnan(known.find(hashes(["another"]))).all()
