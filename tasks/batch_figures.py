@@ -207,10 +207,10 @@ def read_texts(
 
 def _sound(chunk: SnapshotChunk) -> list[tuple[int, str, str]]:
     """Row number, identifier and text of the messages that have a text, and no fault."""
-    columns = (chunk.row_numbers.tolist(), chunk.message_ids, chunk.texts, chunk.faults)
+    columns = (one.to_pylist() for one in (chunk.message_ids, chunk.texts, chunk.faults))
     return [
         (number, message_id or "", text)
-        for number, message_id, text, fault in zip(*columns, strict=True)
+        for number, message_id, text, fault in zip(chunk.row_numbers.tolist(), *columns, strict=True)
         if fault is None and text and text.strip()
     ]
 

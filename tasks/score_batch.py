@@ -264,6 +264,8 @@ def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequenc
     raise (AlreadyRunningError if running else DatesError)(
         f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(named + more)}"
     )
+
+
 def pace_of(scorer: Scorer) -> Pace:
     """Threads and queues: as many threads as TensorFlow was given, unless the scorer's devices have their own."""
     from tasks.scoring import Pace

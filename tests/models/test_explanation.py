@@ -35,7 +35,8 @@ def summing_scorer() -> Scorer:
     vectors = TokenVectors(len(VOCABULARY), 1, 0, 0, 0.0, seed=0)
     network = keras.Model(inputs, keras.ops.sum(vectors(inputs), axis=(1, 2)))
     vectors.words.assign(weights)
-    return Scorer(TextEncoder(VOCABULARY, 0), network, ["/device:CPU:0"])
+    # Two devices, for one processor would want the layers that `build_network` makes.
+    return Scorer(TextEncoder(VOCABULARY, 0), network, ["/device:CPU:0"] * 2)
 
 
 @functools.cache

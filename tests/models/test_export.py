@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -134,8 +133,8 @@ def test_what_the_export_reads_is_what_training_read(tmp_path: Path, cleaning: s
     one, other = (encode_messages(encoder, texts) for encoder in (from_memory, TextEncoder(vocabulary, 64, asset)))
     assert one.rows.tolist() == other.rows.tolist()
     assert one.starts.tolist() == other.starts.tolist()
-    for field in dataclasses.fields(one.table):
-        assert getattr(one.table, field.name).tolist() == getattr(other.table, field.name).tolist()
+    for name in ("words", "shapes", "ngrams", "starts"):
+        assert getattr(one.table, name).tolist() == getattr(other.table, name).tolist()
 
 
 def example(text: bytes) -> bytes:

@@ -1,0 +1,291 @@
+"""What is measured, each job in a process of its own: `python jobs.py NAME FOLDER ARGUMENTS` prints its figures as
+JSON.
+
+A folder holds a model that the pipeline trained on the corpus, and snapshots of distinct messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, Any]
+CHUNK = 10_000
+CORES = len(os.sched_getaffinity(0))
+
+
+def peak() -> float:
+    """Most memory the process had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def training(folder: Path) -> Path:
+    """Of the model that was trained there."""
+    return next(path.parent for path in folder.glob("artifacts/training/*/model.json"))
+
+
+def snapshot(folder: Path, name: str) -> Path:
+    """Of messages, by what they are."""
+    return folder / "snapshots" / name / "messages.parquet"
+
+
+def loaded(folder: Path) -> Any:
+    """The scorer of a batch, which has scored one message, so that all is loaded that a batch loads."""
+    from models.devices import start_tensorflow
+    from models.settings import DeviceSettings
+
+    start_tensorflow(DeviceSettings())
+    from tasks.scorer import load_scorer
+
+    scorer, _ = load_scorer(training(folder))
+    scorer.score(["hello"])
+    return scorer
+
+
+def model(folder: Path) -> Any:
+    """The trained model, as Keras has it."""
+    from models.devices import start_tensorflow
+    from models.settings import DeviceSettings
+
+    start_tensorflow(DeviceSettings())
+    from models.trained import load_trained
+
+    return load_trained(training(folder))
+
+
+def database(folder: Path, url: str) -> Any:
+    """A database of the job's own: a file, or what the address names, emptied."""
+    import sqlalchemy as sa
+
+    from tasks.database import connect, open_database
+    from tasks.settings import DatabaseSettings
+
+    if url == "sqlite":
+        for path in folder.glob("bench.db*"):
+            path.unlink()
+        url = f"sqlite:///{folder}/bench.db"
+    settings = DatabaseSettings(url=url)
+    if not url.startswith("sqlite"):
+        engine = connect(settings)
+        with engine.begin() as connection:
+            connection.execute(sa.text("DROP SCHEMA IF EXISTS public CASCADE"))
+            connection.execute(sa.text("CREATE SCHEMA public"))
+    return open_database(settings)
+
+
+def plan(date: datetime.date) -> Any:
+    """Of a batch that nobody keeps."""
+    from tasks.ledger import BatchPlan
+
+    return BatchPlan(date, os.urandom(4).hex(), "spam_ham", 1, "bench", "bench", 0.5, "cpu:0", CHUNK)
+
+
+def batch(folder: Path, name: str, url: str) -> Figures:
+    """From a snapshot to published rows."""
+    scorer = loaded(folder)
+    from tasks.scoring import Pace, score_snapshot
+
+    engine, before = database(folder, url), peak()
+    began, processor = time.monotonic(), time.process_time()
+    row = score_snapshot(
+        engine, plan(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, began,
+        lambda _: None, Pace(CORES, 2),
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    stages = {name: getattr(row, f"seconds_{name}") for name in ("read", "text", "network", "write", "wait")}
+    return {
+        "messages": row.messages_read, "seconds": seconds, "processor": time.process_time() - processor,
+        "memory": peak() - before, "peak": peak(), **stages,
+    }  # fmt: skip
+
+
+def network(folder: Path, name: str) -> Figures:
+    """The network alone, on token ids that are ready, with all cores."""
+    from threadpoolctl import threadpool_limits
+
+    scorer = loaded(folder)
+    from tasks.snapshots import read_snapshot
+
+    chunks = [scorer.encode(chunk.texts) for chunk in read_snapshot(snapshot(folder, name), CHUNK)]
+    scorer.logits(chunks[0])
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(CORES) as pool:
+        began, processor = time.monotonic(), time.process_time()
+        list(pool.map(scorer.logits, chunks))
+        seconds = time.monotonic() - began
+    messages = sum(map(len, chunks))
+    return {"messages": messages, "seconds": seconds, "processor": time.process_time() - processor}
+
+
+def keras(folder: Path, name: str) -> Figures:
+    """The Keras model on token ids that are ready, messages of like length together, as on any device."""
+    trained = model(folder)
+    from models.encoder import TextEncoder, encode_messages
+    from models.network import ngram_buckets
+    from models.scoring import network_logits
+    from tasks.snapshots import read_snapshot
+
+    encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
+    texts = [chunk.texts.to_pylist() for chunk in itertools.islice(read_snapshot(snapshot(folder, name), CHUNK), 2)]
+    encoded = encode_messages(encoder, list(itertools.chain.from_iterable(texts)))
+    network_logits(trained.network, encoded)
+    began = time.monotonic()
+    network_logits(trained.network, encoded)
+    return {"messages": len(encoded), "seconds": time.monotonic() - began}
+
+
+def script(folder: Path, name: str, rows: str) -> Figures:
+    """What people write: pandas, `model.predict` on messages padded to the longest, `to_sql`."""
+    import pandas as pd
+    import sqlalchemy as sa
+
+    trained = model(folder)
+    import keras as k
+    import numpy as np
+
+    from models.calibration import probabilities_of
+    from models.encoder import TextEncoder, encode_messages
+    from models.network import ngram_buckets
+
+    encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
+    encode_messages(encoder, ["hello"])
+    for path in folder.glob("script.db*"):
+        path.unlink()
+    engine = sa.create_engine(f"sqlite:///{folder}/script.db")
+
+    class Padded(k.utils.PyDataset):  # type: ignore[misc]
+        """All messages in batches, each padded to the longest of all."""
+
+        def __init__(self, messages: Any, size: int) -> None:
+            super().__init__()
+            self.messages, self.size, self.width = messages, size, int(messages.lengths.max())
+
+        def __len__(self) -> int:
+            return -(-len(self.messages) // self.size)
+
+        def __getitem__(self, number: int) -> Any:
+            some = np.arange(number * self.size, min((number + 1) * self.size, len(self.messages)))
+            return (self.messages.batch(some, self.width),)
+
+    began = time.monotonic()
+    frame = pd.read_parquet(snapshot(folder, name)).head(int(rows))
+    encoded = encode_messages(encoder, frame["text"].tolist())
+    frame["spam_probability"] = probabilities_of(trained.network.predict(Padded(encoded, 512), verbose=0))
+    frame["flagged"] = frame["spam_probability"] >= 0.5
+    frame[["message_id", "spam_probability", "flagged"]].to_sql("spam_scores", engine, index=False)
+    return {"messages": len(frame), "seconds": time.monotonic() - began}
+
+
+def write(folder: Path, way: str, url: str, rows: str) -> Figures:
+    """Writing alone: chunks by our ledger, or all as `luigi.contrib.sqla.CopyToTable` does, 5,000 a call."""
+    import numpy as np
+    import sqlalchemy as sa
+
+    from tasks.chunks import ScoredChunk
+    from tasks.ledger import begin_batch, commit_chunk
+    from tasks.tables import spam_scores
+
+    engine, count = database(folder, url), int(rows)
+    ids = [f"{number:032x}" for number in range(count)]
+    scores = np.round(np.random.default_rng(0).random(count), 6)
+    batch_id = begin_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
+    began = time.monotonic()
+    if way == "ours":
+        for number, at in enumerate(range(0, count, CHUNK)):
+            some = scores[at : at + CHUNK]
+            places = np.arange(at + 1, at + 1 + len(some))
+            chunk = ScoredChunk(number, at + 1, ids[at : at + CHUNK], places, some, some >= 0.5, [], 0.0)
+            commit_chunk(engine, batch_id, chunk)
+    else:
+        values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
+        bound = sa.insert(spam_scores).values({one: sa.bindparam(f"_{one.key}") for one in spam_scores.c})
+        keys = [f"_{one.key}" for one in spam_scores.c]
+        with engine.begin() as connection:
+            while some_rows := list(itertools.islice(values, 5000)):
+                connection.execute(bound, [dict(zip(keys, row, strict=True)) for row in some_rows])
+    return {"messages": count, "seconds": time.monotonic() - began}
+
+
+def train(folder: Path, way: str, epochs: str) -> Figures:
+    """An epoch of training on the corpus, the first left out: ours, or `model.fit` padded to the longest."""
+    trained = model(folder)
+    import dataclasses
+    import tempfile
+
+    import keras as k
+    import numpy as np
+    import pandas as pd
+
+    from models.encoder import TextEncoder, encode_messages
+    from models.network import build_network, recurrent_part
+    from models.settings import NetworkSettings, TrainingSettings
+    from models.training import LabelledMessages
+    from models.training import train as fit
+
+    parts = {}
+    for part in ("training", "validation"):
+        frame = pd.read_parquet(next(folder.glob(f"artifacts/messages/*/{part}.parquet")))
+        parts[part] = LabelledMessages(frame["text"].tolist(), frame["spam"].to_numpy(np.int32))
+    make, settings = NetworkSettings(), TrainingSettings()
+    if way == "ours":
+        with tempfile.TemporaryDirectory() as scratch:
+            chosen = dataclasses.replace(settings, epochs=int(epochs))
+            history = fit(*parts.values(), trained.vocabulary, make, chosen, Path(scratch)).history
+        return {"seconds": [one.seconds for one in history[1:]]}
+    encoded = encode_messages(TextEncoder(trained.vocabulary, make.ngram_buckets), parts["training"].texts)
+    labels, width = parts["training"].labels.astype(np.float32), int(encoded.lengths.max())
+    order = np.random.default_rng(0).permutation(len(encoded))
+
+    class Padded(k.utils.PyDataset):  # type: ignore[misc]
+        """Batches of the training part, each padded to the longest message of all."""
+
+        def __len__(self) -> int:
+            return -(-len(order) // settings.batch_size)
+
+        def __getitem__(self, number: int) -> Any:
+            some = order[number * settings.batch_size : (number + 1) * settings.batch_size]
+            return encoded.batch(some, width), labels[some]
+
+    network_ = recurrent_part(build_network(make, len(trained.vocabulary)))
+    network_.compile(k.optimizers.Adam(settings.learning_rate), k.losses.BinaryCrossentropy(from_logits=True))
+    seconds: list[float] = []
+    clock = k.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: seconds.append(-time.monotonic()),
+        on_epoch_end=lambda *_: seconds.append(seconds.pop() + time.monotonic()),
+    )
+    network_.fit(Padded(), epochs=int(epochs), verbose=0, callbacks=[clock])
+    return {"seconds": seconds[1:]}
+
+
+def served(folder: Path, name: str) -> Figures:
+    """The exported SavedModel, loaded as a model server loads it, a thousand messages a call."""
+    model(folder)
+    from models.export import ServedModel
+    from tasks.snapshots import read_snapshot
+
+    texts = next(iter(read_snapshot(snapshot(folder, name), CHUNK))).texts.to_pylist()
+    with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*"))) as loaded_model:
+        loaded_model.predict_spam(texts[:1000])
+        began = time.monotonic()
+        for at in range(0, len(texts), 1000):
+            loaded_model.predict_spam(texts[at : at + 1000])
+        return {"messages": len(texts), "seconds": time.monotonic() - began}
+
+
+JOBS: dict[str, Callable[..., Figures]] = {
+    one.__name__: one for one in (batch, network, keras, script, write, train, served)
+}
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):
+        figures = JOBS[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    print(json.dumps(figures))
