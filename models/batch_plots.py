@@ -153,7 +153,7 @@ def draw_lengths(lengths: Sequence[int]) -> str:
     total = sum(lengths)
     if not total:
         return note("lengths", "Lengths", NO_MESSAGES)
-    names = [f"{low} to {high - 1}" for low, high in itertools.pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
+    names = [f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()

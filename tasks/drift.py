@@ -152,7 +152,11 @@ def crossed(figures: DriftFigures, limits: Mapping[str, Allowed]) -> list[Crossi
         value = figure_of(figures, key)
         if value is not None and _is_beyond(key, figures, one):
             end = one.high if one.high is not None and value > one.high else one.low
-            found.append(Crossing(key, value, float(end or 0), f"{_SAID[key](figures)}, where {_said(key, one)}"))
+            found.append(
+                Crossing(
+                    key, value, float(end or 0), f"{_SAID[key].format(SHOWN[key](value))}, where {_said(key, one)}"
+                )
+            )
     return found
 
 
@@ -189,18 +193,18 @@ _FIGURE = {
     "psi_validation": "psi_validation",
 }
 SHOWN: dict[str, Callable[[Any], str]] = {
-    "flagged_share": "{:.2%}".format,
+    "flagged_share": lambda value: f"{value * 100:.2f} %",
     "message_count": "{:,.0f}".format,
-    "unknown_words": "{:.1%}".format,
+    "unknown_words": lambda value: f"{value * 100:.1f} %",
     "psi_before": "{:.3f}".format,
     "psi_validation": "{:.3f}".format,
 }
-_SAID: dict[str, Callable[[DriftFigures], str]] = {
-    "flagged_share": lambda one: f"{one.flagged_share:.2%} of the messages are flagged",
-    "message_count": lambda one: f"there are {one.messages:,} messages",
-    "unknown_words": lambda one: f"{one.unknown_share:.1%} of the words are not in the vocabulary",
-    "psi_before": lambda one: f"the scores are unlike the batch before, by an index (PSI) of {one.psi_before:.3f}",
-    "psi_validation": lambda one: f"the scores are unlike labelled messages, by an index of {one.psi_validation:.3f}",
+_SAID = {
+    "flagged_share": "{} of the messages are flagged",
+    "message_count": "there are {} messages",
+    "unknown_words": "{} of the words are not in the vocabulary",
+    "psi_before": "the scores are unlike the batch before, by an index (PSI) of {}",
+    "psi_validation": "the scores are unlike labelled messages, by an index (PSI) of {}",
 }
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy.engine import Engine
 
+from models.batch_report import HIDE
 from models.metrics import IntArray
 from models.stability import Psi, population_stability
+from models.vocabulary import Vocabulary
 from tasks.batch_figures import (
     ScoreFigures,
     TextFigures,
@@ -68,27 +70,20 @@ class Measured:
 
 def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
     """Reads rows and snapshot of a batch, once each, and compares them with what there was before."""
-    report, training = load(ReportSettings), artifacts_folder() / TrainModel.folder / batch.checkpoint.split("/")[0]
-    listed = 0 if report.messages == "hide" else report.listed * _ALIKE
-    scores = read_scores(engine, batch, max(listed, 1), watch)
-    wanted = {one.message_id for one in (*scores.suspicious, *scores.uncertain)} if listed else set()
-    vocabulary = vocabulary_of(training)
-    lacking = vocabulary if isinstance(vocabulary, str) else ""
-    known = None if isinstance(vocabulary, str) else vocabulary
-    texts = read_texts(snapshot_folder(batch.batch_date, batch.snapshot), wanted, report.sample, known, watch)
-    validation = validation_counts(training)
+    training = artifacts_folder() / TrainModel.folder / batch.checkpoint.split("/")[0]
+    vocabulary, validation = vocabulary_of(training), validation_counts(training)
+    scores = read_scores(engine, batch, most_wanted(), watch)
+    texts = texts_of(batch, scores, None if isinstance(vocabulary, str) else vocabulary, watch)
     before = latest_published(engine, before=batch.batch_date)
     counts_before = counts_of(engine, before)
     psi = (index_of(validation, scores.counts), index_of(counts_before, scores.counts))
-    unknown = None if isinstance(texts, str) else texts.wording.unknown_share
-    counts = (batch.messages_read or 0, batch.scored or 0, batch.flagged or 0)
-    figures = with_indexes(DriftFigures(batch.batch_id, batch.batch_date, *counts, unknown_share=unknown), *psi)
+    figures = figures_of_batch(batch, texts, psi)
     earlier = figures_before(engine, batch.batch_date, load(DriftSettings).batches)
     limits = allowed(earlier, load(DriftSettings))
     return Measured(
         scores=scores,
         texts=texts,
-        no_words=lacking,
+        no_words=vocabulary if isinstance(vocabulary, str) else "",
         validation=validation,
         before=before,
         counts_before=counts_before,
@@ -99,6 +94,27 @@ def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
         crossed=crossed(figures, limits),
         kept=drift_of(engine, batch.batch_id),
     )
+
+
+def most_wanted() -> int:
+    """Messages looked at for each of the page's lists; of hidden lists one, whose text nobody asks for."""
+    settings = load(ReportSettings)
+    return 1 if settings.messages == HIDE else settings.listed * _ALIKE
+
+
+def texts_of(batch: BatchRow, scores: ScoreFigures, vocabulary: Vocabulary | None, watch: Watch) -> TextFigures | str:
+    """What the snapshot of a batch says, the texts of the messages to be listed among it."""
+    settings = load(ReportSettings)
+    listed = () if settings.messages == HIDE else (*scores.suspicious, *scores.uncertain)
+    wanted, folder = {one.message_id for one in listed}, snapshot_folder(batch.batch_date, batch.snapshot)
+    return read_texts(folder, wanted, settings.sample, vocabulary, watch)
+
+
+def figures_of_batch(batch: BatchRow, texts: TextFigures | str, psi: tuple[Psi | None, Psi | None]) -> DriftFigures:
+    """What of a batch is compared with others."""
+    unknown = None if isinstance(texts, str) else texts.wording.unknown_share
+    counts = (batch.messages_read or 0, batch.scored or 0, batch.flagged or 0)
+    return with_indexes(DriftFigures(batch.batch_id, batch.batch_date, *counts, unknown_share=unknown), *psi)
 
 
 def index_of(expected: IntArray | str, observed: IntArray) -> Psi | None:

@@ -10,6 +10,7 @@ import luigi
 
 from models.errors import DatabaseError, DriftError
 from tasks.failures import remark
+from tasks.links import link_to
 from tasks.parameters import YesterdayParameter
 from tasks.progress import reporting
 from tasks.reports import report_path, write_index, write_page
@@ -58,6 +59,7 @@ class ReportBatch(Stage):
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
             with reporting(self, "report") as progress:
                 drift = report_batch(engine, batch, progress.update)
+                progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 progress.conclude(drift.said or "no limit was crossed")
         say(drift)
 

@@ -112,8 +112,12 @@ def _as_dict(one: Drift) -> dict[str, object]:
     return {**figures, **rest}
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
 def _share(value: float) -> str:
-    return f"{value:.2%}"
+    return f"{value * 100:.2f} %"
 
 
 def _index(value: float) -> str:
@@ -124,10 +128,10 @@ _COLUMNS = [
     Column("date", lambda one: one.figures.batch_date, style="bold"),
     Column("batch", lambda one: one.figures.batch_id, right=True, leaves=1),
     Column("messages", lambda one: one.figures.messages, tables.count, right=True),
-    Column("flagged", lambda one: one.figures.flagged_share, _share, right=True),
-    Column("unknown", lambda one: one.figures.unknown_share, _share, right=True, leaves=3),
-    Column("psi", lambda one: one.figures.psi_before, _index, right=True),
-    Column("psi (labelled)", lambda one: one.figures.psi_validation, _index, right=True, leaves=2),
+    Column("flagged", lambda one: _rounded(one.figures.flagged_share), _share, right=True),
+    Column("unknown", lambda one: _rounded(one.figures.unknown_share), _share, right=True, leaves=3),
+    Column("psi", lambda one: _rounded(one.figures.psi_before), _index, right=True),
+    Column("psi (labelled)", lambda one: _rounded(one.figures.psi_validation), _index, right=True, leaves=2),
     Column("crossed", lambda one: ", ".join(crossing.limit for crossing in one.crossed), style="bold", wraps=True),
     Column("accepted by", lambda one: one.accepted_by, leaves=4),
 ]

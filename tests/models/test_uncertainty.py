@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.uncertainty import ALIKE, pick_unlike, uncertainty_distance
+from models.uncertainty import ALIKE, pick_unlike, uncertainty_distance, uncertainty_distances
 
 probabilities = st.floats(0, 1)
 texts = st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=8).map(" ".join), max_size=12)
@@ -59,3 +60,9 @@ def test_of_a_campaign_one_is_picked() -> None:
     copies = [f"dear {name} you won a prize call PHONE now !" for name in ("ann", "bob", "eve")]
     assert pick_unlike([*copies, "see you at lunch"], [], 5) == [0, 3]
     assert pick_unlike([*copies, "see you at lunch"], ["dear joe you won a prize call PHONE now !"], 5) == [3]
+
+
+@given(some=st.lists(probabilities, min_size=1), threshold=probabilities)
+def test_the_distances_of_many_scores_are_those_of_each(some: list[float], threshold: float) -> None:
+    together = uncertainty_distances(np.array(some), threshold)
+    assert together.tolist() == pytest.approx([uncertainty_distance(one, threshold) for one in some])

@@ -34,11 +34,13 @@ from sqlalchemy.engine import Engine
 
 from models.scoring import Scored
 from models.settings import declared
+from models.stability import count_scores
 from pipeline import answers, configuration
 from pipeline.command_line import cli
 from tasks.batches import scores as found_scores
 from tasks.chunks import RejectedMessage
 from tasks.database import open_database, writing
+from tasks.drift import Crossing, DriftFigures, write_drift
 from tasks.ledger import BatchPlan, begin_batch
 from tasks.settings import LUIGI_DEFAULTS, SECTIONS, DatabaseSettings
 from tasks.tables import spam_scores
@@ -453,6 +455,75 @@ def test_every_database_answers_and_keeps_its_password(
     shown = answered("summary") + answered("config", "database")
     assert not engine.url.password or ":***@" in shown
     assert "secret" not in shown
+
+
+# Reports and drift
+
+
+def measured(engine: Engine, crossed: bool = True, date: datetime.date = DATE) -> int:
+    """A published batch with the figures that its report keeps."""
+    batch_id = publish(engine, SCORES, date)
+    figures = DriftFigures(batch_id, date, 4, 4, 2, unknown_share=0.125, psi_before=0.5, psi_before_by_chance=0.25)
+    found = [Crossing("psi_before", 0.5, 0.25, "the scores are unlike the batch before")] if crossed else []
+    write_drift(engine, figures, count_scores(list(SCORES.values())), found)
+    return batch_id
+
+
+def test_the_report_of_a_batch_is_found_or_the_way_to_one_is_said(database: Engine, folder: Path) -> None:
+    batch_id = publish(database, SCORES)
+    path = Path("artifacts/reports") / str(DATE) / f"batch-{batch_id}.html"
+    assert "Make it: luigi --module pipeline ReportBatch --date 2026-01-31" in refused(1, "report", str(DATE))
+    path.parent.mkdir(parents=True)
+    path.write_text("<p>", encoding="utf-8")
+    path.with_suffix(".json").write_text('{"counts": {"read": 4}}', encoding="utf-8")
+    assert answered("report") == f"{path}\n"
+    assert json.loads(answered("report", str(DATE), "--json")) == {"counts": {"read": 4}}
+
+
+def test_a_report_is_opened_where_it_is(database: Engine, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    path = Path("artifacts/reports") / str(DATE) / f"batch-{publish(database, SCORES)}.html"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    opened: list[str] = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    answered("report", "--open")
+    assert opened == [path.resolve().as_uri()]
+
+
+def test_drift_is_listed_newest_first_with_tabs_between(database: Engine) -> None:
+    one, two = measured(database), measured(database, crossed=False, date=DATE + datetime.timedelta(days=1))
+    assert lines("drift") == [
+        ["2026-02-01", str(two), "4", "0.5", "0.125", "0.5", "", "", ""],
+        ["2026-01-31", str(one), "4", "0.5", "0.125", "0.5", "", "psi_before", ""],
+    ]
+    assert lines("drift", "--limit", "1")[0][0] == "2026-02-01"
+    assert lines("drift", str(DATE))[0][7] == "psi_before"
+    (found,) = json.loads(answered("drift", str(DATE), "--json"))
+    assert (found["flagged_share"], found["crossed"][0]["limit"], found["accepted_by"]) == (0.5, "psi_before", None)
+    assert "score_counts" not in found
+
+
+def test_drift_is_accepted_once_by_a_person_who_was_asked(database: Engine, folder: Path) -> None:
+    batch_id = measured(database)
+    assert "answer with --yes" in refused(1, "drift", str(DATE), "--accept")
+    assert lines("drift", str(DATE))[0][8] == ""
+    said = answered("drift", str(DATE), "--accept", "--yes", "--who", "ann")
+    assert said == f"what batch {batch_id} of {DATE} crossed is accepted, by ann\n"
+    assert lines("drift", str(DATE))[0][8] == "ann"
+    assert "drift, accepted" in (folder / "artifacts" / "reports" / "index.html").read_text("utf-8")
+    assert run("drift", str(DATE), "--accept", "--yes", "--who", "bob").stderr.endswith("was accepted by ann\n")
+    assert lines("drift", str(DATE))[0][8] == "ann"
+
+
+def test_what_cannot_be_accepted_is_said(database: Engine) -> None:
+    publish(database, SCORES)
+    assert "was not measured yet" in refused(1, "drift", str(DATE))
+    assert "was not measured yet" in refused(1, "drift", str(DATE), "--accept", "--yes")
+    measured(database, crossed=False, date=DATE + datetime.timedelta(days=1))
+    done = run("drift", "2026-02-01", "--accept", "--yes")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "there is nothing to accept" in done.stderr
+    assert run("drift", "--accept").exit_code == 2
 
 
 # Taking it back

@@ -1,23 +1,25 @@
-"""The evaluation report and the model card as a real run leaves them, with messages meant to break the page."""
+"""The reports and the model card as a real run leaves them, with messages meant to break the pages."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import measured
-from chain import DATE, SMALL, luigi, merged, write_settings
+from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, write_settings
 
 from models.corpus import TEST, part_of
 from models.metrics import meanings
 from models.settings import SplitSettings
 from tasks.samples import bundled_file
 
+UNLIKE = "2026-02-01"
 # Spam by its label and chat by its words, so that it is among the mistakes, which the report quotes.
 HOSTILE = {
     "script": "ok see you at home tonight mum <script>document.title='taken'</script><img src=x onerror=alert(1)>",
@@ -59,13 +61,84 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Left, Left]:
         )
     settings = merged(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}})
     write_settings(folder, settings)
-    done = luigi(folder, "ScoreBatch", "--date", DATE)
+    done = luigi(folder, "ReportBatch", "--date", DATE)
     assert done.code == 0, done.output
     first = left(folder)
     write_settings(folder, merged(settings, {"training": {"seed": "8"}}))
     done = luigi(folder, "EvaluateModel")
     assert done.code == 0, done.output
     return folder, first, left(folder)
+
+
+@pytest.fixture(scope="module")
+def unlike(nights: tuple[Path, Left, Left]) -> tuple[Path, Done]:
+    """A night after the first, all of spam and of what should break a page, that fails on drift; and what it said."""
+    folder, _, _ = nights
+    with (folder / "inbox.csv").open("w", encoding="utf-8", newline="") as written:
+        rows = [(f"spam-{number}", f"WIN a FREE prize {number}! Text CLAIM now") for number in range(300)]
+        csv.writer(written).writerows([("message_id", "text"), *rows, *HOSTILE.items()])
+    fresh = {"messages": {"source": "file", "path": "inbox.csv"}, "drift": {"on_drift": "fail"}}
+    settings = merged(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}}, fresh)
+    write_settings(folder, settings)
+    done = luigi(folder, "ReportBatch", "--date", UNLIKE)
+    return folder, done
+
+
+def test_a_night_unlike_the_one_before_ends_with_50_and_its_scores_are_published(unlike: tuple[Path, Done]) -> None:
+    folder, done = unlike
+    assert done.code == 50, done.output
+    assert done.last_line.startswith(f"spamscore: ReportBatch(date={UNLIKE}) failed: batch 2 of {UNLIKE} is unlike")
+    assert query(folder, f"select count(*) from published_scores where batch_date = '{UNLIKE}'") == [(306,)]
+    again = luigi(folder, "ReportBatch", "--date", UNLIKE)
+    assert (again.code, again.last_line, again.ran) == (50, done.last_line, set())
+    accepted = subprocess.run(
+        [LUIGI.with_name("spamscore"), "drift", UNLIKE, "--accept", "--yes", "--who", "ann"],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert accepted.stdout == f"what batch 2 of {UNLIKE} crossed is accepted, by ann\n"
+    assert luigi(folder, "ReportBatch", "--date", UNLIKE).code == 0
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_of_a_batch_and_the_index_are_good_on_a_phone_and_in_the_dark(
+    unlike: tuple[Path, Done], tmp_path: Path, width: int, mode: str
+) -> None:
+    reports = unlike[0] / "artifacts" / "reports"
+    for page in (f"{DATE}/batch-1.html", f"{UNLIKE}/batch-2.html", "index.html"):
+        found = measured((reports / page).read_text("utf-8"), tmp_path, width, mode)
+        assert found["scrolls_to"] == found["width"]
+        assert found["outside"] == found["faint"] == []
+        assert found["smallest"] >= 11
+        assert found["lettering"] >= 10
+        assert min(found["drawings"]) >= 340
+        assert (sum(map(int, re.findall(r"\d+", found["background"]))) > 384) is (mode == "light")
+
+
+def test_the_report_of_a_batch_has_the_figures_of_the_database(unlike: tuple[Path, Done]) -> None:
+    folder, _ = unlike
+    for batch_id, date in ((1, DATE), (2, UNLIKE)):
+        report = folder / "artifacts" / "reports" / date / f"batch-{batch_id}.html"
+        figures = json.loads(report.with_suffix(".json").read_text("utf-8"))
+        columns = "messages_read, scored, rejected, flagged"
+        (row,) = query(folder, f"select {columns} from score_batches where batch_id = {batch_id}")
+        assert tuple(figures["counts"][name] for name in ("read", "scored", "rejected", "flagged")) == row
+        assert all(one["agrees"] for one in figures["held"])
+        assert len(figures["held"]) == 7
+        assert figures["wording"]["words"] > figures["wording"]["unknown"] > 0
+        assert figures["drift"]["psi_validation"] > 0
+        words = words_of(report.read_text("utf-8"))
+        assert f"{row[0]:,} messages read: {row[1]:,} scored, {row[2]:,} rejected. {row[3]:,} flagged" in words
+
+
+def test_the_report_of_a_batch_quotes_hostile_messages_and_is_not_changed_by_them(unlike: tuple[Path, Done]) -> None:
+    page = (unlike[0] / "artifacts" / "reports" / UNLIKE / "batch-2.html").read_text("utf-8")
+    assert page.count("<h1") == 1
+    assert not re.search(r"<(script|img|link|iframe|object)\b", page)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", page)
+    assert "&lt;script&gt;document.title=&#39;taken&#39;" in page
+    assert "{% include &#39;/etc/passwd&#39; %}" in page
+    assert page.count("WIN a FREE prize") < 10  # of those alike one is listed
 
 
 def words_of(page: str) -> str:

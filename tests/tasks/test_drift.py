@@ -90,7 +90,7 @@ def test_one_flagged_message_where_there_was_none_is_no_drift() -> None:
 def test_what_is_crossed_is_said_with_the_figure_and_what_was_allowed() -> None:
     (found,) = crossed(dataclasses.replace(USUAL, flagged=1200), allowed(BEFORE, DriftSettings()))
     assert found.said == (
-        "12.00% of the messages are flagged, where 2.50% to 10.00% is allowed (the median of 30 batches is 5.00%)"
+        "12.00 % of the messages are flagged, where 2.50 % to 10.00 % is allowed (the median of 30 batches is 5.00 %)"
     )
     assert (found.value, found.allowed) == (0.12, 0.1)
 
