@@ -148,3 +148,10 @@ def _chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
 def finished(_chain: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """A copy of the folder in which the whole chain ran once, and what it said."""
     return Path(shutil.copytree(_chain[0], tmp_path_factory.mktemp("finished"), dirs_exist_ok=True)), _chain[1]
+
+
+@pytest.fixture(scope="module")
+def trained(_chain: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another copy, in which a model is in service and nothing is extracted or scored."""
+    without = shutil.ignore_patterns("spamscore.db*", "snapshots", "receipts")
+    return Path(shutil.copytree(_chain[0], tmp_path_factory.mktemp("trained"), dirs_exist_ok=True, ignore=without))

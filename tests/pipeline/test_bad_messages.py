@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from chain import DATE, LUIGI, SMALL, Done, Settings, environment, luigi, merged, query, write_settings
+from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
 from sqlalchemy import exc
 
 from tasks.database import open_database, reading, writing
@@ -230,17 +230,6 @@ FILES = {
     "jsonl": FileKind(write_jsonl, lambda _: True, JSON_ROWS),
     "parquet": FileKind(write_parquet, has_text_id),
 }
-
-
-@pytest.fixture(scope="module")
-def trained(finished: tuple[Path, Done]) -> Path:
-    """A folder with an exported model, and no batch."""
-    folder, _ = finished
-    for path in folder.glob("spamscore.db*"):
-        path.unlink()
-    for name in ("snapshots", "receipts"):
-        shutil.rmtree(folder / "artifacts" / name)
-    return folder
 
 
 # Each kind of source once, and each database with a file and with a query.

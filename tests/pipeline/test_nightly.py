@@ -22,16 +22,6 @@ DATED: Settings = {"messages": {"source": "file", "path": "inbox-{date}.csv"}}
 QUICK: Settings = {"worker": {"force_multiprocessing": "false"}}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model in service."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_settings(folder, SMALL)
-    done = luigi(folder, "ExportModel")
-    assert done.code == 0, done.output
-    return folder
-
-
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
     """A copy of it, to run nights in, with an inbox for each date that a test writes."""
