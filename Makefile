@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score test drill quality lint format audit fuzz clean
+.PHONY: help score watch test drill quality lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -17,6 +17,9 @@ help:  ## say what there is
 score: $(VENV)/installed  ## run the whole chain on the bundled sample and show what happened
 	$(BIN)/luigi --module pipeline ScoreBatch
 	@$(BIN)/spamscore summary
+
+watch: $(VENV)/installed  ## run the night with Luigi's page beside it, until ^C: make watch WATCH='TrainModel'
+	$(BIN)/spamscore watch $(WATCH)
 
 test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

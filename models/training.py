@@ -69,7 +69,6 @@ class Progress:
     """Where training is, for whoever watches.
 
     Attributes:
-        seconds_a_step: of this epoch; None at its first step, which may have compiled the network.
         save: writes a checkpoint of this step, and gives its name such as ``ckpt-350``.
         fold: 0 for the network itself, else that of a held-out part.
     """
@@ -79,7 +78,6 @@ class Progress:
     step: int
     steps: int
     loss: float
-    seconds_a_step: float | None
     save: Callable[[], str]
     fold: int = 0
 
@@ -345,7 +343,7 @@ class _Trainer:
 
     def _run_epoch(self) -> Epoch:
         """Trains on what is left of the epoch, then looks at the validation part."""
-        began = compiled = time.monotonic()
+        began = time.monotonic()
         settings = self.settings
         texts = augmented(self.training.texts, settings.augmentation, settings.seed, self._epoch)
         messages = encode_messages(self.encoder, texts)
@@ -357,9 +355,7 @@ class _Trainer:
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
-            if number == done + 1:
-                compiled = time.monotonic()
-            self._report(number, len(batches), number - done - 1, compiled)
+            self._report(number, len(batches))
         loss = float(self.state.loss_sum) / len(self.training.labels)
         return self._validated(loss, len(batches), time.monotonic() - began)
 
@@ -427,12 +423,11 @@ class _Trainer:
         )  # fmt: skip
         self.manager.save(checkpoint_number=self.state.step)
 
-    def _report(self, number: int, steps: int, timed: int, since: float) -> None:
-        seconds_a_step = (time.monotonic() - since) / timed if timed else None
+    def _report(self, number: int, steps: int) -> None:
         seen = min(number * self.settings.batch_size, len(self.training.labels))
         loss = float(self.state.loss_sum) / seen
         try:
-            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, seconds_a_step, self._save))
+            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, self._save))
         except BaseException:
             self._save()
             raise

@@ -29,6 +29,7 @@ from pipeline.commands.reports import drift, report
 from pipeline.commands.settings import config
 from pipeline.commands.undo import prune, restore, verify, withdraw
 from pipeline.commands.versions import models, serve
+from pipeline.commands.watch import watch
 from pipeline.tables import print_lines
 
 SHELLS = ("bash", "zsh", "fish")
@@ -60,7 +61,7 @@ def cli(debug: bool) -> None:
 
 COMMANDS = (
     text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, verify, withdraw, restore,
-    serve, prune, config,
+    serve, prune, watch, config,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

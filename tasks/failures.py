@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import IO, NamedTuple
 
 import luigi
-from luigi.rpc import RPCError
+from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import TaskClassException
 
-from models.errors import SchedulerError, SpamscoreError, StorageError
+from models.errors import SpamscoreError, StorageError
 
 
 class Failure(NamedTuple):
@@ -56,6 +56,7 @@ def install() -> None:
     _file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
     logging.getLogger("luigi-interface").addFilter(FailureFilter())
     luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_say_killed)
+    luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(_say_done_before)
     atexit.register(end)
     sys.excepthook = _say_wrong_name
 
@@ -175,19 +176,10 @@ def describe(error: BaseException) -> str:
 def expected(error: BaseException | None) -> SpamscoreError | SystemExit | None:
     """What we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
     while error is not None and not isinstance(error, SpamscoreError | SystemExit):
-        if refused := refused_file(error) or silent_scheduler(error):
+        if refused := refused_file(error):
             return refused
         error = error.__cause__
     return error
-
-
-def silent_scheduler(error: BaseException) -> SchedulerError | None:
-    """That Luigi's scheduler does not answer, said in one line; None if it was something else."""
-    if not isinstance(error, RPCError):
-        return None
-    return SchedulerError(
-        f"{error}. Start luigid again, or set [core] local_scheduler = true, and run again; what is done stays done."
-    )
 
 
 def refused_file(error: BaseException) -> StorageError | None:
@@ -215,6 +207,13 @@ def _say_killed(task: luigi.Task, reason: str) -> None:
             f"{task} failed: its process was killed by {signal.Signals(-number).name}, perhaps for want of memory: "
             "see the system's log. Run the same command again; what is done stays done."
         )
+
+
+def _say_done_before(task: luigi.Task) -> None:
+    """One line for a run that finds all done: Luigi says so too, but not at the end, and not of which task."""
+    asked = CmdlineParser.get_instance()
+    if asked is not None and asked.get_task_obj() == task:
+        remark(f"{task} was done before; nothing was to be done")
 
 
 def _say_wrong_name(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

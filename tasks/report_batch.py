@@ -58,6 +58,7 @@ class ReportBatch(Stage):
         drift = drift_of(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
             with reporting(self, "report") as progress:
+                progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 drift = report_batch(engine, batch, progress.update)
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 progress.conclude(drift.said or "no limit was crossed")

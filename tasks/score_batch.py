@@ -149,6 +149,11 @@ class ScoreBatch(Stage):
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
             published.flagged, plan.threshold, plan.model_version,
         )  # fmt: skip
+        remark(
+            f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
+            f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
+            f"To see more: spamscore summary {self.date}"
+        )
         return published
 
     def _say_what_was_kept_out(self, report: ProgressReport) -> None:

@@ -434,6 +434,9 @@ SECTIONS: dict[str, type] = {
     "console": ConsoleSettings,
 }
 
+# The environment's address of luigid; it goes before the files, and no run without luigid is then meant.
+LUIGID_VARIABLE = "SPAMSCORE_LUIGID_URL"
+
 # Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
 # Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.
 LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
@@ -561,6 +564,9 @@ def prepare_luigi() -> None:
         for key, value in values.items():
             if not parser.has_option(section, key):
                 parser.set(section, key, value)
+    if address := os.environ.get(LUIGID_VARIABLE):
+        parser.set("core", "local_scheduler", "false")
+        parser.set("core", "default_scheduler_url", address.replace("%", "%%"))
     for section in SECTIONS:
         for key, value in parser.items(section, raw=True) if parser.has_section(section) else ():
             try:

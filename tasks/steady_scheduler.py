@@ -68,7 +68,14 @@ class SteadyScheduler(luigi.rpc.RemoteScheduler):
                 self._memory.tell(self._ask_in_turn, everything=True)
                 answer = self._decision(method, data)
             self._memory.keep(method, data, answer, told=self._substitute is None)
+            if method == "get_work" and answer["task_id"]:
+                self._clear(answer["task_id"])
             return answer
+
+    def _clear(self, task: str) -> None:
+        """Takes from a task that begins what it said when it ran before: should it fail at once, that would stay."""
+        self._decision("set_task_status_message", {"task_id": task, "status_message": None})
+        self._decision("set_task_progress_percentage", {"task_id": task, "progress_percentage": None})
 
     def _decision(self, method: str, data: dict[str, Any]) -> Any:
         if self._substitute is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,15 +72,22 @@ class Watch:
     def __init__(self, report: ProgressReport, settings: TrainingSettings, limit: EpochLimit) -> None:
         self._report, self._settings, self._limit = report, settings, limit
         self._now: Progress  # there before anything is heard
+        self._from: tuple[float, float] | None = None  # when the first step was done, and what share that was
         report.hears(
             Instruction("stop", "finish the epoch, keep the best, go on to calibration", self._stop),
             Instruction("checkpoint", "write one now", self._checkpoint),
         )
 
     def __call__(self, progress: Progress) -> None:
-        """Is told of every step."""
-        self._now = progress
-        show(self._report, progress, self._settings.held_out_folds)
+        """Is told of every step. The time left counts from the first, which compiles the network."""
+        self._now, folds = progress, self._settings.held_out_folds
+        now, done = time.monotonic(), share_done(progress, folds)
+        self._from = self._from or (now, done)
+        part = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
+        status = f"{part}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+        if done > self._from[1]:
+            status += f", {left((1 - done) * (now - self._from[0]) / (done - self._from[1]))}"
+        self._report.update(done, 1, status)
 
     def _stop(self) -> str:
         last, fold = self._limit.stop_after(self._now.epoch), self._now.fold
@@ -138,18 +146,11 @@ def labelled_part(path: Path) -> LabelledMessages:
     return LabelledMessages(part["text"].tolist(), part["spam"].to_numpy(np.int32))
 
 
-def show(report: ProgressReport, progress: Progress, folds: int) -> None:
-    """Says where training is, of all its networks; the time left is to the last epoch, early stopping not foreseen.
+def share_done(progress: Progress, folds: int) -> float:
+    """How much of a training is done, of all its networks, from 0 to 1; early stopping not foreseen.
 
     The folds come first. Each of their networks learns from all messages but a fold, so it takes that share of steps.
     """
-    whole = 1.0
-    part = whole * (folds - 1) / folds if folds else 0.0
-    steps = progress.epochs * progress.steps
-    here = ((progress.epoch - 1) * progress.steps + progress.step) / steps
-    done = (progress.fold - 1 + here) * part if progress.fold else folds * part + here * whole
-    total = folds * part + whole
-    to_come = (total - done) / (part if progress.fold else whole) * steps
-    name = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
-    time_left = "" if progress.seconds_a_step is None else f", {left(to_come * progress.seconds_a_step)}"
-    report.update(done, total, f"{name}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}{time_left}")
+    part = (folds - 1) / folds if folds else 0.0
+    here = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
+    return ((progress.fold - 1 + here) * part if progress.fold else folds * part + here) / (folds * part + 1)

@@ -50,9 +50,9 @@ SPAMSCORE = Path(sys.executable).with_name("spamscore")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\tx\ny\x9b31m"
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
-    "verify", "withdraw", "restore", "serve", "prune", "config", "completion",
+    "verify", "withdraw", "restore", "serve", "prune", "watch", "config", "completion",
 ]  # fmt: skip
-SILENT = {"label", "withdraw", "restore", "serve", "prune", "completion"}  # do something, and say so
+SILENT = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}  # do something, and say so
 SCORES = {"m-1": 0.998, "m-2": 0.25, "m-3": 0.75, "m-4": 0.0125}
 
 

@@ -287,6 +287,8 @@ ANOTHER_VALUE = [
     ("console", "progress", "never", NOTHING),
     ("run", "when_running", "leave", NOTHING),
     ("run", "catch_up_days", "5", NOTHING),
+    ("run", "artifacts_url", "https://reports.internal/spam", NOTHING),
+    ("run", "tensorboard_url", "http://127.0.0.1:6006", NOTHING),
     ("run", "deadline", "06:00", NOTHING),
     ("alerts", "mail_to", "a@example.org", NOTHING),
     ("alerts", "webhook_url", "http://127.0.0.1/other", NOTHING),

@@ -1,4 +1,4 @@
-"""What a run says last: that a disk refuses a file, that Luigi's scheduler is gone, what is no failure."""
+"""What a run says last: that a disk refuses a file, what is no failure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from luigi.rpc import RPCError
 
-from models.errors import SchedulerError
 from tasks.failures import describe, expected
 
 # As TensorFlow raises it, which says the path and the reason in its text alone.
@@ -31,17 +29,6 @@ REFUSED = [
 def test_a_disk_that_refuses_a_file_is_said_in_one_line_without_a_traceback(error: Exception, said: str) -> None:
     assert expected(error) is not None
     assert describe(error) == f"{said}. Make room or give the right to write, and run again; what is done stays done."
-
-
-def test_a_scheduler_that_does_not_answer_is_said_in_one_line_with_an_exit_code_of_its_own() -> None:
-    said = "Errors (3 attempts) when connecting to remote scheduler 'http://127.0.0.1:8082'"
-    error = RPCError(said, OSError())
-    found = expected(error)
-    assert isinstance(found, SchedulerError)
-    assert found.exit_code == 35
-    assert describe(error).startswith(
-        "Errors (3 attempts) when connecting to remote scheduler 'http://127.0.0.1:8082'. "
-    )
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EPIPE, "Broken pipe"), ValueError(FULL), FromTensorFlow("NaN")])

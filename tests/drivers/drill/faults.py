@@ -265,9 +265,9 @@ def all_faults() -> list[Fault]:
               databases=("postgresql",)),
         Fault("connection cut in publishing", "extracted", connections_cut, (0,), PUBLISHING, 0.0,
               databases=("postgresql",)),
-        Fault("luigid killed in training", "nothing", luigid_killed, (35,), TRAINING, ready=luigid),
-        Fault("luigid killed in scoring", "extracted", luigid_killed, (35,), SCORING, ready=luigid),
-        Fault("luigid killed before the run", "extracted", luigid_killed, (35,), ready=luigid),
+        Fault("luigid killed in training", "nothing", luigid_killed, (0,), TRAINING, ready=luigid),
+        Fault("luigid killed in scoring", "extracted", luigid_killed, (0,), SCORING, ready=luigid),
+        Fault("luigid killed before the run", "extracted", luigid_killed, (0,), ready=luigid),
     ]  # fmt: skip
     if mounts or os.geteuid():
         faults += [

@@ -1,0 +1,226 @@
+"""`spamscore watch`, seen by a person in a real Chromium: the chain, how far it is, a message to it, what failed.
+
+With SPAMSCORE_SCREENSHOTS=docs/images the pictures of the README are made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import DATE, SMALL, STAGES, ended_with_its_group, environment, merged, query, write_settings
+from page import Page, chromium
+
+SPAMSCORE = Path(sys.executable).with_name("spamscore")
+GREEN, RED, YELLOW = "#00DD00", "#DD0000", "#EEBB00"
+# Far more epochs than it is watched for: it ends because it is told to.
+ENDLESS = {"training": {"epochs": "400", "patience": "400", "learning_rate": "0.001"}}
+
+
+class Watched:
+    """The command, running."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder, self.process = folder, process
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
+
+    def wait_for(self, ready: Callable[[], Any]) -> Any:
+        for _ in range(3000):  # looks are counted: the clock of a busy virtual machine may leap
+            if found := ready():
+                return found
+            assert self.process.poll() is None, self.output
+            time.sleep(0.1)
+        raise AssertionError(self.output)
+
+    @property
+    def page(self) -> str:
+        """The address of the page."""
+        return self.wait_for(lambda: re.search(r"watch it at (\S+)", self.output))[1]
+
+    def ended(self) -> int:
+        return int(self.wait_for(lambda: re.search(r"the run ended with exit code (\d+)", self.output))[1])
+
+    def tasks(self) -> dict[str, Any]:
+        """What the page knows of each stage."""
+        data = urllib.parse.urlencode({"data": json.dumps({"status": "", "upstream_status": "", "limit": False})})
+        found = json.loads(fetched(f"{urllib.parse.urljoin(self.page, '/api/task_list')}?{data}"))["response"]
+        return {one["name"]: {"id": key, **one} for key, one in found.items()}
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=120)
+
+
+def fetched(url: str, **headers: str) -> str:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+        return answer.read().decode()
+
+
+@contextlib.contextmanager
+def watching(folder: Path, *arguments: str) -> Iterator[Watched]:
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            [SPAMSCORE, "watch", "--port", "0", *arguments], cwd=folder, env=environment(), stdout=output,
+            stderr=output, text=True, start_new_session=True,
+        )  # fmt: skip
+    with ended_with_its_group(process):
+        yield Watched(folder, process)
+
+
+def photograph(page: Page, name: str, **size: int) -> None:
+    # A window slides in.
+    page.wait_for(
+        "[...document.querySelectorAll('.modal.in .modal-dialog')].every(one => one.getBoundingClientRect().top >= 29)"
+    )
+    if folder := os.environ.get("SPAMSCORE_SCREENSHOTS"):
+        page.photograph(Path(folder) / name, **size)
+
+
+def graph(page: Page, watched: Watched) -> dict[str, str]:
+    """The colour of each stage in the graph of the chain."""
+    page.open(f"{watched.page}#tab=graph&taskId={watched.tasks()['ScoreBatch']['id']}&visType=svg")
+    page.wait_for(f"document.querySelectorAll('#graphPlaceholder .graph-node-a').length == {len(STAGES)}")
+    return dict(
+        page.value(
+            "[...document.querySelectorAll('#graphPlaceholder .graph-node-a')].map(one => "
+            "[one.textContent.trim(), one.parentNode.querySelector('circle').getAttribute('fill')])"
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watched")
+    write_settings(folder, merged(SMALL, ENDLESS))
+    return folder
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    with chromium(tmp_path) as one:
+        yield one
+
+
+@pytest.mark.timeout(1200)
+def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Page) -> None:
+    with watching(folder, "ScoreBatch", "--date", DATE) as watched:
+        watched.wait_for(lambda: (watched.tasks().get("TrainModel", {}).get("progress_percentage") or 0) > 0.5)
+        colours = graph(page, watched)
+        assert set(colours) == set(STAGES)
+        assert {name for name, colour in colours.items() if colour == GREEN} >= {"CleanText", "BuildVocabulary"}
+        assert colours["ScoreBatch"] == YELLOW
+        assert len(set(colours.values())) == 3
+        photograph(page, "graph.png", height=1020)
+
+        page.open(f"{watched.page}#tab=workers")
+        bar = "Number(document.querySelector('.worker-table .taskProgressBar').getAttribute('aria-valuenow'))"
+        page.wait_for("document.querySelector('.worker-table .taskProgressBar') !== null")
+        before = page.value(bar)
+        page.click(".worker-table button.statusMessage")
+        shown = "document.querySelector('#statusMessageModal pre').textContent"
+        page.wait_for(f"/^epoch \\d+\\/400, loss \\d\\.\\d{{3}}(, .+ left)?$/.test({shown})")
+        page.wait_for(f"{bar} > {before}")
+        photograph(page, "status.png", height=420)
+
+        history = watched.tasks()["TrainModel"]["tracking_url"]
+        assert fetched(history).startswith("epoch,steps,loss")
+
+        page.open(f"{watched.page}#tab=workers")
+        page.click(".worker-table button.schedulerMessage")
+        page.click("#schedulerMessageInput")
+        page.type("stop")
+        page.click("#schedulerMessageAwaitResponse")
+        page.click("#schedulerMessageButton")
+        answer = "document.querySelector('#schedulerMessageResponse pre div').textContent"
+        page.wait_for(f"/^stopping after epoch \\d+ of 400\\. The best epoch is kept\\.$/.test({answer})")
+        photograph(page, "message.png", height=420)
+
+        assert watched.ended() == 0
+        tasks = watched.tasks()
+        assert {one["status"] for one in tasks.values()} == {"DONE"}
+        assert "(stopped by a message)" in tasks["TrainModel"]["status_message"]
+        for stage in STAGES:
+            assert fetched(tasks[stage]["tracking_url"]), stage
+        assert watched.interrupt() == 0
+    [model] = (folder / "artifacts/training").glob("*/model.json")
+    description = json.loads(model.read_text())
+    assert description["stopped_after_epoch"] == description["epochs"] < 400
+    assert query(folder, "select state from score_batches") == [("published",)]
+
+
+def test_what_failed_is_red_and_says_why_and_the_runs_before_are_still_there(folder: Path, page: Page) -> None:
+    arguments = ("ScoreBatch", "--date", DATE, "--training-seed", "8", "--devices-devices", "gpu:3")
+    with watching(folder, *arguments) as watched:
+        assert watched.ended() == 30
+        colours = graph(page, watched)
+        assert {name for name, colour in colours.items() if colour == RED} == {"TrainModel"}
+        assert colours["CleanText"] == GREEN  # not of this run: it was done in the one before
+        assert watched.tasks()["TrainModel"]["status_message"] is None  # not what it said when it went well
+        page.open(f"{watched.page}#tab=tasks&statuses=%5B%22FAILED%22%5D")
+        page.click("#taskTable tbody tr:first-child td.details-control button.showError")
+        page.wait_for("/there are cpu:0/.test(document.querySelector('#errorModal').textContent)")
+        photograph(page, "error.png", height=520)
+        assert watched.interrupt() == 30
+
+
+def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(tmp_path: Path) -> None:
+    write_settings(tmp_path, merged(SMALL, ENDLESS))
+    with watching(tmp_path, "TrainModel") as watched:
+        watched.wait_for(lambda: "epoch 2/400" in watched.output)
+        assert watched.interrupt() == 130
+        assert "run the same command again, it goes on from here" in watched.output
+
+
+def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:
+    from pipeline.reports_server import serving_reports
+
+    (tmp_path / "secret.json").write_text("{}")
+    training, snapshot = tmp_path / "artifacts/training/f.partial", tmp_path / "artifacts/snapshots/f"
+    for path, text in (
+        (training / "history.csv", "epoch"), (snapshot / "manifest.json", "{}"), (snapshot / "messages.parquet", "PAR"),
+    ):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with serving_reports(tmp_path / "artifacts") as url:
+        assert fetched(f"{url}/training/f/history.csv") == "epoch"
+        assert fetched(f"{url}/snapshots/f/manifest.json") == "{}"
+        for path, headers in (
+            ("/snapshots/f/messages.parquet", {}), ("/snapshots/f/", {}), ("/", {}), ("/../secret.json", {}),
+            ("/%2e%2e/secret.json", {}), ("/training/f/history.csv", {"Host": "reports.example"}),
+        ):  # fmt: skip
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                fetched(url + path, **headers)
+            assert refused.value.code in (403, 404), path
+            refused.value.close()
+
+
+def test_a_port_that_is_taken_is_said_with_the_way_out(tmp_path: Path) -> None:
+    write_settings(tmp_path, {})
+    with watching(tmp_path, "IngestCorpus") as first:
+        port = str(urllib.parse.urlsplit(first.page).port)
+        done = subprocess.run(
+            [SPAMSCORE, "watch", "--port", port], cwd=tmp_path, env=environment(), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert f"--port {port}: Address already in use" in done.stderr
+        assert "--port 0 takes one that is free" in done.stderr
+        first.ended()
+        first.interrupt()
