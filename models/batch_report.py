@@ -20,6 +20,15 @@ from models.stability import Psi
 from models.wording import Wording
 
 SHOW, MASK, HIDE = "show", "mask", "hide"
+_PARTS = {
+    "total": "from begin to end",
+    "read": "reading the snapshot",
+    "text": "cutting texts into words",
+    "network": "the network",
+    "write": "writing to the database",
+    "wait": "writing had to wait for scores",
+    "processor": "of all processors together",
+}
 _INDEX_DAYS = 90  # batches in the charts of the index
 
 
@@ -142,6 +151,7 @@ def render_batch(batch: Batch, messages: str) -> str:
     return page("batch.html").render(
         batch=batch,
         rate=_rate(batch),
+        times=_times(batch.seconds),
         messages=messages,
         missing=_missing(batch),
         lists=[(title, [_quoted(one, messages) for one in some]) for title, some in lists],
@@ -183,6 +193,13 @@ def _quoted(one: ListedMessage, messages: str) -> dict[str, Any]:
 def _rate(batch: Batch) -> float | None:
     total = batch.seconds.get("total")
     return batch.counts["read"] / total if total else None
+
+
+def _times(seconds: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Of each part its name, its seconds, and their share of the whole."""
+    total = seconds.get("total")
+    order = sorted(seconds, key=lambda name: list(_PARTS).index(name) if name in _PARTS else len(_PARTS))
+    return [(_PARTS.get(name, name), seconds[name], seconds[name] / total if total else None) for name in order]
 
 
 def _missing(batch: Batch) -> list[str]:

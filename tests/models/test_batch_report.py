@@ -32,7 +32,7 @@ def batch(**values: Any) -> Batch:
         batch_id=100, date=DATE, model="spam_ham, version 1", threshold=0.5,
         counts={"read": 51, "scored": 50, "rejected": 1, "flagged": 25},
         held=[Held("Rows with a score", 50, 50)], rejected={"empty text": 1},
-        seconds={"total": 2.0, "text": 0.5}, nights=[night(2), night(1), night(0)],
+        seconds={"unheard of": 0.1, "total": 2.0, "text": 0.5}, nights=[night(2), night(1), night(0)],
         limits={"flagged_share": (0.05, 0.2)}, figures=[Figure("Share flagged", "50.00 %", "10.00 %", "5 % to 20 %")],
         crossed=[], accepted="", compared="Compared with 2 batches.", scores=scores, validation=scores, before=scores,
         psi_validation=population_stability(scores, scores), psi_before=None, wording=count.wording(),
@@ -55,7 +55,9 @@ def test_a_batch_is_told_in_the_order_a_person_asks() -> None:
     words = words_of(page)
     for said in (
         "No limit was crossed", "51 messages read: 50 scored, 1 rejected. 25 flagged, 50.00 % of the scored",
-        "Rows with a score 50 agrees", "empty text 1", "total 2.00 100 %", "26 messages a second", "Cyrillic 1 50.00 %",
+        "Rows with a score 50 agrees", "empty text 1",
+        "from begin to end 2.00 100 % cutting texts into words 0.50 25 % unheard of 0.10 5 %",
+        "26 messages a second", "Cyrillic 1 50.00 %",
         "Latin 1 50.00 %",
     ):  # fmt: skip
         assert said in words, said
