@@ -6,6 +6,8 @@ import dataclasses
 import datetime
 import logging
 import time
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,33 +48,41 @@ class Nightly(Stage):
         super().__init__(*args, **kwargs)
 
     def requires(self) -> list[luigi.Task]:
-        """The reports of the date and of those that were missed, and with them their batches."""
-        return [ReportBatch(date=date) for date in (*self.missed_dates(), self.date)]
+        """The batches of the date and of those that were missed."""
+        return [ScoreBatch(date=date) for date in self.dates]
 
-    def missed_dates(self) -> list[datetime.date]:
-        """The dates of [run] catch_up_days that never had a published batch, as after a machine was off."""
-        days = load(RunSettings).catch_up_days
-        if not days:
-            return []
+    @cached_property
+    def dates(self) -> list[datetime.date]:
+        """The date, after those of [run] catch_up_days that never had a published batch, as after a machine was off.
+
+        Found out once, for they are published by the time their reports are made.
+        """
+        before = [self.date - _DAY * number for number in range(load(RunSettings).catch_up_days, 0, -1)]
+        if not before:
+            return [self.date]
         from tasks.batches import never_published
         from tasks.database import connect
 
-        before = [self.date - _DAY * number for number in range(days, 0, -1)]
-        return never_published(connect(load(DatabaseSettings)), before)
+        return [*never_published(connect(load(DatabaseSettings)), before), self.date]
 
     def complete(self) -> bool:
         """Whether every date is scored and reported on, and what comes after it was done."""
-        batches = [ScoreBatch(date=self.date), *self.requires()]
-        return all(task.complete() for task in batches) and self.output().exists()
+        tasks = [*self.requires(), *self._reports()]
+        return all(task.complete() for task in tasks) and self.output().exists()
+
+    def _reports(self) -> list[luigi.Task]:
+        return [ReportBatch(date=date) for date in self.dates]
 
     def output(self) -> NightTarget:
         """What the night wrote down of the date's batch."""
         return NightTarget(self.date)
 
-    def run(self) -> None:
-        """Deletes what is older than is kept, and writes down what the night did."""
+    def run(self) -> Iterator[list[luigi.Task]]:
+        """Has the reports made, deletes what is older than is kept, and writes down what the night did."""
         from tasks.database import open_database
 
+        # Only now, for whether a report is there depends on the batch that is published.
+        yield self._reports()
         engine = open_database(load(DatabaseSettings))
         with reporting(self, "deleting") as report:
             pruned, deleted = prune_batches(engine, report), delete_artifacts(engine)

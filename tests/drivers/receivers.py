@@ -25,6 +25,7 @@ class Web:
     url: str = ""
     status: int = 200
     received: list[tuple[str, bytes]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)  # what a server that hangs waits for
 
     @property
@@ -42,6 +43,7 @@ def web_server(hangs: bool = False) -> Iterator[Web]:
             if hangs:
                 web.release.wait()
             web.received.append((self.path, body))
+            web.methods.append(self.command)
             self.send_response(web.status)
             if web.status == 302:
                 self.send_header("Location", web.url)

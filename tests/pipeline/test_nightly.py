@@ -7,12 +7,26 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chain import DATE, SMALL, Settings, environment, luigi, merged, query, write_settings
+from chain import (
+    DATE,
+    LUIGI,
+    SMALL,
+    Settings,
+    ended_with_its_group,
+    environment,
+    luigi,
+    merged,
+    query,
+    write_settings,
+)
+from luigid import Luigid
+from receivers import mail_server, web_server
 
 from tasks.score_batch import ScoreBatch
 
@@ -134,13 +148,14 @@ def test_a_night_scores_what_was_missed_deletes_what_is_old_and_is_done_then(fol
     assert sorted(published_dates(folder)) == [str(old), str(missed), str(tonight)]
     rows = "select batch_id, count(*) from spam_scores group by batch_id order by batch_id"
     assert [row[0] for row in query(folder, rows)] == [2, 3, 4, 5]  # of batch 1, superseded and old, none
+    reported = sorted(path.parent.name for path in (folder / "artifacts" / "reports").glob("*/*.html"))
+    assert reported == [str(missed), str(tonight)]
     kept = sorted(path.name for path in (folder / "artifacts" / "snapshots").iterdir())
     assert kept == [str(date) for date in NIGHTLY_DATES[1:]]
     (night,) = (folder / "artifacts" / "nights" / str(tonight)).iterdir()
     assert [one["batch_id"] for one in json.loads(night.read_text(encoding="utf-8"))["pruned"]] == [1]
     again = luigi(folder, "Nightly", "--date", str(tonight))
-    assert (again.code, "0 ran" in again.output or again.ran == set()) == (0, True)
-    assert "Worker" not in again.output or "running   Nightly" not in again.output
+    assert (again.code, "running   Nightly(" in again.output) == (0, False)
 
 
 def test_a_night_whose_batch_was_replaced_is_to_be_done_again(folder: Path) -> None:
@@ -150,3 +165,147 @@ def test_a_night_whose_batch_was_replaced_is_to_be_done_again(folder: Path) -> N
     done = luigi(folder, "Nightly", "--date", str(date), "--scoring-threshold", "0.9")
     assert done.ran == {"ScoreBatch"}
     assert len(list((folder / "artifacts" / "nights" / str(date)).iterdir())) == 2
+
+
+# Who was not there
+
+
+def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_by_mail_and_webhook(
+    folder: Path,
+) -> None:
+    date = NIGHTLY_DATES[-1]
+    with web_server() as web, mail_server() as mailbox:
+        (folder / "metrics").mkdir()
+        write_settings(
+            folder,
+            merged(
+                SMALL, DATED, QUICK,
+                {
+                    "run": {"deadline": "00:00"}, "metrics": {"textfile_folder": "metrics", "pushgateway": web.url},
+                    "alerts": {"mail_to": "oncall@example.org"},
+                    "smtp": {"host": "127.0.0.1", "port": str(mailbox.port)},
+                },
+            ),
+        )  # fmt: skip
+        secret = {"SPAMSCORE_ALERTS_WEBHOOK_URL": f"{web.url}/hunter2"}
+        for _ in range(2):
+            failed = luigi(folder, "Nightly", "--date", str(date), **secret)
+            assert failed.code == 20, failed.output
+        assert [path.name for path in (folder / "metrics").iterdir()] == ["spamscore_run.prom"]
+        write_inbox(folder, date)
+        done = luigi(folder, "Nightly", "--date", str(date), **secret)
+        assert done.code == 0, done.output
+        assert "too late: 2 of 2 messages are scored" in done.last_line
+        assert luigi(folder, "Nightly", "--date", str(date), **secret).code == 0
+        hooked = [json.loads(body) for path, body in web.received if path == "/hunter2"]
+    expected = [("failure", "open"), ("deadline", "open"), ("failure", "recovered"), ("deadline", "recovered")]
+    assert [(one["kind"], one["state"]) for one in hooked] == expected
+    assert f"[messages] path = inbox-{date}.csv: no such file" in hooked[0]["said"]
+    assert len(mailbox.mails) == 4
+    assert "hunter2" not in failed.output + done.output
+    batch = (folder / "metrics" / "spamscore_batch.prom").read_text(encoding="utf-8")
+    assert "spamscore_batch_messages 2.0" in batch
+    assert {path for path, _ in web.received} == {"/hunter2", "/metrics/job/spamscore"}
+
+
+UNTOLD = [
+    ("a bad setting", {"training": {"epochs": "0"}}, {}, 40, "[training] epochs = 0: expected"),
+    (
+        "no database", {}, {"SPAMSCORE_DATABASE_URL": "postgresql://nobody:hunter2@127.0.0.1:1/none"}, 35,
+        "cannot be reached",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("_what", "settings", "variables", "code", "said"), UNTOLD, ids=[row[0] for row in UNTOLD])
+def test_a_night_that_could_not_begin_is_told_too(
+    tmp_path: Path, _what: str, settings: Settings, variables: dict[str, str], code: int, said: str
+) -> None:
+    write_settings(tmp_path, settings)
+    with web_server() as web:
+        done = luigi(tmp_path, "Nightly", **variables, SPAMSCORE_ALERTS_WEBHOOK_URL=web.url)
+    assert done.code == code, done.output
+    (told,) = web.messages
+    assert said in told["said"]
+    assert "hunter2" not in web.received[0][1].decode()
+
+
+def test_a_stage_that_a_person_runs_tells_nobody(tmp_path: Path) -> None:
+    write_settings(tmp_path, {"messages": {"source": "file", "path": "none.csv"}})
+    with web_server() as web:
+        done = luigi(tmp_path, "ExtractMessages", SPAMSCORE_ALERTS_WEBHOOK_URL=web.url)
+    assert (done.code, web.received) == (20, [])
+
+
+# luigid, with deploy/nightly.cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def night_cfg(tmp_path: Path) -> Iterator[tuple[Path, Luigid]]:
+    """A folder with deploy/nightly.cfg, for another address and for seconds instead of minutes, and its luigid."""
+    luigid = Luigid(tmp_path / "luigid")
+    text = (ROOT / "deploy" / "nightly.cfg").read_text(encoding="utf-8")
+    for line, instead in [
+        ("default_scheduler_url = http://127.0.0.1:8082", f"default_scheduler_url = {luigid.url}"),
+        ("retry_delay = 600", "retry_delay = 2"),
+        ("wait_interval = 5", "wait_interval = 1"),
+        ("mail_to = root@localhost", "mail_to ="),
+        ("textfile_folder = /var/lib/prometheus/node-exporter", "textfile_folder ="),
+    ]:
+        assert line in text
+        text = text.replace(line, instead)
+    (tmp_path / "nightly.cfg").write_text(text, encoding="utf-8")
+    (luigid.folder / "luigi.cfg").write_text(text, encoding="utf-8")
+    with luigid:
+        yield tmp_path, luigid
+
+
+def metrics_of(luigid: Luigid) -> str:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{luigid.url}/metrics") as answer:
+        return str(answer.read().decode())
+
+
+def test_what_fails_is_tried_three_times_and_luigid_remembers_it_over_its_restart(
+    night_cfg: tuple[Path, Luigid],
+) -> None:
+    folder, luigid = night_cfg
+    write_settings(folder, {"messages": {"source": "sql", "query": "SELECT nonsense FROM nowhere"}})
+    done = luigi(folder, "ExtractMessages", "--date", DATE, LUIGI_CONFIG_PATH="nightly.cfg")
+    assert done.code == 30, done.output
+    assert done.output.count("failed    ExtractMessages(") == 3
+    assert 'luigi_task_failed_total{family="ExtractMessages"} 2.0' in metrics_of(luigid)
+    assert 'luigi_task_disabled_total{family="ExtractMessages"} 1.0' in metrics_of(luigid)
+    luigid.process.terminate()
+    luigid.process.wait(timeout=30)
+    luigid.start()
+    (task,) = luigid.ask("task_list", status="DISABLED", upstream_status="").values()
+    assert task["name"] == "ExtractMessages"
+
+
+def test_a_file_that_comes_late_is_waited_for_and_then_nothing_is_said_of_it(night_cfg: tuple[Path, Luigid]) -> None:
+    folder, _ = night_cfg
+    write_settings(folder, DATED)
+    command = ("ExtractMessages", "--date", DATE)
+    process = subprocess.Popen(
+        [LUIGI, "--module", "pipeline", *command], cwd=folder, env=environment(LUIGI_CONFIG_PATH="nightly.cfg"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    with ended_with_its_group(process):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "FAILED" in line or "does not exist" in line:
+                break
+        write_inbox(folder, datetime.date.fromisoformat(DATE))
+        rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, rest
+    assert "spamscore: missing data" not in rest
+
+
+def test_a_file_that_never_comes_ends_the_run_as_missing(night_cfg: tuple[Path, Luigid]) -> None:
+    folder, _ = night_cfg
+    write_settings(folder, DATED)
+    done = luigi(folder, "ExtractMessages", "--date", DATE, LUIGI_CONFIG_PATH="nightly.cfg")
+    assert done.code == 20, done.output
+    assert f"inbox-{DATE}.csv: no such file" in done.last_line

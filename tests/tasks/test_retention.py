@@ -9,6 +9,7 @@ import datetime
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -431,3 +432,23 @@ def test_whatever_is_done_in_any_order_the_database_is_as_a_simple_model_says(sq
     sa.event.listen(Ledger.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     limits = settings(max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Ledger, settings=limits)
+
+
+# Artifacts
+
+
+def test_folders_of_old_dates_go_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in ("snapshots/2001-01-30/f", "snapshots/2001-01-31/f", "reports/2001-01-30", "receipts/2001-01-30"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("snapshots/20010130", "snapshots/2001-13-01", "snapshots/latest"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "reports" / "index.html").write_text("", encoding="utf-8")
+    (tmp_path / "reports" / "2001-01-29").write_text("a file", encoding="utf-8")
+    gone = retention.delete_dated_folders(tmp_path, DATE)
+    assert gone == [tmp_path / "reports" / "2001-01-30", tmp_path / "snapshots" / "2001-01-30"]
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")}
+    assert left == {
+        "snapshots/2001-01-31", "snapshots/20010130", "snapshots/2001-13-01", "snapshots/latest",
+        "receipts/2001-01-30", "reports/index.html", "reports/2001-01-29",
+    }  # fmt: skip
+    assert retention.delete_dated_folders(tmp_path / "none", DATE) == []
