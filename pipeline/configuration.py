@@ -114,7 +114,7 @@ def written(value: Any) -> str:
 
 def _masked(one: Setting, value: str) -> str:
     # A default holds no password; asking would cost SQLAlchemy's import.
-    if value == written(one.default) or not (one.rule.secret or one.key.endswith("url") or one.key == "pushgateway"):
+    if value == written(one.default) or not (one.rule.secret or one.key.endswith("url")):
         return value
     return masked_webhook(value) if one.key == "webhook_url" else _masked_address(value)
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+from collections.abc import Callable
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from tasks.alerts import KINDS, Alerts
 from tasks.settings import MetricsSettings, load
@@ -124,7 +128,7 @@ def tell_prometheus(part: str, registry: CollectorRegistry) -> None:
     if settings.pushgateway:
         try:
             _push(settings.pushgateway, registry)
-        except OSError as error:  # urllib's errors are of this kind
+        except (OSError, HTTPException) as error:  # urllib's errors are of these kinds
             log.warning("[metrics] pushgateway: not pushed: %s", getattr(error, "reason", None) or type(error).__name__)
 
 
@@ -137,9 +141,15 @@ def _write(folder: Path, part: str, registry: CollectorRegistry) -> None:
 
 def _push(address: str, registry: CollectorRegistry) -> None:
     from prometheus_client import pushadd_to_gateway
+    from prometheus_client.exposition import basic_auth_handler, default_handler
 
+    parts = urlsplit(address)
+    handler: Callable[..., Any] = default_handler
+    if parts.username:
+        handler = partial(basic_auth_handler, username=unquote(parts.username), password=unquote(parts.password or ""))
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     # Adds: the other part's metrics stay.
-    pushadd_to_gateway(address, job="spamscore", registry=registry, timeout=_PUSH_SECONDS)
+    pushadd_to_gateway(bare, job="spamscore", registry=registry, timeout=_PUSH_SECONDS, handler=handler)
 
 
 def _ratio(part: float | None, whole: float | None) -> float:

@@ -360,8 +360,19 @@ class MetricsSettings:
         shapes_result=False,
     )
     pushgateway: str = setting(
-        "", "address of a Pushgateway, as http://pushgateway.internal:9091; empty for none", shapes_result=False
+        "",
+        "address of a Pushgateway, as http://pushgateway.internal:9091; SPAMSCORE_METRICS_PUSHGATEWAY goes before it, "
+        "and a password belongs there; empty for none",
+        secret=True,
+        shapes_result=False,
     )
+
+    def __post_init__(self) -> None:
+        if self.pushgateway and not re.match(r"https?://[^/\s]+", self.pushgateway):
+            raise SettingsError(
+                "[metrics] pushgateway = …: expected an address such as http://pushgateway.internal:9091. Set it in "
+                "luigi.cfg or in SPAMSCORE_METRICS_PUSHGATEWAY."
+            )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Web:
     status: int = 200
     received: list[tuple[str, bytes]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)  # what a server that hangs waits for
 
     @property
@@ -44,6 +45,7 @@ def web_server(hangs: bool = False) -> Iterator[Web]:
                 web.release.wait()
             web.received.append((self.path, body))
             web.methods.append(self.command)
+            web.logins.append(self.headers["Authorization"])
             self.send_response(web.status)
             if web.status == 302:
                 self.send_header("Location", web.url)

@@ -773,9 +773,14 @@ def test_config_says_where_a_value_came_from(folder: Path) -> None:
     (folder / "luigi.cfg").write_text(
         "[scoring]\nthreshold = 0.7\nchunk-size = 9\n[corpus]\nquery = SELECT '50%',\n  label\n"
         "[email]\nreceiver = a@b.example\n"
-        "[smtp]\npassword = hunter2\n[database]\nurl = sqlite:///other.db\n[core]\nlog_level = DEBUG\n"
+        "[smtp]\npassword = hunter2\n[metrics]\npushgateway = http://me:hunter2@push:9091\n"
+        "[database]\nurl = sqlite:///other.db\n[core]\nlog_level = DEBUG\n"
     )
-    environment = {**os.environ, "SPAMSCORE_CORPUS_URL": "postgresql://me:hunter2@host/db?password=hunter2"}
+    environment = {
+        **os.environ,
+        "SPAMSCORE_CORPUS_URL": "postgresql://me:hunter2@host/db?password=hunter2",
+        "SPAMSCORE_ALERTS_WEBHOOK_URL": "https://chat.internal/hooks/hunter2",
+    }
     done = started("config", cwd=folder, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     found = {tuple(line.split("\t")[:2]): line.split("\t")[2:] for line in done.stdout.splitlines()}
@@ -784,6 +789,8 @@ def test_config_says_where_a_value_came_from(folder: Path) -> None:
     assert found["scoring", "batch_size"] == ["512", "default"]
     assert found["corpus", "query"] == ["SELECT '50%',\\nlabel", "luigi.cfg"]
     assert found["corpus", "url"] == ["postgresql://me:***@host/db?password=***", "SPAMSCORE_CORPUS_URL"]
+    assert found["alerts", "webhook_url"] == ["https://chat.internal/…", "SPAMSCORE_ALERTS_WEBHOOK_URL"]
+    assert found["metrics", "pushgateway"][0] == "http://me:***@push:9091"
     assert found["database", "url"] == ["sqlite:///other.db", "luigi.cfg"]
     assert found["core", "log_level"] == ["DEBUG", "luigi.cfg"]
     assert found["email", "receiver"] == ["a@b.example", "luigi.cfg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Callable
 from pathlib import Path
@@ -99,10 +100,11 @@ def test_a_run_is_told_apart_from_the_batch(metrics_folder: Path, failed: bool) 
 
 def test_a_pushgateway_is_sent_both_parts_so_that_each_leaves_the_other(set_settings: Callable[..., None]) -> None:
     with web_server() as web:
-        set_settings("metrics", pushgateway=web.url)
+        set_settings("metrics", pushgateway=web.url.replace("://", "://ann:p%%40ss@"))
         tell_prometheus(BATCH, batch_metrics(batch(), None))
         tell_prometheus(RUN, run_metrics(Alerts(), False, 1.0))
     assert [path for path, _ in web.received] == ["/metrics/job/spamscore"] * 2
+    assert web.logins == [f"Basic {base64.b64encode(b'ann:p@ss').decode()}"] * 2
     assert web.methods == ["POST", "POST"]  # PUT would replace the other part
     assert "spamscore_batch_model_version" in read(web.received[0][1].decode())
     assert "spamscore_run_failed" in read(web.received[1][1].decode())
