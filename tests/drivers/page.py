@@ -61,13 +61,16 @@ class Page:
         raise AssertionError(f"{expression}\n{self.value('document.body.innerText')}")
 
     def click(self, selector: str) -> None:
-        """Clicks in the middle of an element, as a hand does; the element must be there, seen and not covered."""
+        """Clicks in the middle of an element, as a hand does, once the element is there, at rest and not covered."""
         one = f"document.querySelector({json.dumps(selector)})"
         self.wait_for(f"{one} && {one}.getClientRects().length")
-        place = self.value(
-            f"{one}.scrollIntoView({{block: 'center'}}), (r => [r.x + r.width / 2, r.y + r.height / 2])"
-            f"({one}.getBoundingClientRect())"
-        )
+        middle = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({one}.getBoundingClientRect())"
+        place: Any = None
+        for _ in range(100):
+            before, place = place, self.value(f"{one} && ({one}.scrollIntoView({{block: 'center'}}), {middle})")
+            if place and place == before and self.value(f"{one}.contains(document.elementFromPoint(...{place}))"):
+                break
+            time.sleep(0.5)
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
