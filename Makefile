@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test drill quality lint format audit fuzz clean
+.PHONY: help score watch test drill quality bench bench-quick lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -29,6 +29,12 @@ drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour
 
 quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file
 	$(BIN)/python benchmarks/quality $(CORPUS)
+
+bench: $(VENV)/installed-test  ## measure how fast a night is, write docs/performance.md: make bench CORPUS=file
+	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS)
+
+bench-quick: $(VENV)/installed-test  ## the same from less, in three minutes; prints the table
+	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS) --quick --folder .bench
 
 lint: $(VENV)/installed-lint  ## check style and types
 	$(BIN)/ruff check .

@@ -76,7 +76,6 @@ class MessageReader:
         self._most = most_remembered
         self._lock = threading.Lock()
         self._fold, self._cut, self._read = (_of_strings(one) for one in (encoder.fold, encoder.tokens, encoder.read))
-        self._cut_whole = _of_strings(lambda texts: encoder.tokens(encoder.fold(texts)))
         self._forget()
 
     def _forget(self) -> None:
@@ -132,7 +131,7 @@ class MessageReader:
 
     def _whole(self, texts: pa.Array, places: IntArray) -> _Pieces:
         """Messages that go through the encoder whole, each one piece."""
-        tokens = self._cut_whole(_tensor(texts.take(pa.array(places))))
+        tokens = self._cut(self._fold(_tensor(texts.take(pa.array(places)))))
         sizes = tokens.row_lengths().numpy()
         return _Pieces(places, np.cumsum(sizes) - sizes, sizes, self._tokens.numbers(tokens.flat_values))
 

@@ -40,7 +40,7 @@ def snapshot(folder: Path, name: str) -> Path:
 
 
 def loaded(folder: Path) -> Any:
-    """The scorer of a batch, which has scored one message, so that all is loaded that a batch loads."""
+    """The scorer of a batch, which has scored two messages, so that all is loaded that a batch loads."""
     from models.devices import start_tensorflow
     from models.settings import DeviceSettings
 
@@ -48,7 +48,7 @@ def loaded(folder: Path) -> Any:
     from tasks.scorer import load_scorer
 
     scorer, _ = load_scorer(training(folder))
-    scorer.score(["hello"])
+    scorer.score(["hello", "caf\u00e9 f r e e &amp; &#39;"])
     return scorer
 
 
@@ -188,6 +188,7 @@ def script(folder: Path, name: str, rows: str) -> Figures:
 def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     """Writing alone: chunks by our ledger, or all as `luigi.contrib.sqla.CopyToTable` does, 5,000 a call."""
     import numpy as np
+    import pandas.util  # noqa: F401 - the checksum's, which the first chunk would import
     import sqlalchemy as sa
 
     from tasks.chunks import ScoredChunk
