@@ -195,7 +195,7 @@ def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_b
         write_inbox(folder, date)
         done = luigi(folder, "Nightly", "--date", str(date), **secret)
         assert done.code == 0, done.output
-        assert "too late: 2 of 2 messages are scored" in done.last_line
+        assert "spamscore: too late: 2 of 2 messages are scored" in done.output
         assert luigi(folder, "Nightly", "--date", str(date), **secret).code == 0
         hooked = [json.loads(body) for path, body in web.received if path == "/hunter2"]
     expected = [("failure", "open"), ("deadline", "open"), ("failure", "recovered"), ("deadline", "recovered")]
