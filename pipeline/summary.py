@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MOST_SUSPICIOUS = 10
 # The names of `tasks.tables`, which cannot be imported without SQLAlchemy.
 SCORES_VIEW, SCORES_TABLE, REJECTED_TABLE = "published_scores", "spam_scores", "rejected_messages"
+_ENOUGH_TO_TELL = 10_000  # messages; of fewer the cost is that of loading the model
 _ID_COLUMNS = 24
 _LABEL, _FIGURE, _REMARK = Column(""), Column("", right=True), Column("", wraps=True)
 
@@ -173,11 +174,21 @@ def _circumstances(summary: Summary) -> Table:
         ("Model", f"{batch.model_name}, version {batch.model_version}"),
         ("Checkpoint", batch.checkpoint),
         ("Published", f"{minute(batch.published_at)} UTC{took}" if batch.published_at else ""),
+        ("Cost", cost(batch)),
         ("Database", summary.database),
         ("Rows", f"{SCORES_VIEW} (view), {SCORES_TABLE}, {REJECTED_TABLE}"),
     ):
         table.add_row(styled(f"  {label:<14}"), styled(visible(value)))
     return table
+
+
+def cost(batch: BatchRow) -> str:
+    """What a million messages cost in a batch like this; empty where its times are not known, or are those of loading."""
+    few = (batch.messages_read or 0) < _ENOUGH_TO_TELL
+    if few or batch.messages_read is None or batch.seconds_total is None or batch.seconds_processor is None:
+        return ""
+    whole, processor = (1e6 * each / batch.messages_read for each in (batch.seconds_total, batch.seconds_processor))
+    return f"{duration(whole)} and {duration(processor)} of processors a million messages"
 
 
 def _messages(messages: Sequence[SuspiciousMessage], width: int) -> Table:
