@@ -13,7 +13,7 @@ import luigi
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
-from tasks.failures import forget, remember
+from tasks.failures import describe, expected, forget, remember
 from tasks.fingerprint import fingerprint
 from tasks.settings import (
     LUIGI_DEFAULTS,
@@ -53,6 +53,10 @@ class Stage(luigi.Task):
             "settings": {names[one]: result_values(load(one)) for one in self.sections},
             "inputs": [one.fingerprint() for one in luigi.task.flatten(self.requires()) if isinstance(one, Stage)],
         }
+
+    def on_failure(self, exception: BaseException) -> Any:
+        """What Luigi's page says of a failure: the one line, and the traceback where nobody foresaw it."""
+        return describe(exception) if expected(exception) else super().on_failure(exception)
 
     def fingerprint(self) -> str:
         """The name of the result: it differs when the settings, the code version or any input differ."""

@@ -175,10 +175,11 @@ def test_what_failed_is_red_and_says_why_and_the_runs_before_are_still_there(fol
         assert watched.tasks()["TrainModel"]["status_message"] is None  # not what it said when it went well
         page.open(f"{watched.page}#tab=tasks&statuses=%5B%22FAILED%22%5D")
         page.click("#taskTable tbody tr:first-child td.details-control button.showError")
-        page.wait_for("/there are cpu:0/.test(document.querySelector('#errorModal').textContent)")
+        shown = "document.querySelector('#errorModal pre').textContent"
+        page.wait_for(f"document.querySelector('#errorModal pre') && {shown}.startsWith('[devices] devices = gpu:3: ')")
         window = "(document.querySelector('#errorModal.in .modal-dialog') || document.body)"
         page.wait_for(f"{window}.getBoundingClientRect().top >= 29")
-        photograph(page, "error.png", height=520)
+        photograph(page, "error.png", height=420)
         assert watched.interrupt() == 30
 
 
