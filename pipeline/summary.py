@@ -183,7 +183,7 @@ def _circumstances(summary: Summary) -> Table:
 
 
 def cost(batch: BatchRow) -> str:
-    """What a million messages cost in a batch like this; empty where its times are not known, or are those of loading."""
+    """What a million messages cost in a batch like this; empty where its times are unknown, or those of loading."""
     few = (batch.messages_read or 0) < _ENOUGH_TO_TELL
     if few or batch.messages_read is None or batch.seconds_total is None or batch.seconds_processor is None:
         return ""
