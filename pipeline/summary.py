@@ -178,7 +178,8 @@ def _circumstances(summary: Summary) -> Table:
         ("Database", summary.database),
         ("Rows", f"{SCORES_VIEW} (view), {SCORES_TABLE}, {REJECTED_TABLE}"),
     ):
-        table.add_row(styled(f"  {label:<14}"), styled(visible(value)))
+        if value:
+            table.add_row(styled(f"  {label:<14}"), styled(visible(value)))
     return table
 
 
