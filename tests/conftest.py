@@ -136,7 +136,7 @@ def _chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     with open(folder.with_name("chain.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # the chain may have failed in another worker
             write_settings(folder, SMALL)
             done = luigi_cold(folder, "ScoreBatch", "--date", DATE)
             assert done.code == 0, done.output

@@ -141,7 +141,7 @@ def test_four_workers_end_as_surely_as_one_and_leave_the_same_scores(
 
 
 def test_of_two_runs_of_a_date_one_does_it_and_the_other_waits_or_leaves(copied: Path) -> None:
-    arguments = ("ScoreBatch", "--date", DATE, "--scoring-chunk-size", "10", "--scoring-threshold", "0.4")
+    arguments = ("ScoreBatch", "--date", DATE, "--scoring-chunk-size", "2", "--scoring-threshold", "0.4")
     first = started(copied, arguments, subprocess.DEVNULL)
     with ended_with_its_group(first):
         there = chunks_there(copied)
@@ -446,7 +446,7 @@ def test_a_training_killed_and_started_again_ends_with_the_weights_of_one_that_w
 def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_rows(
     finished: tuple[Path, Done], copied: Path
 ) -> None:
-    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "20"}}))
+    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
     (copied / "spamscore.db").unlink()
     kill_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
     assert query(copied, "select count(*) from published_scores") == [(0,)]
@@ -470,15 +470,23 @@ def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_
     assert "kept out of service" in done.output
     assert "not exported" in done.output
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
-    closing = "spamscore: the model of the settings in force was refused, and version 1 stays in service: accuracy"
-    assert done.last_line.startswith(closing)
-    assert done.last_line.endswith("report.html shows more; to overrule it: spamscore serve --refused")
+    refusal, published = closing_lines(done)
+    assert refusal.startswith(
+        "the model of the settings in force was refused, and version 1 stays in service: accuracy"
+    )
+    assert refusal.endswith("report.html shows more; to overrule it: spamscore serve --refused")
+    assert published.startswith(f"batch 2 of {DATE} is published: ")
     next_night = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
     assert (next_night.code, next_night.ran) == (0, {"ExtractMessages", "ScoreBatch"})
-    assert next_night.last_line == done.last_line
+    assert closing_lines(next_night)[-1] == refusal
     asked_for = luigi(copied, "ScoreBatch", "--date", "2026-02-02", "--model-version", "1")
     assert (asked_for.code, "refused" in asked_for.output) == (0, False)
     assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
+
+
+def closing_lines(done: Done) -> list[str]:
+    """What is said of a run after Luigi's summary."""
+    return [line.removeprefix("spamscore: ") for line in done.output.splitlines() if line.startswith("spamscore: ")]
 
 
 def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: Path) -> None:
@@ -625,7 +633,7 @@ def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
 
 
 def test_sigterm_ends_a_batch_between_two_chunks(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "5"}}))
+    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
     (copied / "spamscore.db").unlink()
     ended = end_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
     assert ended.code == 143
