@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -295,6 +295,15 @@ def _sort_mysql_errors(engine: Engine) -> None:
         if error.args and error.args[0] in _BROKEN_CHECK:
             return exc.IntegrityError(context.statement, None, error, hide_parameters=True)
         return None
+
+
+@contextmanager
+def log_kept(engine: Engine) -> Iterator[None]:
+    """Within, SQLite's write-ahead log goes on from transaction to transaction: whichever connection is closed last copies
+    it into the database. Nothing to other databases.
+    """
+    with engine.connect() if engine.dialect.name == "sqlite" else nullcontext():
+        yield
 
 
 def sqlite_path(url: URL) -> Path | None:

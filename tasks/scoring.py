@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from models.scoring import Prepared, Scorer, finish_apart, prepared_or_none
 from tasks.batches import BatchRow
 from tasks.chunks import RejectedMessage, ScoredChunk, refusals
+from tasks.database import log_kept
 from tasks.ledger import BatchPlan, begin_batch, chunks_done, commit_chunk, publish_batch, record_times
 from tasks.overlap import StageSeconds, ahead, in_threads
 from tasks.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
@@ -86,7 +87,7 @@ def score_snapshot(
         log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
     seconds, processor = StageSeconds(), time.process_time()
     progress = _Progress(rows)
-    with contextlib.closing(scored_chunks(scorer, path, plan, done, pace, seconds)) as chunks:
+    with log_kept(engine), contextlib.closing(scored_chunks(scorer, path, plan, done, pace, seconds)) as chunks:
         for scored in seconds.asking("wait", chunks):
             with seconds.counted("write"):
                 commit_chunk(engine, batch.batch_id, scored)

@@ -51,7 +51,7 @@ def test_the_table_says_what_was_asked_and_whether_it_was_reached() -> None:
     ]
 
 
-@pytest.mark.parametrize("way", ["ours", "luigi"])
+@pytest.mark.parametrize("way", ["ours", "ledger", "luigi"])
 def test_the_writing_that_is_measured_writes(way: str, tmp_path: Path) -> None:
     import sqlite3
 

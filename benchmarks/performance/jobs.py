@@ -186,28 +186,36 @@ def script(folder: Path, name: str, rows: str) -> Figures:
 
 
 def write(folder: Path, way: str, url: str, rows: str) -> Figures:
-    """Writing alone: chunks by our ledger, or all as `luigi.contrib.sqla.CopyToTable` does, 5,000 a call."""
+    """Rows into the database: by our writer; by our ledger, chunk by chunk, with checksums; or as
+    `luigi.contrib.sqla.CopyToTable` does, 5,000 a call.
+    """
     import numpy as np
     import pandas.util  # noqa: F401 - the checksum's, which the first chunk would import
     import sqlalchemy as sa
 
-    from tasks.chunks import ScoredChunk
+    from tasks.chunks import SCORE_COLUMNS, ScoredChunk
+    from tasks.database import writing
     from tasks.ledger import begin_batch, commit_chunk
     from tasks.tables import spam_scores
+    from tasks.writer import insert_rows
 
     engine, count = database(folder, url), int(rows)
     ids = [f"{number:032x}" for number in range(count)]
     scores = np.round(np.random.default_rng(0).random(count), 6)
     batch_id = begin_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
     began = time.monotonic()
+    values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
     if way == "ours":
+        with writing(engine) as connection:
+            while rows_ := list(itertools.islice(values, CHUNK)):
+                insert_rows(connection, spam_scores, SCORE_COLUMNS, rows_)
+    elif way == "ledger":
         for number, at in enumerate(range(0, count, CHUNK)):
             some = scores[at : at + CHUNK]
             places = np.arange(at + 1, at + 1 + len(some))
             chunk = ScoredChunk(number, at + 1, ids[at : at + CHUNK], places, some, some >= 0.5, [], 0.0)
             commit_chunk(engine, batch_id, chunk)
     else:
-        values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
         bound = sa.insert(spam_scores).values({one: sa.bindparam(f"_{one.key}") for one in spam_scores.c})
         keys = [f"_{one.key}" for one in spam_scores.c]
         with engine.begin() as connection:

@@ -171,7 +171,11 @@ class Bench:
         return faster("against pandas, `model.predict` padded to the longest, `to_sql`", pairs, 10.0)
 
     def writing(self, database: str, url: str, count: int) -> Row:
-        """Rows into the database alone."""
+        """Rows into the database alone, in one transaction each."""
+        by_ledger = rate(self.job("write", "ledger", url, count))
+        self.rates[f"writing in {database} by the ledger: chunks of their own, checksums, identifiers checked"] = (
+            by_ledger
+        )
         pairs = [tuple(self.job("write", way, url, count) for way in ("ours", "luigi")) for _ in range(self.runs)]
         return faster(f"writing alone in {database}, against `luigi.contrib.sqla`'s way", pairs, 4.0)
 
