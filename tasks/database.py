@@ -299,7 +299,7 @@ def _sort_mysql_errors(engine: Engine) -> None:
 
 @contextmanager
 def log_kept(engine: Engine) -> Iterator[None]:
-    """Within, SQLite's write-ahead log goes on from transaction to transaction: whichever connection is closed last copies
+    """Within, SQLite's write-ahead log goes on between transactions: who closes the last connection copies
     it into the database. Nothing to other databases.
     """
     with engine.connect() if engine.dialect.name == "sqlite" else nullcontext():
