@@ -19,6 +19,7 @@ from typing import Any
 
 from messages import distinct_messages, real_messages
 
+PAIRED = 300_000  # messages of the batches that are run in turn with a rival
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 Figures = dict[str, Any]
@@ -67,18 +68,18 @@ class Bench:
     def whole(self) -> list[Row]:
         """All rows."""
         self.prepare()
-        million = min(1_000_000, self.most)
+        many, million = min(PAIRED, self.most), min(1_000_000, self.most)
         with postgresql() as url:
             rows = [
-                self.against_network("SQLite", "sqlite", million),
-                self.against_network("PostgreSQL", url, million),
-                self.against_script(20_000),
-                self.writing("SQLite", "sqlite", million),
-                self.writing("PostgreSQL", url, million),
+                self.against_network("SQLite", "sqlite", many),
+                self.against_network("PostgreSQL", url, many),
+                self.against_script(many, 5_000),
+                self.writing("SQLite", "sqlite", many),
+                self.writing("PostgreSQL", url, many),
             ]
-        rows += [*self.large(million), self.memory(million), self.done(), self.one_message(), self.repeated(million)]
+        rows += [*self.large(million), self.memory(million), self.done(), self.one_message(), self.repeated(many)]
         rows.append(self.training())
-        self.others(million)
+        self.others(many)
         return rows
 
     def quick(self) -> list[Row]:
@@ -87,7 +88,7 @@ class Bench:
         self.runs = min(self.runs, 3)
         rows = [
             self.against_network("SQLite", "sqlite", 100_000),
-            self.against_script(4_000),
+            self.against_script(100_000, 2_000),
             self.writing("SQLite", "sqlite", 200_000),
             self.done(),
         ]
@@ -163,11 +164,10 @@ class Bench:
         self.rates["the network alone, on token ids that are ready"] = middle(rate(other) for _, other in pairs)
         return faster(f"snapshot to published rows in {database}, against the network alone", pairs, 0.7)
 
-    def against_script(self, count: int) -> Row:
+    def against_script(self, count: int, few: int) -> Row:
         """Ours, and what people write; the script is given few messages, for its time a message is the same."""
-        name, few = self.distinct(min(1_000_000, self.most)), str(count)
-        ours = self.batches["SQLite"] if count > 10_000 else [self.job("batch", name, "sqlite")]
-        pairs = [(ours[number % len(ours)], self.job("script", name, few)) for number in range(self.runs)]
+        name = self.distinct(count)
+        pairs = [(ours, self.job("script", name, few)) for ours in self.batches["SQLite"]]
         return faster("against pandas, `model.predict` padded to the longest, `to_sql`", pairs, 10.0)
 
     def writing(self, database: str, url: str, count: int) -> Row:
@@ -181,8 +181,9 @@ class Bench:
 
     def large(self, count: int) -> list[Row]:
         """The largest batch, once, beside the batches of a million."""
-        figures, small = self.job("batch", self.distinct(self.most), "sqlite"), self.batches["SQLite"]
-        self.batches["largest"] = [figures]
+        small = [self.job("batch", self.distinct(count), "sqlite") for _ in range(3)]
+        figures = self.job("batch", self.distinct(self.most), "sqlite")
+        self.batches |= {"a million": small, "the largest": [figures]}
         times = [1e6 / rate(figures), middle(1e6 / rate(one) for one in small)]
         peaks = [figures["peak"], middle(one["peak"] for one in small)]
         title = f"{self.most:,} messages against {count:,}"
@@ -193,7 +194,7 @@ class Bench:
 
     def memory(self, count: int) -> Row:
         """Peak memory of scoring above that of the model, loaded and ."""
-        above = [one["memory"] for one in self.batches["SQLite"]]
+        above = [one["memory"] for one in self.batches["a million"]]
         what = f"peak memory of scoring {count:,} above that of TensorFlow and the loaded model, MiB"
         return Row(what, above, [], above, 400.0, False, "MiB")
 
@@ -223,8 +224,8 @@ class Bench:
 
     def repeated(self, count: int) -> Row:
         """Half the messages repeated, and none."""
-        names = self.halved(count), self.distinct(count)
-        pairs = [tuple(self.job("batch", name, "sqlite") for name in names) for _ in range(self.runs)]
+        name = self.halved(count)
+        pairs = [(self.job("batch", name, "sqlite"), distinct) for distinct in self.batches["SQLite"]]
         return faster("half the messages repeated, against all distinct", pairs, 1.4)
 
     def training(self) -> Row:
