@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from tasks.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
-from tasks.database import has_schema, reading
-from tasks.tables import published_scores, rejected_messages, score_batches, spam_scores
+from tasks.database import has_schema, reading, schema_revision
+from tasks.tables import SCHEMA_REVISION, published_scores, rejected_messages, score_batches, spam_scores
 
 _FETCH = 10_000  # rows asked for at a time
 
@@ -250,4 +250,13 @@ def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]
     if not has_schema(engine):
         return []
     with reading(engine) as connection:
-        return [BatchRow(*row) for row in connection.execute(statement)]
+        columns = _columns_there(connection)
+        return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
+
+
+def _columns_there(connection: Connection) -> list[sa.ColumnElement[Any]]:
+    """The columns of a BatchRow; null for those that a schema of an earlier version, not yet brought up, has not."""
+    if schema_revision(connection) == SCHEMA_REVISION:
+        return list(BATCH_COLUMNS)
+    there = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
+    return [column if column.name in there else sa.null().label(column.name) for column in BATCH_COLUMNS]

@@ -123,6 +123,14 @@ def has_schema(engine: Engine) -> bool:
     return revision is not None
 
 
+def has_table(engine: Engine, name: str) -> bool:
+    """Whether a table is there: a schema of an earlier version, which the next run brings up, may have none yet."""
+    if not has_schema(engine):
+        return False
+    with reading(engine) as connection:
+        return sa.inspect(connection).has_table(name)
+
+
 def schema_revision(connection: Connection) -> str | None:
     """The version of the schema that is there, or None where there is none."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):

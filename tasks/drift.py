@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database import has_schema, reading, retried
+from tasks.database import has_table, reading, retried
 from tasks.settings import DriftSettings
 from tasks.tables import batch_drift, score_batches
 
@@ -285,7 +285,7 @@ def latest_drift(engine: Engine) -> Drift | None:
 
 def figures_before(engine: Engine, date: datetime.date, most: int) -> list[DriftFigures]:
     """The figures of the published batches before a date, the newest first; reported or not, for most are counts."""
-    if not has_schema(engine):
+    if not has_table(engine, batch_drift.name):
         return []
     wanted = (
         sa.select(*_COLUMNS)
@@ -299,7 +299,7 @@ def figures_before(engine: Engine, date: datetime.date, most: int) -> list[Drift
 
 
 def _drifts(engine: Engine, which: sa.ColumnElement[bool], limit: int | None = None) -> list[Drift]:
-    if not has_schema(engine):
+    if not has_table(engine, batch_drift.name):
         return []
     rest = ("score_counts", "crossed", "measured_at", "accepted_at", "accepted_by")
     wanted = (

@@ -15,7 +15,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database import has_schema, reading, retried
+from tasks.database import has_table, reading, retried
 from tasks.tables import labels as labels_table
 
 SPAM, HAM = "spam", "ham"
@@ -91,7 +91,7 @@ def found_labels(engine: Engine, date: datetime.date | None = None) -> list[Mess
         engine: the database.
         date: of the batch; all dates if not given.
     """
-    if not _has_labels(engine):
+    if not has_table(engine, labels_table.name):
         return []
     table = labels_table.c
     order = (table.labelled_at.desc(), table.batch_date, table.message_id, table.labelled_by)
@@ -118,11 +118,3 @@ def disputed(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:
     """Date and identifier of the messages that carry both labels."""
     said: dict[tuple[datetime.date, str], str] = {}
     return {key for one in labels if said.setdefault(key := (one.batch_date, one.message_id), one.label) != one.label}
-
-
-def _has_labels(engine: Engine) -> bool:
-    """Whether the table is there: a schema of an earlier version has none."""
-    if not has_schema(engine):
-        return False
-    with reading(engine) as connection:
-        return sa.inspect(connection).has_table(labels_table.name)

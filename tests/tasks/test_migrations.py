@@ -14,9 +14,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from published import DATE, publish
 from sqlalchemy.engine import Engine
 
+from tasks.batches import batches, published_batch
 from tasks.database import alembic_config, connect, has_schema, open_database, reading, schema_revision, writing
+from tasks.drift import drifts, figures_before
+from tasks.labels import found_labels
 from tasks.settings import DatabaseSettings
 from tasks.tables import SCHEMA_REVISION, VERSION_TABLE, metadata
 
@@ -87,8 +91,23 @@ def test_going_back_to_nothing_leaves_nothing_and_the_way_up_again_works(engine:
 
 def migrate_to(engine: Engine, revision: str) -> None:
     with writing(engine) as connection:
-        move = command.downgrade if revision == "base" else command.upgrade
+        move = command.upgrade if revision == "head" else command.downgrade
         move(alembic_config(connection), revision)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_batches_of_an_earlier_version_are_known_before_the_database_is_brought_up(
+    engine: Engine, revision: str
+) -> None:
+    batch_id = publish(engine, {"a": 0.25, "b": 0.75})
+    migrate_to(engine, revision)
+    known = published_batch(engine, DATE)
+    assert known is not None
+    assert (known.batch_id, known.scored, known.seconds_total, known.seconds_read) == (batch_id, 2, 12.34, None)
+    assert batches(engine) == [known]
+    assert (drifts(engine), figures_before(engine, DATE, 5), found_labels(engine)) == ([], [], [])
+    migrate_to(engine, "head")
+    assert published_batch(engine, DATE) == known
 
 
 @pytest.mark.parametrize("left", [["score_batches"], ["score_batches", "spam_scores", "rejected_messages"]])
