@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
-import luigi.interface
 
 from models.errors import AlreadyRunningError, ArtifactError, DatesError
 from models.settings import DeviceSettings
@@ -29,7 +27,7 @@ from tasks.parameters import DatesParameter, VersionParameter, dates_of
 from tasks.progress import ProgressReport, reporting
 from tasks.scorer import load_scorer, threshold_of
 from tasks.settings import AUTO, ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
-from tasks.stage import Stage, artifacts_folder, held_fingerprints, prepare_tensorflow
+from tasks.stage import Stage, artifacts_folder, held_fingerprints, prepare_tensorflow, processor_threads
 from tasks.targets import write_json
 
 if TYPE_CHECKING:
@@ -276,12 +274,6 @@ def pace_of(scorer: Scorer) -> Pace:
     from tasks.scoring import Pace
 
     return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
-
-
-def processor_threads(settings: DeviceSettings) -> int:
-    """Threads that one task may compute with: as set, or the cores there are, divided among Luigi's workers."""
-    cores = len(os.sched_getaffinity(0))
-    return settings.threads or max(1, cores // luigi.interface.core().workers)
 
 
 def write_receipt(batch: BatchRow) -> None:

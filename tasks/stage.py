@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import luigi
+import luigi.interface
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
@@ -146,7 +149,15 @@ def prepare_tensorflow() -> None:
     """Imports TensorFlow and sets up its devices; a stage that computes calls it before it imports what computes."""
     from models.devices import start_tensorflow
 
-    start_tensorflow(load(DeviceSettings), load(ConsoleSettings).tensorflow_log)
+    settings = load(DeviceSettings)
+    threads = processor_threads(settings)
+    start_tensorflow(dataclasses.replace(settings, threads=threads), load(ConsoleSettings).tensorflow_log)
+
+
+def processor_threads(settings: DeviceSettings) -> int:
+    """Threads that one task may compute with: as set, or the cores there are, divided among Luigi's workers."""
+    cores = len(os.sched_getaffinity(0))
+    return settings.threads or max(1, cores // luigi.interface.core().workers)
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
