@@ -97,13 +97,15 @@ def _keep(kind: str, message: str) -> None:
 
 
 def end() -> None:
-    """Prints each remembered message once, in order, and ends the process where they have an exit code of their own."""
+    """Prints each remembered message once, the one said last at the end, and ends the process where they have an exit
+    code of their own.
+    """
     if _file is None:
         return
     with _file:
         _file.seek(0)
         remembered = _without_forgotten([line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()])
-    for message in dict.fromkeys(message for _, message in remembered):
+    for message in reversed(dict.fromkeys(message for _, message in reversed(remembered))):
         print(f"spamscore: {message}", file=sys.stderr)
     _call_back([(code, message) for code, message in remembered if code != _REMARK])
     codes = {code for code, _ in remembered} - {_REMARK}

@@ -147,12 +147,18 @@ class ScoreBatch(Stage):
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
             published.flagged, plan.threshold, plan.model_version,
         )  # fmt: skip
+        self._say_what_was_published(published)
+        return published
+
+    def _say_what_was_published(self, published: BatchRow) -> None:
+        """Last, unless nobody wants to hear of what went well: cron makes a mail of each line."""
+        if not log.isEnabledFor(logging.INFO):
+            return
         remark(
             f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
             f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
             f"To see more: spamscore summary {self.date}"
         )
-        return published
 
     def _say_what_was_kept_out(self, report: ProgressReport) -> None:
         if self.model_version is None and (said := ExportModel().kept_out()):
