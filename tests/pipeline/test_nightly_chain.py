@@ -470,7 +470,7 @@ def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_
     assert "kept out of service" in done.output
     assert "not exported" in done.output
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
-    refusal, published = closing_lines(done)
+    published, refusal = closing_lines(done)
     assert refusal.startswith(
         "the model of the settings in force was refused, and version 1 stays in service: accuracy"
     )
