@@ -786,7 +786,7 @@ def test_config_says_where_a_value_came_from(folder: Path) -> None:
     found = {tuple(line.split("\t")[:2]): line.split("\t")[2:] for line in done.stdout.splitlines()}
     assert found["scoring", "threshold"] == ["0.7", "luigi.cfg"]
     assert found["scoring", "chunk_size"] == ["9", "luigi.cfg"]
-    assert found["scoring", "batch_size"] == ["512", "default"]
+    assert found["scoring", "batch_size"] == ["auto", "default"]
     assert found["corpus", "query"] == ["SELECT '50%',\\nlabel", "luigi.cfg"]
     assert found["corpus", "url"] == ["postgresql://me:***@host/db?password=***", "SPAMSCORE_CORPUS_URL"]
     assert found["alerts", "webhook_url"] == ["https://chat.internal/…", "SPAMSCORE_ALERTS_WEBHOOK_URL"]
