@@ -326,8 +326,8 @@ def _faults_of_call(node: ast.Call) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_unpickles_evaluates_or_starts_what_it_reads(path: Path) -> None:
-    # The model card is Markdown: its own filter escapes, which its tests hold it to. `spamscore watch` starts luigid and
-    # the run that it was asked for, by lists of arguments.
+    # The model card is Markdown: its own filter escapes, which its tests hold it to. `spamscore watch` starts luigid
+    # and the run that it was asked for, by lists of arguments.
     allowed = {"model_card.py": ["Environment without autoescape"], "watching.py": ["subprocess"]}
     assert faults_of(path.read_text(encoding="utf-8")) == allowed.get(path.name, [])
 
