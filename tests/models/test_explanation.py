@@ -131,7 +131,7 @@ def test_a_long_message_costs_a_bounded_number_of_scores() -> None:
     scored: list[int] = []
 
     class Counting:
-        encoder = summing_scorer().encoder
+        encode = staticmethod(summing_scorer().encode)
 
         def logits(self, messages: object) -> np.ndarray:
             scored.append(len(messages))  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_a_long_message_costs_a_bounded_number_of_scores() -> None:
 
 def test_a_score_that_is_no_number_is_an_error() -> None:
     class Broken:
-        encoder = summing_scorer().encoder
+        encode = staticmethod(summing_scorer().encode)
 
         def logits(self, messages: object) -> np.ndarray:
             return np.full(len(messages), np.nan, np.float32)  # type: ignore[arg-type]
