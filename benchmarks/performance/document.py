@@ -17,12 +17,12 @@ HEAD = """# How fast it is
 
     make bench CORPUS=path/to/SMSSpamCollection
 
-wrote this file on {date}, on {machine}. Every figure is of a process of its own, medians of {runs} runs, ours and its
-rival in turn; read the ratios.
+wrote this file on {date}, on {machine}.
+Every figure is of a process of its own, medians of {runs} runs, ours and its rival in turn; read the ratios.
 """
 COST = """
-A million messages cost {seconds} s, and {processor} s of processors, on SQLite. Each batch's row has its own:
-`seconds_total`, `seconds_processor`.
+A million messages cost {seconds} s, and {processor} s of processors, on SQLite.
+Each batch's row has its own: `seconds_total`, `seconds_processor`.
 
 ## Where the time goes
 
