@@ -150,8 +150,9 @@ def prepare_tensorflow() -> None:
     from models.devices import start_tensorflow
 
     settings = load(DeviceSettings)
-    threads = processor_threads(settings)
-    start_tensorflow(dataclasses.replace(settings, threads=threads), load(ConsoleSettings).tensorflow_log)
+    if luigi.interface.core().workers > 1:  # one alone takes all cores, as TensorFlow does by itself
+        settings = dataclasses.replace(settings, threads=processor_threads(settings))
+    start_tensorflow(settings, load(ConsoleSettings).tensorflow_log)
 
 
 def processor_threads(settings: DeviceSettings) -> int:
