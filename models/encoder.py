@@ -111,6 +111,20 @@ class TextEncoder(tf.Module):
         return tf.cond(tf.size(with_runs) > 0, cut, lambda: cleaned)
 
 
+@dataclass(eq=False)
+class TableMemory:
+    """Stands for one table that goes on growing, by being the same object.
+
+    Attributes:
+        before: the table that its first rows were taken over from, if any. Who keeps something for each row moves it
+            over and sets this to None, or both would be kept.
+        shared: how many rows those are, with the same numbers in both.
+    """
+
+    before: TableMemory | None = None
+    shared: int = 0
+
+
 @dataclass(frozen=True)
 class TokenTable:
     """Tokens, each a row; row 0 is padding's. Some may be there twice.
@@ -127,7 +141,7 @@ class TokenTable:
     shapes: npt.NDArray[np.int32]
     ngrams: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
-    memory: object | None = None
+    memory: TableMemory | None = None
 
     @classmethod
     def of_words(cls, words: npt.ArrayLike) -> TokenTable:

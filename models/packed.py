@@ -13,6 +13,7 @@ Keras model (`models.network`); tests hold the two equal.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.cells import CELLS, FloatArray
-from models.encoder import EncodedMessages, TokenTable
+from models.encoder import EncodedMessages, TableMemory, TokenTable
 from models.features import distinct_features
 from models.growing import GrowingArray
 from models.network import LINEAR, LOGIT, has_linear
@@ -35,6 +36,9 @@ _LINEAR_TOKENS = 100_000
 
 class PackedNetwork:
     """Logits of encoded messages, on one processor core for each thread that asks."""
+
+    # What it takes is the asking thread's own time, whoever else has the machine.
+    clock = staticmethod(time.thread_time)
 
     def __init__(self, network: keras.Model) -> None:
         """Takes the weights; what is done to the network later changes nothing here."""
@@ -103,7 +107,7 @@ class _Projections:
         self._words, self._shapes = embedding.words.numpy(), embedding.shapes.numpy()
         self._ngrams = None if embedding.ngrams is None else embedding.ngrams.numpy()
         self._cell = cell
-        self._known: weakref.WeakKeyDictionary[Any, list[GrowingArray]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[TableMemory, list[GrowingArray]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def of(self, table: TokenTable) -> list[FloatArray]:
@@ -111,16 +115,21 @@ class _Projections:
         if table.memory is None:
             return self._projected(table, 0, len(table.words))
         with self._lock:
-            known = self._known.get(table.memory) or self._begun(table)
+            known = self._known.get(table.memory) or self._begun(table.memory, table)
             rows = len(known[0])
             if rows < len(table.words):
                 for one, fresh in zip(known, self._projected(table, rows, len(table.words)), strict=True):
                     one.append(fresh)
             return [one.values for one in known]
 
-    def _begun(self, table: TokenTable) -> list[GrowingArray]:
+    def _begun(self, memory: TableMemory, table: TokenTable) -> list[GrowingArray]:
+        """What is known of the rows that a table has from one before it."""
         begun = [GrowingArray(np.float32, one.shape[1:]) for one in self._projected(table, 0, 0)]
-        self._known[table.memory] = begun
+        if memory.before is not None:
+            for one, before in zip(begun, self._known.get(memory.before, begun), strict=True):
+                one.append(before.values[: memory.shared])
+            memory.before = None
+        self._known[memory] = begun
         return begun
 
     def _projected(self, table: TokenTable, first: int, end: int) -> list[FloatArray]:

@@ -10,6 +10,7 @@ padding nor the company that a message is scored in changes a score.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -156,38 +157,49 @@ class Scorer:
 
     def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float32]:
         """Logits of encoded messages, float32 [messages]."""
-        return self._network.logits(messages, self._batch_size.of(self._network, messages))
+        return self._batch_size.logits(self._network, messages)
 
 
 class _BatchSize:
-    """The batch size that was set or, for auto, the one that the first messages were scored fastest with."""
+    """The batch size that was set or, for auto, the one that the first calls went fastest with.
+
+    Each size is tried with whole calls, which are part of the work: a trial costs no more than the wrong size does.
+    """
 
     _TRIED = (512, 256, 1024, 2048)
-    _TRIAL_MESSAGES = 2000
+    _TRIALS = 2  # of each; the faster one counts, for the first call may compile
+    _FEW = 2000  # messages; fewer tell nothing
 
     def __init__(self, setting: int | str) -> None:
-        self._found = None if isinstance(setting, str) else setting
+        sizes = self._TRIED if isinstance(setting, str) else (setting,)
+        self._untried = list(sizes) * self._TRIALS if len(sizes) > 1 else []
+        self._seconds_a_token = dict.fromkeys(sizes, math.inf)
+        self._usual = sizes[0]
         self._lock = threading.Lock()
 
-    def of(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages) -> int:
-        """The batch size; messages that are too few to tell are scored with the usual one."""
+    def logits(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages) -> npt.NDArray[np.float32]:
+        """Logits of messages, float32 [messages], in batches of the size that is best as far as is known."""
+        if len(messages) < self._FEW:
+            return network.logits(messages, self._usual)
+        size = self._next()
+        began = network.clock()
+        logits = network.logits(messages, size)
         with self._lock:
-            if self._found is None and len(messages) >= self._TRIAL_MESSAGES * len(self._TRIED):
-                trials = {size: self._seconds_a_token(network, messages, size) for size in self._TRIED}
-                self._found = min(trials, key=trials.__getitem__)
-            return self._found or self._TRIED[0]
+            seconds = (network.clock() - began) / len(messages.rows)
+            self._seconds_a_token[size] = min(self._seconds_a_token[size], seconds)
+        return logits
 
-    def _seconds_a_token(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages, size: int) -> float:
-        first = self._TRIED.index(size) * self._TRIAL_MESSAGES
-        part = messages.part(first, first + self._TRIAL_MESSAGES)
-        network.logits(part, size)  # once for whatever is done the first time alone
-        began = time.perf_counter()
-        network.logits(part, size)
-        return (time.perf_counter() - began) / len(part.rows)
+    def _next(self) -> int:
+        with self._lock:
+            if self._untried:
+                return self._untried.pop(0)
+            return min(self._seconds_a_token, key=self._seconds_a_token.__getitem__)
 
 
 class DeviceNetworks:
     """A copy of the Keras model on each device; batches of messages of like length go to the devices in turn."""
+
+    clock = staticmethod(time.perf_counter)
 
     def __init__(self, network: keras.Model, devices: Sequence[str]) -> None:
         self._forward = [_forward_on(device, network) for device in devices]

@@ -89,6 +89,18 @@ def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> No
         np.testing.assert_array_equal(one, other)
 
 
+@settings(deadline=None, max_examples=30)
+@given(most=st.integers(10, 60), seed=st.integers(0, 99), order=st.permutations(range(6)))
+def test_words_that_are_forgotten_and_words_that_stay_change_no_logit(most: int, seed: int, order: list[int]) -> None:
+    forgetful = MessageReader(TextEncoder(VOCABULARY, BUCKETS), most)
+    parts = [texts(10, seed + number % 4) for number in range(6)]
+    encoded = [forgetful.read(part) for part in parts]
+    packed = PackedNetwork(network())
+    for number in order:
+        expected = packed_network().logits(reader().read(parts[number]))
+        np.testing.assert_array_equal(packed.logits(encoded[number]), expected)
+
+
 def test_no_messages_have_no_logits() -> None:
     assert packed_network().logits(reader().read([])).shape == (0,)
 

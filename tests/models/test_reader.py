@@ -84,6 +84,26 @@ def test_what_was_read_stays_as_it_is_when_more_is_read_and_when_all_is_forgotte
         assert told(one) == told(encode_messages(encoder(), part))
 
 
+def test_words_that_came_again_keep_their_rows_when_the_others_are_forgotten() -> None:
+    own = MessageReader(encoder(), 30)
+    first = own.read(["free win call"])
+    for at in range(0, 60, 10):
+        last = own.read([f"free win w{number}" for number in range(at, at + 10)])
+    assert last.table.memory is not first.table.memory
+    assert len(last.table.words) < 60
+    # "call" came once, and whatever stood behind it moved up.
+    assert [own.read([word]).rows.tolist() for word in ("free", "win")] == [[one] for one in first.rows[:2]]
+    again = own.read(["free win call"])
+    assert told(again) == told(first)
+
+
+def test_all_is_forgotten_where_too_much_came_again() -> None:
+    own = MessageReader(encoder(), 10)
+    text = " ".join(f"w{number}" for number in range(12))
+    for _ in range(3):
+        assert told(own.read([text])) == told(encode_messages(encoder(), [text]))
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_arrow_strings_are_read_as_pythons(kind: pa.DataType) -> None:
     texts = ["free é", "", "win\v"]

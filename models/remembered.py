@@ -1,0 +1,244 @@
+"""Words and tokens that were read before, and what the encoder made of them.
+
+Words that came up again and again stay; what occurred in one call alone is forgotten when there is no room left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from models.encoder import TableMemory, TokenTable
+from models.growing import GrowingArray
+from models.text import NOT_PLAIN, TIE
+from models.tokens import CURRENCY
+
+IntArray = npt.NDArray[np.int64]
+
+# Such a word is one token, as it is. (One letter may be part of letters that stand apart.)
+_LETTERS = r"^[A-Za-z]{2,}$"
+# Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
+# digit beside them; where a letter is not ASCII, no such thing is presumed.
+_MAY_BE_SPACED = (
+    r"(?:^|[^0-9A-Za-z_])\pL[._*+-]\pL(?:$|[^0-9A-Za-z_])|[^\x00-\x7f\PL].*[._*+-]|[._*+-].*[^\x00-\x7f\PL]"
+)
+# Words, once folded, that what comes before or after changes, or that are no single word.
+_NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]|" + CURRENCY + "$"
+_LETTER = r"^\pL$"
+
+
+class Pieces(NamedTuple):
+    """Token sequences that messages are put together from: of which message each is, int64 [pieces], in order; where it
+    begins in `tokens` and how long it is, int64 [pieces].
+    """
+
+    owners: IntArray
+    firsts: IntArray
+    sizes: IntArray
+    tokens: npt.NDArray[np.int32]
+
+
+class RememberedTokens:
+    """The tokens that occurred, each with its row in the table; row 0 is padding's."""
+
+    def __init__(self, read: Any) -> None:
+        """Begins with padding alone.
+
+        Args:
+            read: `models.tokens.TokenReader`, traced.
+        """
+        self._read = read
+        self._tokens = pa.array([], pa.binary())  # that of row 1 first
+        self._memory = TableMemory()
+        self._columns = [GrowingArray(np.int32) for _ in range(3)]
+        self._starts = GrowingArray(np.int64)
+        padding = np.zeros(1, np.int32)
+        self._append(padding, padding, np.zeros(0, np.int32), np.zeros(2, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def table(self) -> TokenTable:
+        """The table as it is now."""
+        words, shapes, ngrams = (one.values for one in self._columns)
+        return TokenTable(words, shapes, ngrams, self._starts.values, self._memory)
+
+    def empty(self) -> int:
+        """The row of a token with nothing in it, which stands for a message with nothing in it."""
+        return int(self.rows(pa.array([b""]))[0])
+
+    def rows(self, tokens: pa.Array) -> IntArray:
+        """Rows of tokens, Arrow binary [tokens], int64 [tokens]; new ones are read."""
+        return 1 + _numbers(tokens, self._tokens, self._learn)
+
+    def _learn(self, tokens: pa.Array) -> IntArray:
+        words, shapes, ngrams = self._read(tensor_of(tokens))
+        ends = len(self._columns[2]) + np.cumsum(ngrams.row_lengths().numpy())
+        self._append(words.numpy(), shapes.numpy(), ngrams.flat_values.numpy(), ends)
+        # Last, for what raises before must leave no token that has no row.
+        first = len(self._tokens)
+        self._tokens = pa.concat_arrays([self._tokens, tokens])
+        return first + np.arange(len(tokens))
+
+    def only(self, rows: IntArray) -> RememberedTokens:
+        """Some tokens, in a table of their own.
+
+        Args:
+            rows: theirs, int64 [tokens], padding's left out, rising. The first of them is row 1 of the new table.
+        """
+        few = RememberedTokens(self._read)
+        few._tokens = self._tokens.take(pa.array(rows - 1))
+        words, shapes, ngrams = (one.values for one in self._columns)
+        starts = self._starts.values
+        counts = starts[rows + 1] - starts[rows]
+        ends = np.cumsum(counts)
+        places = np.repeat(starts[rows] - (ends - counts), counts) + np.arange(int(counts.sum()))
+        few._append(words[rows], shapes[rows], ngrams[places], ends)
+        moved = np.flatnonzero(rows != np.arange(1, len(rows) + 1))
+        few._memory = TableMemory(self._memory, 1 + int(moved[0] if len(moved) else len(rows)))
+        return few
+
+    def _append(
+        self,
+        words: npt.NDArray[np.int32],
+        shapes: npt.NDArray[np.int32],
+        ngrams: npt.NDArray[np.int32],
+        ends: IntArray,
+    ) -> None:
+        for column, values in zip(self._columns, (words, shapes, ngrams), strict=True):
+            column.append(values)
+        self._starts.append(ends)
+
+
+class RememberedWords:
+    """The words that occurred, each with the tokens it is cut into.
+
+    Attributes:
+        tokens: of these words, and of whatever else was read.
+        not_alone: words that what comes before or after changes, bool by number.
+        may_be_spaced: words that may be part of letters that stand apart, bool by number.
+        is_letter: words of one letter, bool by number.
+    """
+
+    def __init__(self, fold: Any, cut: Any, tokens: RememberedTokens) -> None:
+        """Begins with no word.
+
+        Args:
+            fold: `models.encoder.TextEncoder.fold`, traced.
+            cut: `models.encoder.TextEncoder.tokens`, traced.
+            tokens: those that are known.
+        """
+        self.tokens = tokens
+        self._fold, self._cut = fold, cut
+        self._words = pa.array([], pa.string())
+        self.not_alone, self.may_be_spaced, self.is_letter = (GrowingArray(np.bool_) for _ in range(3))
+        self._came_again = GrowingArray(np.bool_)
+        self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
+        self._cuts = GrowingArray(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def numbers(self, words: pa.Array) -> IntArray:
+        """The number of each word, int64 [words]; new ones are cut."""
+        known = len(self._words)
+        numbers = _numbers(words, self._words, self._learn)
+        self._came_again.values[numbers[numbers < known]] = True
+        return numbers
+
+    def recurring(self, most: int) -> RememberedWords:
+        """The words that came again in a later call, with their tokens; none of them where they are too many.
+
+        Args:
+            most: words, and tokens, from which on they are too many.
+        """
+        numbers = np.flatnonzero(self._came_again.values)
+        rows, cuts = np.unique(self.cuts(numbers), return_inverse=True)
+        if max(len(numbers), len(rows)) > most:
+            numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
+        few = RememberedWords(self._fold, self._cut, self.tokens.only(rows.astype(np.int64)))
+        few._words = self._words.take(pa.array(numbers))
+        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), *(
+            one.values[numbers] for one in (self.not_alone, self.may_be_spaced, self.is_letter)
+        ))  # fmt: skip
+        few._came_again.values[:] = True
+        return few
+
+    def cuts(self, numbers: IntArray) -> npt.NDArray[np.int32]:
+        """Rows of the tokens of words, one word after another, int32 [tokens]."""
+        sizes = self._sizes.values[numbers]
+        within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows: npt.NDArray[np.int32] = self._cuts.values[np.repeat(self._firsts.values[numbers], sizes) + within]
+        return rows
+
+    def pieces(self, owners: IntArray, words: IntArray) -> Pieces:
+        """Words by their numbers, of the messages they are of, as pieces."""
+        return Pieces(owners, self._firsts.values[words], self._sizes.values[words], self._cuts.values)
+
+    def _learn(self, words: pa.Array) -> IntArray:
+        are_letters = _matches(words, _LETTERS)
+        letters, others = (words.filter(pa.array(one)) for one in (are_letters, ~are_letters))
+        folded = self._folded(others)
+        cut = self._cut(tensor_of(folded))
+        rows = self.tokens.rows(pa.concat_arrays([letters.cast(pa.binary()), arrow_of(cut.flat_values)]))
+        sizes = np.concatenate([np.ones(len(letters), np.int64), cut.row_lengths().numpy()])
+        no_flags = np.zeros(len(letters), bool)
+        flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER))
+        self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
+        order = np.argsort(~are_letters, kind="stable")
+        numbers = np.empty(len(words), np.int64)
+        numbers[order] = len(self._words) + np.arange(len(words))
+        self._words = pa.concat_arrays([self._words, letters, others])
+        return numbers
+
+    def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], *flags: npt.NDArray[np.bool_]) -> None:
+        self._firsts.append(len(self._cuts) + np.cumsum(sizes) - sizes)
+        self._sizes.append(sizes)
+        self._cuts.append(cuts)
+        self._came_again.append(np.zeros(len(sizes), bool))
+        for column, values in zip((self.not_alone, self.may_be_spaced, self.is_letter), flags, strict=True):
+            column.append(values)
+
+    def _folded(self, words: pa.Array) -> pa.Array:
+        """Words as they are read, those that are plain as they are."""
+        places = np.flatnonzero(_matches(words, NOT_PLAIN))
+        if not len(places):
+            return words
+        source = np.arange(len(words))
+        source[places] = len(words) + np.arange(len(places))
+        folded = self._fold(tensor_of(words.take(pa.array(places)))).numpy().tolist()
+        return pa.concat_arrays([words, pa.array(folded, pa.binary()).cast(pa.string())]).take(pa.array(source))
+
+
+def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], IntArray]) -> IntArray:
+    """Places of strings among the known ones, int64 [strings]; new ones, each once, are learnt and get what that gives.
+
+    Arrow looks them up with no lock of Python's held, which is worth more than that it hashes the known ones each time.
+    """
+    numbers: IntArray = pc.fill_null(pc.index_in(strings, value_set=known), -1).to_numpy().astype(np.int64)
+    new = np.flatnonzero(numbers < 0)
+    if len(new):
+        coded = strings.take(pa.array(new)).dictionary_encode()
+        numbers[new] = learn(coded.dictionary)[coded.indices.to_numpy()]
+    return numbers
+
+
+def arrow_of(strings: tf.Tensor) -> pa.Array:
+    """A tensor of strings, [strings], as Arrow binary."""
+    return pa.array(strings.numpy(), pa.binary())
+
+
+def tensor_of(texts: pa.Array) -> tf.Tensor:
+    """Arrow strings as a tensor."""
+    return tf.constant(texts.cast(pa.binary()).to_pylist(), tf.string)
+
+
+def _matches(texts: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
+    matches: npt.NDArray[np.bool_] = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
+    return matches
