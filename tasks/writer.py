@@ -8,7 +8,7 @@ refused, is `tasks.ledger`'s.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -35,7 +35,7 @@ _COPY_TYPES: list[tuple[type[sa.types.TypeEngine[Any]], str]] = [
 
 
 def insert_rows(
-    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> None:
     """Inserts rows in the transaction that the connection is in.
 
@@ -51,8 +51,11 @@ def insert_rows(
             transaction can only be rolled back then.
         sqlalchemy.exc.DBAPIError: the database refused otherwise, or was lost.
     """
-    if not rows:
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
         return
+    rows = itertools.chain([first], rows)
     way = f"{connection.dialect.name}+{connection.dialect.driver}"
     if way == "postgresql+psycopg":
         _copy(connection, table, columns, rows)
@@ -64,7 +67,7 @@ def insert_rows(
         _execute_core(connection, table, columns, rows)
 
 
-def _copy(connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+def _copy(connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
     driver: psycopg.Connection[Any] = connection.connection.dbapi_connection  # type: ignore[assignment]
     statement = f"COPY {_target(connection, table, columns)} FROM STDIN (FORMAT BINARY)"
     try:
@@ -103,19 +106,18 @@ def _wrapped(connection: Connection, statement: str, error: Exception) -> exc.St
 
 
 def _execute_many_values(
-    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> None:
     """SQLite's driver gives up Python's lock once a statement: with many rows in one, other threads go on meanwhile."""
-    together = _SQLITE_VALUES // len(columns)
-    for start in range(0, len(rows), together):
-        some = rows[start : start + together]
-        values = ", ".join([f"({', '.join('?' * len(columns))})"] * len(some))
-        statement = f"INSERT INTO {_target(connection, table, columns)} VALUES {values}"  # noqa: S608 - names are ours
-        connection.exec_driver_sql(statement, tuple(itertools.chain.from_iterable(some)))
+    count, values = len(columns), itertools.chain.from_iterable(rows)
+    while some := tuple(itertools.islice(values, _SQLITE_VALUES // count * count)):
+        places = ", ".join([f"({', '.join('?' * count)})"] * (len(some) // count))
+        statement = f"INSERT INTO {_target(connection, table, columns)} VALUES {places}"  # noqa: S608 - names are ours
+        connection.exec_driver_sql(statement, some)
 
 
 def _execute_prepared(
-    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> None:
     values = ", ".join("%s" for _ in columns)
     statement = f"INSERT INTO {_target(connection, table, columns)} VALUES ({values})"  # noqa: S608 - names are ours
@@ -124,15 +126,16 @@ def _execute_prepared(
 
 
 def _execute_core(
-    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> None:
     for some in _slices(rows):
         connection.execute(sa.insert(table), [dict(zip(columns, row, strict=True)) for row in some])
 
 
-def _slices(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    for start in range(0, len(rows), _SLICE):
-        yield list(rows[start : start + _SLICE])
+def _slices(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    each = iter(rows)
+    while some := list(itertools.islice(each, _SLICE)):
+        yield some
 
 
 def _target(connection: Connection, table: sa.Table, columns: Sequence[str]) -> str:

@@ -207,8 +207,7 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
     if way == "ours":
         with writing(engine) as connection:
-            while rows_ := list(itertools.islice(values, CHUNK)):
-                insert_rows(connection, spam_scores, SCORE_COLUMNS, rows_)
+            insert_rows(connection, spam_scores, SCORE_COLUMNS, values)
     elif way == "ledger":
         for number, at in enumerate(range(0, count, CHUNK)):
             some = scores[at : at + CHUNK]

@@ -220,7 +220,7 @@ def test_a_broken_rule_surfaces_as_integrity_error_and_anything_else_as_ours(eng
 
 def test_foreign_keys_hold(engine: Engine) -> None:
     with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
-        connection.exec_driver_sql("INSERT INTO spam_scores VALUES (99, 'a', 0.5, '0')")
+        connection.exec_driver_sql("INSERT INTO rejected_messages VALUES (99, 1, 'a', 'empty text', NULL)")
 
 
 def test_transactions_that_read_before_they_write_do_not_lose_an_update_on_sqlite(sqlite_url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,14 @@ def test_alembic_finds_no_difference_between_migrations_and_tables(engine: Engin
     with reading(engine) as connection, warnings.catch_warnings():
         # PostgreSQL and MariaDB write the expression out in their own way; `described` below holds it.
         warnings.filterwarnings("ignore", "Computed default on score_batches")
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        assert compare_metadata(context, metadata) == []
+        opts = {"version_table": VERSION_TABLE, "compare_type": True, "include_object": is_made_here(engine)}
+        assert compare_metadata(MigrationContext.configure(connection, opts=opts), metadata) == []
+
+
+def is_made_here(engine: Engine) -> Callable[..., bool]:
+    """Leaves out the one key that PostgreSQL is not given; Alembic knows of no such thing. `described` holds it too."""
+    not_there = {"fk_spam_scores_batch_id_score_batches"} if engine.dialect.name == "postgresql" else set()
+    return lambda _, name, *__: name not in not_there
 
 
 def test_the_database_reads_migrations_and_tables_alike_to_the_last_check(engine: Engine, database_url: str) -> None:
@@ -95,7 +102,7 @@ def migrate_to(engine: Engine, revision: str) -> None:
         move(alembic_config(connection), revision)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_batches_of_an_earlier_version_are_known_before_the_database_is_brought_up(
     engine: Engine, revision: str
 ) -> None:

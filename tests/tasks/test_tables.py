@@ -114,9 +114,20 @@ def test_a_chunk_that_drops_a_message_is_refused(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("table", [spam_scores, rejected_messages, batch_chunks, batch_drift])
-def test_a_batch_that_has_rows_cannot_be_deleted_before_them(engine: Engine, table: sa.Table) -> None:
-    assert [key.target_fullname for key in table.foreign_keys] == ["score_batches.batch_id"]
-    add_scores(engine, add_batch(engine), "a")
+def test_tables_of_rows_refer_to_the_batch_but_scores_on_postgresql(engine: Engine, table: sa.Table) -> None:
+    keys = [key["referred_table"] for key in sa.inspect(engine).get_foreign_keys(table.name)]
+    without = engine.dialect.name == "postgresql" and table is spam_scores
+    assert keys == ([] if without else ["score_batches"])
+
+
+def test_a_batch_that_has_a_chunk_cannot_be_deleted_before_it(engine: Engine) -> None:
+    batch_id = add_batch(engine)
+    row = {
+        "batch_id": batch_id, "chunk_number": 0, "first_row": 0, "messages_read": 1, "scored": 1, "rejected": 0,
+        "flagged": 0, "checksum": "0" * 16, "seconds": 0.1, "written_at": NOON,
+    }  # fmt: skip
+    with writing(engine) as connection:
+        connection.execute(sa.insert(batch_chunks).values(row))
     with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
         connection.execute(sa.delete(score_batches))
 
