@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from tasks.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
 from tasks.database import has_schema, reading, schema_revision
-from tasks.tables import SCHEMA_REVISION, published_scores, rejected_messages, score_batches, spam_scores
+from tasks.done import SCHEMA_REVISION, done_of
+from tasks.tables import published_scores, rejected_messages, score_batches, spam_scores
 
 _FETCH = 10_000  # rows asked for at a time
 
@@ -136,10 +137,7 @@ def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bo
     )
     with reading(engine) as connection:
         rows = connection.execute(wanted).all()
-    published = {row.batch_date for row in rows if row.state == "published"}
-    counted = {"published"} if exactly else {"published", "superseded"}
-    by_recipe = {row.batch_date for row in rows if row.recipe == recipes[row.batch_date] and row.state in counted}
-    return published & by_recipe
+    return done_of(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
 
 
 def never_published(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:

@@ -21,7 +21,8 @@ from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext
 from sqlalchemy.pool import NullPool
 
 from models.errors import DatabaseError, SettingsError
-from tasks.tables import SCHEMA_REVISION, VERSION_TABLE, is_mysql
+from tasks.done import SCHEMA_REVISION, VERSION_TABLE
+from tasks.tables import is_mysql
 
 if TYPE_CHECKING:
     from alembic.config import Config

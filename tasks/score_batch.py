@@ -16,6 +16,7 @@ from models.errors import AlreadyRunningError, ArtifactError, DatesError
 from models.settings import DeviceSettings
 from tasks.alerts import DEADLINE, raise_alert
 from tasks.deadline import Watch, within_deadline
+from tasks.done import done_in_sqlite
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
@@ -328,7 +329,11 @@ def dates_done(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
 
 
 def _done(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
+    settings = load(DatabaseSettings)
+    done = done_in_sqlite(settings.url, recipes, exactly)
+    if done is not None:
+        return done
     from tasks.batches import dates_done
     from tasks.database import connect
 
-    return dates_done(connect(load(DatabaseSettings)), recipes, exactly)
+    return dates_done(connect(settings), recipes, exactly)

@@ -16,11 +16,6 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# The newest migration of `tasks.migrations.versions`: known without importing Alembic, which costs 0.3 s.
-SCHEMA_REVISION = "0005"
-# A name of our own, for a database that is shared may have an alembic_version of somebody else's.
-VERSION_TABLE = "spamscore_version"
-
 MESSAGE_ID_LENGTH = 255
 REASON_LENGTH = 64
 DETAIL_LENGTH = 1000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from tasks.tables import VERSION_TABLE, metadata
+from tasks.done import VERSION_TABLE
+from tasks.tables import metadata
 
 
 def run() -> None:

@@ -20,10 +20,11 @@ from sqlalchemy.engine import Engine
 
 from tasks.batches import batches, published_batch
 from tasks.database import alembic_config, connect, has_schema, open_database, reading, schema_revision, writing
+from tasks.done import SCHEMA_REVISION, VERSION_TABLE
 from tasks.drift import drifts, figures_before
 from tasks.labels import found_labels
 from tasks.settings import DatabaseSettings
-from tasks.tables import SCHEMA_REVISION, VERSION_TABLE, metadata
+from tasks.tables import metadata
 
 
 def test_the_revision_known_by_heart_is_the_newest_there_is(engine: Engine) -> None:
