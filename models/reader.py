@@ -95,10 +95,15 @@ class MessageReader:
         return _merged(self._words.pieces(owners[alone], words[alone]), self._whole(texts, np.flatnonzero(whole)))
 
     def _spaced(self, texts: pa.Array, owners: IntArray, words: IntArray) -> IntArray:
-        """Messages that hold letters that stand apart, or may once they are folded: two such words, or one with two."""
-        letter = self._words.is_letter.values[words]
-        beside = letter[1:] & letter[:-1] & (owners[1:] == owners[:-1])
-        places = np.union1d(owners[1:][beside], owners[self._words.may_be_spaced.values[words]])
+        """Messages that hold letters that stand apart, or may once they are folded.
+
+        They are four at least. Where no word has two of them, two words of one letter stand between two that end, or
+        begin, with one.
+        """
+        letter, end = self._words.is_letter.values[words], self._words.at_an_end.values[words]
+        pairs = 1 + np.flatnonzero(letter[1:-2] & letter[2:-1] & end[:-3] & end[3:])
+        pairs = pairs[owners[pairs - 1] == owners[pairs + 2]]
+        places = np.union1d(owners[pairs], owners[self._words.may_be_spaced.values[words]])
         suspects = texts.take(pa.array(places))
         return places[pc.match_substring_regex(suspects, _SPACED_OR_FOLDED).to_numpy(zero_copy_only=False)]
 

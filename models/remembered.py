@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from models.encoder import TableMemory, TokenTable
 from models.growing import GrowingArray
-from models.text import NOT_PLAIN, TIE
+from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
 from models.tokens import CURRENCY
 
 IntArray = npt.NDArray[np.int64]
 
-# Such a word is one token, as it is. (One letter may be part of letters that stand apart.)
-_LETTERS = r"^[A-Za-z]{2,}$"
+# Such a word is one token: as it is, but for a long number. (One letter may be part of letters that stand apart.)
+_SINGLE = r"^(?:[A-Za-z]{2,}|[0-9]+)$"
 # Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
 # digit beside them; where a letter is not ASCII, no such thing is presumed.
 _MAY_BE_SPACED = (
@@ -31,6 +31,8 @@ _MAY_BE_SPACED = (
 # Words, once folded, that what comes before or after changes, or that are no single word.
 _NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]|" + CURRENCY + "$"
 _LETTER = r"^\pL$"
+# Words, once folded, that may be the first or the last of letters that stand apart.
+_AT_AN_END = r"(?:^|[^0-9A-Za-z_])\pL$|^\pL(?:$|[^0-9A-Za-z_])|[^\x00-\x7f\PL]"
 
 
 class Pieces(NamedTuple):
@@ -124,6 +126,7 @@ class RememberedWords:
         not_alone: words that what comes before or after changes, bool by number.
         may_be_spaced: words that may be part of letters that stand apart, bool by number.
         is_letter: words of one letter, bool by number.
+        at_an_end: words that may be the first or the last of letters that stand apart, bool by number.
     """
 
     def __init__(self, fold: Any, cut: Any, tokens: RememberedTokens) -> None:
@@ -137,7 +140,8 @@ class RememberedWords:
         self.tokens = tokens
         self._fold, self._cut = fold, cut
         self._words = pa.array([], pa.string())
-        self.not_alone, self.may_be_spaced, self.is_letter = (GrowingArray(np.bool_) for _ in range(3))
+        self.not_alone, self.may_be_spaced, self.is_letter, self.at_an_end = (GrowingArray(np.bool_) for _ in range(4))
+        self._flags = (self.not_alone, self.may_be_spaced, self.is_letter, self.at_an_end)
         self._came_again = GrowingArray(np.bool_)
         self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
         self._cuts = GrowingArray(np.int32)
@@ -164,9 +168,8 @@ class RememberedWords:
             numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
         few = RememberedWords(self._fold, self._cut, self.tokens.only(rows.astype(np.int64)))
         few._words = self._words.take(pa.array(numbers))
-        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), *(
-            one.values[numbers] for one in (self.not_alone, self.may_be_spaced, self.is_letter)
-        ))  # fmt: skip
+        flags = (one.values[numbers] for one in self._flags)
+        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), *flags)
         few._came_again.values[:] = True
         return few
 
@@ -182,19 +185,19 @@ class RememberedWords:
         return Pieces(owners, self._firsts.values[words], self._sizes.values[words], self._cuts.values)
 
     def _learn(self, words: pa.Array) -> IntArray:
-        are_letters = _matches(words, _LETTERS)
-        letters, others = (words.filter(pa.array(one)) for one in (are_letters, ~are_letters))
+        is_token = _matches(words, _SINGLE)
+        tokens, others = (words.filter(pa.array(one)) for one in (is_token, ~is_token))
         folded = self._folded(others)
         cut = self._cut(tensor_of(folded))
-        rows = self.tokens.rows(pa.concat_arrays([letters.cast(pa.binary()), arrow_of(cut.flat_values)]))
-        sizes = np.concatenate([np.ones(len(letters), np.int64), cut.row_lengths().numpy()])
-        no_flags = np.zeros(len(letters), bool)
-        flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER))
+        rows = self.tokens.rows(pa.concat_arrays([_masked(tokens).cast(pa.binary()), arrow_of(cut.flat_values)]))
+        sizes = np.concatenate([np.ones(len(tokens), np.int64), cut.row_lengths().numpy()])
+        no_flags = np.zeros(len(tokens), bool)
+        flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
         self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
-        order = np.argsort(~are_letters, kind="stable")
+        order = np.argsort(~is_token, kind="stable")
         numbers = np.empty(len(words), np.int64)
         numbers[order] = len(self._words) + np.arange(len(words))
-        self._words = pa.concat_arrays([self._words, letters, others])
+        self._words = pa.concat_arrays([self._words, tokens, others])
         return numbers
 
     def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], *flags: npt.NDArray[np.bool_]) -> None:
@@ -202,7 +205,7 @@ class RememberedWords:
         self._sizes.append(sizes)
         self._cuts.append(cuts)
         self._came_again.append(np.zeros(len(sizes), bool))
-        for column, values in zip((self.not_alone, self.may_be_spaced, self.is_letter), flags, strict=True):
+        for column, values in zip(self._flags, flags, strict=True):
             column.append(values)
 
     def _folded(self, words: pa.Array) -> pa.Array:
@@ -227,6 +230,13 @@ def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], Int
         coded = strings.take(pa.array(new)).dictionary_encode()
         numbers[new] = learn(coded.dictionary)[coded.indices.to_numpy()]
     return numbers
+
+
+def _masked(words: pa.Array) -> pa.Array:
+    """Words of letters or digits alone, of long numbers what is kept of them."""
+    for pattern, replacement in LONG_NUMBERS:
+        words = pc.replace_substring_regex(words, pattern, replacement)
+    return words
 
 
 def arrow_of(strings: tf.Tensor) -> pa.Array:

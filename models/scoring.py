@@ -83,7 +83,7 @@ class Prepared:
         encoded: the distinct messages that are not known already.
         unknown: their places among the distinct ones, int64 [messages of `encoded`].
         known: probabilities of the distinct messages, float64, NaN where not known.
-        hashes: of the distinct messages, uint64 [distinct, 2].
+        hashes: of the distinct messages, uint64 [distinct].
         distinct: which distinct message each message is, int64 [messages].
         seconds: seconds that it took.
     """

@@ -26,13 +26,13 @@ NOT_PLAIN = r"[^ -%'-~]"
 # Goes before letters that stood apart, `f r e e`, and are joined: `⁀free`. A tie is how editors mark that.
 TIE = "\u2040"
 SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
+# No number of a person or a company is learnt by heart: three digits say where a number belongs.
+LONG_NUMBERS = ((r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE), (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE))
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)<(?:#|decimal|time)>", " " + MASKED_CODE + " "),  # what stands for a number where a corpus hides them
     (r"([\pL\pM])'([\pL\pM])", r"\1\2"),
     (r"(" + CURRENCY + r")\s(\d)", r"\1\2"),
-    # No number of a person or a company is learnt by heart: three digits say where a number belongs.
-    (r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE),
-    (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE),
+    *LONG_NUMBERS,
     (
         EMAIL_PATTERN + "|" + URL_PATTERN + "|" + CURRENCY + r"\d[\d.,#]*[\pL]*|\d+(?:[.,:]\d+)+\pL*|"
         r"\p{Han}|\p{Hiragana}|\p{Katakana}|\p{Thai}|" + TIE + r"?[\pL\pM\pN]+(?:#{2,})?[\pL\pM\pN]*|##|"

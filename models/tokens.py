@@ -30,6 +30,7 @@ _CLASS_PATTERNS = (
     (CODE, r".*\d" + MASKED_CODE),
     (NUMBER, r"[\d.,:]*\d|" + MASKED_CODE),
 )
+_LETTERS = r"\pL*"
 # How a word is written; the number of its way is its place here, and its mark goes before its n-grams.
 AS_WRITTEN, CAPITALS, TITLE = range(3)
 SHAPES = 3
@@ -51,11 +52,15 @@ def word_keys(tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         number that the vocabulary does not hold is still a number.
     """
     small = tf.strings.lower(tokens, encoding="utf-8")
-    classes = small
+    # Most are letters alone, which no class is.
+    places = tf.where(~tf.strings.regex_full_match(small, _LETTERS))
+    others = tf.gather_nd(small, places)
+    classes = others
     for name, pattern in reversed(_CLASS_PATTERNS):
-        classes = tf.where(tf.strings.regex_full_match(small, pattern), name, classes)
-    masked = tf.strings.regex_full_match(small, MASKED_CODE)
-    return tf.where((classes == NUMBER) & ~masked, small, classes), classes
+        classes = tf.where(tf.strings.regex_full_match(others, pattern), name, classes)
+    masked = tf.strings.regex_full_match(others, MASKED_CODE)
+    keys = tf.where((classes == NUMBER) & ~masked, others, classes)
+    return tf.tensor_scatter_nd_update(small, places, keys), tf.tensor_scatter_nd_update(small, places, classes)
 
 
 def shapes_of(tokens: tf.Tensor) -> tf.Tensor:
@@ -98,16 +103,16 @@ class TokenReader(tf.Module):
 
     def _read_digits_as_letters(self, keys: tf.Tensor, is_number: tf.Tensor) -> tf.Tensor:
         """`fr33` as `free`: where letters and digits make no known word, but do when read so, or digits come inside."""
-        read = keys
+        mixed = tf.strings.regex_full_match(keys, r"[a-z0-9]*\d[a-z0-9]*") & ~is_number
+        places = tf.where(mixed & tf.strings.regex_full_match(keys, r".*[a-z].*"))
+        written = tf.gather_nd(keys, places)
+        read = written
         for digit, letter in _LEET:
             read = tf.strings.regex_replace(read, digit, letter)
-        mixed = tf.strings.regex_full_match(keys, r".*[a-z].*") & tf.strings.regex_full_match(
-            keys, r"[a-z0-9]*\d[a-z0-9]*"
-        )
-        inside = tf.strings.regex_full_match(keys, r"[a-z].*|.*[a-z]\d+[a-z].*")
+        inside = tf.strings.regex_full_match(written, r"[a-z].*|.*[a-z]\d+[a-z].*")
         plausible = inside | (self._lookup(read) != self._unknown)
-        wanted = mixed & ~is_number & (self._lookup(keys) == self._unknown) & plausible
-        return tf.where(wanted, read, keys)
+        wanted = (self._lookup(written) == self._unknown) & plausible
+        return tf.tensor_scatter_nd_update(keys, places, tf.where(wanted, read, written))
 
     def _ngrams(self, tokens: tf.Tensor, keys: tf.Tensor, classes: tf.Tensor, shapes: tf.Tensor) -> tf.RaggedTensor:
         if not self._buckets:
@@ -131,4 +136,6 @@ class TokenReader(tf.Module):
             ),
             tf.RaggedTensor.from_uniform_row_length(tf.strings.join([" ", marks, keys, " "]), 1),
         ]
-        return tf.cast(tf.strings.to_hash_bucket_fast(tf.concat(ngrams, axis=1), self._buckets), tf.int32)
+        # Numbers are put together faster than strings.
+        hashed = [tf.strings.to_hash_bucket_fast(one, self._buckets) for one in ngrams]
+        return tf.cast(tf.concat(hashed, axis=1), tf.int32)

@@ -59,6 +59,19 @@ messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14)
 @settings(deadline=None, max_examples=150)
 @given(texts=messages)
 @example(texts=["f r e e", "aé b c d", "x é b c d", "f.r e.e", "£ 5", "f  r  e  e", "a\u00a0b c d", "f\u200b r e e"])
+@example(
+    texts=[
+        "x't a b c",
+        "don't i u r x",
+        "(a b c d)",
+        "aé b c d",
+        "a b c dé",
+        "a b é c",
+        "a b c -d",
+        "a b c",
+        "x a b c d",
+    ]
+)
 @example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])
 def test_messages_are_read_as_the_encoder_reads_them_whatever_is_in_them(texts: list[str]) -> None:
     assert told(reader().read(texts)) == told(encode_messages(encoder(), texts))
