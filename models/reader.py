@@ -29,7 +29,7 @@ Texts: TypeAlias = "Sequence[str] | pa.Array"
 
 # Beyond so many words or tokens, those that occurred once are forgotten, so that memory does not grow with the
 # messages: a token takes about a kilobyte with what the network knows of it.
-MOST_REMEMBERED = 60_000
+MOST_REMEMBERED = 45_000
 _SLICE_MESSAGES = 20_000
 _SLICE_CHARACTERS = 8 * 2**20
 # Of a message that is not plain it is not known before it is folded.

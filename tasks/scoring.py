@@ -137,7 +137,7 @@ def prepare_chunk(scorer: Scorer, chunk: SnapshotChunk) -> PreparedChunk:
     """Tells the messages of a chunk that can be scored from the others, and reads them."""
     began = time.monotonic()
     refused = refusals(chunk)
-    places = np.setdiff1d(np.arange(len(chunk)), list(refused)).astype(np.int64)
+    places = _others(len(chunk), refused)
     texts = chunk.texts.take(pa.array(places)) if refused else chunk.texts
     return PreparedChunk(chunk, refused, places, texts, prepared_or_none(scorer, texts), began)
 
@@ -161,7 +161,7 @@ def finish_chunk(scorer: Scorer, one: PreparedChunk, threshold: float, seconds: 
     result = finish_apart(scorer, one.texts, one.prepared)
     failed = {int(one.places[place]): detail for place, detail in result.failures.items()}
     refused = one.refused | {place: set_aside(one.chunk, place, detail) for place, detail in failed.items()}
-    kept = np.setdiff1d(np.arange(len(one.places)), list(result.failures))
+    kept = _others(len(one.places), result.failures)
     sound, probabilities = one.places[kept], result.scored.probabilities[kept]
     seconds.add("text", result.scored.seconds_text)
     seconds.add("network", result.scored.seconds_network)
@@ -175,6 +175,11 @@ def finish_chunk(scorer: Scorer, one: PreparedChunk, threshold: float, seconds: 
         rejected=[refused[place] for place in sorted(refused)],
         seconds=time.monotonic() - one.began,
     )
+
+
+def _others(count: int, places: Collection[int]) -> npt.NDArray[np.int64]:
+    """The places of so many that are not among the given ones."""
+    return np.delete(np.arange(count), list(places))
 
 
 def set_aside(chunk: SnapshotChunk, place: int, detail: str) -> RejectedMessage:
