@@ -74,7 +74,7 @@ class Bench:
             rows = [
                 self.against_network("SQLite", "sqlite", many),
                 self.against_network("PostgreSQL", url, many),
-                self.against_script(many, 5_000),
+                self.against_script(many, 20_000),
                 self.writing("SQLite", "sqlite", many),
                 self.writing("PostgreSQL", url, many),
             ]
@@ -90,7 +90,7 @@ class Bench:
         self.runs = min(self.runs, 3)
         return [
             self.against_network("SQLite", "sqlite", 100_000),
-            self.against_script(100_000, 2_000),
+            self.against_script(100_000, 5_000),
             self.writing("SQLite", "sqlite", 200_000),
             self.done(),
         ]
@@ -212,6 +212,8 @@ class Bench:
 
     def one_message(self) -> Row:
         """A batch of one message, from the command to the row, and importing TensorFlow."""
+        for done in self.folder.glob("spamscore.db*"):
+            done.unlink()  # or the dates are done already
         path = self.folder / "one.csv"
         path.write_text("message_id,text\nm1,You have WON a prize! Reply YES to claim\n", encoding="utf-8")
         given = ("--messages-source", "file", "--messages-path", str(path))
@@ -224,8 +226,8 @@ class Bench:
 
     def repeated(self, count: int) -> Row:
         """Half the messages repeated, and none."""
-        name = self.halved(count)
-        pairs = [(self.job("batch", name, "sqlite"), distinct) for distinct in self.batches["SQLite"]]
+        names = self.halved(count), self.distinct(count)
+        pairs = [tuple(self.job("batch", name, "sqlite") for name in names) for _ in range(self.runs)]
         return faster("half the messages repeated, against all distinct", pairs, 1.4)
 
     def training(self) -> Row:

@@ -17,17 +17,27 @@ def hashes(texts: list[str]) -> np.ndarray:
     parts=st.lists(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=9), max_size=6),
     places=st.integers(1, 8),
 )
-def test_a_score_that_is_found_is_the_one_kept_last_however_few_places_there_are(
+def test_a_score_that_is_found_is_the_messages_own_however_few_places_there_are(
     parts: list[dict[str, float]], places: int
 ) -> None:
-    known, last = KnownScores(places), {}
+    known, kept = KnownScores(places), {}
     for part in parts:
-        known.keep(hashes(list(part)), np.array(list(part.values())))
-        last |= part
-        found = known.find(hashes(list(last)))
-        for text, score in zip(last, found.tolist(), strict=True):
-            assert np.isnan(score) or score == last[text]
+        scores = [kept.setdefault(text, score) for text, score in part.items()]
+        known.keep(hashes(list(part)), np.array(scores))
+        found = known.find(hashes(list(kept)))
+        for text, score in zip(kept, found.tolist(), strict=True):
+            assert np.isnan(score) or score == kept[text]
         assert np.isfinite(found).any()
+
+
+def test_with_twice_the_room_few_are_forgotten_and_with_less_the_newest_are_there() -> None:
+    texts = [f"message {number}" for number in range(4096)]
+    for places, least in ((8192, 0.9), (1024, 0.15)):
+        known = KnownScores(places)
+        for at in range(0, 4096, 64):
+            known.keep(hashes(texts[at : at + 64]), np.arange(at, at + 64) / 4096)
+            assert np.isfinite(known.find(hashes(texts[at : at + 64]))).mean() > 0.8
+        assert np.isfinite(known.find(hashes(texts))).mean() > least
 
 
 def test_with_room_for_all_nothing_is_forgotten() -> None:
