@@ -1,9 +1,9 @@
 """Messages that were scored before: their probabilities, found again by a hash, in bounded memory.
 
 Each message has two places, by its hash. It takes a free one or, where neither is, one from whatever was there: with
-half as many messages as places, 7 in a hundred are lost (Azar et al. 1994, "Balanced allocations"). A SipHash of 64 bits
-tells messages apart (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF"). That one of ten million is taken
-for another has a chance of 1e-12, and nobody can make one that is, for each process has a key of its own.
+half as many messages as places, 7 in a hundred are lost (Azar et al. 1994, "Balanced allocations"). A SipHash of 64
+bits tells messages apart (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF"). That one of ten million is
+taken for another has a chance of 1e-12, and nobody can make one that is, for each process has a key of its own.
 """
 
 from __future__ import annotations
