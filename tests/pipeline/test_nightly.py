@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from chain import (
     DATE,
     LUIGI,
@@ -106,14 +107,16 @@ def test_whether_many_dates_are_done_is_one_query(set_settings: Callable[..., No
     dates = [datetime.date.fromisoformat(DATE) + datetime.timedelta(days=day) for day in range(days)]
     asked: list[str] = []
 
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement)
+    connect = sqlite3.connect
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
+    def noting(*given: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*given, **options)
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", noting)
         assert ScoreBatch.bulk_complete(dates) == dates[:1]
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
     assert sum("FROM score_batches" in statement for statement in asked) == 1
     assert len(asked) < 8  # the others ask whether there are tables, and which
 
