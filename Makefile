@@ -33,7 +33,7 @@ quality: $(VENV)/installed  ## compare the network with classical models, write 
 bench: $(VENV)/installed-test  ## measure how fast a night is, write docs/performance.md: make bench CORPUS=file
 	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS)
 
-bench-quick: $(VENV)/installed-test  ## the same from less, in three minutes once its model is trained; prints the table
+bench-quick: $(VENV)/installed-test  ## the same from less, in under three minutes; prints the table
 	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS) --quick --folder .bench
 
 lint: $(VENV)/installed-lint  ## check style and types

@@ -6,6 +6,7 @@ and the halving is put into the weights. Arrays are [directions, messages, units
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
 
-class _Cell:
+class _Cell(ABC):
     """Weights of one layer a direction: kernel [size, gates * units], recurrent kernel, bias.
 
     `groups` are the gates whose activations are computed together, by how many there are of each.
@@ -61,9 +62,9 @@ class _Cell:
         groups = zip(*(self._divided(one[: len(vectors)]) for one in given), strict=True)
         return [np.ascontiguousarray(one) for group in groups for one in group]
 
+    @abstractmethod
     def begin(self, messages: int) -> Any:
         """A run over messages, states at nought."""
-        raise NotImplementedError
 
 
 class _Run:

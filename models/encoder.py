@@ -191,14 +191,24 @@ class EncodedMessages:
         used, rows = np.unique(np.append(padded.ravel(), 0), return_inverse=True)
         counts = self.table.starts[used + 1] - self.table.starts[used]
         owners = np.repeat(np.arange(len(used)), counts)
-        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         return {
             "rows": rows[:-1].reshape(padded.shape).astype(np.int32),
             "words": self.table.words[used],
             "shapes": self.table.shapes[used],
-            "ngrams": self.table.ngrams[np.repeat(self.table.starts[used], counts) + within],
+            "ngrams": self.table.ngrams[places_of(self.table.starts[used], counts)],
             "owners": owners.astype(np.int32),
         }
+
+
+def places_of(firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The places of runs, one run after another.
+
+    Args:
+        firsts: where each begins, int64 [runs].
+        sizes: how long each is, int64 [runs].
+    """
+    places: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+    return places
 
 
 def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> EncodedMessages:

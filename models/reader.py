@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from models.encoder import EncodedMessages, TextEncoder
+from models.encoder import EncodedMessages, TextEncoder, places_of
 from models.remembered import IntArray, Pieces, RememberedTokens, RememberedWords, arrow_of, tensor_of
 from models.text import NOT_PLAIN, SPACED, encode_utf8, most_bytes
 
@@ -173,7 +173,5 @@ def _merged(some: Pieces, others: Pieces) -> Pieces:
 
 def _joined(pieces: Pieces, messages: int) -> tuple[npt.NDArray[np.int32], IntArray]:
     """The tokens of pieces one behind another, and how many each message has."""
-    before = np.cumsum(pieces.sizes) - pieces.sizes
-    places = np.repeat(pieces.firsts - before, pieces.sizes) + np.arange(int(pieces.sizes.sum()))
     lengths = np.bincount(pieces.owners, weights=pieces.sizes, minlength=messages).astype(np.int64)
-    return pieces.tokens[places], lengths
+    return pieces.tokens[places_of(pieces.firsts, pieces.sizes)], lengths

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from models.encoder import TableMemory, TokenTable
+from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
 from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
 from models.tokens import CURRENCY
@@ -24,10 +24,8 @@ IntArray = npt.NDArray[np.int64]
 # Such a word is one token: as it is, but for a long number. (One letter may be part of letters that stand apart.)
 _SINGLE = r"^(?:[A-Za-z]{2,}|[0-9]+)$"
 # Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
-# digit beside them; where a letter is not ASCII, no such thing is presumed.
-_MAY_BE_SPACED = (
-    r"(?:^|[^0-9A-Za-z_])\pL[._*+-]\pL(?:$|[^0-9A-Za-z_])|[^\x00-\x7f\PL].*[._*+-]|[._*+-].*[^\x00-\x7f\PL]"
-)
+# digit beside them (a low line before them neither, but behind them it sets a third apart); where a letter is not ASCII, no such thing is presumed.
+_MAY_BE_SPACED = r"(?:^|[^0-9A-Za-z_])\pL[._*+-]\pL(?:$|[^0-9A-Za-z])|[^\x00-\x7f\PL].*[._*+-]|[._*+-].*[^\x00-\x7f\PL]"
 # Words, once folded, that what comes before or after changes, or that are no single word.
 _NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]|" + CURRENCY + "$"
 _LETTER = r"^\pL$"
@@ -99,9 +97,7 @@ class RememberedTokens:
         words, shapes, ngrams = (one.values for one in self._columns)
         starts = self._starts.values
         counts = starts[rows + 1] - starts[rows]
-        ends = np.cumsum(counts)
-        places = np.repeat(starts[rows] - (ends - counts), counts) + np.arange(int(counts.sum()))
-        few._append(words[rows], shapes[rows], ngrams[places], ends)
+        few._append(words[rows], shapes[rows], ngrams[places_of(starts[rows], counts)], np.cumsum(counts))
         moved = np.flatnonzero(rows != np.arange(1, len(rows) + 1))
         few._memory = TableMemory(self._memory, 1 + int(moved[0] if len(moved) else len(rows)))
         return few
@@ -175,9 +171,9 @@ class RememberedWords:
 
     def cuts(self, numbers: IntArray) -> npt.NDArray[np.int32]:
         """Rows of the tokens of words, one word after another, int32 [tokens]."""
-        sizes = self._sizes.values[numbers]
-        within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows: npt.NDArray[np.int32] = self._cuts.values[np.repeat(self._firsts.values[numbers], sizes) + within]
+        rows: npt.NDArray[np.int32] = self._cuts.values[
+            places_of(self._firsts.values[numbers], self._sizes.values[numbers])
+        ]
         return rows
 
     def pieces(self, owners: IntArray, words: IntArray) -> Pieces:

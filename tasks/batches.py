@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from tasks.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
 from tasks.database import has_schema, reading, schema_revision
-from tasks.done import SCHEMA_REVISION, done_of
+from tasks.done import done_of
+from tasks.migrations import SCHEMA_REVISION
 from tasks.tables import published_scores, rejected_messages, score_batches, spam_scores
 
 _FETCH = 10_000  # rows asked for at a time

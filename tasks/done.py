@@ -12,10 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-# The newest migration of `tasks.migrations.versions`: known without importing Alembic, which costs 0.3 s.
-SCHEMA_REVISION = "0005"
-# A name of our own, for a database that is shared may have an alembic_version of somebody else's.
-VERSION_TABLE = "spamscore_version"
+from tasks.migrations import SCHEMA_REVISION, VERSION_TABLE
 
 _SQLITE = "sqlite:///"
 # An address with one of these is not just a path.

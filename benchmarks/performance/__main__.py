@@ -20,7 +20,7 @@ def main() -> None:
     """Measures, prints the table, writes the document."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("corpus", type=Path, help="file SMSSpamCollection")
-    parser.add_argument("--quick", action="store_true", help="from less, in three minutes once the model is trained")
+    parser.add_argument("--quick", action="store_true", help="from less, in under three minutes")
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure")
     parser.add_argument("--most", type=int, default=10_000_000, help="messages of the largest batch")
     parser.add_argument("--folder", type=Path, help="folder to work in, kept; a temporary one if not given")

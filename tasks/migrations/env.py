@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from tasks.done import VERSION_TABLE
+from tasks.migrations import VERSION_TABLE
 from tasks.tables import metadata
 
 

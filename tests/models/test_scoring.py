@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.calibration import DECIMALS
-from models.encoder import TextEncoder, encode_messages
+from models.encoder import EncodedMessages, TextEncoder, TokenTable, encode_messages
 from models.errors import ArtifactError, DeviceError
 from models.linear import LinearWeights
 from models.network import build_network, set_linear
@@ -22,6 +22,7 @@ from models.scoring import (
     PLAIN_MESSAGE,
     Scored,
     Scorer,
+    _BatchSize,
     length_batches,
     network_logits,
     score_apart,
@@ -132,6 +133,33 @@ def test_messages_prepared_and_finished_in_any_order_have_the_scores_they_have_a
 def test_a_batch_size_that_is_found_changes_no_score() -> None:
     texts = [f"free win now {number} call me {number * 7}" for number in range(9000)]
     np.testing.assert_array_equal(scorer("auto").score(texts).probabilities, scorer(300).score(texts).probabilities)
+
+
+def test_each_batch_size_is_tried_twice_and_then_the_fastest_is_used() -> None:
+    now, asked = [0.0], []
+
+    class Network:
+        """Takes a second a call, and half of one in batches of 1024."""
+
+        def clock(self) -> float:
+            return now[0]
+
+        def logits(self, messages: EncodedMessages, batch_size: int) -> np.ndarray:
+            asked.append(batch_size)
+            now[0] += 0.5 if batch_size == 1024 else 1.0
+            return np.zeros(len(messages), np.float32)
+
+    finding, many = _BatchSize("auto"), encoded_words(2000)
+    for _ in range(10):
+        finding.logits(Network(), many)
+    assert sorted(asked[:8]) == sorted([256, 512, 1024, 2048] * 2)
+    assert asked[8:] == [1024, 1024]
+    finding.logits(Network(), encoded_words(10))
+    assert asked[-1] == 512  # too few to tell anything
+
+
+def encoded_words(count: int) -> EncodedMessages:
+    return EncodedMessages(np.ones(count, np.int32), np.arange(count + 1), TokenTable.of_words([2]))
 
 
 @settings(deadline=None, max_examples=200)

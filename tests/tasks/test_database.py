@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, SettingsError
 from tasks.database import connect, has_schema, masked, open_database, reading, retried, schema_revision, writing
-from tasks.done import SCHEMA_REVISION, VERSION_TABLE
+from tasks.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.settings import DatabaseSettings
 
 SECRET = "s3cr3t"

@@ -20,9 +20,9 @@ from sqlalchemy.engine import Engine
 
 from tasks.batches import batches, published_batch
 from tasks.database import alembic_config, connect, has_schema, open_database, reading, schema_revision, writing
-from tasks.done import SCHEMA_REVISION, VERSION_TABLE
 from tasks.drift import drifts, figures_before
 from tasks.labels import found_labels
+from tasks.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.settings import DatabaseSettings
 from tasks.tables import metadata
 
