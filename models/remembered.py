@@ -24,7 +24,8 @@ IntArray = npt.NDArray[np.int64]
 # Such a word is one token: as it is, but for a long number. (One letter may be part of letters that stand apart.)
 _SINGLE = r"^(?:[A-Za-z]{2,}|[0-9]+)$"
 # Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
-# digit beside them (a low line before them neither, but behind them it sets a third apart); where a letter is not ASCII, no such thing is presumed.
+# digit beside them, nor a low line before; one behind may set a third apart, `f_r_e e`. Where a letter is not ASCII, no
+# such thing is presumed.
 _MAY_BE_SPACED = r"(?:^|[^0-9A-Za-z_])\pL[._*+-]\pL(?:$|[^0-9A-Za-z])|[^\x00-\x7f\PL].*[._*+-]|[._*+-].*[^\x00-\x7f\PL]"
 # Words, once folded, that what comes before or after changes, or that are no single word.
 _NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]|" + CURRENCY + "$"
