@@ -41,7 +41,7 @@ class TextEncoder(tf.Module):
             asset: a file with one token a line, special ones left out, as `write_tokens` leaves it.
         """
         super().__init__(name="text_encoder")
-        self.vocabulary = vocabulary
+        self.vocabulary, self.buckets = vocabulary, buckets
         self._clean = TextCleaner(vocabulary.text)
         self._segment = Segmenter(vocabulary)
         self._table = tf.lookup.StaticHashTable(

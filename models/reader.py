@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from models.encoder import EncodedMessages, TextEncoder, places_of
-from models.remembered import IntArray, Pieces, RememberedTokens, RememberedWords, arrow_of, tensor_of
+from models.plain_words import PlainWordReader
+from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords, arrow_of, tensor_of
 from models.text import NOT_PLAIN, SPACED, encode_utf8, most_bytes
 
 # Messages, as Python's strings or an Arrow array of strings without nulls.
@@ -57,7 +58,8 @@ class MessageReader:
         self._most = most_remembered
         self._lock = threading.Lock()
         self._fold, self._cut = _of_strings(encoder.fold), _of_strings(encoder.tokens)
-        self._words = RememberedWords(self._fold, self._cut, RememberedTokens(_of_strings(encoder.read)))
+        plain = PlainWordReader(encoder.vocabulary, encoder.buckets)
+        self._words = RememberedWords(self._fold, self._cut, RememberedTokens(plain, _of_strings(encoder.read)))
 
     def read(self, texts: Texts) -> EncodedMessages:
         """Encodes messages.
@@ -77,24 +79,39 @@ class MessageReader:
 
     def _read_slice(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Rows of the table, int32 [tokens], and how many are of each message, int64 [messages]."""
-        pieces = self._pieces(texts) if self._by_words else self._whole(texts, np.arange(len(texts)))
-        rows, lengths = _joined(pieces, len(texts))
+        rows, lengths = self._by_word(texts) if self._by_words else self._whole(texts)
         return self._fitted(rows, lengths)
 
-    def _pieces(self, texts: pa.Array) -> Pieces:
-        """The words of messages, and of messages that are not to be read by words all tokens as one piece."""
+    def _by_word(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
         lists = pc.ascii_split_whitespace(texts)
+        starts = lists.offsets.to_numpy().astype(np.int64)  # where the words of each message begin, and the last ends
         words = self._words.numbers(lists.flatten())
-        owners = np.repeat(np.arange(len(texts)), pc.list_value_length(lists).to_numpy(zero_copy_only=False))
         whole = self._may_be_cut(texts) | _holds_vertical_tab(texts)
-        whole[owners[self._words.not_alone.values[words]]] = True
-        whole[self._spaced(texts, owners, words)] = True
-        if not whole.any():
-            return self._words.pieces(owners, words)
-        alone = ~whole[owners]
-        return _merged(self._words.pieces(owners[alone], words[alone]), self._whole(texts, np.flatnonzero(whole)))
+        whole[_owners(starts, np.flatnonzero(self._words.not_alone.values[words]))] = True
+        whole[self._spaced(texts, starts, words)] = True
+        cuts = self._words.cuts(words)
+        if whole.any():
+            # One with nothing but white space has no word, and no token.
+            cuts = self._with_whole(cuts, texts, starts, np.flatnonzero(whole & (np.diff(starts) > 0)))
+        ends = np.concatenate([[0], np.cumsum(cuts.sizes)])[starts]
+        return cuts.tokens(), np.diff(ends)
 
-    def _spaced(self, texts: pa.Array, owners: IntArray, words: IntArray) -> IntArray:
+    def _with_whole(self, cuts: Cuts, texts: pa.Array, starts: IntArray, whole: IntArray) -> Cuts:
+        """The words of some messages replaced: the first by all tokens that the message has, the others by none."""
+        rows, sizes = self._whole(texts.take(pa.array(whole)))
+        firsts = starts[whole]
+        cuts.sizes[places_of(firsts, starts[whole + 1] - firsts)] = 0
+        cuts.sizes[firsts] = sizes
+        cuts.firsts[firsts] = len(cuts.rows) + np.cumsum(sizes) - sizes
+        return Cuts(cuts.firsts, cuts.sizes, np.concatenate([cuts.rows, rows]))
+
+    def _whole(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
+        """The same of messages that go through the encoder whole."""
+        cut = self._cut(self._fold(tensor_of(texts)))
+        rows = self._words.tokens.rows(arrow_of(cut.flat_values))
+        return rows.astype(np.int32), cut.row_lengths().numpy()
+
+    def _spaced(self, texts: pa.Array, starts: IntArray, words: IntArray) -> IntArray:
         """Messages that hold letters that stand apart, or may once they are folded.
 
         They are four at least. Where no word has two of them, two words of one letter stand between two that end, or
@@ -102,21 +119,15 @@ class MessageReader:
         """
         letter, end = self._words.is_letter.values[words], self._words.at_an_end.values[words]
         pairs = 1 + np.flatnonzero(letter[1:-2] & letter[2:-1] & end[:-3] & end[3:])
-        pairs = pairs[owners[pairs - 1] == owners[pairs + 2]]
-        places = np.union1d(owners[pairs], owners[self._words.may_be_spaced.values[words]])
+        firsts, lasts = (_owners(starts, pairs + step) for step in (-1, 2))
+        several = _owners(starts, np.flatnonzero(self._words.may_be_spaced.values[words]))
+        places = np.union1d(firsts[firsts == lasts], several)
         suspects = texts.take(pa.array(places))
         return places[pc.match_substring_regex(suspects, _SPACED_OR_FOLDED).to_numpy(zero_copy_only=False)]
 
     def _may_be_cut(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         """Which messages may be longer than is read of them."""
         return pc.binary_length(texts).to_numpy(zero_copy_only=False) > self._text.max_characters
-
-    def _whole(self, texts: pa.Array, places: IntArray) -> Pieces:
-        """Messages that go through the encoder whole, each one piece."""
-        cut = self._cut(self._fold(tensor_of(texts.take(pa.array(places)))))
-        rows = self._words.tokens.rows(arrow_of(cut.flat_values))
-        sizes = cut.row_lengths().numpy()
-        return Pieces(places, np.cumsum(sizes) - sizes, sizes, rows.astype(np.int32))
 
     def _fitted(self, rows: npt.NDArray[np.int32], lengths: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
         """No message longer than [text] max_tokens, none without a token."""
@@ -163,15 +174,6 @@ def _slices(texts: pa.Array, most: int) -> Iterator[pa.Array]:
         first = end
 
 
-def _merged(some: Pieces, others: Pieces) -> Pieces:
-    """Pieces of different messages, put in order."""
-    at = np.searchsorted(some.owners, others.owners)
-    firsts = np.insert(some.firsts, at, others.firsts + len(some.tokens))
-    tokens = np.concatenate([some.tokens, others.tokens])
-    return Pieces(np.insert(some.owners, at, others.owners), firsts, np.insert(some.sizes, at, others.sizes), tokens)
-
-
-def _joined(pieces: Pieces, messages: int) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """The tokens of pieces one behind another, and how many each message has."""
-    lengths = np.bincount(pieces.owners, weights=pieces.sizes, minlength=messages).astype(np.int64)
-    return pieces.tokens[places_of(pieces.firsts, pieces.sizes)], lengths
+def _owners(starts: IntArray, places: IntArray) -> IntArray:
+    """Which messages words are of, by their places among all words."""
+    return np.searchsorted(starts, places, side="right") - 1

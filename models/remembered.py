@@ -16,13 +16,15 @@ import tensorflow as tf
 
 from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
+from models.plain_words import PLAIN_WORD, PlainWordReader, ReadTokens
 from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
 from models.tokens import CURRENCY
 
 IntArray = npt.NDArray[np.int64]
 
-# Such a word is one token: as it is, but for a long number. (One letter may be part of letters that stand apart.)
-_SINGLE = r"^(?:[A-Za-z]{2,}|[0-9]+)$"
+# Such a word is one token: as it is, but for a long number, of which it has one at most. (One letter may be part of
+# letters that stand apart.)
+_SINGLE = r"^(?:[A-Za-z]{2,}|(?:[0-9]{0,4}[A-Za-z])*[0-9]+(?:[A-Za-z][0-9]{0,4})*)$"
 # Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
 # digit beside them, nor a low line before; one behind may set a third apart, `f_r_e e`. Where a letter is not ASCII, no
 # such thing is presumed.
@@ -34,33 +36,43 @@ _LETTER = r"^\pL$"
 _AT_AN_END = r"(?:^|[^0-9A-Za-z_])\pL$|^\pL(?:$|[^0-9A-Za-z_])|[^\x00-\x7f\PL]"
 
 
-class Pieces(NamedTuple):
-    """Token sequences that messages are put together from: of which message each is, int64 [pieces], in order; where it
-    begins in `tokens` and how long it is, int64 [pieces].
+class Cuts(NamedTuple):
+    """Words as the tokens they are cut into.
+
+    Attributes:
+        firsts: where those of each begin in `rows`, int64 [words].
+        sizes: how many they are, int64 [words].
+        rows: rows of the table, int32.
     """
 
-    owners: IntArray
     firsts: IntArray
     sizes: IntArray
-    tokens: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+
+    def tokens(self) -> npt.NDArray[np.int32]:
+        """Rows of the table, one word after another, int32 [tokens of all words]."""
+        tokens: npt.NDArray[np.int32] = self.rows[places_of(self.firsts, self.sizes)]
+        return tokens
 
 
 class RememberedTokens:
     """The tokens that occurred, each with its row in the table; row 0 is padding's."""
 
-    def __init__(self, read: Any) -> None:
+    def __init__(self, plain: PlainWordReader, read: Any) -> None:
         """Begins with padding alone.
 
         Args:
-            read: `models.tokens.TokenReader`, traced.
+            plain: reads plain words.
+            read: reads all other tokens: `models.tokens.TokenReader`, traced.
         """
-        self._read = read
+        self._plain, self._read = plain, read
         self._tokens = pa.array([], pa.binary())  # that of row 1 first
         self._memory = TableMemory()
         self._columns = [GrowingArray(np.int32) for _ in range(3)]
         self._starts = GrowingArray(np.int64)
+        self._starts.append(np.zeros(1, np.int64))
         padding = np.zeros(1, np.int32)
-        self._append(padding, padding, np.zeros(0, np.int32), np.zeros(2, np.int64))
+        self._append(ReadTokens(padding, padding, np.zeros(0, np.int32), np.zeros(1, np.int64)))
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -79,13 +91,19 @@ class RememberedTokens:
         return 1 + _numbers(tokens, self._tokens, self._learn)
 
     def _learn(self, tokens: pa.Array) -> IntArray:
-        words, shapes, ngrams = self._read(tensor_of(tokens))
-        ends = len(self._columns[2]) + np.cumsum(ngrams.row_lengths().numpy())
-        self._append(words.numpy(), shapes.numpy(), ngrams.flat_values.numpy(), ends)
+        is_plain = _matches(tokens, PLAIN_WORD)
+        plain, others = (tokens.filter(pa.array(one)) for one in (is_plain, ~is_plain))
+        parts = [self._plain.read(plain.cast(pa.string())), self._read_others(others)]
+        for one in parts:
+            self._append(one)
         # Last, for what raises before must leave no token that has no row.
         first = len(self._tokens)
-        self._tokens = pa.concat_arrays([self._tokens, tokens])
-        return first + np.arange(len(tokens))
+        self._tokens = pa.concat_arrays([self._tokens, plain, others])
+        return first + _places_after_parting(is_plain)
+
+    def _read_others(self, tokens: pa.Array) -> ReadTokens:
+        words, shapes, ngrams = self._read(tensor_of(tokens))
+        return ReadTokens(words.numpy(), shapes.numpy(), ngrams.flat_values.numpy(), ngrams.row_lengths().numpy())
 
     def only(self, rows: IntArray) -> RememberedTokens:
         """Some tokens, in a table of their own.
@@ -93,26 +111,20 @@ class RememberedTokens:
         Args:
             rows: theirs, int64 [tokens], padding's left out, rising. The first of them is row 1 of the new table.
         """
-        few = RememberedTokens(self._read)
+        few = RememberedTokens(self._plain, self._read)
         few._tokens = self._tokens.take(pa.array(rows - 1))
         words, shapes, ngrams = (one.values for one in self._columns)
         starts = self._starts.values
         counts = starts[rows + 1] - starts[rows]
-        few._append(words[rows], shapes[rows], ngrams[places_of(starts[rows], counts)], np.cumsum(counts))
+        few._append(ReadTokens(words[rows], shapes[rows], ngrams[places_of(starts[rows], counts)], counts))
         moved = np.flatnonzero(rows != np.arange(1, len(rows) + 1))
         few._memory = TableMemory(self._memory, 1 + int(moved[0] if len(moved) else len(rows)))
         return few
 
-    def _append(
-        self,
-        words: npt.NDArray[np.int32],
-        shapes: npt.NDArray[np.int32],
-        ngrams: npt.NDArray[np.int32],
-        ends: IntArray,
-    ) -> None:
-        for column, values in zip(self._columns, (words, shapes, ngrams), strict=True):
+    def _append(self, read: ReadTokens) -> None:
+        self._starts.append(len(self._columns[2]) + np.cumsum(read.counts))
+        for column, values in zip(self._columns, (read.words, read.shapes, read.ngrams), strict=True):
             column.append(values)
-        self._starts.append(ends)
 
 
 class RememberedWords:
@@ -160,7 +172,7 @@ class RememberedWords:
             most: words, and tokens, from which on they are too many.
         """
         numbers = np.flatnonzero(self._came_again.values)
-        rows, cuts = np.unique(self.cuts(numbers), return_inverse=True)
+        rows, cuts = np.unique(self.cuts(numbers).tokens(), return_inverse=True)
         if max(len(numbers), len(rows)) > most:
             numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
         few = RememberedWords(self._fold, self._cut, self.tokens.only(rows.astype(np.int64)))
@@ -170,16 +182,9 @@ class RememberedWords:
         few._came_again.values[:] = True
         return few
 
-    def cuts(self, numbers: IntArray) -> npt.NDArray[np.int32]:
-        """Rows of the tokens of words, one word after another, int32 [tokens]."""
-        rows: npt.NDArray[np.int32] = self._cuts.values[
-            places_of(self._firsts.values[numbers], self._sizes.values[numbers])
-        ]
-        return rows
-
-    def pieces(self, owners: IntArray, words: IntArray) -> Pieces:
-        """Words by their numbers, of the messages they are of, as pieces."""
-        return Pieces(owners, self._firsts.values[words], self._sizes.values[words], self._cuts.values)
+    def cuts(self, numbers: IntArray) -> Cuts:
+        """What words are cut into."""
+        return Cuts(self._firsts.values[numbers], self._sizes.values[numbers], self._cuts.values)
 
     def _learn(self, words: pa.Array) -> IntArray:
         is_token = _matches(words, _SINGLE)
@@ -191,11 +196,9 @@ class RememberedWords:
         no_flags = np.zeros(len(tokens), bool)
         flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
         self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
-        order = np.argsort(~is_token, kind="stable")
-        numbers = np.empty(len(words), np.int64)
-        numbers[order] = len(self._words) + np.arange(len(words))
+        first = len(self._words)
         self._words = pa.concat_arrays([self._words, tokens, others])
-        return numbers
+        return first + _places_after_parting(is_token)
 
     def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], *flags: npt.NDArray[np.bool_]) -> None:
         self._firsts.append(len(self._cuts) + np.cumsum(sizes) - sizes)
@@ -227,6 +230,11 @@ def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], Int
         coded = strings.take(pa.array(new)).dictionary_encode()
         numbers[new] = learn(coded.dictionary)[coded.indices.to_numpy()]
     return numbers
+
+
+def _places_after_parting(chosen: npt.NDArray[np.bool_]) -> IntArray:
+    """Where each thing stands once the chosen ones are put before the others, int64."""
+    return np.where(chosen, np.cumsum(chosen), chosen.sum() + np.cumsum(~chosen)) - 1
 
 
 def _masked(words: pa.Array) -> pa.Array:

@@ -67,7 +67,7 @@ class TextCleaner(tf.Module):
         Returns:
             string [messages], UTF-8, tokens separated by single spaces; empty where nothing is left.
         """
-        return self.separate(self.fold(texts))
+        return tf.strings.strip(tf.strings.regex_replace(self.separate(self.fold(texts)), r"\s+", " "))
 
     def fold(self, texts: tf.Tensor) -> tf.Tensor:
         """The first half: valid UTF-8, entities decoded, characters as they are read. What has nothing `NOT_PLAIN`
@@ -79,9 +79,8 @@ class TextCleaner(tf.Module):
         return _where_matches(texts, _PLAIN, otherwise=self._decode)
 
     def separate(self, folded: tf.Tensor) -> tf.Tensor:
-        """The second half: folded messages to tokens with single spaces between."""
-        cleaned = self._letters(folded) if self.settings.cleaning == "letters" else self._signal(folded)
-        return tf.strings.strip(tf.strings.regex_replace(cleaned, r"\s+", " "))
+        """The second half: folded messages to tokens with white space between."""
+        return self._letters(folded) if self.settings.cleaning == "letters" else self._signal(folded)
 
     def _decode(self, texts: tf.Tensor) -> tf.Tensor:
         """Valid UTF-8, entities decoded, characters folded, for messages that are not plain ASCII or hold an `&`."""

@@ -34,7 +34,7 @@ _LETTERS = r"\pL*"
 # How a word is written; the number of its way is its place here, and its mark goes before its n-grams.
 AS_WRITTEN, CAPITALS, TITLE = range(3)
 SHAPES = 3
-_MARKS = ("", "^", "~")
+MARKS = ("", "^", "~")
 NGRAM_SIZES = (2, 3, 4, 5)
 _CLASS_NGRAMS = 3
 _LEET = (("0", "o"), ("1", "i"), ("3", "e"), ("4", "a"), ("5", "s"), ("7", "t"))
@@ -123,7 +123,7 @@ class TokenReader(tf.Module):
         has_class = tf.reduce_any(classes[:, tf.newaxis] == tf.constant(CLASSES), axis=1)
         # The characters of addresses and numbers still say something, but for those of mail, which are people's own.
         spelled = tf.where(has_class, tf.where(classes == EMAIL, EMAIL, small), keys)
-        marks = tf.gather(tf.constant(_MARKS), shapes)
+        marks = tf.gather(tf.constant(MARKS), shapes)
         characters = tf.strings.unicode_split(tf.strings.join([" ", marks, spelled, " "]), "UTF-8")
         # A class stands there several times, or the many n-grams of a long address would drown it.
         repeated = [tf.strings.join([tf.boolean_mask(classes, has_class), str(at)]) for at in range(_CLASS_NGRAMS)]

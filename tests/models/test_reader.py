@@ -73,6 +73,7 @@ messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14)
     ]
 )
 @example(texts=["a_a_a é", "b ü_a_é.b_", "a_b_c_d", "a_b c d", "a b_c d_", "_a_b c d"])
+@example(texts=["a12345", "12345a", "a1b2", "12345a67890", "a1234567b89012c", "1234a5678", "0a", "a0"])
 @example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])
 def test_messages_are_read_as_the_encoder_reads_them_whatever_is_in_them(texts: list[str]) -> None:
     assert told(reader().read(texts)) == told(encode_messages(encoder(), texts))
