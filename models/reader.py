@@ -10,7 +10,6 @@ two equal.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -41,7 +40,7 @@ _VERTICAL_TAB = 0x0B
 class MessageReader:
     """Encodes messages as `models.encoder.encode_messages` does, and remembers words and tokens from call to call.
 
-    Several threads may call it; one reads at a time.
+    For one thread at a time.
     """
 
     def __init__(self, encoder: TextEncoder, most_remembered: int = MOST_REMEMBERED) -> None:
@@ -56,7 +55,6 @@ class MessageReader:
         self._text = encoder.vocabulary.text
         self._by_words = self._text.cleaning == "signal"
         self._most = most_remembered
-        self._lock = threading.Lock()
         self._fold, self._cut = _of_strings(encoder.fold), _of_strings(encoder.tokens)
         plain = PlainWordReader(encoder.vocabulary, encoder.buckets)
         self._words = RememberedWords(self._fold, self._cut, RememberedTokens(plain, _of_strings(encoder.read)))
@@ -67,15 +65,14 @@ class MessageReader:
         Args:
             texts: messages.
         """
-        with self._lock:
-            if max(len(self._words.tokens), len(self._words)) > self._most:
-                self._words = self._words.recurring(self._most // 2)
-            most = most_bytes(self._text)
-            parts = [self._read_slice(some) for some in _slices(as_arrow(texts), most)]
-            rows = [np.zeros(0, np.int32), *(rows for rows, _ in parts)]
-            lengths = [np.zeros(0, np.int64), *(lengths for _, lengths in parts)]
-            starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-            return EncodedMessages(np.concatenate(rows), starts, self._words.tokens.table())
+        if max(len(self._words.tokens), len(self._words)) > self._most:
+            self._words = self._words.recurring(self._most // 2)
+        most = most_bytes(self._text)
+        parts = [self._read_slice(some) for some in _slices(as_arrow(texts), most)]
+        rows = [np.zeros(0, np.int32), *(rows for rows, _ in parts)]
+        lengths = [np.zeros(0, np.int64), *(lengths for _, lengths in parts)]
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        return EncodedMessages(np.concatenate(rows), starts, self._words.tokens.table())
 
     def _read_slice(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Rows of the table, int32 [tokens], and how many are of each message, int64 [messages]."""

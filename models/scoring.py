@@ -9,6 +9,7 @@ padding nor the company that a message is scored in changes a score.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -75,32 +76,10 @@ class ScoredApart:
     failures: dict[int, str]
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Messages on their way from text to probabilities.
-
-    Attributes:
-        encoded: the distinct messages that are not known already.
-        unknown: their places among the distinct ones, int64 [messages of `encoded`].
-        known: probabilities of the distinct messages, float64, NaN where not known.
-        hashes: of the distinct messages, uint64 [distinct].
-        distinct: which distinct message each message is, int64 [messages].
-        seconds: seconds that it took.
-    """
-
-    encoded: EncodedMessages
-    unknown: npt.NDArray[np.int64]
-    known: npt.NDArray[np.float64]
-    hashes: npt.NDArray[np.uint64]
-    distinct: npt.NDArray[np.int64]
-    seconds: float
-
-
 class Scorer:
     """A network on one or several devices, and the reader of messages in front of it.
 
-    `prepare` and `finish` are the two halves of `score`, for who lets them overlap: different threads may prepare and
-    finish different messages at once.
+    Several threads may score different messages at once: one reads text while others compute.
     """
 
     def __init__(
@@ -120,40 +99,37 @@ class Scorer:
         one_processor = len(self.devices) == 1 and "CPU" in self.devices[0]
         network_on = PackedNetwork(network) if one_processor else DeviceNetworks(network, self.devices)
         self._network: PackedNetwork | DeviceNetworks = network_on
+        self._reading = threading.Lock()
+        # Devices have one call at a time, a processor one for each thread.
+        self._computing = contextlib.nullcontext() if one_processor else threading.Lock()
         self._batch_size = _BatchSize(batch_size)
 
     @property
     def threads(self) -> int:
-        """Threads that may well finish messages at once; 0 for as many as there are cores."""
-        return 0 if isinstance(self._network, PackedNetwork) else 1
+        """Threads that may well score at once; 0 for as many as there are cores."""
+        return 0 if isinstance(self._network, PackedNetwork) else 2
 
     def score(self, texts: Texts) -> Scored:
-        """Scores messages, in order."""
-        return self.finish(self.prepare(texts))
-
-    def prepare(self, texts: Texts) -> Prepared:
-        """Reads messages: of equal ones one, and none that was scored before."""
-        began = time.monotonic()
-        messages = as_arrow(texts).dictionary_encode()
-        hashes = hashes_of(messages.dictionary.to_numpy(zero_copy_only=False))
-        known = self._scored.find(hashes)
-        unknown = np.flatnonzero(np.isnan(known))
-        fresh = messages.dictionary if len(unknown) == len(known) else messages.dictionary.take(pa.array(unknown))
-        encoded = self._reader.read(fresh)
-        distinct = messages.indices.to_numpy().astype(np.int64)
-        return Prepared(encoded, unknown, known, hashes, distinct, time.monotonic() - began)
-
-    def finish(self, prepared: Prepared) -> Scored:
-        """Computes the probabilities of messages that are prepared."""
-        began = time.monotonic()
-        probabilities = prepared.known.copy()
-        probabilities[prepared.unknown] = probabilities_of(self.logits(prepared.encoded))
-        self._scored.keep(prepared.hashes[prepared.unknown], probabilities[prepared.unknown])
-        return Scored(probabilities[prepared.distinct], prepared.seconds, time.monotonic() - began)
+        """Scores messages, in order: of equal ones one, and none that was scored before."""
+        with self._reading:
+            began = time.monotonic()
+            messages = as_arrow(texts).dictionary_encode()
+            hashes = hashes_of(messages.dictionary.to_numpy(zero_copy_only=False))
+            probabilities = self._scored.find(hashes)
+            unknown = np.flatnonzero(np.isnan(probabilities))
+            all_new = len(unknown) == len(probabilities)
+            encoded = self._reader.read(messages.dictionary if all_new else messages.dictionary.take(pa.array(unknown)))
+            seconds_text = time.monotonic() - began
+        with self._computing:
+            began = time.monotonic()
+            probabilities[unknown] = probabilities_of(self.logits(encoded))
+            self._scored.keep(hashes[unknown], probabilities[unknown])
+            return Scored(probabilities[messages.indices.to_numpy()], seconds_text, time.monotonic() - began)
 
     def encode(self, texts: Texts) -> EncodedMessages:
         """Encodes messages, in order."""
-        return self._reader.read(texts)
+        with self._reading:
+            return self._reader.read(texts)
 
     def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float32]:
         """Logits of encoded messages, float32 [messages]."""
@@ -228,26 +204,7 @@ class DeviceNetworks:
             logits[rows] = self._forward[number](messages.batch(rows, width))
 
 
-def prepared_or_none(scorer: Scorer, texts: Texts) -> Prepared | None:
-    """Prepares messages; None where that fails, for `finish_apart` to find out why."""
-    prepared = _attempt(scorer.prepare, texts)
-    return prepared if isinstance(prepared, Prepared) else None
-
-
-def finish_apart(scorer: Scorer, texts: pa.Array, prepared: Prepared | None) -> ScoredApart:
-    """As `score_apart`, of messages that are prepared already if all is well.
-
-    Raises:
-        ArtifactError: the model fails.
-        DeviceError: the device fails, or has not the memory for any message.
-    """
-    scored = _attempt(scorer.finish, prepared) if prepared is not None else None
-    if isinstance(scored, Scored) and np.isfinite(scored.probabilities).all():
-        return ScoredApart(scored, {})
-    return score_apart(scorer, texts.to_pylist())
-
-
-def score_apart(scorer: Scorer, texts: Sequence[str]) -> ScoredApart:
+def score_apart(scorer: Scorer, texts: Texts) -> ScoredApart:
     """Scores messages, and sets apart those that make scoring fail or whose probability is no number.
 
     When scoring fails the messages are halved until the failing one is alone, which takes about 2 log2(n) calls for
@@ -266,8 +223,12 @@ def score_apart(scorer: Scorer, texts: Sequence[str]) -> ScoredApart:
         ArtifactError: the model fails.
         DeviceError: the device fails, or has not the memory for any message.
     """
+    outcome = _attempt(scorer.score, texts)
+    if isinstance(outcome, Scored) and np.isfinite(outcome.probabilities).all():
+        return ScoredApart(outcome, {})
+    texts = texts.to_pylist() if isinstance(texts, pa.Array) else texts
     sieve = _Sieve(scorer, texts)
-    sieve.halve()
+    sieve.halve(outcome)
     sieve.set_apart_what_is_no_number()
     errors = sieve.errors
     if len(errors) == len(texts) > FEW_MESSAGES:
@@ -292,12 +253,17 @@ class _Sieve:
         self._scorer = scorer
         self._texts = texts
 
-    def halve(self) -> None:
-        """Scores all that can be, and sets apart what raises when it is alone."""
+    def halve(self, outcome: Scored | Exception | None) -> None:
+        """Scores all that can be, and sets apart what raises when it is alone.
+
+        Args:
+            outcome: what scoring all of them together gave or raised.
+        """
         waiting: list[Sequence[int]] = [range(len(self._texts))] if self._texts else []
         while waiting:
             places = waiting.pop()
-            error = self._error_of(places)
+            error = self._kept(places, outcome or self._score(places))
+            outcome = None
             if error and len(places) > 1:
                 middle = len(places) // 2
                 waiting += [places[middle:], places[:middle]]
@@ -306,7 +272,8 @@ class _Sieve:
                 self.errors[places[0]] = error
         if self.errors:
             # Should they fail together although no part did, as for want of memory, the scores of the parts stay.
-            self._error_of([place for place in range(len(self._texts)) if place not in self.errors])
+            others = [place for place in range(len(self._texts)) if place not in self.errors]
+            self._kept(others, self._score(others))
 
     def set_apart_what_is_no_number(self) -> None:
         """Sets apart the messages that were scored with NaN or an infinity."""
@@ -316,12 +283,15 @@ class _Sieve:
             self._require_plain(error)
         self.errors |= {int(place): error for place in found}
 
-    def _error_of(self, places: Sequence[int]) -> Exception | None:
-        scored = _attempt(self._scorer.score, [self._texts[place] for place in places])
-        if isinstance(scored, Exception):
-            return scored
-        self.probabilities[places] = scored.probabilities
-        self.seconds += (scored.seconds_text, scored.seconds_network)
+    def _score(self, places: Sequence[int]) -> Scored | Exception:
+        return _attempt(self._scorer.score, [self._texts[place] for place in places])
+
+    def _kept(self, places: Sequence[int], outcome: Scored | Exception) -> Exception | None:
+        """Keeps the scores of messages; the error if there are none."""
+        if isinstance(outcome, Exception):
+            return outcome
+        self.probabilities[places] = outcome.probabilities
+        self.seconds += (outcome.seconds_text, outcome.seconds_network)
         return None
 
     def _require_plain(self, error: Exception) -> None:

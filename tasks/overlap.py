@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_OF_A_TURN = 0.0005
 
 
 class StageSeconds:
@@ -58,6 +60,21 @@ class StageSeconds:
 
 
 _NO_MORE = object()
+
+
+@contextlib.contextmanager
+def short_turns() -> Iterator[None]:
+    """Threads take Python's lock from one another after half a millisecond, not five.
+
+    One that comes back from a product of matrices, of which there are thousands a second, waits no longer than that for
+    one that is busy in Python; a core would stand still meanwhile.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SECONDS_OF_A_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def ahead(items: Iterator[Item], most: int) -> Generator[Item]:

@@ -1,7 +1,8 @@
 """How a snapshot becomes a published batch: read, turned into text's tokens, scored and committed, chunk by chunk.
 
-The four overlap. What is scored with which model is `tasks.score_batch`'s; this takes a snapshot, a scorer and an open
-database. It needs TensorFlow, so a task imports it inside `run`.
+The four overlap: chunks are read ahead, as many threads as there are cores score one each, of which one at a time turns
+messages into tokens, and who asks commits. What is scored with which model is `tasks.score_batch`'s; this takes a
+snapshot, a scorer and an open database. It needs TensorFlow, so a task imports it inside `run`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import pyarrow as pa
 from sqlalchemy.engine import Engine
 from threadpoolctl import threadpool_limits
 
-from models.scoring import Prepared, Scorer, finish_apart, prepared_or_none
+from models.scoring import Scorer, score_apart
 from tasks.batches import BatchRow
 from tasks.chunks import RejectedMessage, ScoredChunk, refusals
 from tasks.database import log_kept
 from tasks.ledger import BatchPlan, begin_batch, chunks_done, commit_chunk, publish_batch, record_times
-from tasks.overlap import StageSeconds, ahead, in_threads
+from tasks.overlap import StageSeconds, ahead, in_threads, short_turns
 from tasks.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
 
 log = logging.getLogger("spamscore")
@@ -36,24 +37,12 @@ class Pace:
     """How a batch uses the machine.
 
     Attributes:
-        threads: threads that the network is computed in.
+        threads: threads that score, each a chunk: one reads text while the others compute.
         queue: chunks that wait between two stages.
     """
 
     threads: int
     queue: int
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedChunk:
-    """A chunk on its way: the messages that can be scored, by their places in it, and why the others cannot."""
-
-    chunk: SnapshotChunk
-    refused: dict[int, RejectedMessage]
-    places: npt.NDArray[np.int64]
-    texts: pa.Array
-    prepared: Prepared | None
-    began: float
 
 
 def score_snapshot(
@@ -113,12 +102,12 @@ def scored_chunks(
         seconds: what the stages take is added to.
     """
     read = ahead(_counted(seconds, "read", read_snapshot(path, plan.chunk_size, skip=done)), pace.queue)
-    prepared = ahead(_prepared(scorer, read), pace.queue)
-    finish = partial(finish_chunk, scorer, threshold=plan.threshold, seconds=seconds)
+    score = partial(score_chunk, scorer, threshold=plan.threshold, seconds=seconds)
     # Every thread has a core, and matrix products must not take the others' too.
     with (
         threadpool_limits(1, "blas"),
-        contextlib.closing(in_threads(finish, prepared, pace.threads, pace.threads + pace.queue)) as scored,
+        short_turns(),
+        contextlib.closing(in_threads(score, read, pace.threads, pace.threads + pace.queue)) as scored,
     ):
         yield from scored
 
@@ -127,30 +116,15 @@ def _counted(seconds: StageSeconds, stage: str, chunks: Iterator[SnapshotChunk])
     yield from seconds.asking(stage, chunks)
 
 
-def _prepared(scorer: Scorer, chunks: Generator[SnapshotChunk]) -> Generator[PreparedChunk]:
-    with contextlib.closing(chunks):
-        for chunk in chunks:
-            yield prepare_chunk(scorer, chunk)
-
-
-def prepare_chunk(scorer: Scorer, chunk: SnapshotChunk) -> PreparedChunk:
-    """Tells the messages of a chunk that can be scored from the others, and reads them."""
-    began = time.monotonic()
-    refused = refusals(chunk)
-    places = _others(len(chunk), refused)
-    texts = chunk.texts.take(pa.array(places)) if refused else chunk.texts
-    return PreparedChunk(chunk, refused, places, texts, prepared_or_none(scorer, texts), began)
-
-
-def finish_chunk(scorer: Scorer, one: PreparedChunk, threshold: float, seconds: StageSeconds) -> ScoredChunk:
-    """Scores a prepared chunk.
+def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: StageSeconds) -> ScoredChunk:
+    """Scores the messages of a chunk that can be scored, and refuses the others.
 
     A message that makes scoring itself fail is refused too; `models.scoring.score_apart` has the rule by which it is
     told from a model or a device that fails.
 
     Args:
         scorer: texts to probabilities.
-        one: the chunk.
+        chunk: from the snapshot.
         threshold: probability from which a message is flagged.
         seconds: what text and network took is added to.
 
@@ -158,22 +132,25 @@ def finish_chunk(scorer: Scorer, one: PreparedChunk, threshold: float, seconds: 
         ArtifactError: the model fails, whatever the message.
         DeviceError: the device fails, whatever the message.
     """
-    result = finish_apart(scorer, one.texts, one.prepared)
-    failed = {int(one.places[place]): detail for place, detail in result.failures.items()}
-    refused = one.refused | {place: set_aside(one.chunk, place, detail) for place, detail in failed.items()}
-    kept = _others(len(one.places), result.failures)
-    sound, probabilities = one.places[kept], result.scored.probabilities[kept]
+    began = time.monotonic()
+    refused = refusals(chunk)
+    places = _others(len(chunk), refused)
+    result = score_apart(scorer, chunk.texts.take(pa.array(places)) if refused else chunk.texts)
+    failed = {int(places[place]): detail for place, detail in result.failures.items()}
+    refused |= {place: set_aside(chunk, place, detail) for place, detail in failed.items()}
+    kept = _others(len(places), result.failures)
+    sound, probabilities = places[kept], result.scored.probabilities[kept]
     seconds.add("text", result.scored.seconds_text)
     seconds.add("network", result.scored.seconds_network)
     return ScoredChunk(
-        chunk_number=one.chunk.chunk_number,
-        first_row=one.chunk.first_row,
-        message_ids=one.chunk.message_ids.take(pa.array(sound)).to_pylist(),
-        row_numbers=one.chunk.row_numbers[sound],
+        chunk_number=chunk.chunk_number,
+        first_row=chunk.first_row,
+        message_ids=chunk.message_ids.take(pa.array(sound)).to_pylist(),
+        row_numbers=chunk.row_numbers[sound],
         probabilities=probabilities,
         flagged=probabilities >= threshold,
         rejected=[refused[place] for place in sorted(refused)],
-        seconds=time.monotonic() - one.began,
+        seconds=time.monotonic() - began,
     )
 
 

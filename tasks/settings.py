@@ -180,7 +180,7 @@ class ScoringSettings:
         0.002, "share of the ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
     )
     chunk_size: int = setting(
-        10_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
+        20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
     )
     batch_size: int | str = setting(
         AUTO,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -123,11 +124,13 @@ def test_a_message_that_was_scored_before_has_the_score_it_had_and_is_not_read_a
     assert after[[0, 2]].tolist() == before[[1, 0]].tolist()
 
 
-def test_messages_prepared_and_finished_in_any_order_have_the_scores_they_have_alone() -> None:
-    parts = [["free win"], ["call me", "free win"], [], ["mum"]]
-    prepared = [scorer().prepare(part) for part in parts]
-    for part, one in reversed(list(zip(parts, prepared, strict=True))):
-        np.testing.assert_array_equal(scorer().finish(one).probabilities, scorer().score(part).probabilities)
+def test_messages_scored_by_several_threads_at_once_have_the_scores_they_have_alone() -> None:
+    parts = [[f"free win {number} call", f"mum {number * 7}", "call me"] for number in range(40)] + [[]]
+    fresh = Scorer(*reversed(network_and_encoder()), ["/device:CPU:0"])
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(fresh.score, parts))
+    for part, one in zip(parts, together, strict=True):
+        np.testing.assert_array_equal(one.probabilities, scorer().score(part).probabilities)
 
 
 def test_a_batch_size_that_is_found_changes_no_score() -> None:

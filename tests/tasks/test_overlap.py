@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Generator, Iterator
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.overlap import StageSeconds, ahead, in_threads
+from tasks.overlap import StageSeconds, ahead, in_threads, short_turns
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +104,11 @@ def test_seconds_of_stages_add_up_over_threads() -> None:
     assert seconds.of("network") == 0.0
     assert list(seconds.asking("read", [1, 2, 3])) == [1, 2, 3]
     assert seconds.of("read") > 0
+
+
+def test_short_turns_end_with_their_block_however_it_ends() -> None:
+    before = sys.getswitchinterval()
+    with contextlib.suppress(KeyError), short_turns():
+        assert sys.getswitchinterval() < before / 2
+        raise KeyError
+    assert sys.getswitchinterval() == before

@@ -13,23 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import ArtifactError
-from models.scoring import Prepared, Scored
+from models.scoring import Scored
 from tasks.chunks import RejectedMessage, ScoredChunk, refusal, refusals
 from tasks.overlap import StageSeconds
-from tasks.scoring import finish_chunk, prepare_chunk
+from tasks.scoring import score_chunk
 from tasks.snapshots import SnapshotChunk
 
 
 class Lengths:
     """Scores a message by its length; some messages it cannot score at all."""
 
-    def prepare(self, texts: Sequence[str] | pa.Array) -> Prepared:
-        return Prepared(texts.to_pylist() if isinstance(texts, pa.Array) else texts, *[np.zeros(0)] * 4, 0.5)
-
-    def finish(self, prepared: Prepared) -> Scored:
-        return self.score(prepared.encoded)
-
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str] | pa.Array) -> Scored:
+        texts = texts.to_pylist() if isinstance(texts, pa.Array) else texts
         if any(text.startswith("raise") for text in texts):
             raise ValueError("no\x1b[31m\nsense")
         values = [np.nan if text.startswith("nan") else len(text) / 10 for text in texts]
@@ -43,9 +38,8 @@ def chunk(*rows: tuple[str | None, str | None, str | None]) -> SnapshotChunk:
     return SnapshotChunk(1, 51, np.arange(51, 51 + len(rows)), *columns)
 
 
-def score_chunk(chunk: SnapshotChunk, seconds: StageSeconds | None = None) -> ScoredChunk:
-    """A chunk through both of its stages."""
-    return finish_chunk(Lengths(), prepare_chunk(Lengths(), chunk), 0.5, seconds or StageSeconds())
+def scored_chunk(chunk: SnapshotChunk, seconds: StageSeconds | None = None) -> ScoredChunk:
+    return score_chunk(Lengths(), chunk, 0.5, seconds or StageSeconds())
 
 
 def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> None:
@@ -54,7 +48,7 @@ def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> No
         ("a", "four", None), (None, "no id", None), ("b", "raise it", None), ("c", " \n", None), ("d", "sixsix", None),
         ("e", None, "bad row: why"), ("f", "nan", None), ("g", "five5", None),
     ]  # fmt: skip
-    scored = score_chunk(chunk(*rows), seconds)
+    scored = scored_chunk(chunk(*rows), seconds)
     assert (scored.chunk_number, scored.first_row, scored.messages_read) == (1, 51, 8)
     assert scored.message_ids == ["a", "d", "g"]
     assert scored.row_numbers.tolist() == [51, 55, 58]
@@ -74,7 +68,7 @@ def test_a_message_set_aside_is_warned_of_by_row_and_id_and_the_id_cannot_act_on
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with caplog.at_level(logging.WARNING, "spamscore"):
-        score_chunk(chunk(("a", "x", None), ("b\x1b[2J\n" + "c" * 500, "raise", None)))
+        scored_chunk(chunk(("a", "x", None), ("b\x1b[2J\n" + "c" * 500, "raise", None)))
     (line,) = caplog.messages
     assert line.startswith("row 52, message 'b\\x1b[2J\\nccc")
     assert line.endswith("': scoring failed, set aside: ValueError: no [31m")
@@ -83,13 +77,13 @@ def test_a_message_set_aside_is_warned_of_by_row_and_id_and_the_id_cannot_act_on
 
 @pytest.mark.parametrize("rows", [[], [("a", "", None)], [("a", "raise", None)], [(None, None, "x")] * 3])
 def test_a_chunk_may_have_no_message_that_can_be_scored(rows: list[tuple[str | None, str | None, str | None]]) -> None:
-    scored = score_chunk(chunk(*rows))
+    scored = scored_chunk(chunk(*rows))
     assert (scored.message_ids, len(scored.rejected), len(scored.probabilities)) == ([], len(rows), 0)
 
 
 def test_a_chunk_in_which_everything_fails_is_an_error_that_says_what_failed_first() -> None:
     with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored.*ValueError: no"):
-        score_chunk(chunk(*[("a", "raise", None)] * 11))
+        scored_chunk(chunk(*[("a", "raise", None)] * 11))
 
 
 @pytest.mark.parametrize(
