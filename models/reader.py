@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from models.encoder import EncodedMessages, TextEncoder, places_of
-from models.plain_words import PlainWordReader
-from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords, arrow_of, tensor_of
+from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords, arrow_of
 from models.text import NOT_PLAIN, SPACED, encode_utf8, most_bytes
+from models.token_reader import FastTokenReader, tensor_of
 
 # Messages, as Python's strings or an Arrow array of strings without nulls.
 Texts: TypeAlias = "Sequence[str] | pa.Array"
@@ -56,8 +56,7 @@ class MessageReader:
         self._by_words = self._text.cleaning == "signal"
         self._most = most_remembered
         self._fold, self._cut = _of_strings(encoder.fold), _of_strings(encoder.tokens)
-        plain = PlainWordReader(encoder.vocabulary, encoder.buckets)
-        self._words = RememberedWords(self._fold, self._cut, RememberedTokens(plain, _of_strings(encoder.read)))
+        self._words = RememberedWords(self._fold, self._cut, RememberedTokens(FastTokenReader(encoder)))
 
     def read(self, texts: Texts) -> EncodedMessages:
         """Encodes messages.

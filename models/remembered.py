@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
-from models.plain_words import PLAIN_WORD, PlainWordReader, ReadTokens
 from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
+from models.token_reader import FastTokenReader, ReadTokens, tensor_of
 from models.tokens import CURRENCY
 
 IntArray = npt.NDArray[np.int64]
@@ -58,14 +58,13 @@ class Cuts(NamedTuple):
 class RememberedTokens:
     """The tokens that occurred, each with its row in the table; row 0 is padding's."""
 
-    def __init__(self, plain: PlainWordReader, read: Any) -> None:
+    def __init__(self, reader: FastTokenReader) -> None:
         """Begins with padding alone.
 
         Args:
-            plain: reads plain words.
-            read: reads all other tokens: `models.tokens.TokenReader`, traced.
+            reader: of new tokens.
         """
-        self._plain, self._read = plain, read
+        self._reader = reader
         self._tokens = pa.array([], pa.binary())  # that of row 1 first
         self._memory = TableMemory()
         self._columns = [GrowingArray(np.int32) for _ in range(3)]
@@ -91,19 +90,13 @@ class RememberedTokens:
         return 1 + _numbers(tokens, self._tokens, self._learn)
 
     def _learn(self, tokens: pa.Array) -> IntArray:
-        is_plain = _matches(tokens, PLAIN_WORD)
-        plain, others = (tokens.filter(pa.array(one)) for one in (is_plain, ~is_plain))
-        parts = [self._plain.read(plain.cast(pa.string())), self._read_others(others)]
-        for one in parts:
-            self._append(one)
+        read, order = self._reader.read(tokens)
+        self._append(read)
         # Last, for what raises before must leave no token that has no row.
-        first = len(self._tokens)
-        self._tokens = pa.concat_arrays([self._tokens, plain, others])
-        return first + _places_after_parting(is_plain)
-
-    def _read_others(self, tokens: pa.Array) -> ReadTokens:
-        words, shapes, ngrams = self._read(tensor_of(tokens))
-        return ReadTokens(words.numpy(), shapes.numpy(), ngrams.flat_values.numpy(), ngrams.row_lengths().numpy())
+        numbers = np.empty(len(tokens), np.int64)
+        numbers[order] = len(self._tokens) + np.arange(len(tokens))
+        self._tokens = pa.concat_arrays([self._tokens, tokens.take(pa.array(order))])
+        return numbers
 
     def only(self, rows: IntArray) -> RememberedTokens:
         """Some tokens, in a table of their own.
@@ -111,7 +104,7 @@ class RememberedTokens:
         Args:
             rows: theirs, int64 [tokens], padding's left out, rising. The first of them is row 1 of the new table.
         """
-        few = RememberedTokens(self._plain, self._read)
+        few = RememberedTokens(self._reader)
         few._tokens = self._tokens.take(pa.array(rows - 1))
         words, shapes, ngrams = (one.values for one in self._columns)
         starts = self._starts.values
@@ -196,9 +189,10 @@ class RememberedWords:
         no_flags = np.zeros(len(tokens), bool)
         flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
         self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
-        first = len(self._words)
+        numbers = np.empty(len(words), np.int64)
+        numbers[np.argsort(~is_token, kind="stable")] = len(self._words) + np.arange(len(words))
         self._words = pa.concat_arrays([self._words, tokens, others])
-        return first + _places_after_parting(is_token)
+        return numbers
 
     def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], *flags: npt.NDArray[np.bool_]) -> None:
         self._firsts.append(len(self._cuts) + np.cumsum(sizes) - sizes)
@@ -232,11 +226,6 @@ def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], Int
     return numbers
 
 
-def _places_after_parting(chosen: npt.NDArray[np.bool_]) -> IntArray:
-    """Where each thing stands once the chosen ones are put before the others, int64."""
-    return np.where(chosen, np.cumsum(chosen), chosen.sum() + np.cumsum(~chosen)) - 1
-
-
 def _masked(words: pa.Array) -> pa.Array:
     """Words of letters or digits alone, of long numbers what is kept of them."""
     for pattern, replacement in LONG_NUMBERS:
@@ -247,11 +236,6 @@ def _masked(words: pa.Array) -> pa.Array:
 def arrow_of(strings: tf.Tensor) -> pa.Array:
     """A tensor of strings, [strings], as Arrow binary."""
     return pa.array(strings.numpy(), pa.binary())
-
-
-def tensor_of(texts: pa.Array) -> tf.Tensor:
-    """Arrow strings as a tensor."""
-    return tf.constant(texts.cast(pa.binary()).to_pylist(), tf.string)
 
 
 def _matches(texts: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:

@@ -36,7 +36,7 @@ AS_WRITTEN, CAPITALS, TITLE = range(3)
 SHAPES = 3
 MARKS = ("", "^", "~")
 NGRAM_SIZES = (2, 3, 4, 5)
-_CLASS_NGRAMS = 3
+CLASS_NGRAMS = 3
 _LEET = (("0", "o"), ("1", "i"), ("3", "e"), ("4", "a"), ("5", "s"), ("7", "t"))
 
 
@@ -94,12 +94,31 @@ class TokenReader(tf.Module):
             Numbers in the vocabulary, int32 [tokens]; shapes, int32 [tokens]; hashed n-grams, ragged int32
             [tokens, (n-grams)], the last of each token being that of its key as a whole.
         """
+        words, shapes, spelled, keys, classes = self.describe(tokens)
+        return words, shapes, self.ngrams(spelled, keys, classes)
+
+    def describe(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What there is to know of tokens before n-grams are hashed.
+
+        Args:
+            tokens: string [tokens].
+
+        Returns:
+            Numbers in the vocabulary and shapes, int32 [tokens]; as strings [tokens], what is cut into n-grams and what
+            is hashed as a whole, each with the shape's mark and spaces around it; and the class, empty where none.
+        """
         keys, classes = word_keys(tokens)
         keys = self._read_digits_as_letters(keys, keys != classes)
         words = self._lookup(keys)
         words = tf.where(words == self._unknown, self._lookup(classes), words)
         shapes = shapes_of(tokens)
-        return tf.cast(words, tf.int32), shapes, self._ngrams(tokens, keys, classes, shapes)
+        has_class = tf.reduce_any(classes[:, tf.newaxis] == tf.constant(CLASSES), axis=1)
+        small = tf.strings.lower(tokens, encoding="utf-8")
+        # The characters of addresses and numbers still say something, but for those of mail, which are people's own.
+        spelled = tf.where(has_class, tf.where(classes == EMAIL, EMAIL, small), keys)
+        marks = tf.gather(tf.constant(MARKS), shapes)
+        spelled, keys = (tf.strings.join([" ", marks, one, " "]) for one in (spelled, keys))
+        return tf.cast(words, tf.int32), shapes, spelled, keys, tf.where(has_class, classes, "")
 
     def _read_digits_as_letters(self, keys: tf.Tensor, is_number: tf.Tensor) -> tf.Tensor:
         """`fr33` as `free`: where letters and digits make no known word, but do when read so, or digits come inside."""
@@ -114,27 +133,23 @@ class TokenReader(tf.Module):
         wanted = (self._lookup(written) == self._unknown) & plausible
         return tf.tensor_scatter_nd_update(keys, places, tf.where(wanted, read, written))
 
-    def _ngrams(self, tokens: tf.Tensor, keys: tf.Tensor, classes: tf.Tensor, shapes: tf.Tensor) -> tf.RaggedTensor:
+    def ngrams(self, spelled: tf.Tensor, keys: tf.Tensor, classes: tf.Tensor) -> tf.RaggedTensor:
+        """Hashed n-grams, ragged int32 [tokens, (n-grams)], of what `describe` gives."""
         if not self._buckets:
             return tf.RaggedTensor.from_row_lengths(
-                tf.zeros([0], tf.int32), tf.zeros_like(shapes, tf.int64), validate=False
+                tf.zeros([0], tf.int32), tf.zeros_like(keys, tf.int64), validate=False
             )
-        small = tf.strings.lower(tokens, encoding="utf-8")
-        has_class = tf.reduce_any(classes[:, tf.newaxis] == tf.constant(CLASSES), axis=1)
-        # The characters of addresses and numbers still say something, but for those of mail, which are people's own.
-        spelled = tf.where(has_class, tf.where(classes == EMAIL, EMAIL, small), keys)
-        marks = tf.gather(tf.constant(MARKS), shapes)
-        characters = tf.strings.unicode_split(tf.strings.join([" ", marks, spelled, " "]), "UTF-8")
+        has_class = classes != ""
         # A class stands there several times, or the many n-grams of a long address would drown it.
-        repeated = [tf.strings.join([tf.boolean_mask(classes, has_class), str(at)]) for at in range(_CLASS_NGRAMS)]
+        repeated = [tf.strings.join([tf.boolean_mask(classes, has_class), str(at)]) for at in range(CLASS_NGRAMS)]
         ngrams = [
-            tf.strings.ngrams(characters, list(NGRAM_SIZES), separator=""),
+            tf.strings.ngrams(tf.strings.unicode_split(spelled, "UTF-8"), list(NGRAM_SIZES), separator=""),
             tf.RaggedTensor.from_row_lengths(
                 tf.reshape(tf.stack(repeated, axis=1), [-1]),
-                tf.cast(has_class, tf.int64) * _CLASS_NGRAMS,
+                tf.cast(has_class, tf.int64) * CLASS_NGRAMS,
                 validate=False,
             ),
-            tf.RaggedTensor.from_uniform_row_length(tf.strings.join([" ", marks, keys, " "]), 1),
+            tf.RaggedTensor.from_uniform_row_length(keys, 1),
         ]
         # Numbers are put together faster than strings.
         hashed = [tf.strings.to_hash_bucket_fast(one, self._buckets) for one in ngrams]
