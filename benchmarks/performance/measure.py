@@ -20,7 +20,6 @@ from typing import Any
 from messages import distinct_messages, real_messages
 
 PAIRED = 1_000_000  # messages of the batches that are run in turn with a rival
-NETWORK_ALONE = 300_000  # messages that the network alone is given, for its time a message is the same
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 Figures = dict[str, Any]
@@ -158,8 +157,8 @@ class Bench:
 
     def against_network(self, database: str, url: str, count: int) -> Row:
         """Snapshot to published rows, and the network alone on token ids that are ready."""
-        name, some = self.distinct(count), self.distinct(min(count, NETWORK_ALONE))
-        pairs = [(self.job("batch", name, url), self.job("network", some)) for _ in range(self.runs)]
+        name = self.distinct(count)
+        pairs = [(self.job("batch", name, url), self.job("network", name)) for _ in range(self.runs)]
         self.batches[database] = [one for one, _ in pairs]
         self.rates["the network alone, on token ids that are ready"] = middle(rate(other) for _, other in pairs)
         return faster(f"snapshot to published rows in {database}, against the network alone", pairs, 0.7)
