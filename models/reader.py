@@ -10,8 +10,8 @@ two equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from models.arrow_strings import Texts, arrow_of, as_arrow, matches, tensor_of
 from models.encoder import EncodedMessages, TextEncoder, places_of
-from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords, arrow_of
-from models.text import NOT_PLAIN, SPACED, encode_utf8, most_bytes
-from models.token_reader import FastTokenReader, tensor_of
-
-# Messages, as Python's strings or an Arrow array of strings without nulls.
-Texts: TypeAlias = "Sequence[str] | pa.Array"
+from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords
+from models.text import NOT_PLAIN, SPACED, most_bytes
+from models.token_reader import FastTokenReader
 
 # Beyond so many words or tokens, those that occurred once are forgotten, so that memory does not grow with the
 # messages: a token takes about a kilobyte with what the network knows of it.
@@ -119,7 +117,7 @@ class MessageReader:
         several = _owners(starts, np.flatnonzero(self._words.may_be_spaced.values[words]))
         places = np.union1d(firsts[firsts == lasts], several)
         suspects = texts.take(pa.array(places))
-        return places[pc.match_substring_regex(suspects, _SPACED_OR_FOLDED).to_numpy(zero_copy_only=False)]
+        return places[matches(suspects, _SPACED_OR_FOLDED)]
 
     def _may_be_cut(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         """Which messages may be longer than is read of them."""
@@ -135,11 +133,6 @@ class MessageReader:
             rows = np.insert(rows, (np.cumsum(lengths) - lengths)[empty], self._words.tokens.empty())
             lengths = np.maximum(lengths, 1)
         return rows, lengths
-
-
-def as_arrow(texts: Texts) -> pa.Array:
-    """Messages as an Arrow array of strings; lone surrogates as U+FFFD."""
-    return texts if isinstance(texts, pa.Array) else pa.array(encode_utf8(texts), pa.binary()).cast(pa.string())
 
 
 def _of_strings(function: Callable[[tf.Tensor], Any]) -> Any:

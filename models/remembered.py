@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
+from models.arrow_strings import arrow_of, matches, tensor_of
 from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
 from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
-from models.token_reader import FastTokenReader, ReadTokens, tensor_of
+from models.token_reader import FastTokenReader, ReadTokens
 from models.tokens import CURRENCY
 
 IntArray = npt.NDArray[np.int64]
@@ -180,14 +180,14 @@ class RememberedWords:
         return Cuts(self._firsts.values[numbers], self._sizes.values[numbers], self._cuts.values)
 
     def _learn(self, words: pa.Array) -> IntArray:
-        is_token = _matches(words, _SINGLE)
+        is_token = matches(words, _SINGLE)
         tokens, others = (words.filter(pa.array(one)) for one in (is_token, ~is_token))
         folded = self._folded(others)
         cut = self._cut(tensor_of(folded))
         rows = self.tokens.rows(pa.concat_arrays([_masked(tokens).cast(pa.binary()), arrow_of(cut.flat_values)]))
         sizes = np.concatenate([np.ones(len(tokens), np.int64), cut.row_lengths().numpy()])
         no_flags = np.zeros(len(tokens), bool)
-        flags = (_matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
+        flags = (matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
         self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
         numbers = np.empty(len(words), np.int64)
         numbers[np.argsort(~is_token, kind="stable")] = len(self._words) + np.arange(len(words))
@@ -204,7 +204,7 @@ class RememberedWords:
 
     def _folded(self, words: pa.Array) -> pa.Array:
         """Words as they are read, those that are plain as they are."""
-        places = np.flatnonzero(_matches(words, NOT_PLAIN))
+        places = np.flatnonzero(matches(words, NOT_PLAIN))
         if not len(places):
             return words
         source = np.arange(len(words))
@@ -231,13 +231,3 @@ def _masked(words: pa.Array) -> pa.Array:
     for pattern, replacement in LONG_NUMBERS:
         words = pc.replace_substring_regex(words, pattern, replacement)
     return words
-
-
-def arrow_of(strings: tf.Tensor) -> pa.Array:
-    """A tensor of strings, [strings], as Arrow binary."""
-    return pa.array(strings.numpy(), pa.binary())
-
-
-def _matches(texts: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    matches: npt.NDArray[np.bool_] = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
-    return matches

@@ -25,12 +25,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
+from models.arrow_strings import Texts, as_arrow
 from models.calibration import probabilities_of
 from models.encoder import EncodedMessages, TextEncoder
 from models.errors import ArtifactError, DeviceError, SpamscoreError
 from models.network import INPUTS
 from models.packed import PackedNetwork
-from models.reader import MessageReader, Texts, as_arrow
+from models.reader import MessageReader
 from models.repeats import KnownScores, hashes_of
 
 Result = TypeVar("Result")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from models.arrow_strings import bytes_of, matches, tensor_of
 from models.encoder import TextEncoder, places_of
 from models.farmhash import MOST_BYTES, HashArray, fingerprints
 from models.tokens import AS_WRITTEN, CAPITALS, CLASS_NGRAMS, CLASSES, MARKS, NGRAM_SIZES, TITLE
@@ -67,7 +68,7 @@ class FastTokenReader:
         Returns:
             What is known of them, and which token is in which place, int64 [tokens].
         """
-        is_plain = _matches(tokens, _PLAIN_WORD)
+        is_plain = matches(tokens, _PLAIN_WORD)
         plain, others = np.flatnonzero(is_plain), np.flatnonzero(~is_plain)
         groups = [(plain, self._plain(tokens.take(pa.array(plain)).cast(pa.string())))]
         if len(others):
@@ -86,7 +87,7 @@ class FastTokenReader:
     def _others(self, tokens: pa.Array, places: IntArray) -> list[tuple[IntArray, ReadTokens]]:
         words, shapes, *strings = (one.numpy() for one in self._describe(tensor_of(tokens)))
         spelled, keys, classes = (pa.array(one, pa.binary()) for one in strings)
-        is_ascii = ~(_matches(spelled, _NOT_ASCII) | _matches(keys, _NOT_ASCII))
+        is_ascii = ~(matches(spelled, _NOT_ASCII) | matches(keys, _NOT_ASCII))
         is_short = is_ascii & (pc.binary_length(keys).to_numpy() <= MOST_BYTES)
         short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
         numbers = pc.fill_null(pc.index_in(classes, value_set=pa.array(CLASSES, pa.binary())), -1).to_numpy()
@@ -120,7 +121,7 @@ class FastTokenReader:
 
 def _hashes(spelled: pa.Array, keys: pa.Array, classes: npt.NDArray[np.integer]) -> tuple[HashArray, IntArray]:
     """Of each token its n-grams, the shortest first, its class, and its key."""
-    text, starts = _bytes_of(spelled)
+    text, starts = bytes_of(spelled)
     begins, lengths = starts[:-1], np.diff(starts)
     of_sizes = [np.maximum(lengths - size + 1, 0) for size in NGRAM_SIZES]
     has_class = classes >= 0
@@ -134,7 +135,7 @@ def _hashes(spelled: pa.Array, keys: pa.Array, classes: npt.NDArray[np.integer])
             next_ones += many
     hashes[next_ones[has_class, np.newaxis] + np.arange(CLASS_NGRAMS)] = _CLASS_HASHES[classes[has_class]]
     next_ones += CLASS_NGRAMS * has_class
-    text, starts = _bytes_of(keys)
+    text, starts = bytes_of(keys)
     begins, lengths = starts[:-1], np.diff(starts)
     for length in np.unique(lengths).tolist():
         wanted = lengths == length
@@ -153,26 +154,9 @@ _CLASS_HASHES = _class_hashes()
 
 def _shapes_of(words: pa.Array) -> npt.NDArray[np.int32]:
     """Of words of ASCII letters, as `models.tokens.shapes_of` has it."""
-    text, starts = _bytes_of(words)
+    text, starts = bytes_of(words)
     is_capital = text < ord("a")
     capitals = np.add.reduceat(is_capital, starts[:-1], dtype=np.int64)
     first = np.where(is_capital[starts[:-1]], TITLE, AS_WRITTEN)
     lengths = np.diff(starts)
     return np.where((capitals == lengths) & (lengths > 1), CAPITALS, first).astype(np.int32)
-
-
-def _bytes_of(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], IntArray]:
-    """Bytes of Arrow strings, one behind another, and where each begins and the last ends, int64 [strings + 1]."""
-    _, offsets, content = strings.buffers()
-    starts = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
-    return np.frombuffer(content or b"", np.uint8)[starts[0] : starts[-1]], starts - starts[0]
-
-
-def tensor_of(texts: pa.Array) -> tf.Tensor:
-    """Arrow strings as a tensor."""
-    return tf.constant(texts.cast(pa.binary()).to_pylist(), tf.string)
-
-
-def _matches(texts: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    matches: npt.NDArray[np.bool_] = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
-    return matches

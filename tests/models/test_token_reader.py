@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.arrow_strings import tensor_of
 from models.encoder import TextEncoder
 from models.settings import TextSettings, VocabularySettings
-from models.token_reader import FastTokenReader, tensor_of
+from models.token_reader import FastTokenReader
 from models.vocabulary import build_vocabulary
 
 VOCABULARY = build_vocabulary(
