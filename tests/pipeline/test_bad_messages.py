@@ -427,13 +427,13 @@ load_scorer = score_batch.load_scorer
 
 def load_stumbling_scorer(training):
     scorer, checkpoint = load_scorer(training)
-    prepare = scorer.prepare
+    score = scorer.score
     def stumbling(texts):
         said = texts if isinstance(texts, list) else texts.to_pylist()
         if any(map(stumbles, said)):
             raise ValueError("cannot make sense of " + next(filter(stumbles, said)))
-        return prepare(texts)
-    scorer.prepare = stumbling
+        return score(texts)
+    scorer.score = stumbling
     return scorer, checkpoint
 
 score_batch.load_scorer = load_stumbling_scorer
