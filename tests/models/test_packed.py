@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,8 +85,15 @@ def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> No
     own, packed = MessageReader(reader()._encoder, 60), packed_network()
     parts = [texts(50, seed) for seed in range(12)]
     expected = [packed.logits(reader().read(part)) for part in parts]
+    reading = threading.Lock()
+
+    def logits(part: list[str]) -> npt.NDArray[np.float32]:
+        with reading:
+            encoded = own.read(part)
+        return packed.logits(encoded)
+
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda part: packed.logits(own.read(part)), parts))
+        found = list(pool.map(logits, parts))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
