@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from models.segmentation import Segmenter
-from models.text import TIE, TextCleaner, encode_utf8, most_bytes
+from models.text import TIE, TextCleaner, encode_utf8, most_bytes, traced
 from models.tokens import TokenReader
 from models.vocabulary import PADDING_ID, SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
@@ -41,7 +41,7 @@ class TextEncoder(tf.Module):
             asset: a file with one token a line, special ones left out, as `write_tokens` leaves it.
         """
         super().__init__(name="text_encoder")
-        self.vocabulary, self.buckets = vocabulary, buckets
+        self.vocabulary = vocabulary
         self._clean = TextCleaner(vocabulary.text)
         self._segment = Segmenter(vocabulary)
         self._table = tf.lookup.StaticHashTable(
@@ -49,7 +49,7 @@ class TextEncoder(tf.Module):
         )
         self.read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
         # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
-        self.compiled = tf.function(self, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False).__call__
+        self.compiled = traced(self).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:

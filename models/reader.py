@@ -10,19 +10,17 @@ two equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from models.arrow_strings import Texts, arrow_of, as_arrow, matches, tensor_of
 from models.encoder import EncodedMessages, TextEncoder, places_of
 from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords
-from models.text import NOT_PLAIN, SPACED, most_bytes
+from models.text import NOT_PLAIN, SPACED, most_bytes, traced
 from models.token_reader import FastTokenReader
 
 # Beyond so many words or tokens, those that occurred once are forgotten, so that memory does not grow with the
@@ -53,7 +51,7 @@ class MessageReader:
         self._text = encoder.vocabulary.text
         self._by_words = self._text.cleaning == "signal"
         self._most = most_remembered
-        self._fold, self._cut = _of_strings(encoder.fold), _of_strings(encoder.tokens)
+        self._fold, self._cut = traced(encoder.fold), traced(encoder.tokens)
         self._words = RememberedWords(self._fold, self._cut, RememberedTokens(FastTokenReader(encoder)))
 
     def read(self, texts: Texts) -> EncodedMessages:
@@ -93,6 +91,7 @@ class MessageReader:
     def _with_whole(self, cuts: Cuts, texts: pa.Array, starts: IntArray, whole: IntArray) -> Cuts:
         """The words of some messages replaced: the first by all tokens that the message has, the others by none."""
         rows, sizes = self._whole(texts.take(pa.array(whole)))
+        # What may be written over: the arrays of these cuts are copies of what is remembered.
         firsts = starts[whole]
         cuts.sizes[places_of(firsts, starts[whole + 1] - firsts)] = 0
         cuts.sizes[firsts] = sizes
@@ -126,18 +125,13 @@ class MessageReader:
     def _fitted(self, rows: npt.NDArray[np.int32], lengths: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
         """No message longer than [text] max_tokens, none without a token."""
         if lengths.max(initial=0) > self._text.max_tokens:
-            within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            within = places_of(np.zeros_like(lengths), lengths)
             rows, lengths = rows[within < self._text.max_tokens], np.minimum(lengths, self._text.max_tokens)
         empty = lengths == 0
         if empty.any():
             rows = np.insert(rows, (np.cumsum(lengths) - lengths)[empty], self._words.tokens.empty())
             lengths = np.maximum(lengths, 1)
         return rows, lengths
-
-
-def _of_strings(function: Callable[[tf.Tensor], Any]) -> Any:
-    """A function of string tensors, traced once."""
-    return tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def _holds_vertical_tab(texts: pa.Array) -> npt.NDArray[np.bool_]:

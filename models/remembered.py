@@ -93,8 +93,7 @@ class RememberedTokens:
         read, order = self._reader.read(tokens)
         self._append(read)
         # Last, for what raises before must leave no token that has no row.
-        numbers = np.empty(len(tokens), np.int64)
-        numbers[order] = len(self._tokens) + np.arange(len(tokens))
+        numbers: IntArray = len(self._tokens) + np.argsort(order)
         self._tokens = pa.concat_arrays([self._tokens, tokens.take(pa.array(order))])
         return numbers
 
@@ -189,8 +188,7 @@ class RememberedWords:
         no_flags = np.zeros(len(tokens), bool)
         flags = (matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
         self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
-        numbers = np.empty(len(words), np.int64)
-        numbers[np.argsort(~is_token, kind="stable")] = len(self._words) + np.arange(len(words))
+        numbers: IntArray = len(self._words) + np.argsort(np.argsort(~is_token, kind="stable"))
         self._words = pa.concat_arrays([self._words, tokens, others])
         return numbers
 
@@ -227,7 +225,7 @@ def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], Int
 
 
 def _masked(words: pa.Array) -> pa.Array:
-    """Words of letters or digits alone, of long numbers what is kept of them."""
+    """Words of letters and digits, of long numbers what is kept of them."""
     for pattern, replacement in LONG_NUMBERS:
         words = pc.replace_substring_regex(words, pattern, replacement)
     return words

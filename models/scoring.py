@@ -254,17 +254,18 @@ class _Sieve:
         self._scorer = scorer
         self._texts = texts
 
-    def halve(self, outcome: Scored | Exception | None) -> None:
+    def halve(self, outcome: Scored | Exception) -> None:
         """Scores all that can be, and sets apart what raises when it is alone.
 
         Args:
             outcome: what scoring all of them together gave or raised.
         """
+        known: Scored | Exception | None = outcome
         waiting: list[Sequence[int]] = [range(len(self._texts))] if self._texts else []
         while waiting:
             places = waiting.pop()
-            error = self._kept(places, outcome or self._score(places))
-            outcome = None
+            error = self._kept(places, known or self._score(places))
+            known = None
             if error and len(places) > 1:
                 middle = len(places) // 2
                 waiting += [places[middle:], places[:middle]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html.entities
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -113,12 +114,18 @@ def clean_texts(texts: Sequence[str], settings: TextSettings, batch_size: int = 
     Returns:
         The cleaned messages, in order.
     """
-    cleaner = tf.function(TextCleaner(settings), input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    cleaner = traced(TextCleaner(settings))
     cleaned: list[str] = []
     for first in range(0, len(texts), batch_size):
         batch = tf.constant(encode_utf8(texts[first : first + batch_size]), dtype=tf.string)
         cleaned += [text.decode() for text in cleaner(batch).numpy()]
     return cleaned
+
+
+def traced(function: Callable[..., Any], arguments: int = 1) -> Any:
+    """A function of string tensors of shape [any], traced once for all calls."""
+    strings = [tf.TensorSpec([None], tf.string)] * arguments
+    return tf.function(function, input_signature=strings, autograph=False)
 
 
 def most_bytes(settings: TextSettings) -> int:

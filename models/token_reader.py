@@ -15,6 +15,7 @@ import tensorflow as tf
 from models.arrow_strings import bytes_of, matches, tensor_of
 from models.encoder import TextEncoder, places_of
 from models.farmhash import MOST_BYTES, HashArray, fingerprints
+from models.text import traced
 from models.tokens import AS_WRITTEN, CAPITALS, CLASS_NGRAMS, CLASSES, MARKS, NGRAM_SIZES, TITLE
 from models.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID
 
@@ -54,10 +55,8 @@ class FastTokenReader:
             encoder: what it reads as.
         """
         self._words = pa.array(encoder.vocabulary.tokens[len(SPECIAL_TOKENS) :], pa.string())
-        self._buckets = encoder.buckets
-        strings = tf.TensorSpec([None], tf.string)
-        self._describe = tf.function(encoder.read.describe, input_signature=[strings], autograph=False)
-        self._hash = tf.function(encoder.read.ngrams, input_signature=[strings] * 3, autograph=False)
+        self._buckets = encoder.read.buckets
+        self._describe, self._hash = traced(encoder.read.describe), traced(encoder.read.ngrams, 3)
 
     def read(self, tokens: pa.Array) -> tuple[ReadTokens, IntArray]:
         """Reads tokens, in an order of its own.

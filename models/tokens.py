@@ -82,7 +82,7 @@ class TokenReader(tf.Module):
             buckets: numbers that n-grams are hashed to; 0 for none.
         """
         super().__init__(name="token_reader")
-        self._lookup, self._unknown, self._buckets = lookup, unknown, buckets
+        self._lookup, self._unknown, self.buckets = lookup, unknown, buckets
 
     def __call__(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Reads tokens.
@@ -135,7 +135,7 @@ class TokenReader(tf.Module):
 
     def ngrams(self, spelled: tf.Tensor, keys: tf.Tensor, classes: tf.Tensor) -> tf.RaggedTensor:
         """Hashed n-grams, ragged int32 [tokens, (n-grams)], of what `describe` gives."""
-        if not self._buckets:
+        if not self.buckets:
             return tf.RaggedTensor.from_row_lengths(
                 tf.zeros([0], tf.int32), tf.zeros_like(keys, tf.int64), validate=False
             )
@@ -152,5 +152,5 @@ class TokenReader(tf.Module):
             tf.RaggedTensor.from_uniform_row_length(keys, 1),
         ]
         # Numbers are put together faster than strings.
-        hashed = [tf.strings.to_hash_bucket_fast(one, self._buckets) for one in ngrams]
+        hashed = [tf.strings.to_hash_bucket_fast(one, self.buckets) for one in ngrams]
         return tf.cast(tf.concat(hashed, axis=1), tf.int32)

@@ -191,7 +191,7 @@ class ScoringSettings:
         shapes_result=False,
     )
     queue: int = setting(
-        2, "chunks that wait between reading, text, network and writing", low=1, high=1000, shapes_result=False
+        2, "chunks that wait between reading, scoring and writing", low=1, high=1000, shapes_result=False
     )
 
 

@@ -27,7 +27,8 @@ Each batch's row has its own: `seconds_total`, `seconds_processor`.
 ## Where the time goes
 
 Microseconds a message in each stage, on SQLite. Stages overlap, and two threads compute the network, so they add up to
-more than the time from message to message. Who writes waits for the next chunk, and only that is counted as wait.
+more than the time from message to message. Who writes waits for the next chunk, and only that is counted as wait, not
+that of a thread for another's text.
 
 | stage | median | least to most |
 | --- | ---: | ---: |

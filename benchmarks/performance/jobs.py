@@ -19,8 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tasks.settings import ScoringSettings
+
 Figures = dict[str, Any]
-CHUNK = 20_000  # [scoring] chunk_size as it is by default
+CHUNK = ScoringSettings().chunk_size
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -135,8 +137,7 @@ def keras(folder: Path, name: str) -> Figures:
     from tasks.snapshots import read_snapshot
 
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
-    texts = [chunk.texts.to_pylist() for chunk in itertools.islice(read_snapshot(snapshot(folder, name), CHUNK), 1)]
-    encoded = encode_messages(encoder, list(itertools.chain.from_iterable(texts)))
+    encoded = encode_messages(encoder, next(read_snapshot(snapshot(folder, name), 20_000)).texts.to_pylist())
     network_logits(trained.network, encoded)
     began = time.monotonic()
     network_logits(trained.network, encoded)
@@ -280,7 +281,7 @@ def served(folder: Path, name: str) -> Figures:
     from models.export import ServedModel
     from tasks.snapshots import read_snapshot
 
-    texts = next(iter(read_snapshot(snapshot(folder, name), CHUNK // 2))).texts.to_pylist()
+    texts = next(read_snapshot(snapshot(folder, name), 10_000)).texts.to_pylist()
     with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*"))) as loaded_model:
         loaded_model.predict_spam(texts[:1000])
         began = time.monotonic()
