@@ -17,19 +17,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.arrow_strings import Texts, arrow_of, as_arrow, matches, tensor_of
+from models.arrow_strings import Texts, as_arrow, matches
 from models.encoder import EncodedMessages, TextEncoder, places_of
 from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords
-from models.text import NOT_PLAIN, SPACED, most_bytes, traced
+from models.text import NOT_PLAIN, most_bytes
 from models.token_reader import FastTokenReader
+from models.word_cutter import WordCutter
 
 # Beyond so many words or tokens, those that occurred once are forgotten, so that memory does not grow with the
 # messages: a token takes about a kilobyte with what the network knows of it.
 MOST_REMEMBERED = 45_000
 _SLICE_MESSAGES = 20_000
 _SLICE_CHARACTERS = 8 * 2**20
-# Of a message that is not plain it is not known before it is folded.
-_SPACED_OR_FOLDED = f"{SPACED}|{NOT_PLAIN}"
+# Of a message that is not plain it is not known before it is folded; the letters of the others are ASCII.
+_SPACED_OR_FOLDED = rf"\b(?:[A-Za-z][ ._*+-]){{3,}}[A-Za-z]\b|{NOT_PLAIN}"
 _VERTICAL_TAB = 0x0B
 
 
@@ -47,12 +48,11 @@ class MessageReader:
             most_remembered: words, and tokens, from which on those that came in one call alone are forgotten before the
                 next; all are, where more than half as many came again.
         """
-        self._encoder = encoder
         self._text = encoder.vocabulary.text
         self._by_words = self._text.cleaning == "signal"
         self._most = most_remembered
-        self._fold, self._cut = traced(encoder.fold), traced(encoder.tokens)
-        self._words = RememberedWords(self._fold, self._cut, RememberedTokens(FastTokenReader(encoder)))
+        self._cutter = WordCutter(encoder)
+        self._words = RememberedWords(self._cutter, RememberedTokens(FastTokenReader(encoder)))
 
     def read(self, texts: Texts) -> EncodedMessages:
         """Encodes messages.
@@ -79,7 +79,11 @@ class MessageReader:
         starts = lists.offsets.to_numpy().astype(np.int64)  # where the words of each message begin, and the last ends
         words = self._words.numbers(lists.flatten())
         whole = self._may_be_cut(texts) | _holds_vertical_tab(texts)
-        whole[_owners(starts, np.flatnonzero(self._words.not_alone.values[words]))] = True
+        flags = self._words.flags
+        whole[_owners(starts, np.flatnonzero(flags.not_alone[words]))] = True
+        # A sum of money may be cut by white space; that of two messages makes one go through the rules for nothing.
+        sums = flags.ends_in_currency[words[:-1]] & flags.begins_with_digit[words[1:]]
+        whole[_owners(starts, np.flatnonzero(sums))] = True
         whole[self._spaced(texts, starts, words)] = True
         cuts = self._words.cuts(words)
         if whole.any():
@@ -100,9 +104,8 @@ class MessageReader:
 
     def _whole(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
         """The same of messages that go through the encoder whole."""
-        cut = self._cut(self._fold(tensor_of(texts)))
-        rows = self._words.tokens.rows(arrow_of(cut.flat_values))
-        return rows.astype(np.int32), cut.row_lengths().numpy()
+        tokens, lengths = self._cutter.cut_whole(texts)
+        return self._words.tokens.rows(tokens).astype(np.int32), lengths
 
     def _spaced(self, texts: pa.Array, starts: IntArray, words: IntArray) -> IntArray:
         """Messages that hold letters that stand apart, or may once they are folded.
@@ -110,10 +113,11 @@ class MessageReader:
         They are four at least. Where no word has two of them, two words of one letter stand between two that end, or
         begin, with one.
         """
-        letter, end = self._words.is_letter.values[words], self._words.at_an_end.values[words]
+        flags = self._words.flags
+        letter, end = flags.is_letter[words], flags.at_an_end[words]
         pairs = 1 + np.flatnonzero(letter[1:-2] & letter[2:-1] & end[:-3] & end[3:])
         firsts, lasts = (_owners(starts, pairs + step) for step in (-1, 2))
-        several = _owners(starts, np.flatnonzero(self._words.may_be_spaced.values[words]))
+        several = _owners(starts, np.flatnonzero(flags.may_be_spaced[words]))
         places = np.union1d(firsts[firsts == lasts], several)
         suspects = texts.take(pa.array(places))
         return places[matches(suspects, _SPACED_OR_FOLDED)]

@@ -6,34 +6,19 @@ Words that came up again and again stay; what occurred in one call alone is forg
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.arrow_strings import arrow_of, matches, tensor_of
 from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
-from models.text import LONG_NUMBERS, NOT_PLAIN, TIE
 from models.token_reader import FastTokenReader, ReadTokens
-from models.tokens import CURRENCY
+from models.word_cutter import WordCutter, WordFlags
 
 IntArray = npt.NDArray[np.int64]
-
-# Such a word is one token: as it is, but for a long number, of which it has one at most. (One letter may be part of
-# letters that stand apart.)
-_SINGLE = r"^(?:[A-Za-z]{2,}|(?:[0-9]{0,4}[A-Za-z])*[0-9]+(?:[A-Za-z][0-9]{0,4})*)$"
-# Words, once folded, that may be part of letters that stand apart, `f.r e.e`: such a word has two, with no letter or
-# digit beside them, nor a low line before; one behind may set a third apart, `f_r_e e`. Where a letter is not ASCII, no
-# such thing is presumed.
-_MAY_BE_SPACED = r"(?:^|[^0-9A-Za-z_])\pL[._*+-]\pL(?:$|[^0-9A-Za-z])|[^\x00-\x7f\PL].*[._*+-]|[._*+-].*[^\x00-\x7f\PL]"
-# Words, once folded, that what comes before or after changes, or that are no single word.
-_NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]|" + CURRENCY + "$"
-_LETTER = r"^\pL$"
-# Words, once folded, that may be the first or the last of letters that stand apart.
-_AT_AN_END = r"(?:^|[^0-9A-Za-z_])\pL$|^\pL(?:$|[^0-9A-Za-z_])|[^\x00-\x7f\PL]"
 
 
 class Cuts(NamedTuple):
@@ -124,25 +109,19 @@ class RememberedWords:
 
     Attributes:
         tokens: of these words, and of whatever else was read.
-        not_alone: words that what comes before or after changes, bool by number.
-        may_be_spaced: words that may be part of letters that stand apart, bool by number.
-        is_letter: words of one letter, bool by number.
-        at_an_end: words that may be the first or the last of letters that stand apart, bool by number.
     """
 
-    def __init__(self, fold: Any, cut: Any, tokens: RememberedTokens) -> None:
+    def __init__(self, cutter: WordCutter, tokens: RememberedTokens) -> None:
         """Begins with no word.
 
         Args:
-            fold: `models.encoder.TextEncoder.fold`, traced.
-            cut: `models.encoder.TextEncoder.tokens`, traced.
+            cutter: of new words.
             tokens: those that are known.
         """
         self.tokens = tokens
-        self._fold, self._cut = fold, cut
+        self._cutter = cutter
         self._words = pa.array([], pa.string())
-        self.not_alone, self.may_be_spaced, self.is_letter, self.at_an_end = (GrowingArray(np.bool_) for _ in range(4))
-        self._flags = (self.not_alone, self.may_be_spaced, self.is_letter, self.at_an_end)
+        self._flags = [GrowingArray(np.bool_) for _ in WordFlags._fields]
         self._came_again = GrowingArray(np.bool_)
         self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
         self._cuts = GrowingArray(np.int32)
@@ -167,48 +146,37 @@ class RememberedWords:
         rows, cuts = np.unique(self.cuts(numbers).tokens(), return_inverse=True)
         if max(len(numbers), len(rows)) > most:
             numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
-        few = RememberedWords(self._fold, self._cut, self.tokens.only(rows.astype(np.int64)))
+        few = RememberedWords(self._cutter, self.tokens.only(rows.astype(np.int64)))
         few._words = self._words.take(pa.array(numbers))
-        flags = (one.values[numbers] for one in self._flags)
-        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), *flags)
+        flags = WordFlags(*(one[numbers] for one in self.flags))
+        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), flags)
         few._came_again.values[:] = True
         return few
+
+    @property
+    def flags(self) -> WordFlags:
+        """What words may be beside others, by number."""
+        return WordFlags(*(one.values for one in self._flags))
 
     def cuts(self, numbers: IntArray) -> Cuts:
         """What words are cut into."""
         return Cuts(self._firsts.values[numbers], self._sizes.values[numbers], self._cuts.values)
 
     def _learn(self, words: pa.Array) -> IntArray:
-        is_token = matches(words, _SINGLE)
-        tokens, others = (words.filter(pa.array(one)) for one in (is_token, ~is_token))
-        folded = self._folded(others)
-        cut = self._cut(tensor_of(folded))
-        rows = self.tokens.rows(pa.concat_arrays([_masked(tokens).cast(pa.binary()), arrow_of(cut.flat_values)]))
-        sizes = np.concatenate([np.ones(len(tokens), np.int64), cut.row_lengths().numpy()])
-        no_flags = np.zeros(len(tokens), bool)
-        flags = (matches(folded, pattern) for pattern in (_NOT_ALONE, _MAY_BE_SPACED, _LETTER, _AT_AN_END))
-        self._append(sizes, rows.astype(np.int32), *(np.concatenate([no_flags, one]) for one in flags))
-        numbers: IntArray = len(self._words) + np.argsort(np.argsort(~is_token, kind="stable"))
-        self._words = pa.concat_arrays([self._words, tokens, others])
+        cut = self._cutter.cut(words)
+        self._append(cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
+        # Last, for what raises before must leave no word that has no tokens.
+        numbers: IntArray = len(self._words) + np.argsort(cut.order)
+        self._words = pa.concat_arrays([self._words, words.take(pa.array(cut.order))])
         return numbers
 
-    def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], *flags: npt.NDArray[np.bool_]) -> None:
+    def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], flags: WordFlags) -> None:
         self._firsts.append(len(self._cuts) + np.cumsum(sizes) - sizes)
         self._sizes.append(sizes)
         self._cuts.append(cuts)
         self._came_again.append(np.zeros(len(sizes), bool))
         for column, values in zip(self._flags, flags, strict=True):
             column.append(values)
-
-    def _folded(self, words: pa.Array) -> pa.Array:
-        """Words as they are read, those that are plain as they are."""
-        places = np.flatnonzero(matches(words, NOT_PLAIN))
-        if not len(places):
-            return words
-        source = np.arange(len(words))
-        source[places] = len(words) + np.arange(len(places))
-        folded = self._fold(tensor_of(words.take(pa.array(places)))).numpy().tolist()
-        return pa.concat_arrays([words, pa.array(folded, pa.binary()).cast(pa.string())]).take(pa.array(source))
 
 
 def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], IntArray]) -> IntArray:
@@ -222,10 +190,3 @@ def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], Int
         coded = strings.take(pa.array(new)).dictionary_encode()
         numbers[new] = learn(coded.dictionary)[coded.indices.to_numpy()]
     return numbers
-
-
-def _masked(words: pa.Array) -> pa.Array:
-    """Words of letters and digits, of long numbers what is kept of them."""
-    for pattern, replacement in LONG_NUMBERS:
-        words = pc.replace_substring_regex(words, pattern, replacement)
-    return words

@@ -21,12 +21,12 @@ from models.tokens import CURRENCY, EMAIL_PATTERN, MASKED_CODE, MASKED_PHONE, UR
 # Bytes of a message that are looked at, per character of [text] max_characters: invisible characters in front of a
 # message must not push it out of sight, and a message of a megabyte must not stop the night.
 _BYTES_A_CHARACTER = 64
-# A message with nothing to fold: ASCII without controls and without the beginning of an entity.
-_PLAIN = r"[ -%'-~]*"
-NOT_PLAIN = r"[^ -%'-~]"
+# A message with nothing to fold: ASCII, and a pound's sign, without controls and without the beginning of an entity.
+_PLAIN = r"[ -%'-~£]*"
+NOT_PLAIN = r"[^ -%'-~£]"
 # Goes before letters that stood apart, `f r e e`, and are joined: `⁀free`. A tie is how editors mark that.
 TIE = "\u2040"
-SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
+_SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
 # No number of a person or a company is learnt by heart: three digits say where a number belongs.
 LONG_NUMBERS = ((r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE), (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE))
 _SIGNAL_RULES: tuple[tuple[str, str], ...] = (
@@ -92,7 +92,7 @@ class TextCleaner(tf.Module):
     def _signal(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
         texts = tf.strings.regex_replace(texts, "[\x00" + TIE + "]", " ")
-        texts = _where_matches(texts, r"(?s:.*)" + SPACED + r"(?s:.*)", then=_join_spaced)
+        texts = _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
         for pattern, replacement in _SIGNAL_RULES:
             texts = tf.strings.regex_replace(texts, pattern, replacement)
         return texts
@@ -159,7 +159,7 @@ def _where_matches(
 
 def _join_spaced(texts: tf.Tensor) -> tf.Tensor:
     """Takes what stands between the letters of `f r e e` away; string [messages] without U+0000, which cuts here."""
-    cut = tf.strings.regex_replace(texts, SPACED, "\x00" + TIE + r"\1" + "\x00")
+    cut = tf.strings.regex_replace(texts, _SPACED, "\x00" + TIE + r"\1" + "\x00")
     pieces = tf.strings.split(cut, "\x00")
     joined = tf.strings.regex_replace(pieces.flat_values, r"[ ._*+-]", "")
     is_run = tf.strings.regex_full_match(pieces.flat_values, TIE + "(?s:.*)")

@@ -14,15 +14,15 @@ import tensorflow as tf
 # What a token counts as when it is no word; in capitals, as words never are.
 URL, EMAIL, MONEY, NUMBER, CODE, PHONE = CLASSES = ("URL", "EMAIL", "MONEY", "NUMBER", "CODE", "PHONE")
 CURRENCY = "[£$€¥₹₦₱₽]"
-_TOP_LEVEL = (
+TOP_LEVEL = (
     "com|net|org|info|biz|io|co|me|ly|gl|gd|app|xyz|top|shop|site|online|club|link|live|vip|win|icu|cc|tv|mobi|uk|us|in|au|"
     "de|fr|es|it|nl|pt|br|ru|cn|sg|za|ng|ie|eu|ca|example|test|invalid"
 )
-URL_PATTERN = r"(?i:https?://|www\.)\S+|(?:[a-zA-Z0-9-]+\.)+(?i:" + _TOP_LEVEL + r")\b(?:/\S*)?"
+URL_PATTERN = r"(?i:https?://|www\.)\S+|(?:[a-zA-Z0-9-]+\.)+(?i:" + TOP_LEVEL + r")\b(?:/\S*)?"
 EMAIL_PATTERN = r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+"
 # Of long numbers `models.text` leaves the first three digits and how long they are about.
 MASKED_CODE, MASKED_PHONE = "##", "####"
-_CLASS_PATTERNS = (
+CLASS_PATTERNS = (
     (EMAIL, EMAIL_PATTERN),
     (URL, URL_PATTERN),
     (MONEY, CURRENCY + r"\d.*"),
@@ -31,13 +31,16 @@ _CLASS_PATTERNS = (
     (NUMBER, r"[\d.,:]*\d|" + MASKED_CODE),
 )
 _LETTERS = r"\pL*"
+# Read as letters where letters and digits make no word; where digits come inside, whatever comes of it.
+WITH_DIGITS, WITH_LETTERS = r"[a-z0-9]*\d[a-z0-9]*", r".*[a-z].*"
+DIGITS_INSIDE = r"[a-z].*|.*[a-z]\d+[a-z].*"
 # How a word is written; the number of its way is its place here, and its mark goes before its n-grams.
 AS_WRITTEN, CAPITALS, TITLE = range(3)
 SHAPES = 3
 MARKS = ("", "^", "~")
 NGRAM_SIZES = (2, 3, 4, 5)
 CLASS_NGRAMS = 3
-_LEET = (("0", "o"), ("1", "i"), ("3", "e"), ("4", "a"), ("5", "s"), ("7", "t"))
+LEET = (("0", "o"), ("1", "i"), ("3", "e"), ("4", "a"), ("5", "s"), ("7", "t"))
 
 
 def word_keys(tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -56,7 +59,7 @@ def word_keys(tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     places = tf.where(~tf.strings.regex_full_match(small, _LETTERS))
     others = tf.gather_nd(small, places)
     classes = others
-    for name, pattern in reversed(_CLASS_PATTERNS):
+    for name, pattern in reversed(CLASS_PATTERNS):
         classes = tf.where(tf.strings.regex_full_match(others, pattern), name, classes)
     masked = tf.strings.regex_full_match(others, MASKED_CODE)
     keys = tf.where((classes == NUMBER) & ~masked, others, classes)
@@ -122,13 +125,13 @@ class TokenReader(tf.Module):
 
     def _read_digits_as_letters(self, keys: tf.Tensor, is_number: tf.Tensor) -> tf.Tensor:
         """`fr33` as `free`: where letters and digits make no known word, but do when read so, or digits come inside."""
-        mixed = tf.strings.regex_full_match(keys, r"[a-z0-9]*\d[a-z0-9]*") & ~is_number
-        places = tf.where(mixed & tf.strings.regex_full_match(keys, r".*[a-z].*"))
+        mixed = tf.strings.regex_full_match(keys, WITH_DIGITS) & ~is_number
+        places = tf.where(mixed & tf.strings.regex_full_match(keys, WITH_LETTERS))
         written = tf.gather_nd(keys, places)
         read = written
-        for digit, letter in _LEET:
+        for digit, letter in LEET:
             read = tf.strings.regex_replace(read, digit, letter)
-        inside = tf.strings.regex_full_match(written, r"[a-z].*|.*[a-z]\d+[a-z].*")
+        inside = tf.strings.regex_full_match(written, DIGITS_INSIDE)
         plausible = inside | (self._lookup(read) != self._unknown)
         wanted = (self._lookup(written) == self._unknown) & plausible
         return tf.tensor_scatter_nd_update(keys, places, tf.where(wanted, read, written))

@@ -72,7 +72,9 @@ def test_a_logit_is_the_same_to_the_last_bit_in_any_company(order: list[int], co
     alone = packed.logits(reader().read(some), 512)
     chosen = order[:count]
     # With a reader of its own, whose table has the tokens in another order.
-    together = packed.logits(MessageReader(reader()._encoder).read([some[place] for place in chosen]), batch_size)
+    together = packed.logits(
+        MessageReader(TextEncoder(VOCABULARY, BUCKETS)).read([some[place] for place in chosen]), batch_size
+    )
     np.testing.assert_array_equal(together, alone[chosen])
 
 
@@ -82,7 +84,7 @@ def packed_network() -> PackedNetwork:
 
 
 def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> None:
-    own, packed = MessageReader(reader()._encoder, 60), packed_network()
+    own, packed = MessageReader(TextEncoder(VOCABULARY, BUCKETS), 60), packed_network()
     parts = [texts(50, seed) for seed in range(12)]
     expected = [packed.logits(reader().read(part)) for part in parts]
     reading = threading.Lock()
@@ -131,4 +133,4 @@ def test_messages_encoded_without_a_memory_are_scored_too() -> None:
 def encoded_without_memory() -> EncodedMessages:
     from models.encoder import encode_messages
 
-    return encode_messages(reader()._encoder, texts(20))
+    return encode_messages(TextEncoder(VOCABULARY, BUCKETS), texts(20))

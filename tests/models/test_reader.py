@@ -49,7 +49,7 @@ pieces = st.sampled_from([
     *WORDS, "FREE", "fr33", "e.g", "w.i.n", "K.i", "a.b", "x", "é", "aé.b", "c", "d", "$", "£", "€5", "100",
     "08712345678", "http://a.test/x?y", "me@x.test", "&amp;", "&lt;#&gt;", "&nbsp;", "&#32;", "&", "\u200b", "\u00a0",
     "\u3000", "\u2040", "ＦＲＥＥ", "\x00", "\x01", "\v", "\f", "\n", "\t", "\r", "!!!", "...", "中文", "f\u200b", "…",
-    "<#>",
+    "<#>", "£7.50", "1.5", "12345", ".", ",", "?", "(", "/", "me", ".com", "www.", "*", "+",
     "don't", "'", "-", "_", "a_b", "a-b-c-d", "(f.r.e.e)", "\U0001f600", "0", "\x1c", "\x85", "٣", "ⅷ",
 ])  # fmt: skip
 messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14).map("".join) | st.lists(
@@ -72,6 +72,17 @@ messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14)
         "x a b c d",
     ]
 )
+@example(texts=["a_b a_b_a", "a_b.a_b_a c", "f.r.e.e", "(f-r-e-e)", "x*y*z*w*", "fr.ee.no"])
+@example(texts=["£5", "$5,000.50pm", "£12345", "£1234.56789", "£5.me", "££5", "£", "a£ 5", "$ &lt;#&gt;", "a£\u00a05"])
+@example(texts=["£ 5 a", "a £", "5 b", "£ a", "£", "7"])
+@example(
+    texts=["1.5", "1.5me", "1:30pm", "1.2:3,4x", "12345.6", "5.me", "a1.5", "5,a", "1,,5", "5.", ".5", "08712345678."]
+)
+@example(texts=["go!!now", "go!!!now", "go....now", "go?!?!", "a,b", "**a***", "a--b", "==", "ok...(no)", "'a'", "a'b"])
+@example(
+    texts=["www.x", "WWW.x.y", "http:a", "https://a", "x.com", "x.com.", "a.me/b", "a.mex", "a-b.co!", "x@y.z", "a@"]
+)
+@example(texts=["1234567.a", "a1234567,b", "12345-67890", "1234567890a1234567", "a<#>b", "<time>", "a#b##c", "a_b-c"])
 @example(texts=["a_a_a é", "b ü_a_é.b_", "a_b_c_d", "a_b c d", "a b_c d_", "_a_b c d"])
 @example(texts=["a12345", "12345a", "a1b2", "12345a67890", "a1234567b89012c", "1234a5678", "0a", "a0"])
 @example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])

@@ -23,7 +23,8 @@ Read = list[tuple[int, int, list[int]]]
 KINDS = [
     "free", "FREE", "Win", "wIN", "URL", "A", "a", "7", "4u", "fr33", "FR33", "10:30", "##", "483##", "x483##",
     "087####", "£5", "$5", "£1,000.50", "$123456789012345", "a.b@ex.test", "http://x.test/a?b=1", "WWW.WIN.COM", "!!",
-    "é", "日", "Éa", "", "x" * 13, "x" * 14, "X" * 40, "1" * 20, "a1" * 20, "^a", "~a",
+    "é", "日", "Éa", "", "£5pm", "A£5", "££££££££", "£a£b", "£" * 9, "1.2.3", "£x.com", "me@x.test£", "FR33.COM",
+    "l33t", "4LL", "7O7", "##a", "a##", "www.£", "HTTP://x", "x" * 13, "x" * 14, "X" * 40, "1" * 20, "a1" * 20, "^a", "~a",
 ]  # fmt: skip
 tokens_of_any_kind = (
     st.from_regex("[A-Za-z]{1,14}", fullmatch=True)
