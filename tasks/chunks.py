@@ -7,8 +7,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from operator import itemgetter
+from itertools import islice
+from operator import itemgetter, le
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ArtifactError
@@ -127,10 +127,13 @@ class ScoredChunk:
         """Checksum of the scored rows, as `checksum_rows` takes it."""
         return checksum_rows(self.message_ids, self.probabilities, self.flagged)
 
-    def score_rows(self, batch_id: int) -> list[tuple[Any, ...]]:
-        """Rows for `SCORE_COLUMNS`, sorted by identifier: in the order of the key they go in many times faster."""
-        rows = zip(repeat(batch_id), self.message_ids, self.probabilities.tolist(), self.flagged.tolist(), strict=False)
-        return sorted(rows, key=itemgetter(1))
+    def score_columns(self, batch_id: int) -> tuple[list[Any], ...]:
+        """The `SCORE_COLUMNS`, sorted by identifier: in the order of the key they go in many times faster."""
+        ids, probabilities, flagged = self.message_ids, self.probabilities, self.flagged
+        if not all(map(le, ids, islice(ids, 1, None))):
+            order = sorted(range(len(ids)), key=ids.__getitem__)
+            ids, probabilities, flagged = [ids[place] for place in order], probabilities[order], flagged[order]
+        return [batch_id] * len(ids), ids, probabilities.tolist(), flagged.tolist()
 
     def rejected_rows(self, batch_id: int) -> list[tuple[Any, ...]]:
         """Rows for `REJECTED_COLUMNS`, sorted by row number, texts made to fit."""

@@ -78,7 +78,7 @@ class _ChunkRows(NamedTuple):
     """What a chunk is in three tables."""
 
     ledger: dict[str, Any]
-    scored: list[tuple[Any, ...]]
+    scored: tuple[list[Any], ...]  # by column, which is less to hold and to look after
     rejected: list[tuple[Any, ...]]
 
 
@@ -138,7 +138,7 @@ def commit_chunk(engine: Engine, batch_id: int, chunk: ScoredChunk) -> bool:
     chunk = chunk.with_sound_ids()
     while True:
         # Made before the transaction, which holds a lock that others may wait for.
-        rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_rows(batch_id), chunk.rejected_rows(batch_id))
+        rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_rows(batch_id))
         try:
             return retried(engine, partial(_write_chunk, rows=rows))
         except exc.IntegrityError as error:
@@ -157,7 +157,7 @@ def _write_chunk(connection: Connection, rows: _ChunkRows) -> bool:
         raise _refused(connection.engine, batch_id, batch, rule)
     # The ledger first: of two writers of a chunk, one waits here and is refused before it has written anything.
     connection.execute(sa.insert(batch_chunks).values(rows.ledger))
-    insert_rows(connection, spam_scores, SCORE_COLUMNS, rows.scored)
+    insert_rows(connection, spam_scores, SCORE_COLUMNS, zip(*rows.scored, strict=True))
     insert_rows(connection, rejected_messages, REJECTED_COLUMNS, rows.rejected)
     return True
 

@@ -7,6 +7,7 @@ refused, is `tasks.ledger`'s.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,10 +111,15 @@ def _execute_many_values(
 ) -> None:
     """SQLite's driver gives up Python's lock once a statement: with many rows in one, other threads go on meanwhile."""
     count, values = len(columns), itertools.chain.from_iterable(rows)
+    target = _target(connection, table, columns)
     while some := tuple(itertools.islice(values, _SQLITE_VALUES // count * count)):
-        places = ", ".join([f"({', '.join('?' * count)})"] * (len(some) // count))
-        statement = f"INSERT INTO {_target(connection, table, columns)} VALUES {places}"  # noqa: S608 - names are ours
-        connection.exec_driver_sql(statement, some)
+        connection.exec_driver_sql(_insert_many(target, count, len(some) // count), some)
+
+
+@functools.lru_cache(maxsize=8)  # the longest is one of thousands of places, and the same for nearly all statements
+def _insert_many(target: str, columns: int, rows: int) -> str:
+    places = ", ".join([f"({', '.join('?' * columns)})"] * rows)
+    return f"INSERT INTO {target} VALUES {places}"  # noqa: S608 - names are ours
 
 
 def _execute_prepared(

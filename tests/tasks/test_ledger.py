@@ -236,7 +236,7 @@ def test_a_writer_killed_in_a_chunk_leaves_nothing_of_it_and_the_chunk_can_be_wr
         "    print('stopped', flush=True); time.sleep(60)\n"
         "def insert_rows(connection, table, columns, rows):\n"
         "    if sys.argv[2] == 'before the scores': stop()\n"
-        "    if sys.argv[2] == 'amid the scores': write(connection, table, columns, rows[:50]); stop()\n"
+        "    if sys.argv[2] == 'amid the scores': write(connection, table, columns, list(rows)[:50]); stop()\n"
         "    write(connection, table, columns, rows)\n"
         "    if table.name == 'rejected_messages': stop()\n"
         "commit_chunk(engine, batch_id, chunk(0, ['a', 'b']))\n"
