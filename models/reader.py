@@ -4,8 +4,8 @@ many messages it occurs in.
 A message is cut at its white space, and each piece ("word") looked up among those that came before; only new ones are
 cleaned, cut into tokens and read. That gives what the encoder makes of the whole message, for its rules look across
 white space in few cases, and messages with one of these go through the encoder whole: letters that may stand apart, a
-currency sign before a space, signs that are read as white space, messages of which the end is cut off. A test holds the
-two equal.
+currency sign with a digit behind a space, signs that are read as white space, messages of which the end is cut off. A
+test holds the two equal.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class MessageReader:
         whole = self._may_be_cut(texts) | _holds_vertical_tab(texts)
         flags = self._words.flags
         whole[_owners(starts, np.flatnonzero(flags.not_alone[words]))] = True
-        # A sum of money may be cut by white space; that of two messages makes one go through the rules for nothing.
+        # Of two messages, where one ends and the next begins, that makes one go through the rules for nothing.
         sums = flags.ends_in_currency[words[:-1]] & flags.begins_with_digit[words[1:]]
         whole[_owners(starts, np.flatnonzero(sums))] = True
         whole[self._spaced(texts, starts, words)] = True

@@ -108,25 +108,20 @@ class WordCutter:
         Args:
             words: Arrow strings without white space, [words].
         """
-        is_single = matches(words, _SINGLE)
-        single, others = np.flatnonzero(is_single), np.flatnonzero(~is_single)
-        folded = self._folded(words.take(pa.array(others)))
-        by_signs = matches(folded, _OF_SIGNS) & ~matches(folded, _RULED)
-        fast, slow = np.flatnonzero(by_signs), np.flatnonzero(~by_signs)
-        parts = [
-            (words.take(pa.array(single)).cast(pa.string()), np.ones(len(single), np.int64)),
-            _cut_at_signs(folded.take(pa.array(fast))),
-        ]
-        tokens = _masked(pa.concat_arrays([tokens for tokens, _ in parts])).cast(pa.binary())
-        ruled, sizes = self._by_rules(tensor_of(folded.take(pa.array(slow))))
-        by_hand = np.concatenate([fast, slow])
-        flags = [np.concatenate([np.zeros(len(single), bool), matches(folded, one)[by_hand]]) for one in _FLAGS]
-        in_order = pa.concat_arrays([words.take(pa.array(single)).cast(pa.string()), folded.take(pa.array(by_hand))])
+        singles, others = _apart(matches(words, _SINGLE))
+        single, folded = words.take(pa.array(singles)), self._folded(words.take(pa.array(others)))
+        by_signs, by_rules = _apart(matches(folded, _OF_SIGNS) & ~matches(folded, _RULED))
+        simple, sizes_of_simple = _cut_at_signs(folded.take(pa.array(by_signs)))
+        ruled, sizes_of_ruled = self._by_rules(tensor_of(folded.take(pa.array(by_rules))))
+        behind = np.concatenate([by_signs, by_rules])
+        in_order = pa.concat_arrays([single, folded.take(pa.array(behind))])
+        no_flags = np.zeros(len(single), bool)
+        flags = [np.concatenate([no_flags, matches(in_order[len(single) :], one)]) for one in _FLAGS]
         return CutWords(
-            pa.concat_arrays([tokens, ruled]),
-            np.concatenate([*(sizes for _, sizes in parts), sizes]),
+            pa.concat_arrays([_masked(pa.concat_arrays([single, simple])).cast(pa.binary()), ruled]),
+            np.concatenate([np.ones(len(single), np.int64), sizes_of_simple, sizes_of_ruled]),
             WordFlags(matches(in_order, _BEGINS_WITH_DIGIT), *flags),
-            np.concatenate([single, others[by_hand]]),
+            np.concatenate([singles, others[behind]]),
         )
 
     def cut_whole(self, messages: pa.Array) -> tuple[pa.Array, IntArray]:
@@ -153,6 +148,11 @@ class WordCutter:
         return replaced(words, places, arrow_of(folded).cast(pa.string()))
 
 
+def _apart(which: BoolArray) -> tuple[IntArray, IntArray]:
+    """The places of these, and those of the others."""
+    return np.flatnonzero(which), np.flatnonzero(~which)
+
+
 def _cut_at_signs(words: pa.Array) -> tuple[pa.Array, IntArray]:
     """Tokens of ASCII words, Arrow strings, and how many are of each word, int64 [words].
 
@@ -170,7 +170,7 @@ def _cut_at_signs(words: pa.Array) -> tuple[pa.Array, IntArray]:
 
 
 def _masked(words: pa.Array) -> pa.Array:
-    """Words of letters and digits, of long numbers what is kept of them."""
+    """Tokens, of long numbers what is kept of them."""
     places = np.flatnonzero(matches(words, _LONG_NUMBER))
     masked = words.take(pa.array(places))
     for pattern, replacement in LONG_NUMBERS:
