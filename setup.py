@@ -16,6 +16,7 @@ setup(
         "jinja2>=3.1,<4",
         "luigi>=3.8,<3.9",
         "matplotlib>=3.10,<4",
+        "numba>=0.63,<0.70",
         "numpy>=2.2,<3",
         "pandas>=3.0,<4",
         "prometheus-client>=0.20,<0.25",

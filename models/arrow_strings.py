@@ -1,41 +1,18 @@
-"""Strings as Arrow has them: to and from TensorFlow, NumPy and Python, and matched."""
+"""Strings as Arrow has them: to and from bytes, matched and replaced."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
-
-from models.text import encode_utf8
-
-# Messages, as Python's strings or an Arrow array of strings without nulls.
-Texts: TypeAlias = "Sequence[str] | pa.Array"
-
-
-def as_arrow(texts: Texts) -> pa.Array:
-    """Messages as an Arrow array of strings; lone surrogates as U+FFFD."""
-    return texts if isinstance(texts, pa.Array) else pa.array(encode_utf8(texts), pa.binary()).cast(pa.string())
-
-
-def arrow_of(strings: tf.Tensor) -> pa.Array:
-    """A tensor of strings, [strings], as Arrow binary."""
-    return pa.array(strings.numpy(), pa.binary())
-
-
-def tensor_of(strings: pa.Array) -> tf.Tensor:
-    """Arrow strings as a tensor."""
-    return tf.constant(strings.cast(pa.binary()).to_pylist(), tf.string)
 
 
 def bytes_of(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Bytes of Arrow strings, one behind another, and where each begins and the last ends, int64 [strings + 1]."""
     _, offsets, content = strings.buffers()
-    starts = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
+    size = np.int64 if strings.type in (pa.large_string(), pa.large_binary()) else np.int32
+    starts = np.frombuffer(offsets, size)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
     return np.frombuffer(content or b"", np.uint8)[starts[0] : starts[-1]], starts - starts[0]
 
 

@@ -1,76 +1,60 @@
-"""FarmHash's `Fingerprint64` of many short strings at once, which is what TensorFlow puts strings into buckets with.
+"""FarmHash's `Fingerprint64` of short strings, which is what TensorFlow puts strings into buckets with.
 
 After farmhash.cc (Google 2014), `farmhashna::Hash64` for up to sixteen bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+
+from models.bits import little_endian, rotated_left
+from models.compiled import compiled
 
 HashArray = npt.NDArray[np.uint64]
 
 MOST_BYTES = 16
 _K0, _K2 = np.uint64(0xC3A5C85C97CB3127), np.uint64(0x9AE16A3B2F90404F)
+_2, _3, _8, _47 = np.uint64(2), np.uint64(3), np.uint64(8), np.uint64(47)
+# Farmhash rotates to the right.
+_64_37, _64_25 = np.uint64(64 - 37), np.uint64(64 - 25)
 
 
-def fingerprints(strings: npt.NDArray[np.uint8]) -> HashArray:
-    """Fingerprints of strings of one size, uint64 [strings].
+def fingerprints(strings: Sequence[bytes]) -> HashArray:
+    """Fingerprints of strings, uint64 [strings].
 
     Args:
-        strings: their bytes, uint8 [strings, bytes], 1 to 16 of each.
+        strings: 1 to 16 bytes each.
 
     Raises:
-        ValueError: they have more bytes, or none.
+        ValueError: one has more bytes, or none.
     """
-    size = strings.shape[1]
-    if not 1 <= size <= MOST_BYTES:
-        raise ValueError(f"strings: expected 1 to {MOST_BYTES} bytes each, received {size}")
+    for one in strings:
+        if not 1 <= len(one) <= MOST_BYTES:
+            raise ValueError(f"strings: expected 1 to {MOST_BYTES} bytes each, received {len(one)}")
+    return np.array([fingerprint(np.frombuffer(one, np.uint8), 0, len(one)) for one in strings], np.uint64)
+
+
+@compiled
+def fingerprint(content: npt.NDArray[np.uint8], begin: int, size: int) -> np.uint64:
+    """The fingerprint of a string of 1 to 16 bytes of some content; nothing looks whether it is that."""
     if size < 4:
-        return _of_three(strings)
+        first = np.uint64(content[begin]) + (np.uint64(content[begin + (size >> 1)]) << _8)
+        last = np.uint64(size) + (np.uint64(content[begin + size - 1]) << _2)
+        mixed = (first * _K2) ^ (last * _K0)
+        return (mixed ^ (mixed >> _47)) * _K2
     factor = _K2 + np.uint64(2 * size)
     if size < 8:
-        first = (_number(strings[:, :4]) << np.uint64(3)) + np.uint64(size)
-        return _mixed(first, _number(strings[:, -4:]), factor)
-    first, last = _number(strings[:, :8]) + _K2, _number(strings[:, -8:])
-    return _mixed(_rotated(last, 37) * factor + first, (_rotated(first, 25) + last) * factor, factor)
+        first = (little_endian(content, begin, 4) << _3) + np.uint64(size)
+        return _mixed(first, little_endian(content, begin + size - 4, 4), factor)
+    first, last = little_endian(content, begin, 8) + _K2, little_endian(content, begin + size - 8, 8)
+    return _mixed(rotated_left(last, _64_37) * factor + first, (rotated_left(first, _64_25) + last) * factor, factor)
 
 
-def _of_three(strings: npt.NDArray[np.uint8]) -> HashArray:
-    size = strings.shape[1]
-    first, middle, last = (strings[:, at].astype(np.uint64) for at in (0, size >> 1, size - 1))
-    middle <<= np.uint64(8)
-    first += middle
-    first *= _K2
-    last <<= np.uint64(2)
-    last += np.uint64(size)
-    last *= _K0
-    first ^= last
-    first ^= first >> np.uint64(47)
-    first *= _K2
-    return first
-
-
-def _number(strings: npt.NDArray[np.uint8]) -> HashArray:
-    """Bytes as one number, the least first."""
-    number = strings[:, -1].astype(np.uint64)
-    for at in range(strings.shape[1] - 2, -1, -1):
-        number <<= np.uint64(8)
-        number |= strings[:, at]
-    return number
-
-
-def _mixed(one: HashArray, other: HashArray, factor: np.uint64) -> HashArray:
-    """Takes the room of the first."""
-    one ^= other
-    one *= factor
-    one ^= one >> np.uint64(47)
-    one ^= other
-    one *= factor
-    one ^= one >> np.uint64(47)
-    one *= factor
-    return one
-
-
-def _rotated(values: HashArray, bits: int) -> HashArray:
-    return (values >> np.uint64(bits)) | (values << np.uint64(64 - bits))
+@compiled
+def _mixed(one: np.uint64, other: np.uint64, factor: np.uint64) -> np.uint64:
+    one = (one ^ other) * factor
+    other = (other ^ one ^ (one >> _47)) * factor
+    return (other ^ (other >> _47)) * factor

@@ -13,8 +13,8 @@ Keras model (`models.network`); tests hold the two equal.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,6 +27,9 @@ from models.encoder import EncodedMessages, TableMemory, TokenTable
 from models.features import distinct_features
 from models.growing import GrowingArray
 from models.network import LINEAR, LOGIT, has_linear
+from models.shared_work import Piece, SharedWork
+
+IntArray = npt.NDArray[np.int64]
 
 # Rows are computed in multiples of this, so that a matrix product takes the same path for each of them.
 _ROWS = 16
@@ -35,10 +38,12 @@ _LINEAR_TOKENS = 100_000
 
 
 class PackedNetwork:
-    """Logits of encoded messages, on one processor core for each thread that asks."""
+    """Logits of encoded messages, on one processor core for each thread that asks or helps.
 
-    # What it takes is the asking thread's own time, whoever else has the machine.
-    clock = staticmethod(time.thread_time)
+    Attributes:
+        help: does a piece of what another thread asked for; False if there is none.
+        clock: seconds of a processor that went into what this thread asked for.
+    """
 
     def __init__(self, network: keras.Model) -> None:
         """Takes the weights; what is done to the network later changes nothing here."""
@@ -51,6 +56,10 @@ class PackedNetwork:
         kernel, self._bias = (weight.numpy() for weight in network.get_layer(LOGIT).weights)
         self._kernel = kernel[:, 0]
         self._linear = _LinearScore(network.get_layer(LINEAR)) if has_linear(network) else None
+        self._work = SharedWork()
+        self.help = self._work.help
+        # What it takes is the asking thread's own time, whoever else has the machine.
+        self.clock = self._work.seconds
 
     def logits(self, messages: EncodedMessages, batch_size: int = 512) -> npt.NDArray[np.float32]:
         """Logits of messages, float32 [messages].
@@ -59,17 +68,23 @@ class PackedNetwork:
             messages: as `models.reader` or `models.encoder.encode_messages` gives them.
             batch_size: messages computed together; changes no logit.
         """
-        logits = np.zeros(len(messages), np.float32)
-        inputs = self._projections.of(messages.table)
-        lengths = messages.lengths
+        recurrent, linear = np.zeros(len(messages), np.float32), np.zeros(len(messages))
+        pieces = [] if self._linear is None else self._linear.pieces(messages, linear)
+        inputs, lengths = self._projections.of(messages.table), messages.lengths
         order = np.argsort(-lengths, kind="stable")
         for at in range(0, len(order), batch_size):
-            rows = order[at : at + batch_size]
-            pooled = self._read(inputs, messages.rows, messages.starts[rows], lengths[rows])
-            logits[rows] = (pooled * self._kernel).sum(axis=1) + self._bias
-        if self._linear is not None:
-            logits += self._linear.logits(messages)
-        return logits
+            pieces.append(partial(self._score, messages, inputs, order[at : at + batch_size], recurrent))
+        self._work.run(pieces)
+        recurrent += linear
+        return recurrent
+
+    def _score(
+        self, messages: EncodedMessages, inputs: list[FloatArray], rows: IntArray, logits: npt.NDArray[np.float32]
+    ) -> None:
+        """The recurrent part's logits of some messages, the longest first; each to its place."""
+        starts = messages.starts[rows]
+        pooled = self._read(inputs, messages.rows, starts, messages.starts[rows + 1] - starts)
+        logits[rows] = (pooled * self._kernel).sum(axis=1) + self._bias
 
     def _read(
         self,
@@ -155,16 +170,19 @@ class _LinearScore:
         self._weights, self._squares = weights, squares
         self._bias, self._buckets = float(bias[0]), layer.buckets
 
-    def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float64]:
-        """The linear part's logits, float64 [messages]."""
-        logits = np.zeros(len(messages))
+    def pieces(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> list[Piece]:
+        """What is to be done for the linear part's logits; `logits`, float64 [messages], takes them."""
+        pieces: list[Piece] = []
         first = 0
         while first < len(messages):
             end = int(np.searchsorted(messages.starts, messages.starts[first] + _LINEAR_TOKENS, side="right")) - 1
             end = max(end, first + 1)
-            logits[first:end] = self._of(messages.part(first, end))
+            pieces.append(partial(self._score, messages.part(first, end), logits[first:end]))
             first = end
-        return logits
+        return pieces
+
+    def _score(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> None:
+        logits[:] = self._of(messages)
 
     def _of(self, messages: EncodedMessages) -> npt.NDArray[np.float64]:
         features = distinct_features(messages, self._buckets)

@@ -17,12 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.arrow_strings import Texts, as_arrow, matches
+from models.arrow_strings import matches
+from models.arrow_tensors import Texts, as_arrow
+from models.compiled import compiled
 from models.encoder import EncodedMessages, TextEncoder, places_of
 from models.remembered import Cuts, IntArray, RememberedTokens, RememberedWords
 from models.text import NOT_PLAIN, most_bytes
 from models.token_reader import FastTokenReader
-from models.word_cutter import WordCutter
+from models.word_cutter import (
+    AT_AN_END,
+    BEGINS_WITH_DIGIT,
+    ENDS_IN_CURRENCY,
+    IS_LETTER,
+    MAY_BE_SPACED,
+    NOT_ALONE,
+    BoolArray,
+    FlagArray,
+    WordCutter,
+)
 
 # Beyond so many words or tokens, those that occurred once are forgotten, so that memory does not grow with the
 # messages: a token takes about a kilobyte with what the network knows of it.
@@ -75,16 +87,12 @@ class MessageReader:
         return self._fitted(rows, lengths)
 
     def _by_word(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
-        lists = pc.ascii_split_whitespace(texts)
-        starts = lists.offsets.to_numpy().astype(np.int64)  # where the words of each message begin, and the last ends
-        words = self._words.numbers(lists.flatten())
+        words, starts = self._words.numbers(texts)
         whole = self._may_be_cut(texts) | _holds_vertical_tab(texts)
-        flags = self._words.flags
-        whole[_owners(starts, np.flatnonzero(flags.not_alone[words]))] = True
-        # Of two messages, where one ends and the next begins, that makes one go through the rules for nothing.
-        sums = flags.ends_in_currency[words[:-1]] & flags.begins_with_digit[words[1:]]
-        whole[_owners(starts, np.flatnonzero(sums))] = True
-        whole[self._spaced(texts, starts, words)] = True
+        suspects = np.zeros(len(texts), bool)
+        _look_across(words, starts, self._words.flags, whole, suspects)
+        places = np.flatnonzero(suspects & ~whole)
+        whole[places[matches(texts.take(pa.array(places)), _SPACED_OR_FOLDED)]] = True
         cuts = self._words.cuts(words)
         if whole.any():
             # One with nothing but white space has no word, and no token.
@@ -107,22 +115,7 @@ class MessageReader:
         tokens, lengths = self._cutter.cut_whole(texts)
         return self._words.tokens.rows(tokens).astype(np.int32), lengths
 
-    def _spaced(self, texts: pa.Array, starts: IntArray, words: IntArray) -> IntArray:
-        """Messages that hold letters that stand apart, or may once they are folded.
-
-        They are four at least. Where no word has two of them, two words of one letter stand between two that end, or
-        begin, with one.
-        """
-        flags = self._words.flags
-        letter, end = flags.is_letter[words], flags.at_an_end[words]
-        pairs = 1 + np.flatnonzero(letter[1:-2] & letter[2:-1] & end[:-3] & end[3:])
-        firsts, lasts = (_owners(starts, pairs + step) for step in (-1, 2))
-        several = _owners(starts, np.flatnonzero(flags.may_be_spaced[words]))
-        places = np.union1d(firsts[firsts == lasts], several)
-        suspects = texts.take(pa.array(places))
-        return places[matches(suspects, _SPACED_OR_FOLDED)]
-
-    def _may_be_cut(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+    def _may_be_cut(self, texts: pa.Array) -> BoolArray:
         """Which messages may be longer than is read of them."""
         return pc.binary_length(texts).to_numpy(zero_copy_only=False) > self._text.max_characters
 
@@ -138,7 +131,7 @@ class MessageReader:
         return rows, lengths
 
 
-def _holds_vertical_tab(texts: pa.Array) -> npt.NDArray[np.bool_]:
+def _holds_vertical_tab(texts: pa.Array) -> BoolArray:
     """Which messages hold a vertical tab: white space to who cuts here, and none to the rules of the cleaning."""
     content = texts.buffers()[2]
     if content is None or _VERTICAL_TAB not in np.frombuffer(content, np.uint8):
@@ -161,6 +154,27 @@ def _slices(texts: pa.Array, most: int) -> Iterator[pa.Array]:
         first = end
 
 
-def _owners(starts: IntArray, places: IntArray) -> IntArray:
-    """Which messages words are of, by their places among all words."""
-    return np.searchsorted(starts, places, side="right") - 1
+@compiled
+def _look_across(words: IntArray, starts: IntArray, flags: FlagArray, whole: BoolArray, suspects: BoolArray) -> None:
+    """Which messages the rules look across the words of, and which may hold letters that stand apart.
+
+    Such letters are four at least. Where no word has two of them, two words of one letter stand between two that end,
+    or begin, with one.
+
+    Args:
+        words: numbers of the words of all messages, int64 [words].
+        starts: where those of each message begin and the last ends, int64 [messages + 1].
+        flags: what each word may be beside others, by number.
+        whole: takes the former, [messages]; what is true stays so.
+        suspects: takes the latter, [messages].
+    """
+    for message in range(len(starts) - 1):
+        before = second = third = 0  # what the last three words are, the last first
+        for place in range(starts[message], starts[message + 1]):
+            word = flags[words[place]]
+            if word & NOT_ALONE or (before & ENDS_IN_CURRENCY and word & BEGINS_WITH_DIGIT):
+                whole[message] = True
+            between = before & second & IS_LETTER
+            if word & MAY_BE_SPACED or (third & AT_AN_END and between and word & AT_AN_END):
+                suspects[message] = True
+            before, second, third = word, before, second

@@ -5,18 +5,19 @@ Words that came up again and again stay; what occurred in one call alone is forg
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from models.arrow_strings import bytes_of
+from models.compiled import compiled
 from models.encoder import TableMemory, TokenTable, places_of
 from models.growing import GrowingArray
+from models.interner import Interner
 from models.token_reader import FastTokenReader, ReadTokens
-from models.word_cutter import WordCutter, WordFlags
+from models.word_cutter import FlagArray, WordCutter
 
 IntArray = npt.NDArray[np.int64]
 
@@ -36,7 +37,8 @@ class Cuts(NamedTuple):
 
     def tokens(self) -> npt.NDArray[np.int32]:
         """Rows of the table, one word after another, int32 [tokens of all words]."""
-        tokens: npt.NDArray[np.int32] = self.rows[places_of(self.firsts, self.sizes)]
+        tokens = np.empty(int(self.sizes.sum()), np.int32)
+        _joined(self.rows, self.firsts, self.sizes, tokens)
         return tokens
 
 
@@ -50,7 +52,7 @@ class RememberedTokens:
             reader: of new tokens.
         """
         self._reader = reader
-        self._tokens = pa.array([], pa.binary())  # that of row 1 first
+        self._tokens = Interner()  # the first one's row is 1
         self._memory = TableMemory()
         self._columns = [GrowingArray(np.int32) for _ in range(3)]
         self._starts = GrowingArray(np.int64)
@@ -72,15 +74,12 @@ class RememberedTokens:
 
     def rows(self, tokens: pa.Array) -> IntArray:
         """Rows of tokens, Arrow binary [tokens], int64 [tokens]; new ones are read."""
-        return 1 + _numbers(tokens, self._tokens, self._learn)
-
-    def _learn(self, tokens: pa.Array) -> IntArray:
-        read, order = self._reader.read(tokens)
-        self._append(read)
-        # Last, for what raises before must leave no token that has no row.
-        numbers: IntArray = len(self._tokens) + np.argsort(order)
-        self._tokens = pa.concat_arrays([self._tokens, tokens.take(pa.array(order))])
-        return numbers
+        known = len(self._tokens)
+        with self._tokens.undone():
+            numbers = self._tokens.numbers(*bytes_of(tokens))
+            if len(self._tokens) > known:
+                self._append(self._reader.read(self._tokens.strings(known).cast(pa.binary())))
+        return 1 + numbers
 
     def only(self, rows: IntArray) -> RememberedTokens:
         """Some tokens, in a table of their own.
@@ -89,7 +88,7 @@ class RememberedTokens:
             rows: theirs, int64 [tokens], padding's left out, rising. The first of them is row 1 of the new table.
         """
         few = RememberedTokens(self._reader)
-        few._tokens = self._tokens.take(pa.array(rows - 1))
+        few._tokens = self._tokens.some(rows - 1)
         words, shapes, ngrams = (one.values for one in self._columns)
         starts = self._starts.values
         counts = starts[rows + 1] - starts[rows]
@@ -120,21 +119,31 @@ class RememberedWords:
         """
         self.tokens = tokens
         self._cutter = cutter
-        self._words = pa.array([], pa.string())
-        self._flags = [GrowingArray(np.bool_) for _ in WordFlags._fields]
-        self._came_again = GrowingArray(np.bool_)
+        self._words = Interner()
+        self._flags, self._came_again = GrowingArray(np.uint8), GrowingArray(np.bool_)
         self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
         self._cuts = GrowingArray(np.int32)
 
     def __len__(self) -> int:
         return len(self._words)
 
-    def numbers(self, words: pa.Array) -> IntArray:
-        """The number of each word, int64 [words]; new ones are cut."""
+    def numbers(self, texts: pa.Array) -> tuple[IntArray, IntArray]:
+        """Numbers of the words of texts; new ones are cut.
+
+        Args:
+            texts: Arrow strings, [texts].
+
+        Returns:
+            Numbers, int64 [words], and where those of each text begin and the last ends, int64 [texts + 1].
+        """
         known = len(self._words)
-        numbers = _numbers(words, self._words, self._learn)
-        self._came_again.values[numbers[numbers < known]] = True
-        return numbers
+        with self._words.undone():
+            numbers, starts = self._words.numbers_of_words(*bytes_of(texts))
+            if len(self._words) > known:
+                self._learn(self._words.strings(known))
+        self._came_again.values[numbers] = True
+        self._came_again.values[known:] = False
+        return numbers, starts
 
     def recurring(self, most: int) -> RememberedWords:
         """The words that came again in a later call, with their tokens; none of them where they are too many.
@@ -147,46 +156,38 @@ class RememberedWords:
         if max(len(numbers), len(rows)) > most:
             numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
         few = RememberedWords(self._cutter, self.tokens.only(rows.astype(np.int64)))
-        few._words = self._words.take(pa.array(numbers))
-        flags = WordFlags(*(one[numbers] for one in self.flags))
-        few._append(self._sizes.values[numbers], cuts.astype(np.int32) + np.int32(1), flags)
+        few._words = self._words.some(numbers)
+        sizes = self._sizes.values[numbers]
+        few._append(np.cumsum(sizes) - sizes, sizes, (1 + cuts).astype(np.int32), self.flags[numbers])
         few._came_again.values[:] = True
         return few
 
     @property
-    def flags(self) -> WordFlags:
-        """What words may be beside others, by number."""
-        return WordFlags(*(one.values for one in self._flags))
+    def flags(self) -> FlagArray:
+        """What words may be beside others, by number, as `models.word_cutter` has it."""
+        return self._flags.values
 
     def cuts(self, numbers: IntArray) -> Cuts:
         """What words are cut into."""
         return Cuts(self._firsts.values[numbers], self._sizes.values[numbers], self._cuts.values)
 
-    def _learn(self, words: pa.Array) -> IntArray:
+    def _learn(self, words: pa.Array) -> None:
         cut = self._cutter.cut(words)
-        self._append(cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
-        # Last, for what raises before must leave no word that has no tokens.
-        numbers: IntArray = len(self._words) + np.argsort(cut.order)
-        self._words = pa.concat_arrays([self._words, words.take(pa.array(cut.order))])
-        return numbers
+        self._append(cut.firsts, cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
 
-    def _append(self, sizes: IntArray, cuts: npt.NDArray[np.int32], flags: WordFlags) -> None:
-        self._firsts.append(len(self._cuts) + np.cumsum(sizes) - sizes)
+    def _append(self, firsts: IntArray, sizes: IntArray, cuts: npt.NDArray[np.int32], flags: FlagArray) -> None:
+        self._firsts.append(len(self._cuts) + firsts)
         self._sizes.append(sizes)
         self._cuts.append(cuts)
+        self._flags.append(flags)
         self._came_again.append(np.zeros(len(sizes), bool))
-        for column, values in zip(self._flags, flags, strict=True):
-            column.append(values)
 
 
-def _numbers(strings: pa.Array, known: pa.Array, learn: Callable[[pa.Array], IntArray]) -> IntArray:
-    """Places of strings among the known ones, int64 [strings]; new ones, each once, are learnt and get what that gives.
-
-    Arrow looks them up with no lock of Python's held, which is worth more than that it hashes the known ones each time.
-    """
-    numbers: IntArray = pc.fill_null(pc.index_in(strings, value_set=known), -1).to_numpy().astype(np.int64)
-    new = np.flatnonzero(numbers < 0)
-    if len(new):
-        coded = strings.take(pa.array(new)).dictionary_encode()
-        numbers[new] = learn(coded.dictionary)[coded.indices.to_numpy()]
-    return numbers
+@compiled
+def _joined(rows: npt.NDArray[np.int32], firsts: IntArray, sizes: IntArray, joined: npt.NDArray[np.int32]) -> None:
+    """Runs of rows one behind another; `joined` has room for all."""
+    place = 0
+    for first, size in zip(firsts, sizes):  # noqa: B905 - compiled, and they are as long
+        for row in range(first, first + size):
+            joined[place] = rows[row]
+            place += 1

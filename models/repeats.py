@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import secrets
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pandas.util import hash_array
+import pyarrow as pa
+
+from models.arrow_strings import bytes_of
+from models.siphash import siphashes
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
 
 PLACES = 2**20  # 16 bytes each
-_KEY = secrets.token_hex(8)  # pandas wants sixteen characters
+_KEY = secrets.token_bytes(16)
 
 
 class KnownScores:
@@ -62,7 +67,27 @@ class KnownScores:
         return first.astype(np.int64), second.astype(np.int64)
 
 
-def hashes_of(texts: npt.NDArray[np.object_]) -> HashArray:
-    """A hash of each message, uint64 [messages]; another in each process."""
-    hashes: HashArray = hash_array(texts, hash_key=_KEY, categorize=False)
-    return hashes
+def hashes_of(texts: pa.Array) -> HashArray:
+    """A hash of each message, Arrow strings, uint64 [messages]; another in each process."""
+    return siphashes(*bytes_of(texts), _KEY)
+
+
+class Repeats(NamedTuple):
+    """Messages of which some may be there more than once.
+
+    Attributes:
+        firsts: the place where each distinct one is first, int64 [distinct].
+        places: which of these each message is, int64 [messages].
+    """
+
+    firsts: IntArray
+    places: IntArray
+
+
+def repeats_of(hashes: HashArray) -> Repeats:
+    """Which messages are there more than once, by their hashes."""
+    in_order = np.sort(hashes)
+    if not (in_order[1:] == in_order[:-1]).any():
+        return Repeats(np.arange(len(hashes)), np.arange(len(hashes)))
+    _, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)
+    return Repeats(firsts, places)

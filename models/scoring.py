@@ -25,14 +25,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
-from models.arrow_strings import Texts, as_arrow
+from models.arrow_tensors import Texts, as_arrow
 from models.calibration import probabilities_of
 from models.encoder import EncodedMessages, TextEncoder
 from models.errors import ArtifactError, DeviceError, SpamscoreError
 from models.network import INPUTS
 from models.packed import PackedNetwork
 from models.reader import MessageReader
-from models.repeats import KnownScores, hashes_of
+from models.repeats import KnownScores, hashes_of, repeats_of
 
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -114,18 +114,24 @@ class Scorer:
         """Scores messages, in order: of equal ones one, and none that was scored before."""
         with self._reading:
             began = time.monotonic()
-            messages = as_arrow(texts).dictionary_encode()
-            hashes = hashes_of(messages.dictionary.to_numpy(zero_copy_only=False))
+            messages = as_arrow(texts)
+            hashes = hashes_of(messages)
+            repeats = repeats_of(hashes)
+            hashes = hashes[repeats.firsts]
             probabilities = self._scored.find(hashes)
             unknown = np.flatnonzero(np.isnan(probabilities))
-            all_new = len(unknown) == len(probabilities)
-            encoded = self._reader.read(messages.dictionary if all_new else messages.dictionary.take(pa.array(unknown)))
+            all_new = len(unknown) == len(messages)
+            encoded = self._reader.read(messages if all_new else messages.take(pa.array(repeats.firsts[unknown])))
             seconds_text = time.monotonic() - began
         with self._computing:
             began = time.monotonic()
             probabilities[unknown] = probabilities_of(self.logits(encoded))
             self._scored.keep(hashes[unknown], probabilities[unknown])
-            return Scored(probabilities[messages.indices.to_numpy()], seconds_text, time.monotonic() - began)
+            return Scored(probabilities[repeats.places], seconds_text, time.monotonic() - began)
+
+    def help(self) -> bool:
+        """Computes a piece of what another thread scores, if there is one to be had; whether there was."""
+        return isinstance(self._network, PackedNetwork) and self._network.help()
 
     def encode(self, texts: Texts) -> EncodedMessages:
         """Encodes messages, in order."""

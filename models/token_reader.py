@@ -1,9 +1,12 @@
 """Tokens read as `models.tokens.TokenReader` reads them, faster: what is ASCII or has a pound's sign, which nearly all
-are, is described by Arrow and has its n-grams hashed by NumPy. A test holds the two equal.
+are, is described by Arrow and has its n-grams hashed in a compiled loop. A test holds the two equal.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.arrow_strings import bytes_of, fully_matches, matches, replaced, tensor_of
+from models.arrow_strings import bytes_of, fully_matches, matches, replaced
+from models.arrow_tensors import tensor_of
+from models.compiled import compiled
 from models.encoder import TextEncoder, places_of
-from models.farmhash import MOST_BYTES, HashArray, fingerprints
+from models.farmhash import MOST_BYTES, HashArray, fingerprint, fingerprints
 from models.text import traced
 from models.tokens import (
     AS_WRITTEN,
@@ -34,6 +39,7 @@ from models.tokens import (
 )
 from models.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID
 
+ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 
 _Described: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], pa.Array, pa.Array, IntArray]
@@ -42,16 +48,13 @@ _Ngrams: TypeAlias = tuple[npt.NDArray[np.int32], IntArray]
 _PLAIN_WORD = f"^[A-Za-z]{{1,{MOST_BYTES - 3}}}$"
 # Small letters are the same to Arrow and TensorFlow. A pound's sign is two bytes, and no five characters are too many.
 _READ_HERE = r"^[\x00-\x7f£]*$"
-# As `models.tokens.shapes_of` has them; to make ready a pattern with all letters there are takes milliseconds.
-_IN_CAPITALS = "[^A-Za-z]*[A-Z][^A-Za-z]*[A-Z][^a-z]*"
-_AS_A_TITLE = "[A-Z][0-9A-Za-z]*"
 # In UTF-8 all bytes of a character but the first are 10xxxxxx.
-_TOP_BITS, _NOT_FIRST = np.uint8(0xC0), np.uint8(0x80)
-# Arrays that a processor's cache holds are computed several times faster.
-_SLICE = 8_000
+_TOP_BITS, _NOT_FIRST, _FIRST_OF_SEVERAL = 0xC0, 0x80, 0x80
+_NO_CLASS = -1
 
 
-class ReadTokens(NamedTuple):
+@dataclass(frozen=True)
+class ReadTokens:
     """What the network knows of tokens.
 
     Attributes:
@@ -80,29 +83,26 @@ class FastTokenReader:
         self._buckets = encoder.read.buckets
         self._read = traced(encoder.read)
 
-    def read(self, tokens: pa.Array) -> tuple[ReadTokens, IntArray]:
-        """Reads tokens, in an order of its own.
+    def read(self, tokens: pa.Array) -> ReadTokens:
+        """Reads tokens.
 
         Args:
             tokens: Arrow binary, UTF-8, [tokens].
-
-        Returns:
-            What is known of them, and which token is in which place, int64 [tokens].
         """
         is_plain = matches(tokens, _PLAIN_WORD)
         plain, others = np.flatnonzero(is_plain), np.flatnonzero(~is_plain)
-        groups = [(plain, self._plain(tokens.take(pa.array(plain)).cast(pa.string())))]
+        parts = [self._plain(tokens.take(pa.array(plain)).cast(pa.string()), plain)]
         if len(others):
-            groups += self._others(tokens.take(pa.array(others)), others)
-        columns = (np.concatenate(column) for column in zip(*(read for _, read in groups), strict=True))
-        return ReadTokens(*columns), np.concatenate([places for places, _ in groups])
+            parts += self._others(tokens.take(pa.array(others)), others)
+        return _in_order(parts, len(tokens))
 
-    def _plain(self, tokens: pa.Array) -> ReadTokens:
+    def _plain(self, tokens: pa.Array, places: IntArray) -> _Part:
         small, shapes = pc.ascii_lower(tokens), _shapes_of(tokens)
         keys = _marked(small, shapes)
-        return ReadTokens(self._numbers(small), shapes, *self._ngrams(keys, keys, np.full(len(tokens), -1)))
+        ngrams = self._ngrams(keys, keys, np.full(len(tokens), _NO_CLASS))
+        return _Part(places, ReadTokens(self._numbers(small), shapes, *ngrams))
 
-    def _others(self, tokens: pa.Array, places: IntArray) -> list[tuple[IntArray, ReadTokens]]:
+    def _others(self, tokens: pa.Array, places: IntArray) -> list[_Part]:
         is_here = matches(tokens, _READ_HERE)
         here = np.flatnonzero(is_here)
         words, shapes, spelled, keys, classes = self._described(tokens.take(pa.array(here)).cast(pa.string()))
@@ -110,7 +110,7 @@ class FastTokenReader:
         short, rest = np.flatnonzero(is_short), np.concatenate([here[~is_short], np.flatnonzero(~is_here)])
         ngrams = self._ngrams(spelled.take(pa.array(short)), keys.take(pa.array(short)), classes[short])
         read = ReadTokens(words[short], shapes[short], *ngrams)
-        return [(places[here[short]], read), (places[rest], self._by_rules(tokens.take(pa.array(rest))))]
+        return [_Part(places[here[short]], read), _Part(places[rest], self._by_rules(tokens.take(pa.array(rest))))]
 
     def _by_rules(self, tokens: pa.Array) -> ReadTokens:
         words, shapes, ngrams = self._read(tensor_of(tokens))
@@ -129,8 +129,7 @@ class FastTokenReader:
         keys = self._with_digits_as_letters(keys, np.flatnonzero(fully_matches(keys, WITH_DIGITS) & ~is_number))
         words = self._numbers(keys)
         words = np.where(words == UNKNOWN_ID, self._numbers(pc.coalesce(class_names, small)), words)
-        title = np.where(fully_matches(tokens, _AS_A_TITLE), TITLE, AS_WRITTEN)
-        shapes = np.where(fully_matches(tokens, _IN_CAPITALS), CAPITALS, title).astype(np.int32)
+        shapes = _shapes_of(tokens)
         is_mail = pa.array(classes == CLASSES.index(EMAIL))
         spelled = pc.if_else(has_class, pc.if_else(is_mail, EMAIL, small), keys)
         return words, shapes, _marked(spelled, shapes), _marked(keys, shapes), classes
@@ -154,7 +153,7 @@ class FastTokenReader:
         numbers: npt.NDArray[np.int32] = found.to_numpy() + np.int32(len(SPECIAL_TOKENS))
         return numbers
 
-    def _ngrams(self, spelled: pa.Array, keys: pa.Array, classes: npt.NDArray[np.integer]) -> _Ngrams:
+    def _ngrams(self, spelled: pa.Array, keys: pa.Array, classes: IntArray) -> _Ngrams:
         """Hashed n-grams as `models.tokens.TokenReader.ngrams` has them, int32, and how many are of each token.
 
         Args:
@@ -162,70 +161,105 @@ class FastTokenReader:
             keys: what counts as a whole, up to 16 bytes.
             classes: places in `CLASSES`, -1 for none.
         """
+        counts = np.zeros(len(spelled), np.int64)
         if not self._buckets:
-            return np.zeros(0, np.int32), np.zeros(len(spelled), np.int64)
-        hashes, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for first in range(0, len(spelled), _SLICE):
-            some, their_counts = _hashes(
-                spelled.slice(first, _SLICE), keys.slice(first, _SLICE), classes[first : first + _SLICE]
-            )
-            hashes.append(some)
-            counts.append(their_counts)
-        return (np.concatenate(hashes) % np.uint64(self._buckets)).astype(np.int32), np.concatenate(counts)
+            return np.zeros(0, np.int32), counts
+        text, starts = bytes_of(spelled)
+        _count_ngrams(text, starts, classes, counts)
+        ngrams = np.empty(int(counts.sum()), np.int32)
+        _hash_ngrams(text, starts, *bytes_of(keys), classes, _class_hashes(), np.uint64(self._buckets), ngrams)
+        return ngrams, counts
 
 
-def _hashes(spelled: pa.Array, keys: pa.Array, classes: npt.NDArray[np.integer]) -> tuple[HashArray, IntArray]:
-    """Of each token its n-grams, the shortest first, its class, and its key."""
-    text, starts = bytes_of(spelled)
-    characters = np.append(np.flatnonzero(text & _TOP_BITS != _NOT_FIRST), len(text))
-    starts = np.searchsorted(characters, starts) if len(characters) <= len(text) else starts
-    begins, lengths = starts[:-1], np.diff(starts)
-    of_sizes = [np.maximum(lengths - size + 1, 0) for size in NGRAM_SIZES]
-    has_class = classes >= 0
-    counts = np.sum(of_sizes, axis=0) + CLASS_NGRAMS * has_class + 1
-    hashes = np.empty(int(counts.sum()), np.uint64)
-    next_ones = np.cumsum(counts) - counts
-    for size, many in zip(NGRAM_SIZES, of_sizes, strict=True):
-        if many.any():
-            of_text = _ngram_hashes(text, characters, size)
-            hashes[places_of(next_ones, many)] = of_text[places_of(begins, many)]
-            next_ones += many
-    hashes[next_ones[has_class, np.newaxis] + np.arange(CLASS_NGRAMS)] = _CLASS_HASHES[classes[has_class]]
-    next_ones += CLASS_NGRAMS * has_class
-    text, starts = bytes_of(keys)
-    hashes[next_ones] = _run_hashes(text, starts[:-1], np.diff(starts))
-    return hashes, counts
+class _Part(NamedTuple):
+    """Some tokens as they were read, and their places among all."""
+
+    places: IntArray
+    read: ReadTokens
 
 
-def _ngram_hashes(text: npt.NDArray[np.uint8], characters: IntArray, size: int) -> HashArray:
-    """Of as many characters from each of them on, uint64; `characters` is where they begin and the last ends."""
-    of_bytes = fingerprints(np.lib.stride_tricks.sliding_window_view(text, size))
-    if len(characters) > len(text):
-        return of_bytes
-    begins = characters[:-size]
-    lengths = characters[size:] - begins
-    hashes: HashArray = of_bytes[begins]
-    longer = np.flatnonzero(lengths > size)
-    hashes[longer] = _run_hashes(text, begins[longer], lengths[longer])
-    return hashes
+def _in_order(parts: Sequence[_Part], count: int) -> ReadTokens:
+    """All tokens, each in its place."""
+    words, shapes = np.empty(count, np.int32), np.empty(count, np.int32)
+    counts = np.empty(count, np.int64)
+    for places, read in parts:
+        words[places], shapes[places], counts[places] = read.words, read.shapes, read.counts
+    starts = np.cumsum(counts) - counts
+    ngrams = np.empty(int(counts.sum()), np.int32)
+    for places, read in parts:
+        ngrams[places_of(starts[places], read.counts)] = read.ngrams
+    return ReadTokens(words, shapes, ngrams, counts)
 
 
-def _run_hashes(text: npt.NDArray[np.uint8], begins: IntArray, lengths: IntArray) -> HashArray:
-    """Of runs of bytes, uint64 [runs]."""
-    hashes = np.empty(len(begins), np.uint64)
-    for length in np.unique(lengths).tolist():
-        wanted = np.flatnonzero(lengths == length)
-        hashes[wanted] = fingerprints(text[begins[wanted, np.newaxis] + np.arange(length)])
-    return hashes
+@compiled
+def _count_ngrams(text: ByteArray, starts: IntArray, classes: IntArray, counts: IntArray) -> None:
+    """How many n-grams tokens have, with those of their class and their key; `counts` takes it."""
+    for token in range(len(starts) - 1):
+        characters = 0
+        for at in range(starts[token], starts[token + 1]):
+            characters += (text[at] & _TOP_BITS) != _NOT_FIRST
+        count = 1 if classes[token] == _NO_CLASS else 1 + CLASS_NGRAMS
+        for size in NGRAM_SIZES:
+            count += max(characters - size + 1, 0)
+        counts[token] = count
 
 
+@compiled
+def _hash_ngrams(
+    text: ByteArray,
+    starts: IntArray,
+    keys: ByteArray,
+    key_starts: IntArray,
+    classes: IntArray,
+    class_hashes: HashArray,
+    buckets: np.uint64,
+    ngrams: npt.NDArray[np.int32],
+) -> None:
+    """Of each token its n-grams, the shortest first, its class, and its key; `ngrams` has room for as many."""
+    place = 0
+    for token in range(len(starts) - 1):
+        first, end = starts[token], starts[token + 1]
+        is_ascii = True
+        for at in range(first, end):
+            is_ascii &= text[at] < _FIRST_OF_SEVERAL
+        for size in NGRAM_SIZES:
+            if is_ascii:
+                for at in range(first, end - size + 1):
+                    ngrams[place] = fingerprint(text, at, size) % buckets
+                    place += 1
+                continue
+            begin, behind, characters = first, first, 0
+            while True:
+                while characters < size and behind < end:
+                    behind = _next_character(text, behind, end)
+                    characters += 1
+                if characters < size:
+                    break
+                ngrams[place] = fingerprint(text, begin, behind - begin) % buckets
+                place += 1
+                begin = _next_character(text, begin, end)
+                characters -= 1
+        if classes[token] != _NO_CLASS:
+            for hashed in class_hashes[classes[token]]:
+                ngrams[place] = hashed % buckets
+                place += 1
+        key = key_starts[token]
+        ngrams[place] = fingerprint(keys, key, key_starts[token + 1] - key) % buckets
+        place += 1
+
+
+@compiled
+def _next_character(text: ByteArray, at: int, end: int) -> int:
+    at += 1
+    while at < end and (text[at] & _TOP_BITS) == _NOT_FIRST:
+        at += 1
+    return at
+
+
+@functools.cache  # not made as this is imported: the first call of anything compiled takes a third of a second
 def _class_hashes() -> HashArray:
     """Of each class the n-grams that stand for it, uint64 [classes, n-grams]."""
-    texts = [[np.frombuffer(f"{name}{at}".encode(), np.uint8) for at in range(CLASS_NGRAMS)] for name in CLASSES]
-    return np.array([fingerprints(np.stack(of_class)) for of_class in texts])
-
-
-_CLASS_HASHES = _class_hashes()
+    return np.array([fingerprints([f"{name}{at}".encode() for at in range(CLASS_NGRAMS)]) for name in CLASSES])
 
 
 def _classes_of(small: pa.Array) -> IntArray:
@@ -242,11 +276,24 @@ def _marked(strings: pa.Array, shapes: npt.NDArray[np.int32]) -> pa.Array:
     return pc.binary_join_element_wise(marks, strings, " ", "")
 
 
-def _shapes_of(words: pa.Array) -> npt.NDArray[np.int32]:
-    """Of words of ASCII letters, as `models.tokens.shapes_of` has it."""
-    text, starts = bytes_of(words)
-    is_capital = text < ord("a")
-    capitals = np.add.reduceat(is_capital, starts[:-1], dtype=np.int64)
-    first = np.where(is_capital[starts[:-1]], TITLE, AS_WRITTEN)
-    lengths = np.diff(starts)
-    return np.where((capitals == lengths) & (lengths > 1), CAPITALS, first).astype(np.int32)
+def _shapes_of(tokens: pa.Array) -> npt.NDArray[np.int32]:
+    """As `models.tokens.shapes_of` has them, of tokens whose letters are ASCII."""
+    shapes = np.empty(len(tokens), np.int32)
+    _find_shapes(*bytes_of(tokens), shapes)
+    return shapes
+
+
+@compiled
+def _find_shapes(text: ByteArray, starts: IntArray, shapes: npt.NDArray[np.int32]) -> None:
+    for token in range(len(starts) - 1):
+        capitals = small = signs = 0
+        for at in range(starts[token], starts[token + 1]):
+            sign = text[at]
+            capitals += 65 <= sign <= 90
+            small += 97 <= sign <= 122
+            signs += not (48 <= sign <= 57 or 65 <= sign <= 90 or 97 <= sign <= 122)
+        begins = starts[token] < starts[token + 1] and 65 <= text[starts[token]] <= 90
+        if capitals > 1 and not small:
+            shapes[token] = CAPITALS
+        else:
+            shapes[token] = TITLE if begins and not signs else AS_WRITTEN

@@ -4,21 +4,25 @@ where letters and signs meet, and need TensorFlow's rules for nothing. A test ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
-from models.arrow_strings import arrow_of, bytes_of, matches, replaced, strings_of, tensor_of
+from models.arrow_strings import bytes_of, matches, replaced, strings_of
+from models.arrow_tensors import arrow_of, tensor_of
+from models.compiled import compiled
 from models.encoder import TextEncoder
-from models.text import LONG_NUMBERS, NOT_PLAIN, TIE, traced
-from models.tokens import CURRENCY, TOP_LEVEL
+from models.text import NOT_PLAIN, TIE, traced
+from models.tokens import CURRENCY, MASKED_CODE, MASKED_PHONE, TOP_LEVEL
 
+ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+FlagArray = npt.NDArray[np.uint8]
 
 # Such a word is one token: as it is, but for a long number, of which it has one at most. (One letter may be part of
 # letters that stand apart.) Sums of money and numbers with a point have no long one.
@@ -36,43 +40,30 @@ _RULED = (
 )
 _IN_RUNS = np.isin(np.arange(256), list(b"!?.*"))
 _IN_WORDS = np.isin(np.arange(256), list(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"))
-# What follows looks for letters that stand apart, `f.r e.e`, in words once folded. That any letter outside ASCII may be
-# one is presumed: to make ready a pattern with all letters there are takes milliseconds.
+# Of numbers with so many digits and more, so many are kept: as `models.text.LONG_NUMBERS` has it.
+_LONG, _OF_PHONES, _KEPT_DIGITS = 5, 7, 3
+_ZERO = np.uint8(48)
+
+# What a word may be beside others, a bit each.
+NOT_ALONE = 1  # what comes before or after changes it
+ENDS_IN_CURRENCY = 2  # a digit after white space changes it
+BEGINS_WITH_DIGIT = 4
+MAY_BE_SPACED = 8  # it may be part of letters that stand apart, `f.r e.e`
+IS_LETTER = 16  # it is what may be one letter
+AT_AN_END = 32  # it may be the first or the last of letters that stand apart
+
+# Of folded words. That any letter outside ASCII may be one that stands apart is presumed: to make ready a pattern with
+# all letters there are takes milliseconds.
 _OTHER = r"[^\x00-\x7f£]"
-# Such a word has two, with no letter or digit beside them, nor a low line before; one behind may set a third apart,
-# `f_r_e e`.
-_MAY_BE_SPACED = (
-    r"(?:^|[^0-9A-Za-z_])[A-Za-z][._*+-][A-Za-z](?:$|[^0-9A-Za-z])|" + _OTHER + r".*[._*+-]|[._*+-].*" + _OTHER
-)
-_LETTER = "^(?:[A-Za-z]|" + _OTHER + ")$"
-# Words that may be the first or the last.
-_AT_AN_END = "(?:^|[^0-9A-Za-z_])[A-Za-z]$|^[A-Za-z](?:$|[^0-9A-Za-z_])|" + _OTHER
-# Words, once folded, that what comes before or after changes, or that are no single word.
-_NOT_ALONE = r"[\x00\x01\s\v" + TIE + "]"
-_ENDS_IN_CURRENCY = CURRENCY + "$"
-_BEGINS_WITH_DIGIT = "^[0-9]"
-_FLAGS = (_NOT_ALONE, _ENDS_IN_CURRENCY, _MAY_BE_SPACED, _LETTER, _AT_AN_END)
-_LONG_NUMBER = "[0-9]{5}"
-
-
-class WordFlags(NamedTuple):
-    """What words may be beside others.
-
-    Attributes:
-        begins_with_digit: bool [words].
-        not_alone: words that what comes before or after changes, bool [words].
-        ends_in_currency: words that a digit after white space changes, bool [words].
-        may_be_spaced: words that may be part of letters that stand apart, bool [words].
-        is_letter: words of what may be one letter, bool [words].
-        at_an_end: words that may be the first or the last of letters that stand apart, bool [words].
-    """
-
-    begins_with_digit: BoolArray
-    not_alone: BoolArray
-    ends_in_currency: BoolArray
-    may_be_spaced: BoolArray
-    is_letter: BoolArray
-    at_an_end: BoolArray
+_FLAGGED = (
+    (NOT_ALONE, r"[\x00\x01\s\v" + TIE + "]"),
+    (ENDS_IN_CURRENCY, CURRENCY + "$"),
+    # Two letters with no letter or digit beside them, nor a low line before; one behind may set a third apart: `f_r_e`.
+    (MAY_BE_SPACED,
+     r"(?:^|[^0-9A-Za-z_])[A-Za-z][._*+-][A-Za-z](?:$|[^0-9A-Za-z])|" + _OTHER + r".*[._*+-]|[._*+-].*" + _OTHER),
+    (IS_LETTER, "^(?:[A-Za-z]|" + _OTHER + ")$"),
+    (AT_AN_END, "(?:^|[^0-9A-Za-z_])[A-Za-z]$|^[A-Za-z](?:$|[^0-9A-Za-z_])|" + _OTHER),
+)  # fmt: skip
 
 
 class CutWords(NamedTuple):
@@ -80,15 +71,15 @@ class CutWords(NamedTuple):
 
     Attributes:
         tokens: Arrow binary, those of one word after those of another.
-        sizes: how many are of each word, int64 [words].
-        flags: what the words may be beside others.
-        order: which word is in which place, int64 [words].
+        firsts: where in them those of each word begin, int64 [words].
+        sizes: how many they are, int64 [words].
+        flags: what each word may be beside others, uint8 [words].
     """
 
     tokens: pa.Array
+    firsts: IntArray
     sizes: IntArray
-    flags: WordFlags
-    order: IntArray
+    flags: FlagArray
 
 
 class WordCutter:
@@ -103,7 +94,7 @@ class WordCutter:
         self._fold, self._cut = traced(encoder.fold), traced(encoder.tokens)
 
     def cut(self, words: pa.Array) -> CutWords:
-        """Cuts words, in an order of its own.
+        """Cuts words.
 
         Args:
             words: Arrow strings without white space, [words].
@@ -113,16 +104,14 @@ class WordCutter:
         by_signs, by_rules = _apart(matches(folded, _OF_SIGNS) & ~matches(folded, _RULED))
         simple, sizes_of_simple = _cut_at_signs(folded.take(pa.array(by_signs)))
         ruled, sizes_of_ruled = self._by_rules(tensor_of(folded.take(pa.array(by_rules))))
-        behind = np.concatenate([by_signs, by_rules])
-        in_order = pa.concat_arrays([single, folded.take(pa.array(behind))])
-        no_flags = np.zeros(len(single), bool)
-        flags = [np.concatenate([no_flags, matches(in_order[len(single) :], one)]) for one in _FLAGS]
-        return CutWords(
-            pa.concat_arrays([_masked(pa.concat_arrays([single, simple])).cast(pa.binary()), ruled]),
-            np.concatenate([np.ones(len(single), np.int64), sizes_of_simple, sizes_of_ruled]),
-            WordFlags(matches(in_order, _BEGINS_WITH_DIGIT), *flags),
-            np.concatenate([singles, others[behind]]),
-        )
+        places = np.concatenate([singles, others[by_signs], others[by_rules]])
+        sizes_there = np.concatenate([np.ones(len(single), np.int64), sizes_of_simple, sizes_of_ruled])
+        firsts, sizes = np.empty(len(words), np.int64), np.empty(len(words), np.int64)
+        firsts[places], sizes[places] = np.cumsum(sizes_there) - sizes_there, sizes_there
+        flags = np.empty(len(words), np.uint8)
+        flags[singles], flags[others] = _flagged(single, ()), _flagged(folded, _FLAGGED)
+        tokens = pa.concat_arrays([_masked(pa.concat_arrays([single, simple])).cast(pa.binary()), ruled])
+        return CutWords(tokens, firsts, sizes, flags)
 
     def cut_whole(self, messages: pa.Array) -> tuple[pa.Array, IntArray]:
         """Cuts messages.
@@ -153,6 +142,17 @@ def _apart(which: BoolArray) -> tuple[IntArray, IntArray]:
     return np.flatnonzero(which), np.flatnonzero(~which)
 
 
+def _flagged(words: pa.Array, patterns: Sequence[tuple[int, str]]) -> FlagArray:
+    """What words may be beside others, uint8 [words], by the patterns that are found in them."""
+    content, starts = bytes_of(words)
+    flags = np.zeros(len(words), np.uint8)
+    some = np.flatnonzero(np.diff(starts))  # a word may be nothing once it is folded
+    flags[some] = (content[starts[some]] - _ZERO < 10) * np.uint8(BEGINS_WITH_DIGIT)
+    for flag, pattern in patterns:
+        flags |= matches(words, pattern) * np.uint8(flag)
+    return flags
+
+
 def _cut_at_signs(words: pa.Array) -> tuple[pa.Array, IntArray]:
     """Tokens of ASCII words, Arrow strings, and how many are of each word, int64 [words].
 
@@ -171,8 +171,30 @@ def _cut_at_signs(words: pa.Array) -> tuple[pa.Array, IntArray]:
 
 def _masked(words: pa.Array) -> pa.Array:
     """Tokens, of long numbers what is kept of them."""
-    places = np.flatnonzero(matches(words, _LONG_NUMBER))
-    masked = words.take(pa.array(places))
-    for pattern, replacement in LONG_NUMBERS:
-        masked = pc.replace_substring_regex(masked, pattern, replacement)
-    return replaced(words, places, masked)
+    content, starts = bytes_of(words)
+    masked, masked_starts = np.empty_like(content), np.zeros_like(starts)
+    _mask(content, starts, masked, masked_starts)
+    return strings_of(masked[: masked_starts[-1]], masked_starts[:-1])
+
+
+@compiled
+def _mask(content: ByteArray, starts: IntArray, masked: ByteArray, masked_starts: IntArray) -> None:
+    """What `models.text.LONG_NUMBERS` makes of words, which is never longer; the last two arguments take it."""
+    place = 0
+    for word in range(len(starts) - 1):
+        at, end = starts[word], starts[word + 1]
+        while at < end:
+            digits = 0
+            while at + digits < end and 48 <= content[at + digits] <= 57:
+                digits += 1
+            kept, marks = digits, 0
+            if digits >= _LONG:
+                kept, marks = _KEPT_DIGITS, len(MASKED_PHONE) if digits >= _OF_PHONES else len(MASKED_CODE)
+            for step in range(max(kept, 1)):  # no digit: the sign itself
+                masked[place] = content[at + step]
+                place += 1
+            for _ in range(marks):
+                masked[place] = 35  # a number sign
+                place += 1
+            at += max(digits, 1)
+        masked_starts[word + 1] = place

@@ -17,10 +17,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import servers
 from chain import DATE, SMALL, Done, luigi_cold, write_settings
 from sqlalchemy.engine import URL, Engine
+
+# In tests, and in the commands they start, compiled loops look whether each place is inside its array; what is compiled
+# so is kept apart from what is not. Numba reads both as it is imported.
+os.environ["NUMBA_BOUNDSCHECK"] = "1"
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba")
 
 with warnings.catch_warnings():
     # Luigi warns as it is imported unless a luigi.cfg sets [core] autoload_range, and here a warning is an error.
@@ -34,7 +40,12 @@ from tasks.settings import DatabaseSettings
 
 
 def pytest_configure() -> None:
-    """Takes ^C, for the commands that are interrupted: what a script starts in the background is told to ignore it."""
+    """Times no example, for the first may compile.
+
+    Takes ^C, for the commands that are interrupted: what a script starts in the background is told to ignore it.
+    """
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

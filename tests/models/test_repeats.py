@@ -6,11 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.repeats import KnownScores, hashes_of
+from models.arrow_tensors import as_arrow
+from models.repeats import KnownScores, hashes_of, repeats_of
 
 
 def hashes(texts: list[str]) -> np.ndarray:
-    return hashes_of(np.array(texts, dtype=object))
+    return hashes_of(as_arrow(texts))
 
 
 @given(
@@ -46,3 +47,10 @@ def test_with_room_for_all_nothing_is_forgotten() -> None:
     known.keep(hashes(texts), np.arange(1000) / 1000)
     assert np.isfinite(known.find(hashes(texts))).mean() > 0.99
     assert np.isnan(known.find(hashes(["another"]))).all()
+
+
+@given(texts=st.lists(st.text(max_size=2)))
+def test_each_message_is_the_first_of_those_that_are_equal(texts: list[str]) -> None:
+    repeats = repeats_of(hashes(texts))
+    assert [texts[place] for place in repeats.firsts[repeats.places]] == as_arrow(texts).to_pylist()
+    assert len(repeats.firsts) == len(set(texts))

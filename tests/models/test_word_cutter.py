@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.arrow_strings import arrow_of, tensor_of
+from models.arrow_tensors import arrow_of, tensor_of
 from models.encoder import TextEncoder
 from models.settings import TextSettings, VocabularySettings
 from models.vocabulary import build_vocabulary
@@ -39,10 +39,10 @@ def cutter() -> WordCutter:
 
 def as_it_cuts(texts: list[str]) -> list[list[bytes]]:
     cut = cutter().cut(pa.array(texts, pa.string()))
-    tokens = iter(cut.tokens.to_pylist())
-    found = {place: [next(tokens) for _ in range(size)] for place, size in zip(cut.order, cut.sizes, strict=True)}
-    assert next(tokens, None) is None
-    return [found[place] for place in range(len(texts))]
+    runs = list(zip(cut.firsts.tolist(), cut.sizes.tolist(), strict=True))
+    assert sum(size for _, size in runs) == len(cut.tokens)
+    tokens = cut.tokens.to_pylist()
+    return [tokens[first : first + size] for first, size in runs]
 
 
 def by_the_rules(texts: list[str]) -> list[list[bytes]]:
