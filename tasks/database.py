@@ -2,7 +2,7 @@
 
 Alembic is imported only when a schema has to be made, changed or refused, so that "is it done?" stays a fast question.
 No connection is pooled: Luigi's workers fork, a connection shared by two processes breaks both, and a server forgets
-one that is idle for an hour. A new one costs milliseconds, against the seconds of a chunk.
+one that is idle for an hour. Who has many transactions one after another keeps one meanwhile (`connection_kept`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from models.errors import DatabaseError, SettingsError
 from tasks.migrations import SCHEMA_REVISION, VERSION_TABLE
@@ -80,12 +80,9 @@ def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
         DatabaseError: the driver is not installed, or the database cannot be reached.
     """
     url = _parsed(settings.url, section)
-    engine = _engine(url, settings.connect_timeout, section)
+    engine = _prepared(_engine(url, settings.connect_timeout, section))
     if url.get_backend_name() == "sqlite":
-        _hold_sqlite_transactions(engine)
         _check_sqlite_folder(url, section)
-    if is_mysql(engine.dialect):
-        _sort_mysql_errors(engine)
     if not _is_missing_file(engine):
         _check_reachable(engine, section)
     return engine
@@ -279,6 +276,14 @@ def _connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
     return {key: value for key, value in known.get(driver, {}).items() if key not in url.query}
 
 
+def _prepared(engine: Engine) -> Engine:
+    if engine.dialect.name == "sqlite":
+        _hold_sqlite_transactions(engine)
+    if is_mysql(engine.dialect):
+        _sort_mysql_errors(engine)
+    return engine
+
+
 def _hold_sqlite_transactions(engine: Engine) -> None:
     """Takes transactions out of the hands of Python's driver, which begins them late and ends them early.
 
@@ -308,12 +313,29 @@ def _sort_mysql_errors(engine: Engine) -> None:
 
 
 @contextmanager
-def log_kept(engine: Engine) -> Iterator[None]:
-    """Within, SQLite's write-ahead log goes on between transactions: who closes the last connection copies
-    it into the database. Nothing to other databases.
+def connection_kept(engine: Engine) -> Iterator[Engine]:
+    """Within, an engine that keeps a connection from one transaction to the next, for who has many; closed at the end.
+
+    A new one costs PostgreSQL a process, and SQLite the copy of its write-ahead log into the database when the last one
+    is closed. One that was lost meanwhile is replaced as the next transaction begins.
     """
-    with engine.connect() if engine.dialect.name == "sqlite" else nullcontext():
-        yield
+
+    def connected() -> Any:
+        connection = engine.raw_connection()
+        own = connection.dbapi_connection
+        connection.detach()
+        return own
+
+    kept = _prepared(
+        sa.create_engine(
+            engine.url, creator=connected, poolclass=QueuePool, pool_size=1, max_overflow=-1, pool_pre_ping=True,
+            hide_parameters=True,
+        )
+    )  # fmt: skip
+    try:
+        yield kept
+    finally:
+        kept.dispose()
 
 
 def sqlite_path(url: URL) -> Path | None:

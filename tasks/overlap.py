@@ -12,14 +12,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_OFFERS = 0.01
 _SECONDS_OF_A_TURN = 0.0005
 
 
@@ -125,7 +126,13 @@ def _put(item: object, taken: queue.Queue[object], stop: threading.Event) -> boo
     return False
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterator[Item], threads: int, most: int) -> Generator[Result]:
+def in_threads(
+    work: Callable[[Item], Result],
+    items: Iterator[Item],
+    threads: int,
+    most: int,
+    meanwhile: Callable[[], bool] = lambda: False,
+) -> Generator[Result]:
     """Does work on items in several threads, and gives the results in the order of the items.
 
     Args:
@@ -133,6 +140,8 @@ def in_threads(work: Callable[[Item], Result], items: Iterator[Item], threads: i
         items: what to work on; closed at the end if it can be.
         threads: how many.
         most: items that wait, are worked on, or are done and not asked for.
+        meanwhile: called again and again by the threads that have no item any more, while others do; returns whether
+            there was something to do.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="stage") as pool:
@@ -141,6 +150,8 @@ def in_threads(work: Callable[[Item], Result], items: Iterator[Item], threads: i
                 waiting.append(pool.submit(work, item))
                 if len(waiting) >= most:
                     yield waiting.popleft().result()
+            for _ in range(threads - 1):
+                pool.submit(_until_done, tuple(waiting), meanwhile)
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -148,3 +159,9 @@ def in_threads(work: Callable[[Item], Result], items: Iterator[Item], threads: i
                 one.cancel()
             if isinstance(items, Generator):
                 items.close()
+
+
+def _until_done(last: Sequence[Future[Result]], meanwhile: Callable[[], bool]) -> None:
+    while not all(one.done() for one in last):
+        if not meanwhile():
+            wait(last, timeout=_SECONDS_BETWEEN_OFFERS)

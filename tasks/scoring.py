@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from models.scoring import Scorer, score_apart
 from tasks.batches import BatchRow
 from tasks.chunks import RejectedMessage, ScoredChunk, refusals
-from tasks.database import log_kept
+from tasks.database import connection_kept
 from tasks.ledger import BatchPlan, begin_batch, chunks_done, commit_chunk, publish_batch, record_times
 from tasks.overlap import StageSeconds, ahead, in_threads, short_turns
 from tasks.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
@@ -70,22 +70,23 @@ def score_snapshot(
     verify_snapshot(snapshot)
     path = snapshot / SNAPSHOT_FILE
     rows = snapshot_rows(path)
-    batch = begin_batch(engine, plan)
-    done = chunks_done(engine, batch.batch_id)
-    if done:
-        log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
-    seconds, processor = StageSeconds(), time.process_time()
-    progress = _Progress(rows)
-    with log_kept(engine), contextlib.closing(scored_chunks(scorer, path, plan, done, pace, seconds)) as chunks:
-        for scored in seconds.asking("wait", chunks):
-            with seconds.counted("write"):
-                commit_chunk(engine, batch.batch_id, scored)
-            watch(*progress.after(scored))
-    # Before publishing, for a run that is killed after it finds all done the next time.
-    stages = {name: seconds.of(name) for name in ("read", "text", "network", "write", "wait")}
-    total = time.monotonic() - began
-    record_times(engine, batch.batch_id, total=total, processor=time.process_time() - processor, **stages)
-    return publish_batch(engine, batch.batch_id, rows, receipt)
+    with connection_kept(engine) as kept:
+        batch = begin_batch(kept, plan)
+        done = chunks_done(kept, batch.batch_id)
+        if done:
+            log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
+        seconds, processor = StageSeconds(), time.process_time()
+        progress = _Progress(rows)
+        with contextlib.closing(scored_chunks(scorer, path, plan, done, pace, seconds)) as chunks:
+            for scored in seconds.asking("wait", chunks):
+                with seconds.counted("write"):
+                    commit_chunk(kept, batch.batch_id, scored)
+                watch(*progress.after(scored))
+        # Before publishing, for a run that is killed after it finds all done the next time.
+        stages = {name: seconds.of(name) for name in ("read", "text", "network", "write", "wait")}
+        total = time.monotonic() - began
+        record_times(kept, batch.batch_id, total=total, processor=time.process_time() - processor, **stages)
+        return publish_batch(kept, batch.batch_id, rows, receipt)
 
 
 def scored_chunks(
@@ -103,11 +104,12 @@ def scored_chunks(
     """
     read = ahead(_counted(seconds, "read", read_snapshot(path, plan.chunk_size, skip=done)), pace.queue)
     score = partial(score_chunk, scorer, threshold=plan.threshold, seconds=seconds)
-    # Every thread has a core, and matrix products must not take the others' too.
+    # Every thread has a core, and matrix products must not take the others' too. Who has no chunk any more helps with
+    # the last ones.
     with (
         threadpool_limits(1, "blas"),
         short_turns(),
-        contextlib.closing(in_threads(score, read, pace.threads, pace.threads + pace.queue)) as scored,
+        contextlib.closing(in_threads(score, read, pace.threads, pace.threads + pace.queue, scorer.help)) as scored,
     ):
         yield from scored
 

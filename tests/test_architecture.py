@@ -15,7 +15,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # What a package may import of this project, and what it may never import.
 ALLOWED = {"pipeline": {"pipeline", "tasks", "models"}, "tasks": {"tasks", "models"}, "models": {"models"}}
 FORBIDDEN = {"pipeline": set(), "tasks": set(), "models": {"luigi", "sqlalchemy", "alembic", "click"}}
-HEAVY = ("tensorflow", "keras", "pandas", "pyarrow", "sklearn", "matplotlib", "alembic")
+HEAVY = ("tensorflow", "keras", "numba", "pandas", "pyarrow", "sklearn", "matplotlib", "alembic")
 BANNED_NAMES = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
 
 

@@ -9,10 +9,21 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database import connect, has_schema, masked, open_database, reading, retried, schema_revision, writing
+from tasks.database import (
+    connect,
+    connection_kept,
+    has_schema,
+    masked,
+    open_database,
+    reading,
+    retried,
+    schema_revision,
+    writing,
+)
 from tasks.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.settings import DatabaseSettings
 
@@ -269,6 +280,60 @@ def test_a_session_that_the_server_ends_is_replaced_and_the_work_done(postgresql
     retried(engine, work)
     assert numbers(engine)[0] == (1, 1)
     assert len(tries) == 2
+
+
+def fail_in(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE numbers SET times = 7")
+        raise KeyError
+
+
+def session(engine: Engine) -> int:
+    with reading(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            return id(connection.connection.dbapi_connection)
+        asked = "pg_backend_pid" if engine.dialect.name == "postgresql" else "connection_id"
+        return connection.exec_driver_sql(f"SELECT {asked}()").scalar_one()
+
+
+def test_one_connection_is_kept_from_transaction_to_transaction_and_closed_at_the_end(database_url: str) -> None:
+    engine = open_database(settings(database_url))
+    make_numbers(engine)
+    with connection_kept(engine) as kept:
+        sessions = {session(kept) for _ in range(3)}
+        with pytest.raises(KeyError):
+            fail_in(kept)
+        assert numbers(kept) == [(1, 0), (2, 0)]
+        with writing(kept) as connection:
+            connection.exec_driver_sql("UPDATE numbers SET times = 1 WHERE number = 2")
+        assert {session(kept)} == sessions
+        assert numbers(engine) == [(1, 0), (2, 1)]
+        with reading(kept), reading(kept):  # one more is opened where two are wanted at once
+            pass
+    assert kept.pool.checkedin() == 0
+    if engine.dialect.name == "sqlite":
+        assert not Path(f"{engine.url.database}-wal").exists()
+
+
+def test_a_kept_session_that_the_server_ends_between_transactions_is_replaced(postgresql_url: str) -> None:
+    engine = open_database(settings(postgresql_url))
+    make_numbers(engine)
+    with connection_kept(engine) as kept:
+        first = session(kept)
+        end_session(engine, first)
+        assert session(kept) != first
+        end_session(engine, session(kept))
+        with writing(kept) as connection:
+            connection.exec_driver_sql("UPDATE numbers SET times = 1 WHERE number = 1")
+    assert numbers(engine)[0] == (1, 1)
+
+
+def test_a_rule_that_mysql_checks_is_told_on_a_kept_connection_as_elsewhere(mariadb_url: str) -> None:
+    engine = open_database(settings(mariadb_url))
+    with writing(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE positive (number INTEGER CHECK (number > 0))")
+    with connection_kept(engine) as kept, pytest.raises(exc.IntegrityError), writing(kept) as connection:
+        connection.exec_driver_sql("INSERT INTO positive VALUES (-1)")
 
 
 def end_session(engine: Engine, session: int) -> None:
