@@ -28,7 +28,7 @@ class Interner:
     """Distinct strings, numbered from 0 in the order they came in.
 
     A hash table with linear probing, at most half full. The hash is a polynomial of the bytes in an odd number that
-    each process draws for itself, so that who writes messages does not know which words share a slot. Two strings are
+    each table draws for itself, so that who writes messages does not know which words share a slot. Two strings are
     one only if every byte is the same.
     """
 
@@ -133,7 +133,7 @@ def _enlarged(array: npt.NDArray[Any], least: int = 0) -> npt.NDArray[Any]:
 def _intern(
     content: ByteArray,
     texts: IntArray,
-    text: int,
+    done: int,
     at_spaces: bool,
     factor: np.uint64,
     slots: SlotArray,
@@ -152,7 +152,7 @@ def _intern(
     Args:
         content: bytes of the texts, one behind another.
         texts: where each begins and the last ends, int64 [texts + 1].
-        text: the first one that is not done; of its words some may be known.
+        done: how many texts are; of the words of the next one some may be known.
         at_spaces: whether texts are cut into words.
         factor: odd.
         slots: numbers of strings, or `_NOBODY`.
@@ -166,8 +166,8 @@ def _intern(
     Returns:
         How many texts are done, and how many strings are known then.
     """
-    last_slot, word = len(slots) - 1, firsts[text]
-    while text < len(texts) - 1:
+    last_slot, word = len(slots) - 1, firsts[done]
+    for text in range(done, len(texts) - 1):
         at, end = texts[text], texts[text + 1]
         while True:
             while at_spaces and at < end and _is_space(content[at]):
@@ -178,7 +178,6 @@ def _intern(
             while at < end and not (at_spaces and _is_space(content[at])):
                 hashed = (hashed + np.uint64(content[at]) + _ONE) * factor
                 at += 1
-            hashed ^= hashed >> _HALF
             slot, size = _slot(hashed, last_slot), at - begin
             while slots[slot] != _NOBODY:
                 number = slots[slot]
@@ -194,17 +193,15 @@ def _intern(
                 first = starts[known]
                 if known == len(hashes) or first + size > len(kept):
                     return text, known
-                for place in range(size):
-                    kept[first + place] = content[begin + place]
+                kept[first : first + size] = content[begin:at]
                 starts[known + 1], hashes[known], slots[slot] = first + size, hashed, known
                 known += 1
             numbers[word] = slots[slot]
             word += 1
             if at == end:
                 break
-        text += 1
-        firsts[text] = word
-    return text, known
+        firsts[text + 1] = word
+    return len(texts) - 1, known
 
 
 @compiled
@@ -214,7 +211,7 @@ def _is_space(sign: int) -> bool:
 
 @compiled
 def _slot(hashed: np.uint64, last_slot: int) -> int:
-    return int(np.int64(hashed >> _QUARTER) & last_slot)
+    return int(np.int64((hashed ^ (hashed >> _HALF)) >> _QUARTER) & last_slot)
 
 
 @compiled

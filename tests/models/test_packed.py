@@ -112,6 +112,18 @@ def test_words_that_are_forgotten_and_words_that_stay_change_no_logit(most: int,
         np.testing.assert_array_equal(packed.logits(encoded[number]), expected)
 
 
+def test_a_thread_that_helps_changes_no_logit() -> None:
+    packed, encoded = PackedNetwork(network()), reader().read(texts(60, seed=2))
+    expected = packed.logits(encoded, 16)
+    helped = 0
+    with ThreadPoolExecutor(1) as pool:
+        while not helped:  # until a piece was there to be had
+            asked = pool.submit(packed.logits, encoded, 1)
+            while not asked.done():
+                helped += packed.help()
+            np.testing.assert_array_equal(asked.result(), expected)
+
+
 def test_no_messages_have_no_logits() -> None:
     assert packed_network().logits(reader().read([])).shape == (0,)
 

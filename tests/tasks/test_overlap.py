@@ -112,3 +112,17 @@ def test_short_turns_end_with_their_block_however_it_ends() -> None:
         assert sys.getswitchinterval() < before / 2
         raise KeyError
     assert sys.getswitchinterval() == before
+
+
+def test_threads_without_an_item_do_what_there_is_meanwhile_and_end_with_the_others() -> None:
+    helped = threading.Event()
+
+    def work(one: int) -> int:
+        assert helped.wait(60)
+        return one
+
+    def meanwhile() -> bool:
+        helped.set()
+        return False
+
+    assert list(in_threads(work, iter([1]), 2, 3, meanwhile)) == [1]
