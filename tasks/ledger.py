@@ -21,8 +21,6 @@ from sqlalchemy.engine import Connection, Engine
 from models.errors import DatabaseError
 from tasks.batches import BATCH_COLUMNS, BatchRow, compare_counts, count_rows
 from tasks.chunks import (
-    REJECTED_COLUMNS,
-    SCORE_COLUMNS,
     ScoredChunk,
     add_checksums,
     read_checksum,
@@ -30,7 +28,7 @@ from tasks.chunks import (
 )
 from tasks.database import masked, reading, retried
 from tasks.tables import batch_chunks, rejected_messages, score_batches, spam_scores
-from tasks.writer import insert_rows
+from tasks.writer import Columns, insert_rows
 
 _LOOKUP = 1_000  # identifiers in one query
 _BEGIN_ATTEMPTS = 5
@@ -78,8 +76,8 @@ class _ChunkRows(NamedTuple):
     """What a chunk is in three tables."""
 
     ledger: dict[str, Any]
-    scored: tuple[list[Any], ...]  # by column, which is less to hold and to look after
-    rejected: list[tuple[Any, ...]]
+    scored: Columns
+    rejected: Columns
 
 
 def begin_batch(engine: Engine, plan: BatchPlan) -> Batch:
@@ -138,7 +136,7 @@ def commit_chunk(engine: Engine, batch_id: int, chunk: ScoredChunk) -> bool:
     chunk = chunk.with_sound_ids()
     while True:
         # Made before the transaction, which holds a lock that others may wait for.
-        rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_rows(batch_id))
+        rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_columns(batch_id))
         try:
             return retried(engine, partial(_write_chunk, rows=rows))
         except exc.IntegrityError as error:
@@ -157,8 +155,8 @@ def _write_chunk(connection: Connection, rows: _ChunkRows) -> bool:
         raise _refused(connection.engine, batch_id, batch, rule)
     # The ledger first: of two writers of a chunk, one waits here and is refused before it has written anything.
     connection.execute(sa.insert(batch_chunks).values(rows.ledger))
-    insert_rows(connection, spam_scores, SCORE_COLUMNS, zip(*rows.scored, strict=True))
-    insert_rows(connection, rejected_messages, REJECTED_COLUMNS, rows.rejected)
+    insert_rows(connection, spam_scores, rows.scored)
+    insert_rows(connection, rejected_messages, rows.rejected)
     return True
 
 

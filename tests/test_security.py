@@ -381,7 +381,7 @@ def test_hostile_names_and_values_go_into_a_table_as_they_are(engine: Engine) ->
     rows = [tuple(HOSTILE[(place + shift) % len(HOSTILE)] for place in range(len(columns))) for shift in range(3)]
     with writing(engine) as connection:
         table.create(connection)
-        insert_rows(connection, table, [one.name for one in columns], rows)
+        insert_rows(connection, table, {one.name: [row[place] for row in rows] for place, one in enumerate(columns)})
     with reading(engine) as connection:
         assert sorted(map(tuple, connection.execute(sa.select(table)))) == sorted(rows)
         assert sa.inspect(connection).has_table("spam_scores")

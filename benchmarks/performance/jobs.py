@@ -191,10 +191,9 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     `luigi.contrib.sqla.CopyToTable` does, 5,000 a call.
     """
     import numpy as np
-    import pandas.util  # noqa: F401 - the checksum's, which the first chunk would import
     import sqlalchemy as sa
 
-    from tasks.chunks import SCORE_COLUMNS, ScoredChunk
+    from tasks.chunks import ScoredChunk
     from tasks.database import writing
     from tasks.ledger import begin_batch, commit_chunk
     from tasks.tables import spam_scores
@@ -205,10 +204,10 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     scores = np.round(np.random.default_rng(0).random(count), 6)
     batch_id = begin_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
     began = time.monotonic()
-    values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
     if way == "ours":
+        columns = {"message_id": ids, "spam_probability": scores, "flagged": scores >= 0.5}
         with writing(engine) as connection:
-            insert_rows(connection, spam_scores, SCORE_COLUMNS, values)
+            insert_rows(connection, spam_scores, {"batch_id": [batch_id] * count, **columns})
     elif way == "ledger":
         for number, at in enumerate(range(0, count, CHUNK)):
             some = scores[at : at + CHUNK]
@@ -218,6 +217,7 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     else:
         bound = sa.insert(spam_scores).values({one: sa.bindparam(f"_{one.key}") for one in spam_scores.c})
         keys = [f"_{one.key}" for one in spam_scores.c]
+        values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
         with engine.begin() as connection:
             while some_rows := list(itertools.islice(values, 5000)):
                 connection.execute(bound, [dict(zip(keys, row, strict=True)) for row in some_rows])

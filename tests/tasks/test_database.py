@@ -111,6 +111,7 @@ def test_a_wrong_password_is_said_and_not_shown(server: str, request: pytest.Fix
     ("url", "module", "install"),
     [
         ("postgresql://host/scores", "psycopg", 'pip install "spamscore[postgresql]"'),
+        ("postgresql://host/scores", "pgpq", 'pip install "spamscore[postgresql]"'),
         ("mysql://host/scores", "pymysql", 'pip install "spamscore[mysql]"'),
         ("mariadb://host/scores", "pymysql", 'pip install "spamscore[mysql]"'),
         ("postgresql+psycopg2://host/scores", "psycopg2", 'pip install "spamscore[postgresql]"'),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +15,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.errors import DatabaseError
 from tasks import writer
-from tasks.chunks import REJECTED_COLUMNS, SCORE_COLUMNS
 from tasks.database import open_database, reading, writing
 from tasks.settings import DatabaseSettings
 from tasks.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 from tasks.writer import insert_rows
 
+SCORES = ("batch_id", "message_id", "spam_probability", "flagged")
+REJECTED = ("batch_id", "row_number", "message_id", "reason", "detail")
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64)
 
 
@@ -32,6 +35,10 @@ def batch_id(engine: Engine) -> int:
     with writing(engine) as connection:
         key: Any = connection.execute(sa.insert(score_batches).values(row)).inserted_primary_key
         return int(key.batch_id)
+
+
+def columns_of(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def rows_of(engine: Engine, table: sa.Table) -> list[tuple[Any, ...]]:
@@ -52,8 +59,8 @@ def test_rows_come_back_to_the_last_bit(
     with writing(engine) as connection:
         connection.execute(sa.delete(spam_scores))
         connection.execute(sa.delete(rejected_messages))
-        insert_rows(connection, spam_scores, SCORE_COLUMNS, score_rows)
-        insert_rows(connection, rejected_messages, REJECTED_COLUMNS, refused_rows)
+        insert_rows(connection, spam_scores, columns_of(SCORES, score_rows))
+        insert_rows(connection, rejected_messages, columns_of(REJECTED, refused_rows))
     assert rows_of(engine, spam_scores) == score_rows
     assert rows_of(engine, rejected_messages) == refused_rows
 
@@ -64,7 +71,8 @@ def test_more_rows_than_one_slice_and_columns_in_another_order(
     monkeypatch.setattr(writer, "_SLICE", 100)
     rows = [(False, f"{number:05}", batch_id, 0.25) for number in range(1050)]
     with writing(engine) as connection:
-        insert_rows(connection, spam_scores, ("flagged", "message_id", "batch_id", "spam_probability"), rows)
+        names = ("flagged", "message_id", "batch_id", "spam_probability")
+        insert_rows(connection, spam_scores, columns_of(names, rows))
     assert rows_of(engine, spam_scores) == [(batch_id, row[1], 0.25, False) for row in rows]
 
 
@@ -83,28 +91,53 @@ def test_a_broken_rule_is_an_integrity_error_and_leaves_nothing(
     if driver:
         engine.dialect.driver = driver  # the way of databases that have none of their own
     with pytest.raises(sa.exc.IntegrityError) as refused, writing(engine) as connection:
-        insert_rows(connection, spam_scores, SCORE_COLUMNS, [(batch_id, *row) for row in rows])
+        insert_rows(connection, spam_scores, columns_of(SCORES, [(batch_id, *row) for row in rows]))
     assert isinstance(refused.value.orig, Exception)
     assert rows_of(engine, spam_scores) == []
 
 
 def test_databases_without_a_way_of_their_own_take_rows_too(engine: Engine, batch_id: int) -> None:
     engine.dialect.driver = "another"
+    rows = [(batch_id, "a", 0.5, True), (batch_id, "b", 0.25, False)]
     with writing(engine) as connection:
-        insert_rows(connection, spam_scores, SCORE_COLUMNS, [(batch_id, "a", 0.5, True), (batch_id, "b", 0.25, False)])
-    assert rows_of(engine, spam_scores) == [(batch_id, "a", 0.5, True), (batch_id, "b", 0.25, False)]
+        insert_rows(connection, spam_scores, columns_of(SCORES, rows))
+    assert rows_of(engine, spam_scores) == rows
+
+
+@pytest.mark.parametrize("driver", [None, "another"])
+def test_columns_may_be_arrays(engine: Engine, batch_id: int, driver: str | None) -> None:
+    if driver:
+        engine.dialect.driver = driver
+    scores = np.random.default_rng(0).random(2_500)
+    ids = [f"{number:05}" for number in range(len(scores))]
+    columns = {"batch_id": np.full(len(scores), batch_id), "message_id": ids, "spam_probability": scores}
+    with writing(engine) as connection:
+        insert_rows(connection, spam_scores, {**columns, "flagged": scores >= 0.5})
+    assert rows_of(engine, spam_scores) == [
+        (batch_id, one, score, score >= 0.5) for one, score in zip(ids, scores.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("driver", [None, "another"])
+def test_columns_of_two_lengths_are_refused(engine: Engine, batch_id: int, driver: str | None) -> None:
+    if driver:
+        engine.dialect.driver = driver
+    columns = {"batch_id": [batch_id] * 2, "message_id": ["a"], "spam_probability": [0.5], "flagged": [True]}
+    with pytest.raises(ValueError, match=r"length|shorter"), writing(engine) as connection:
+        insert_rows(connection, spam_scores, columns)
+    assert rows_of(engine, spam_scores) == []
 
 
 def test_no_rows_are_no_statement(engine: Engine) -> None:
     with writing(engine) as connection:
-        insert_rows(connection, spam_scores, ("no such column",), [])
+        insert_rows(connection, spam_scores, {"no such column": []})
 
 
 @pytest.mark.parametrize("server", ["postgresql_url", "mariadb_url"])
 def test_a_text_too_long_is_refused_and_not_cut(server: str, request: pytest.FixtureRequest) -> None:
     engine = open_database(DatabaseSettings(url=request.getfixturevalue(server)))
     with pytest.raises(DatabaseError, match="too long"), writing(engine) as connection:
-        insert_rows(connection, rejected_messages, REJECTED_COLUMNS, [(1, 1, "a", "x" * 65, None)])
+        insert_rows(connection, rejected_messages, columns_of(REJECTED, [(1, 1, "a", "x" * 65, None)]))
 
 
 def test_a_session_lost_in_the_middle_of_a_copy_is_told_as_lost(postgresql_url: str) -> None:
@@ -119,10 +152,10 @@ def copy_and_lose(engine: Engine, connection: Connection) -> None:
     session = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
     with reading(engine) as other:
         other.exec_driver_sql(f"SELECT pg_terminate_backend({session}, 5000)")
-    insert_rows(connection, spam_scores, SCORE_COLUMNS, [(1, "a", 0.5, True)])
+    insert_rows(connection, spam_scores, columns_of(SCORES, [(1, "a", 0.5, True)]))
 
 
 def test_a_column_that_copy_knows_no_type_for_is_named(postgresql_url: str) -> None:
     engine = open_database(DatabaseSettings(url=postgresql_url))
     with pytest.raises(TypeError, match=r"batch_chunks\.written_at"), writing(engine) as connection:
-        insert_rows(connection, batch_chunks, ("written_at",), [(None,)])
+        insert_rows(connection, batch_chunks, {"written_at": [None]})
