@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from models.errors import DeviceError, SettingsError
@@ -25,6 +25,8 @@ _LOG_LINE = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:|WARNING: All log messages bef
 # its real errors reach Python as exceptions whatever the level.
 _LEVELS = {"QUIET": "3", "ERROR": "2", "WARNING": "1", "INFO": "0"}
 _HIDDEN = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
+# Keras imports them where they are installed, for wrappers and galleries that nothing here uses: a third of its start.
+_NOT_FOR_KERAS = ("matplotlib", "sklearn")
 
 
 def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None:
@@ -41,10 +43,24 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
     logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
     with contextlib.nullcontext() if log_level == "INFO" else _quiet_start(_HIDDEN[log_level]):
-        import tensorflow as tf
+        with _not_installed(_NOT_FOR_KERAS):
+            import tensorflow as tf
 
         _configure(tf, settings)
         chosen_devices(settings)
+
+
+@contextlib.contextmanager
+def _not_installed(packages: Sequence[str]) -> Iterator[None]:
+    """Within, packages cannot be imported, as if they were not installed; those that are imported already stay."""
+    hidden = [one for one in packages if one not in sys.modules]
+    # None is Python's way to say so.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for one in hidden:
+            del sys.modules[one]
 
 
 def chosen_devices(settings: DeviceSettings) -> list[str]:

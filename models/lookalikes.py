@@ -50,10 +50,15 @@ _LOOKALIKES = {
 }  # fmt: skip
 
 # Marks that only dress Latin, Greek and Cyrillic letters. Vowel signs of other scripts are letters to their readers.
-_DRESSING = ((0x0300, 0x036F), (0x0483, 0x0489), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F))
+_DRESSING = frozenset(itertools.chain(
+    range(0x0300, 0x0370), range(0x0483, 0x048A), range(0x1AB0, 0x1B00), range(0x1DC0, 0x1E00), range(0x20D0, 0x2100),
+    range(0xFE20, 0xFE30),
+))  # fmt: skip
 # Drawn as nothing, though Unicode counts them as letters, marks or symbols.
-_INVISIBLE = ((0x115F, 0x1160), (0x3164, 0x3164), (0xFFA0, 0xFFA0), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF),
-              (0x180B, 0x180F), (0x1F3FB, 0x1F3FF))  # fmt: skip
+_INVISIBLE = frozenset(itertools.chain(
+    (0x115F, 0x1160, 0x3164, 0xFFA0), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0), range(0x180B, 0x1810),
+    range(0x1F3FB, 0x1F400),
+))  # fmt: skip
 _PRIVATE_PLANES = 0xF0000
 # Letters in squares and circles, which have no compatibility form: A stands at the first code point of each row.
 _BOXED = (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)
@@ -69,7 +74,7 @@ def reading(character: str) -> str:
     if 0x80 <= code < 0xA0:
         character = bytes([code]).decode("cp1252", "ignore") or " "
     category = unicodedata.category(character)
-    if category in ("Cf", "Co", "Cs") or code >= _PRIVATE_PLANES or _within(code, _INVISIBLE):
+    if category in ("Cf", "Co", "Cs") or code >= _PRIVATE_PLANES or code in _INVISIBLE:
         return ""
     if category in ("Cc", "Zs", "Zl", "Zp") or code == 0x2800:
         return " "
@@ -78,7 +83,7 @@ def reading(character: str) -> str:
     if code >= _BOXED[0] and (boxed := _boxed_letter(code)):
         return boxed
     if category[0] != "M" and not unicodedata.decomposition(character) and character not in _LOOKALIKES:
-        return _lower_unless_ascii(character)
+        return character if character.isascii() else character.lower()
     return _lower_unless_ascii("".join(map(_lookalike, _undress(character))))
 
 
@@ -86,14 +91,10 @@ def _boxed_letter(code: int) -> str:
     return next((chr(ord("A") + code - first) for first in _BOXED if first <= code < first + 26), "")
 
 
-def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return any(low <= code <= high for low, high in ranges)
-
-
 def _undress(character: str) -> str:
     """Compatibility form without the marks of Latin, Greek and Cyrillic letters; other scripts composed again."""
     apart = unicodedata.normalize("NFKD", _LOOKALIKES.get(character, character))
-    bare = "".join(one for one in apart if not _within(ord(one), _DRESSING))
+    bare = "".join(one for one in apart if ord(one) not in _DRESSING)
     return " ".join(part for part in unicodedata.normalize("NFKC", bare).split(" ") if part) if bare.strip() else ""
 
 
@@ -145,8 +146,10 @@ def folding_table() -> FoldingTable:
             deltas[code] = ord(read) - code
         else:
             deltas[code] = CODE_POINTS + expansions.setdefault(read, len(expansions)) - code
-    blocks, page_block = np.unique(deltas.reshape(-1, PAGE), axis=0, return_inverse=True)
+    numbers: dict[bytes, int] = {}
+    page_block = [numbers.setdefault(page.tobytes(), len(numbers)) for page in deltas.reshape(-1, PAGE)]
+    blocks = np.frombuffer(b"".join(numbers), np.int32).reshape(-1, PAGE)
     lengths = np.array([len(text) for text in expansions], dtype=np.int32)
     values = np.array([ord(one) for text in expansions for one in text], dtype=np.int32)
     starts = (np.cumsum(lengths) - lengths).astype(np.int32)
-    return FoldingTable(page_block.reshape(-1).astype(np.int32), blocks, lengths, starts, values)
+    return FoldingTable(np.array(page_block, np.int32), blocks, lengths, starts, values)

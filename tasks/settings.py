@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import luigi
 import luigi.rpc
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser
 from luigi.task_register import Register
 
@@ -591,9 +592,30 @@ def prepare_luigi() -> None:
 def check_settings() -> None:
     """Holds every section, key and value in force to what is declared.
 
+    Every stage asks as it is made, a dozen in a run; what was found sound is not looked at again.
+
     Raises:
         SettingsError: naming section, key, value, what was expected and the nearest name there is.
     """
+    global _sound
+    given = _given()
+    if given != _sound:
+        _check_all()
+        _sound = given
+
+
+_sound: tuple[Any, ...] | None = None
+
+
+def _given() -> tuple[Any, ...]:
+    """All that settings are made of: what files say, the environment and the command line."""
+    sections = LuigiConfigParser.instance()._sections
+    command_line = CmdlineParser.get_instance()
+    said = vars(command_line.known_args) if command_line else {}
+    return {name: dict(keys) for name, keys in sections.items()}, dict(os.environ), dict(said)
+
+
+def _check_all() -> None:
     chosen = os.environ.get("LUIGI_CONFIG_PATH")
     if chosen and not Path(chosen).is_file():
         raise SettingsError(f"LUIGI_CONFIG_PATH = {chosen}: no such file. Correct the variable or unset it.")

@@ -197,6 +197,23 @@ def test_a_start_is_silent_and_keeps_what_others_say() -> None:
     assert done.stdout == ""
 
 
+def test_a_start_leaves_out_what_keras_alone_would_use_and_others_find_it_later() -> None:
+    code = (
+        "import sys; from models.devices import start_tensorflow; from models.settings import DeviceSettings\n"
+        "start_tensorflow(DeviceSettings()); import keras; print({'sklearn', 'matplotlib'} & set(sys.modules))\n"
+        "import sklearn.metrics, matplotlib.figure; print(sklearn.metrics.__name__, matplotlib.figure.__name__)"
+    )
+    assert python(code).stdout.splitlines() == ["set()", "sklearn.metrics matplotlib.figure"]
+
+
+def test_what_is_imported_before_a_start_stays() -> None:
+    code = (
+        "import sklearn; from models.devices import start_tensorflow; from models.settings import DeviceSettings\n"
+        "start_tensorflow(DeviceSettings()); import sys; print(sys.modules['sklearn'] is sklearn)"
+    )
+    assert python(code).stdout == "True\n"
+
+
 def test_a_start_with_info_tells_all_and_shows_both_devices_at_work() -> None:
     done = python(
         f"import runpy; jobs = runpy.run_path({__file__!r})\n"
