@@ -13,6 +13,8 @@ from measure import Bench, Figures, Row, middle, rate
 
 STAGES = ("read", "text", "network", "write")
 HERE = Path(__file__).parent
+# What the rate of matrix products, and so of the network, hangs on; the widest first.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 HEAD = """# How fast it is
 
     make bench CORPUS=path/to/SMSSpamCollection
@@ -97,8 +99,10 @@ def _machine() -> str:
 
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((one.split(":")[1].strip() for one in lines if one.startswith("model name")), platform.machine())
+    flags = next((one.split() for one in lines if one.startswith("flags")), [])
+    vectors = next((name for flag, name in _VECTORS.items() if flag in flags), "no AVX2")
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {model}, Python {platform.python_version()}, TensorFlow {tf.__version__}"
+    return f"{cores} cores of {model} with {vectors}, Python {platform.python_version()}, TensorFlow {tf.__version__}"
 
 
 def _cost(figures: Figures, stage: str) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 # All of them third parties, of which none looks at a working folder, an argument or a setting of ours.
 _IMPORTED = (
     "tensorflow", "keras", "pandas", "pyarrow.parquet", "scipy.optimize", "sklearn.metrics", "matplotlib.figure",
-    "sqlalchemy",
+    "sqlalchemy", "numba",
 )  # fmt: skip
 
 
