@@ -5,9 +5,10 @@ no padding at all. What a token gives to the recurrence before it has any contex
 token: its vector times the kernel ("folding" the embedding into the input projection). Matrix products and activations
 are NumPy's, which release Python's lock: several threads score several chunks at once.
 
-Every row of a batch is computed by the same operations in the same order whatever stands beside it, so a message's
-logit is the same to the last bit in any company. Devices other than one processor, training and the export run the
-Keras model (`models.network`); tests hold the two equal.
+Every row of a batch is computed by the same operations whatever stands beside it, so a message's logit is the same to
+the last bit in any company where matrix products treat all rows alike. OpenBLAS does with AVX-512; with AVX2 it takes
+rows by twelves, in two ways, and the last bit of a float32 may hang on a message's place. Devices other than one
+processor, training and the export run the Keras model (`models.network`); tests hold the two equal.
 """
 
 from __future__ import annotations

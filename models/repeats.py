@@ -76,7 +76,7 @@ class Repeats(NamedTuple):
     """Messages of which some may be there more than once.
 
     Attributes:
-        firsts: the place where each distinct one is first, int64 [distinct].
+        firsts: the place where each distinct one is first, in this order, int64 [distinct].
         places: which of these each message is, int64 [messages].
     """
 
@@ -90,4 +90,6 @@ def repeats_of(hashes: HashArray) -> Repeats:
     if not (in_order[1:] == in_order[:-1]).any():
         return Repeats(np.arange(len(hashes)), np.arange(len(hashes)))
     _, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)
-    return Repeats(firsts, places)
+    # Hashes are others in each process, and the order that messages are scored in must not be.
+    order = np.argsort(firsts)
+    return Repeats(firsts[order], np.argsort(order)[places])
