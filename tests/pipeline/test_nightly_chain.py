@@ -414,7 +414,8 @@ def test_tensorflow_is_quiet_unless_asked(finished: tuple[Path, Done], copied: P
     chatter = ("oneDNN", "cuInit", "cudart", "WARNING:tensorflow", "absl")
     assert not [word for word in chatter if word in finished[1].output]
     write_settings(copied, merged(SMALL, {"console": {"tensorflow_log": "INFO"}}))
-    assert "oneDNN" in luigi_cold(copied, "ScoreBatch", "--date", "2026-02-01").output
+    said = luigi_cold(copied, "ScoreBatch", "--date", "2026-02-01").output
+    assert [word for word in chatter if word in said]  # which of them hangs on the processor
 
 
 def test_the_log_level_is_a_setting(copied: Path) -> None:
