@@ -6,7 +6,7 @@ token: its vector times the kernel ("folding" the embedding into the input proje
 are NumPy's, which release Python's lock: several threads score several chunks at once.
 
 Every row of a batch is computed by the same operations whatever stands beside it, so a message's logit is the same to
-the last bit in any company where matrix products treat all rows alike. OpenBLAS does with AVX-512; with AVX2 it takes
+the last bit in any company where matrix products treat all rows alike. OpenBLAS's kernel for AVX2 does not: it takes
 rows by twelves, in two ways, and the last bit of a float32 may hang on a message's place. Devices other than one
 processor, training and the export run the Keras model (`models.network`); tests hold the two equal.
 """
