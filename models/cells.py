@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from models.row_products import RowProducts
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
@@ -29,22 +31,24 @@ class _Cell(ABC):
 
     def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
         self.directions, self.units = len(weights), weights[0][1].shape[0]
-        self._kernels = [self._scaled(one[0]) for one in weights]
-        self._biases = [self._scaled(self._input_bias(one[2])) for one in weights]
-        recurrent = [self._divided(self._scaled(one[1])) for one in weights]
-        self.recurrent = [np.ascontiguousarray(np.stack(group)) for group in zip(*recurrent, strict=True)]
+        self._kernels = RowProducts(self._groups_of([one[0] for one in weights]))
+        self._biases = self._groups_of([self._input_bias(one[2])[np.newaxis] for one in weights])
+        self.recurrent = RowProducts(self._groups_of([self._recurrent_kernel(one[1]) for one in weights]))
 
     def _input_bias(self, bias: FloatArray) -> FloatArray:
         return bias
 
-    def _scaled(self, values: FloatArray) -> FloatArray:
-        """Gates whose activation is a sigmoid, halved."""
-        factors = np.repeat([0.5 if half else 1.0 for half in self.halved], np.array(self.groups) * self.units)
-        return (values * factors).astype(np.float32)
+    def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
+        return kernel
 
-    def _divided(self, values: FloatArray) -> list[FloatArray]:
-        """Values of all gates, by their groups, along the last axis."""
-        return np.split(values, np.cumsum(np.array(self.groups[:-1]) * self.units), axis=-1)
+    def _groups_of(self, values: Sequence[FloatArray]) -> list[FloatArray]:
+        """Values of all gates, [size, gates * units] for each direction, by group, [directions, size, gates * units].
+
+        Those of gates whose activation is a sigmoid are halved.
+        """
+        halves = [0.5 if half else 1.0 for half in self.halved]
+        scaled = (np.stack(values) * np.repeat(halves, np.array(self.groups) * self.units)).astype(np.float32)
+        return np.split(scaled, np.cumsum(np.array(self.groups[:-1]) * self.units), axis=-1)
 
     def project(self, vectors: FloatArray) -> list[FloatArray]:
         """What tokens give to each group of gates before there is any context.
@@ -55,12 +59,10 @@ class _Cell(ABC):
         Returns:
             Of each direction each group, float32 [tokens, gates * units]: the directions' first groups, and so on.
         """
-        rows = -(-max(len(vectors), 1) // 16) * 16
-        padded = np.zeros((rows, vectors.shape[1]), np.float32)
-        padded[: len(vectors)] = vectors
-        given = [padded @ kernel + bias for kernel, bias in zip(self._kernels, self._biases, strict=True)]
-        groups = zip(*(self._divided(one[: len(vectors)]) for one in given), strict=True)
-        return [np.ascontiguousarray(one) for group in groups for one in group]
+        rows = self._kernels.filled_up(len(vectors))
+        products = self._kernels.room(rows).of(np.pad(vectors, [(0, rows - len(vectors)), (0, 0)]))
+        groups = ((product + bias)[:, : len(vectors)] for product, bias in zip(products, self._biases, strict=True))
+        return [one for group in groups for one in group]
 
     @abstractmethod
     def begin(self, messages: int) -> Any:
@@ -75,7 +77,7 @@ class _Run:
         shape = (cell.directions, messages, cell.units)
         self.state = np.zeros(shape, np.float32)
         self.room = [np.empty((*shape[:2], cell.units * gates), np.float32) for gates in cell.groups]
-        self.products = [np.empty_like(one) for one in self.room]
+        self.products = cell.recurrent.room(messages)
 
     def _take(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> list[FloatArray]:
         """What the next token of each message gives, by group of gates, in room that is used again."""
@@ -86,10 +88,6 @@ class _Run:
                 table.take(some, axis=0, out=room[direction, :rows], mode="clip")
         return [one[:, :rows] for one in self.room]
 
-    def _remember(self, group: int, state: FloatArray) -> FloatArray:
-        """What the state gives to a group of gates."""
-        return np.matmul(state, self.cell.recurrent[group], out=self.products[group][:, : state.shape[1]])
-
 
 class Gru(_Cell):
     """`keras.layers.GRU` with its `reset_after`; Cho et al. 2014. Groups: update and reset gate; candidate."""
@@ -98,10 +96,13 @@ class Gru(_Cell):
 
     def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
         super().__init__(weights)
-        # The candidate's own recurrent bias is reset with the state. Halved, for the gate comes as twice itself.
-        self.recurrent[1] *= np.float32(0.5)
+        # The candidate's own recurrent bias is reset with the state.
         biases = [one[2][1, 2 * self.units :] * np.float32(0.5) for one in weights]
         self.candidate_bias = np.stack(biases)[:, np.newaxis]
+
+    def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
+        # What the candidate remembers is halved, for the gate that it is reset with comes as twice itself.
+        return np.concatenate([kernel[:, : 2 * self.units], kernel[:, 2 * self.units :] * np.float32(0.5)], axis=1)
 
     def _input_bias(self, bias: FloatArray) -> FloatArray:
         gates = bias[1].copy()
@@ -114,18 +115,22 @@ class Gru(_Cell):
 
 
 class _GruRun(_Run):
+    def __init__(self, cell: Any, messages: int) -> None:
+        super().__init__(cell, messages)
+        self.reset = np.empty_like(self.state)
+
     def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
         """Reads a token of each message, int32 [messages] a direction; gives the states, in room used again."""
-        units = self.cell.units
+        units, rows = self.cell.units, len(tokens[0])
         gates, candidate = self._take(inputs, tokens)
-        state = self.state[:, : len(tokens[0])]
-        gates += self._remember(0, state)
+        state, reset = self.state[:, :rows], self.reset[:, :rows]
+        gates_remembered, candidate_remembered = self.products.of(state)
+        gates += gates_remembered
         np.tanh(gates, out=gates)
         gates += 1
-        remembered = self._remember(1, state)
-        remembered += self.cell.candidate_bias
-        remembered *= gates[:, :, units:]
-        candidate += remembered
+        np.add(candidate_remembered, self.cell.candidate_bias, out=reset)
+        reset *= gates[:, :, units:]
+        candidate += reset
         np.tanh(candidate, out=candidate)
         # update * state + (1 - update) * candidate
         gates *= np.float32(0.5)
@@ -155,8 +160,8 @@ class _LstmRun(_Run):
         units, rows = self.cell.units, len(tokens[0])
         groups = self._take(inputs, tokens)
         state, carried = self.state[:, :rows], self.carried[:, :rows]
-        for number, group in enumerate(groups):
-            group += self._remember(number, state)
+        for group, remembered in zip(groups, self.products.of(state), strict=True):
+            group += remembered
             np.tanh(group, out=group)
         gates, candidate, output = groups
         for one in (gates, output):
@@ -185,7 +190,7 @@ class _SimpleRun(_Run):
         """Reads a token of each message, int32 [messages] a direction; gives the states, in room used again."""
         (given,) = self._take(inputs, tokens)
         state = self.state[:, : len(tokens[0])]
-        given += self._remember(0, state)
+        given += self.products.of(state)[0]
         return np.tanh(given, out=state)
 
 

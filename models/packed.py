@@ -5,10 +5,9 @@ no padding at all. What a token gives to the recurrence before it has any contex
 token: its vector times the kernel ("folding" the embedding into the input projection). Matrix products and activations
 are NumPy's, which release Python's lock: several threads score several chunks at once.
 
-Every row of a batch is computed by the same operations whatever stands beside it, so a message's logit is the same to
-the last bit in any company where matrix products treat all rows alike. OpenBLAS's kernel for AVX2 does not: it takes
-rows by twelves, in two ways, and the last bit of a float32 may hang on a message's place. Devices other than one
-processor, training and the export run the Keras model (`models.network`); tests hold the two equal.
+Every row of a batch is computed by the same operations whatever stands beside it (`models.row_products`), so the logit
+of a message is the same to the last bit in any company. Devices other than one processor, training and the export run
+the Keras model (`models.network`); tests hold the two equal.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from models.shared_work import Piece, SharedWork
 
 IntArray = npt.NDArray[np.int64]
 
-# Rows are computed in multiples of this, so that a matrix product takes the same path for each of them.
-_ROWS = 16
 # Tokens whose features are held at once: each has some twelve, of five bytes, which no other token of its message has.
 _LINEAR_TOKENS = 100_000
 
@@ -96,7 +93,7 @@ class PackedNetwork:
     ) -> FloatArray:
         """Runs the recurrence over messages sorted by length, the longest first; what is pooled, [messages, units]."""
         count = len(starts)
-        padded = _whole_rows(count)
+        padded = self._cell.recurrent.filled_up(count)
         run = self._cell.begin(padded)
         pooled = self._pooling(self._cell.directions, count, self._cell.units)
         first = np.zeros(padded, np.int64)
@@ -105,15 +102,11 @@ class PackedNetwork:
         last[:count] = starts + lengths - 1
         active = np.searchsorted(-lengths, -np.arange(lengths[0]), side="left").tolist()
         for step, messages in enumerate(active):
-            rows = _whole_rows(messages)
+            rows = self._cell.recurrent.filled_up(messages)
             places = (first[:rows] + step, last[:rows] - step)[: self._cell.directions]
             states = run.step(inputs, [tokens.take(one, mode="clip") for one in places])
             pooled.add(states[:, :messages], active[step + 1] if step + 1 < len(active) else 0)
         return pooled.result(lengths)
-
-
-def _whole_rows(count: int) -> int:
-    return -(-count // _ROWS) * _ROWS
 
 
 class _Projections:

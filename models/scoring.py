@@ -2,7 +2,7 @@
 
 On one processor the network is `models.packed`; on several devices, or a GPU, it is the Keras model: there messages of
 like length share a batch and widths are few and fixed, so that nothing is traced twice and little is padded. Neither
-padding nor the company that a message is scored in changes a score, but for the last digit where `models.packed` says.
+padding nor the company that a message is scored in changes a score.
 
 `score_apart` scores whatever comes: a message that makes scoring fail is found by halving, and the others are scored.
 """
