@@ -48,8 +48,10 @@ class TextEncoder(tf.Module):
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
         self.read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
-        # Traced once for all calls; kept as a bound method, for an export would trace and write a function as well.
+        # Traced once for all calls; kept as bound methods, for an export would trace and write functions as well.
         self.compiled = traced(self).__call__
+        self.compiled_fold, self.compiled_tokens = traced(self.fold).__call__, traced(self.tokens).__call__
+        self.compiled_read = traced(self.read).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:

@@ -19,7 +19,6 @@ from models.arrow_tensors import tensor_of
 from models.compiled import compiled
 from models.encoder import TextEncoder, places_of
 from models.farmhash import MOST_BYTES, HashArray, fingerprint, fingerprints
-from models.text import traced
 from models.tokens import (
     AS_WRITTEN,
     CAPITALS,
@@ -81,7 +80,7 @@ class FastTokenReader:
         """
         self._words = pa.array(encoder.vocabulary.tokens[len(SPECIAL_TOKENS) :], pa.string())
         self._buckets = encoder.read.buckets
-        self._read = traced(encoder.read)
+        self._read = encoder.compiled_read
 
     def read(self, tokens: pa.Array) -> ReadTokens:
         """Reads tokens.

@@ -16,7 +16,7 @@ from models.arrow_strings import bytes_of, matches, replaced, strings_of
 from models.arrow_tensors import arrow_of, tensor_of
 from models.compiled import compiled
 from models.encoder import TextEncoder
-from models.text import NOT_PLAIN, TIE, traced
+from models.text import NOT_PLAIN, TIE
 from models.tokens import CURRENCY, MASKED_CODE, MASKED_PHONE, TOP_LEVEL
 
 ByteArray = npt.NDArray[np.uint8]
@@ -91,7 +91,7 @@ class WordCutter:
         Args:
             encoder: what it cuts as.
         """
-        self._fold, self._cut = traced(encoder.fold), traced(encoder.tokens)
+        self._fold, self._cut = encoder.compiled_fold, encoder.compiled_tokens
 
     def cut(self, words: pa.Array) -> CutWords:
         """Cuts words.

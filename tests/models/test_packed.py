@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from models.encoder import EncodedMessages, TextEncoder
 from models.linear import LinearWeights
@@ -47,8 +48,13 @@ def network(**make: object) -> keras.Model:
 
 
 @functools.cache
+def encoder(buckets: int = BUCKETS) -> TextEncoder:
+    return TextEncoder(VOCABULARY, buckets)
+
+
+@functools.cache
 def reader(buckets: int = BUCKETS) -> MessageReader:
-    return MessageReader(TextEncoder(VOCABULARY, buckets))
+    return MessageReader(encoder(buckets))
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -65,26 +71,28 @@ def test_every_make_of_network_gives_the_logits_of_keras(make: dict[str, object]
     assert np.ptp(expected) > 0.1
 
 
+@pytest.mark.parametrize("size", [{}, {"embedding_size": 48, "rnn_units": 32}], ids=["small", "default"])
 @settings(deadline=None, max_examples=60)
 @given(order=st.permutations(range(60)), count=st.integers(1, 60), batch_size=st.sampled_from([1, 3, 16, 17, 40, 512]))
-def test_a_logit_is_the_same_to_the_last_bit_in_any_company(order: list[int], count: int, batch_size: int) -> None:
-    some, packed = texts(60, seed=1), packed_network()
-    alone = packed.logits(reader().read(some), 512)
+def test_a_logit_is_the_same_to_the_last_bit_in_any_company(
+    size: dict[str, int], order: list[int], count: int, batch_size: int
+) -> None:
+    some, packed = texts(60, seed=1), packed_network(**size)
     chosen = order[:count]
-    # With a reader of its own, whose table has the tokens in another order.
-    together = packed.logits(
-        MessageReader(TextEncoder(VOCABULARY, BUCKETS)).read([some[place] for place in chosen]), batch_size
-    )
+    with threadpool_limits(1, "blas"):  # as in a batch
+        alone = packed.logits(reader().read(some), 512)
+        # With a reader of its own, whose table has the tokens in another order.
+        together = packed.logits(MessageReader(encoder()).read([some[place] for place in chosen]), batch_size)
     np.testing.assert_array_equal(together, alone[chosen])
 
 
 @functools.cache
-def packed_network() -> PackedNetwork:
-    return PackedNetwork(network())
+def packed_network(**size: int) -> PackedNetwork:
+    return PackedNetwork(network(**size))
 
 
 def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> None:
-    own, packed = MessageReader(TextEncoder(VOCABULARY, BUCKETS), 60), packed_network()
+    own, packed = MessageReader(encoder(), 60), packed_network()
     parts = [texts(50, seed) for seed in range(12)]
     expected = [packed.logits(reader().read(part)) for part in parts]
     reading = threading.Lock()
@@ -103,7 +111,7 @@ def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> No
 @settings(deadline=None, max_examples=30)
 @given(most=st.integers(10, 60), seed=st.integers(0, 99), order=st.permutations(range(6)))
 def test_words_that_are_forgotten_and_words_that_stay_change_no_logit(most: int, seed: int, order: list[int]) -> None:
-    forgetful = MessageReader(TextEncoder(VOCABULARY, BUCKETS), most)
+    forgetful = MessageReader(encoder(), most)
     parts = [texts(10, seed + number % 4) for number in range(6)]
     encoded = [forgetful.read(part) for part in parts]
     packed = PackedNetwork(network())
@@ -145,4 +153,4 @@ def test_messages_encoded_without_a_memory_are_scored_too() -> None:
 def encoded_without_memory() -> EncodedMessages:
     from models.encoder import encode_messages
 
-    return encode_messages(TextEncoder(VOCABULARY, BUCKETS), texts(20))
+    return encode_messages(encoder(), texts(20))
