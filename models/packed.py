@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from models.cells import CELLS, FloatArray
 from models.encoder import EncodedMessages, TableMemory, TokenTable
@@ -44,7 +45,12 @@ class PackedNetwork:
     """
 
     def __init__(self, network: keras.Model) -> None:
-        """Takes the weights; what is done to the network later changes nothing here."""
+        """Takes the weights; what is done to the network later changes nothing here.
+
+        From here on NumPy's matrix products take one thread each in this process, whoever asks for them: threads of
+        ours share the work, and a row's bits would hang on how many share a product.
+        """
+        threadpool_limits(1, "blas")
         recurrent = network.get_layer("recurrent")
         both = isinstance(recurrent, keras.layers.Bidirectional)
         layers = [recurrent.forward_layer, recurrent.backward_layer] if both else [recurrent]

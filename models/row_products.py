@@ -7,7 +7,7 @@ that are left over from sixteens in another way where there are many rows.
 
 Which of them is there is not asked: equal rows are multiplied, and where their products differ the kernels get columns
 of nought on both sides, which nobody reads, and rows are filled up to twelves. This holds of products that are computed
-by one thread; several share out rows and columns by how many there are.
+by one thread each, which `models.packed` sees to; several share out rows and columns by how many there are.
 """
 
 from __future__ import annotations

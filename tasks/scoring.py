@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy.engine import Engine
-from threadpoolctl import threadpool_limits
 
 from models.scoring import Scorer, score_apart
 from tasks.batches import BatchRow
@@ -104,10 +103,8 @@ def scored_chunks(
     """
     read = ahead(_counted(seconds, "read", read_snapshot(path, plan.chunk_size, skip=done)), pace.queue)
     score = partial(score_chunk, scorer, threshold=plan.threshold, seconds=seconds)
-    # Every thread has a core, and matrix products must not take the others' too. Who has no chunk any more helps with
-    # the last ones.
+    # Who has no chunk any more helps with the last ones.
     with (
-        threadpool_limits(1, "blas"),
         short_turns(),
         contextlib.closing(in_threads(score, read, pace.threads, pace.threads + pace.queue, scorer.help)) as scored,
     ):

@@ -113,14 +113,12 @@ def batch(folder: Path, name: str, url: str) -> Figures:
 
 def network(folder: Path, name: str) -> Figures:
     """The network alone, on token ids that are ready, with all cores."""
-    from threadpoolctl import threadpool_limits
-
     scorer = loaded(folder)
     from tasks.snapshots import read_snapshot
 
     chunks = [scorer.encode(chunk.texts) for chunk in read_snapshot(snapshot(folder, name), CHUNK)]
     scorer.logits(chunks[0])
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(CORES) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         began, processor = time.monotonic(), time.process_time()
         list(pool.map(scorer.logits, chunks))
         seconds = time.monotonic() - began

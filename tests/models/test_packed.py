@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from models.encoder import EncodedMessages, TextEncoder
 from models.linear import LinearWeights
@@ -79,10 +79,9 @@ def test_a_logit_is_the_same_to_the_last_bit_in_any_company(
 ) -> None:
     some, packed = texts(60, seed=1), packed_network(**size)
     chosen = order[:count]
-    with threadpool_limits(1, "blas"):  # as in a batch
-        alone = packed.logits(reader().read(some), 512)
-        # With a reader of its own, whose table has the tokens in another order.
-        together = packed.logits(MessageReader(encoder()).read([some[place] for place in chosen]), batch_size)
+    alone = packed.logits(reader().read(some), 512)
+    # With a reader of its own, whose table has the tokens in another order.
+    together = packed.logits(MessageReader(encoder()).read([some[place] for place in chosen]), batch_size)
     np.testing.assert_array_equal(together, alone[chosen])
 
 
@@ -130,6 +129,12 @@ def test_a_thread_that_helps_changes_no_logit() -> None:
             while not asked.done():
                 helped += packed.help()
             np.testing.assert_array_equal(asked.result(), expected)
+
+
+def test_matrix_products_take_one_thread_each() -> None:
+    with threadpool_limits(2, "blas"):
+        PackedNetwork(network())
+        assert {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"} == {1}
 
 
 def test_no_messages_have_no_logits() -> None:
