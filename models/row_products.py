@@ -13,11 +13,14 @@ by one thread each, which `models.packed` sees to; several share out rows and co
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+log = logging.getLogger("spamscore")
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,23 +30,25 @@ _TOGETHER = 256  # columns; OpenBLAS cuts a kernel itself if it has more than so
 _ROWS, _ROWS_WITH_MARGINS = 16, 24
 
 
-class _Piece(NamedTuple):
-    """Columns of one or several kernels that are multiplied together.
+class _Layout(NamedTuple):
+    """How rows are multiplied with several kernels.
 
     Attributes:
-        values: float32 [directions, size, columns].
-        places: where columns of each kernel are, in the order of the kernels.
+        rows: what the number of rows is filled up to a multiple of.
+        values: columns that are multiplied together, float32 [directions, size, columns] each.
+        places: for each kernel which values have its columns, and where, in order.
     """
 
-    values: FloatArray
-    places: dict[int, slice]
+    rows: int
+    values: list[FloatArray]
+    places: list[list[tuple[int, slice]]]
 
 
 class RowProducts:
     """Products of rows with several kernels.
 
     Attributes:
-        alike: whether equal rows have equal products; no kernel of OpenBLAS is known where they have not.
+        alike: whether equal rows have equal products, as they have with all kernels of OpenBLAS that were tried.
     """
 
     def __init__(self, kernels: Sequence[FloatArray]) -> None:
@@ -52,32 +57,30 @@ class RowProducts:
         Args:
             kernels: float32 [directions, size, columns], all of one size.
         """
-        self.alike = False
-        for self._rows, self._pieces in ((_ROWS, _apart(kernels)), (_ROWS_WITH_MARGINS, _with_margins(kernels))):
-            self.alike = all(_alike(one, self._rows) for piece in self._pieces for one in piece.values)
-            if self.alike:
-                break
+        layouts = [_apart(kernels), _with_margins(kernels)]
+        found = next(filter(_treats_rows_alike, layouts), None)
+        self.alike = found is not None
+        if not self.alike:
+            log.info(
+                "matrix products hang on where a row stands: a score's last digit may, on what is scored beside it"
+            )
+        self._layout = found or layouts[0]
 
     def filled_up(self, rows: int) -> int:
         """The number of rows that so many are to be filled up to."""
-        return -(-rows // self._rows) * self._rows
+        return -(-rows // self._layout.rows) * self._layout.rows
 
     def room(self, rows: int) -> Products:
         """Room for products of so many rows, filled up, or fewer."""
-        return Products(self._pieces, rows)
+        return Products(self._layout, rows)
 
 
 class Products:
     """Products of rows with kernels, in room that is used again."""
 
-    def __init__(self, pieces: Sequence[_Piece], rows: int) -> None:
-        self._values = [piece.values for piece in pieces]
-        self._room = [np.empty((len(one), rows, one.shape[-1]), np.float32) for one in self._values]
-        kernels = max(max(piece.places) for piece in pieces) + 1
-        self._places = [
-            [(number, piece.places[kernel]) for number, piece in enumerate(pieces) if kernel in piece.places]
-            for kernel in range(kernels)
-        ]
+    def __init__(self, layout: _Layout, rows: int) -> None:
+        self._layout = layout
+        self._room = [np.empty((len(one), rows, one.shape[-1]), np.float32) for one in layout.values]
 
     def of(self, rows: FloatArray) -> list[FloatArray]:
         """The product with each kernel, float32 [directions, rows, columns]; to be used before the next are asked for.
@@ -87,40 +90,43 @@ class Products:
         """
         count = rows.shape[-2]
         products = [
-            np.matmul(rows, values, out=room[:, :count]) for values, room in zip(self._values, self._room, strict=True)
+            np.matmul(rows, values, out=room[:, :count])
+            for values, room in zip(self._layout.values, self._room, strict=True)
         ]
-        return [_together([products[piece][:, :, place] for piece, place in places]) for places in self._places]
+        return [_together([products[number][:, :, here] for number, here in one]) for one in self._layout.places]
 
 
 def _together(columns: list[FloatArray]) -> FloatArray:
     return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1)
 
 
-def _apart(kernels: Sequence[FloatArray]) -> list[_Piece]:
-    return [_Piece(np.ascontiguousarray(kernel), {number: slice(None)}) for number, kernel in enumerate(kernels)]
+def _apart(kernels: Sequence[FloatArray]) -> _Layout:
+    values = [np.ascontiguousarray(kernel) for kernel in kernels]
+    return _Layout(_ROWS, values, [[(number, slice(None))] for number in range(len(kernels))])
 
 
-def _with_margins(kernels: Sequence[FloatArray]) -> list[_Piece]:
+def _with_margins(kernels: Sequence[FloatArray]) -> _Layout:
     joined = np.concatenate(kernels, axis=-1)
-    bounds = np.cumsum([0, *(kernel.shape[-1] for kernel in kernels)]).tolist()
-    pieces = []
-    for first in range(0, bounds[-1], _TOGETHER):
+    bounds = np.cumsum([0, *(kernel.shape[-1] for kernel in kernels)])
+    layout = _Layout(_ROWS_WITH_MARGINS, [], [[] for _ in kernels])
+    for number, first in enumerate(range(0, joined.shape[-1], _TOGETHER)):
         columns = joined[:, :, first : first + _TOGETHER]
         margins = (_MARGIN, -columns.shape[-1] % _FILLED_UP_TO + _MARGIN)
-        within = np.clip(np.array(bounds) - first, 0, columns.shape[-1]) + _MARGIN
-        places = {
-            number: slice(int(begin), int(end))
-            for number, (begin, end) in enumerate(itertools.pairwise(within))
-            if begin < end
-        }
-        pieces.append(_Piece(np.pad(columns, [(0, 0), (0, 0), margins]), places))
-    return pieces
+        layout.values.append(np.pad(columns, [(0, 0), (0, 0), margins]))
+        within = np.clip(bounds - first, 0, columns.shape[-1]) + _MARGIN
+        for places, (begin, end) in zip(layout.places, itertools.pairwise(within.tolist()), strict=True):
+            if begin < end:
+                places.append((number, slice(begin, end)))
+    return layout
 
 
-def _alike(kernel: FloatArray, rows: int) -> bool:
-    """Whether equal rows have equal products with a kernel, [size, columns], of whose columns some may be nought."""
-    read = kernel.any(axis=0)
-    row = np.random.default_rng(0).standard_normal(len(kernel)).astype(np.float32)
-    counts = [rows, 2 * rows, 3 * rows, 8 * rows, 32 * rows]
-    products = np.concatenate([np.tile(row, (count, 1)) @ kernel for count in counts])[:, read]
-    return bool((products == products[0]).all())
+def _treats_rows_alike(layout: _Layout) -> bool:
+    """Whether equal rows have equal products, however many of them there are."""
+    counts = [many * layout.rows for many in (1, 2, 3, 8, 32)]
+    for kernel in itertools.chain.from_iterable(layout.values):
+        row = np.random.default_rng(0).standard_normal(len(kernel)).astype(np.float32)
+        read = kernel.any(axis=0)  # not the margins
+        products = np.concatenate([np.tile(row, (count, 1)) @ kernel for count in counts])[:, read]
+        if (products != products[0]).any():
+            return False
+    return True

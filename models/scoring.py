@@ -1,8 +1,9 @@
 """Scoring: messages to spam probabilities, on the devices there are.
 
-On one processor the network is `models.packed`; on several devices, or a GPU, it is the Keras model: there messages of
-like length share a batch and widths are few and fixed, so that nothing is traced twice and little is padded. Neither
-padding nor the company that a message is scored in changes a score.
+On one processor the network is `models.packed`, where the company that a message is scored in changes no bit of its
+score. On several devices, or a GPU, it is the Keras model: there messages of like length share a batch and widths are
+few and fixed, so that nothing is traced twice and little is padded; neither padding nor company changes a score by more
+than rounding does.
 
 `score_apart` scores whatever comes: a message that makes scoring fail is found by halving, and the others are scored.
 """

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import row_products
 from models.row_products import RowProducts
 
 ROOT = Path(__file__).parents[2]
 # Sizes of rows and columns of kernels: the default's, small and odd ones, those that must be cut.
 SHAPES = [(32, [64, 32]), (48, [64, 32]), (5, [10, 5]), (9, [9]), (25, [50, 25]), (100, [200, 100]), (150, [300, 150])]
-# What a processor must have for the kernels of a name.
-CORES = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "SkylakeX": "avx512f", "": ""}
+# OpenBLAS's kernels by their processor's name, and what a processor must have to run them.
+CORES = [("Nehalem", "sse4_2"), ("Sandybridge", "avx"), ("Haswell", "avx2"), ("SkylakeX", "avx512f")]
 DIFFERING = """
 import json, sys
 import numpy as np
+from threadpoolctl import threadpool_info
 from models.row_products import RowProducts
 
 random = np.random.default_rng(1)
@@ -29,16 +31,17 @@ for size, widths in json.loads(sys.argv[1]):
     kernels = [random.standard_normal((2, size, width)).astype(np.float32) for width in widths]
     products = RowProducts(kernels)
     rows = random.standard_normal((2, products.filled_up(700), size)).astype(np.float32)
-    alone = [one.copy() for one in products.room(rows.shape[1]).of(rows)]
+    expected = [one.copy() for one in products.room(rows.shape[1]).of(rows)]
     room = products.room(rows.shape[1])
     for count in (1, 2, 5, 13, 30, 49, 64, 100, 333, 500, 700):
         chosen = random.permutation(rows.shape[1])[:products.filled_up(count)]
         found = room.of(rows[:, chosen])
-        if not all(np.array_equal(one, other[:, chosen]) for one, other in zip(found, alone, strict=True)):
+        if not all(np.array_equal(one, other[:, chosen]) for one, other in zip(found, expected, strict=True)):
             differing.append([size, widths, count])
     if not products.alike:
         differing.append([size, widths, "not alike"])
-print(json.dumps(differing))
+cores = {one.get("architecture") for one in threadpool_info() if one["user_api"] == "blas"}
+print(json.dumps([differing, sorted(cores)]))
 """
 
 
@@ -54,17 +57,37 @@ def test_products_are_those_of_numpy(size: int, widths: list[int]) -> None:
             assert found.shape == (2, count, kernel.shape[-1])
 
 
-@pytest.mark.parametrize("core", CORES, ids=lambda core: core or "own")
-def test_a_row_has_the_same_bits_in_any_company_with_any_kernel(core: str) -> None:
+@pytest.mark.parametrize(("core", "needed"), CORES)
+def test_a_row_has_the_same_bits_in_any_company_with_each_kernel_of_openblas(core: str, needed: str) -> None:
     cpu = Path("/proc/cpuinfo")
-    if core and not (cpu.exists() and CORES[core] in cpu.read_text().split()):
-        pytest.skip(f"the processor has no {CORES[core]}")
+    if not (cpu.exists() and needed in cpu.read_text().split()):
+        pytest.skip(f"the processor has no {needed}")
+    assert differing(OPENBLAS_CORETYPE=core) == [[], [core]]
+
+
+def test_a_row_has_the_same_bits_in_any_company_with_the_processors_own_kernel() -> None:
+    assert differing()[0] == []
+
+
+def differing(**variables: str) -> list[list[object]]:
+    """Shapes whose products differed, and the kernels that computed them, by one thread in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", DIFFERING, json.dumps(SHAPES)],
         capture_output=True, text=True, check=True, cwd=ROOT,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **({"OPENBLAS_CORETYPE": core} if core else {})},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **variables},
     )  # fmt: skip
-    assert json.loads(done.stdout) == []
+    return json.loads(done.stdout)
+
+
+def test_where_no_layout_treats_rows_alike_products_are_right_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(row_products, "_treats_rows_alike", lambda _: False)
+    with caplog.at_level("INFO", "spamscore"):
+        products = RowProducts([np.full((1, 3, 2), 2, np.float32)])
+    assert not products.alike
+    assert "a score's last digit may" in caplog.text
+    np.testing.assert_array_equal(products.room(16).of(np.ones((1, 16, 3), np.float32))[0], np.full((1, 16, 2), 6))
 
 
 def test_rows_are_filled_up_to_no_less_and_not_far() -> None:
