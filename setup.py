@@ -1,14 +1,37 @@
 """The distribution `spamscore`: three packages, one command, and the sample that the first run uses."""
 
-from setuptools import setup
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+# Every folder below these three is a package, also one without modules that holds data.
+PACKAGES = ["models", "models.*", "pipeline", "pipeline.*", "tasks", "tasks.*"]
 
 setup(
     name="spamscore",
     version="0.1.0",
     description="Nightly batch scoring of text messages for spam, on Luigi and TensorFlow",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="spamscore contributors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["spam", "text classification", "batch scoring", "luigi", "tensorflow"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Communications :: Email :: Filters",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=["models", "pipeline", "pipeline.commands", "tasks", "tasks.migrations", "tasks.migrations.versions"],
-    package_data={"pipeline": ["sample/*.csv"], "models": ["templates/*"], "tasks": ["migrations/*.mako"]},
+    packages=find_namespace_packages(include=PACKAGES, exclude=["*.__pycache__"]),
+    package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed"]},
     install_requires=[
         "alembic>=1.16,<2",
         "click>=8.2,<9",

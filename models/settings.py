@@ -1,7 +1,8 @@
 """The settings of the machine learning: one frozen dataclass a section of luigi.cfg, each value with its default, its
 range and the sentence that describes it. Everything else (the command line, luigi.cfg, the README) is held to these.
 
-`setting` declares one value; `check` holds a dataclass to its ranges. Reading luigi.cfg is `tasks.settings`'s part.
+`setting` declares one value; `check` holds a dataclass to its ranges. Reading luigi.cfg is
+`tasks.settings.loading`'s part.
 """
 
 from __future__ import annotations

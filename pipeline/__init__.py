@@ -11,7 +11,6 @@ except configparser.Error as error:
     sys.exit(2)
 
 from pipeline.nightly import Nightly
-from tasks import failures, termination
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel
@@ -19,8 +18,9 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.ingest_corpus import IngestCorpus
 from tasks.report_batch import ReportBatch
+from tasks.scheduler import failures, termination
+from tasks.scheduler.luigi_defaults import prepare_luigi
 from tasks.score_batch import ScoreBatch
-from tasks.settings import prepare_luigi
 from tasks.train_model import TrainModel
 
 __all__ = [

@@ -19,18 +19,18 @@ from typing import Any, TextIO, cast
 import click
 from click.shell_completion import get_completion_class
 
+from pipeline.commands.batches import batches, scores, summary
 from pipeline.commands.explain import explain
-from pipeline.commands.feedback import label, labels, uncertain
 from pipeline.commands.group import Commands
-from pipeline.commands.messages import text
-from pipeline.commands.nights import batches, scores, summary
+from pipeline.commands.labels import label, labels, uncertain
 from pipeline.commands.options import examples
 from pipeline.commands.reports import drift, report
+from pipeline.commands.rollback import prune, restore, verify, withdraw
 from pipeline.commands.settings import config
-from pipeline.commands.undo import prune, restore, verify, withdraw
+from pipeline.commands.text import text
 from pipeline.commands.versions import models, serve
 from pipeline.commands.watch import watch
-from pipeline.tables import print_lines
+from pipeline.printing import print_lines
 
 SHELLS = ("bash", "zsh", "fish")
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from models.errors import AlreadyRunningError, DriftError
-from pipeline.night_told import tell_how_it_ended
-from tasks import failures
-from tasks.parameters import YesterdayParameter
-from tasks.progress import ProgressReport, reporting
+from pipeline.notifications import tell_how_it_ended
+from tasks.artifacts.folders import write_json
+from tasks.artifacts.locations import artifacts_folder
+from tasks.monitoring.report_index import write_index
 from tasks.report_batch import ReportBatch
-from tasks.reports import write_index
+from tasks.scheduler import failures
+from tasks.scheduler.parameters import YesterdayParameter
+from tasks.scheduler.progress import ProgressReport, reporting
 from tasks.score_batch import ScoreBatch
-from tasks.settings import ArtifactSettings, DatabaseSettings, RunSettings, load
-from tasks.stage import Stage, artifacts_folder
-from tasks.targets import write_json
+from tasks.settings.loading import load
+from tasks.settings.operation import RunSettings
+from tasks.settings.storage import ArtifactSettings, DatabaseSettings
+from tasks.stage import Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from tasks.retention import Pruned
+    from tasks.database.retention import Pruned
 
 log = logging.getLogger("spamscore")
 _DAY = datetime.timedelta(days=1)
@@ -60,8 +63,8 @@ class Nightly(Stage):
         before = [self.date - _DAY * number for number in range(load(RunSettings).catch_up_days, 0, -1)]
         if not before:
             return [self.date]
-        from tasks.batches import never_published
-        from tasks.database import connect
+        from tasks.database.batches import never_published
+        from tasks.database.connection import connect
 
         return [*never_published(connect(load(DatabaseSettings)), before), self.date]
 
@@ -79,7 +82,7 @@ class Nightly(Stage):
 
     def run(self) -> Iterator[list[luigi.Task]]:
         """Has the reports made, deletes what is older than is kept, and writes down what the night did."""
-        from tasks.database import open_database
+        from tasks.database.schema import open_database
 
         # Only now, for whether a report is there depends on the batch that is published.
         yield self._reports()
@@ -134,8 +137,8 @@ class NightTarget(luigi.Target):
             write_json(path, content)
 
     def _path(self) -> Path | None:
-        from tasks.batches import published_batch
-        from tasks.database import connect
+        from tasks.database.batches import published_batch
+        from tasks.database.connection import connect
 
         batch = published_batch(connect(load(DatabaseSettings)), self.date)
         return self.folder / f"batch-{batch.batch_id}.json" if batch else None
@@ -143,7 +146,7 @@ class NightTarget(luigi.Target):
 
 def prune_batches(engine: Engine, report: ProgressReport) -> list[Pruned]:
     """Deletes the rows of old batches, as `spamscore prune` does; [database] keep_days says which."""
-    from tasks.retention import prunable, prune_batch
+    from tasks.database.retention import prunable, prune_batch
 
     before = kept_from(load(DatabaseSettings).keep_days)
     found = prunable(engine, before) if before else []
@@ -160,8 +163,8 @@ def delete_artifacts(engine: Engine) -> list[Path]:
 
     Those of the latest published batch stay: the gate compares models on its messages.
     """
-    from tasks.batches import latest_published
-    from tasks.retention import delete_dated_folders
+    from tasks.database.batches import latest_published
+    from tasks.database.retention import delete_dated_folders
 
     before, latest = kept_from(load(ArtifactSettings).keep_days), latest_published(engine)
     if before is None:

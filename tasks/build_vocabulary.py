@@ -9,14 +9,14 @@ from typing import Any
 from luigi.util import requires
 
 from models.settings import TextSettings, VocabularySettings
+from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import VOCABULARY
 from tasks.clean_text import CleanText
-from tasks.links import link_to
-from tasks.progress import reporting
-from tasks.settings import load
+from tasks.scheduler.progress import reporting
+from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
 log = logging.getLogger("spamscore")
-VOCABULARY = "vocabulary.json"
 
 
 @requires(CleanText)
@@ -32,7 +32,7 @@ class BuildVocabulary(FolderStage):
         prepare_tensorflow()
         import pandas as pd
 
-        from models.vocabulary import build_vocabulary, save_vocabulary
+        from models.text.vocabulary import build_vocabulary, save_vocabulary
 
         training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
         with reporting(self, "vocabulary", ends_anywhere=True) as report:

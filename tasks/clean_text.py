@@ -10,14 +10,15 @@ from luigi.util import requires
 
 from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
+from tasks.artifacts.links import link_to
 from tasks.ingest_corpus import IngestCorpus
-from tasks.links import link_to
-from tasks.progress import reporting
-from tasks.settings import CorpusSettings, load
+from tasks.scheduler.progress import reporting
+from tasks.settings.inputs import CorpusSettings
+from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
-    from models.corpus import Labels, PreparedCorpus
+    from models.training.corpus import Labels, PreparedCorpus
 
 log = logging.getLogger("spamscore")
 REFUSED, REPORT = "refused.parquet", "data_report.md"
@@ -41,8 +42,8 @@ class CleanText(FolderStage):
         prepare_tensorflow()
         import pandas as pd
 
-        from models.corpus import Labels, prepare_corpus
-        from models.text import clean_texts
+        from models.text.cleaning import clean_texts
+        from models.training.corpus import Labels, prepare_corpus
 
         settings, text = load(CorpusSettings), load(TextSettings)
         rows = pd.read_parquet(self.input().file("corpus.parquet"))
@@ -66,7 +67,7 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     Raises:
         InputError: too many; names the reasons, how often each, and the first row of each.
     """
-    from models.corpus import DUPLICATE, OVERRULED
+    from models.training.corpus import DUPLICATE, OVERRULED
 
     refused = corpus.refused[~corpus.refused["reason"].isin([DUPLICATE, OVERRULED])]
     if len(refused) <= limit * rows and len(corpus.kept):
@@ -105,7 +106,7 @@ def _colon(detail: object) -> str:
 
 def write_corpus(corpus: PreparedCorpus, folder: Path, feedback: int) -> dict[str, Any]:
     """Writes the parts, the refused rows and the report; gives the counts for the manifest."""
-    from models.corpus import PARTS
+    from models.training.corpus import PARTS
 
     counts: dict[str, Any] = {}
     for part in PARTS:
@@ -128,7 +129,7 @@ def data_report(corpus: PreparedCorpus, feedback: int) -> str:
         corpus: what became of the rows.
         feedback: how many of the rows were messages that people labelled.
     """
-    from models.corpus import OVERRULED, PARTS
+    from models.training.corpus import OVERRULED, PARTS
 
     kept, refused = corpus.kept, corpus.refused
     tokens = kept["cleaned"].map(lambda cleaned: len(cleaned.split()))

@@ -14,25 +14,29 @@ from luigi.util import requires
 
 from models.errors import ArtifactError, FormatError
 from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
+from tasks.artifacts.exports import verified_version, version_folder, version_in_service
+from tasks.artifacts.folders import FolderTarget, write_json
+from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import artifacts_folder
 from tasks.clean_text import CleanText
-from tasks.exports import verified_version, version_folder, version_in_service
-from tasks.flips import flips_on_latest_batch
-from tasks.links import link_to
-from tasks.progress import reporting
-from tasks.scorer import load_scorer, threshold_of
-from tasks.settings import ArtifactSettings, ScoringSettings, load
-from tasks.stage import FolderStage, artifacts_folder, prepare_tensorflow
-from tasks.targets import FolderTarget, write_json
+from tasks.scheduler.progress import reporting
+from tasks.scoring.flips import flips_on_latest_batch
+from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.settings.loading import load
+from tasks.settings.scoring import ScoringSettings
+from tasks.settings.storage import ArtifactSettings
+from tasks.stage import FolderStage, prepare_tensorflow
 from tasks.train_model import TrainModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.calibration import Threshold
-    from models.factors import Group
-    from models.gate import Compared, Flips, Verdict
-    from models.metrics import FloatArray, Metrics
-    from models.scoring import Scorer
+    from models.evaluation.factors import Group
+    from models.evaluation.gate import Compared, Flips, Verdict
+    from models.inference.scorer import Scorer
+    from models.statistics.arrays import FloatArray
+    from models.statistics.calibration import Threshold
+    from models.statistics.metrics import Metrics
 
 log = logging.getLogger("spamscore")
 METRICS, REPORT, SCORES = "metrics.json", "report.html", "scores.parquet"
@@ -153,7 +157,7 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
         training: folder of the trained model.
         watch: told what is being done, the report yet to be written foreseen.
     """
-    from models.gate import FlipCount, compare, judge
+    from models.evaluation.gate import FlipCount, compare, judge
 
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
     watch(0, 4, f"scoring {len(test):,} test messages with the new model")
@@ -192,7 +196,7 @@ def verdict_said(found: Evaluation) -> str:
 
 def figures_said(metrics: Metrics) -> str:
     """The two figures that say most, in a line."""
-    from models.metrics import meanings
+    from models.statistics.metrics import meanings
 
     titles = meanings()
     return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
@@ -200,7 +204,7 @@ def figures_said(metrics: Metrics) -> str:
 
 def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> list[Group]:
     """How a model does on each kind of test message, by one factor or by several together."""
-    from models.factors import FACTORS, TOGETHER, measure_groups
+    from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
 
     factors = TOGETHER if together else FACTORS
     texts, confidence = test["text"].tolist(), load(GateSettings).confidence
@@ -209,7 +213,7 @@ def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> li
 
 def measured(test: pd.DataFrame, training: Path, version: int | None = None) -> Measured:
     """A trained model, measured on the test part at its own threshold."""
-    from models.metrics import evaluate
+    from models.statistics.metrics import evaluate
 
     scorer, _ = load_scorer(training)
     threshold = threshold_of(training)
@@ -261,9 +265,9 @@ def report(
     test: pd.DataFrame, found: Evaluation, messages: FolderTarget, training: FolderTarget, groups: list[Group]
 ) -> str:
     """The report as HTML."""
-    from models.evaluation_report import render_evaluation
-    from models.explanation import explain
-    from models.training import read_history
+    from models.evaluation.explanation import explain
+    from models.reports.evaluation_report import render_evaluation
+    from models.training.history import read_history
 
     manifest = messages.manifest()
     return render_evaluation(

@@ -12,16 +12,18 @@ from luigi.util import requires
 
 from models.errors import ArtifactError
 from models.settings import GateSettings
+from tasks.artifacts.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
+from tasks.artifacts.folders import FolderTarget, read_json, write_manifest
+from tasks.artifacts.links import link_to
+from tasks.artifacts.trainings import trained_model
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
-from tasks.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
-from tasks.failures import remark
-from tasks.links import link_to
-from tasks.progress import ProgressReport, reporting
-from tasks.settings import ArtifactSettings, load
+from tasks.scheduler.failures import remark
+from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.settings.loading import load
+from tasks.settings.storage import ArtifactSettings
 from tasks.stage import Stage, prepare_tensorflow
-from tasks.targets import FolderTarget, read_json, write_manifest
-from tasks.train_model import TrainModel, trained_model
+from tasks.train_model import TrainModel
 
 log = logging.getLogger("spamscore")
 WEIGHTS = "weights.npz"
@@ -96,8 +98,8 @@ class ExportModel(Stage):
         """Fills the folder of a version, and says how far it is."""
         import pandas as pd
 
-        from models.export import write_saved_model, write_warmup
-        from models.weights import write_weights
+        from models.network.export import write_saved_model, write_warmup
+        from models.network.weights import write_weights
 
         messages, training, evaluation = self.input()
         model = trained_model(training.path)
@@ -130,10 +132,10 @@ class ExportModel(Stage):
         }
 
     def _card(self, version: int, messages: FolderTarget, evaluation: FolderTarget) -> str:
-        from models.calibration import Threshold
-        from models.gate import Verdict
-        from models.metrics import Metrics, meanings
-        from models.model_card import render_model_card
+        from models.evaluation.gate import Verdict
+        from models.reports.model_card import render_model_card
+        from models.statistics.calibration import Threshold
+        from models.statistics.metrics import Metrics, meanings
 
         found = read_json(evaluation.file(METRICS))
         in_service, trained = found["in_service"], self._training().manifest()
@@ -171,7 +173,7 @@ def require_same_scores(folder: Path, training: Path, texts: list[str]) -> None:
     """
     import numpy as np
 
-    from models.export import ServedModel
+    from models.network.export import ServedModel
     from tasks.evaluate_model import scored
 
     with ServedModel(folder) as served:

@@ -1,7 +1,7 @@
 """ExtractMessages: the messages of one date into a snapshot, once.
 
 What identifies a message and when it was sent is told by the columns that [messages] names; what the snapshot looks
-like is `tasks.snapshots`'s part.
+like is `tasks.sources.snapshots`'s part.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.fingerprint import file_sha256
-from tasks.links import link_to
-from tasks.parameters import YesterdayParameter
-from tasks.progress import reporting
-from tasks.rows import SourceRow
-from tasks.samples import bundled_file
-from tasks.settings import DatabaseSettings, MessagesSettings, load
-from tasks.stage import ExternalFile, FolderStage, artifacts_folder
-from tasks.targets import MANIFEST, FolderTarget
+from tasks.artifacts.fingerprint import file_sha256
+from tasks.artifacts.folders import MANIFEST, FolderTarget
+from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
+from tasks.scheduler.parameters import YesterdayParameter
+from tasks.scheduler.progress import reporting
+from tasks.settings.inputs import MessagesSettings
+from tasks.settings.loading import load
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.rows import SourceRow
+from tasks.sources.samples import bundled_file
+from tasks.stage import ExternalFile, FolderStage
 
 if TYPE_CHECKING:
-    from tasks.snapshots import SnapshotRow
+    from tasks.sources.snapshots import SnapshotRow
 
 log = logging.getLogger("spamscore")
 
@@ -37,13 +40,14 @@ _DATES_IN_QUERY = re.compile(r"(?<![:\w\\]):(start|end)(?![\w:])")
 class ExtractMessages(FolderStage):
     """Takes the messages of one date from where [messages] says.
 
-    Leaves ``messages.parquet``, as `tasks.snapshots` describes it. The content of the source is deliberately not part
+    Leaves ``messages.parquet``, as `tasks.sources.snapshots` describes it. The content of the source is
+    deliberately not part
     of the fingerprint: a snapshot is taken once, so that a rerun reads what the first run read, although rows have come
     to the source since. To take another one, delete its folder.
     """
 
     date = YesterdayParameter(description="date whose messages are taken, as 2026-01-31; yesterday if not given")
-    folder = "snapshots"
+    folder = SNAPSHOTS
     sections = (MessagesSettings,)
     # Of several dates all come before the first is scored, or each would load the model for itself.
     priority = 1
@@ -67,8 +71,8 @@ class ExtractMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, returns their counts."""
-        from tasks.readers import rows_expected
-        from tasks.snapshots import SNAPSHOT_FILE, write_snapshot
+        from tasks.sources.files import rows_expected
+        from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = located(load(MessagesSettings), self.date)
         others = OtherDates()
@@ -87,11 +91,6 @@ class ExtractMessages(FolderStage):
             **dataclasses.asdict(counts),
             **others.described(),
         }
-
-
-def snapshot_folder(date: datetime.date, name: str) -> Path:
-    """Where the messages of a date are, by the name of their snapshot, which a batch has too."""
-    return artifacts_folder() / ExtractMessages.folder / date.isoformat() / name
 
 
 def is_dated(settings: MessagesSettings) -> bool:
@@ -134,11 +133,12 @@ def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: 
     named = {key: getattr(settings, key) for key in ("text_column", "id_column", "date_column")}
     columns = {key: name for key, name in named.items() if name}
     if settings.source == "sql":
-        from tasks.queries import QuerySource, read_query
+        from tasks.sources.queries import QuerySource, read_query
 
         night = {"start": date, "end": date + datetime.timedelta(days=1)}
         return read_query(QuerySource("messages", settings.query, columns, database, settings.url, night))
-    from tasks.readers import FileSource, read_file
+    from tasks.sources.files import read_file
+    from tasks.sources.text_files import FileSource
 
     return read_file(FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding))
 
@@ -196,7 +196,7 @@ def _shown(text: str | None) -> str:
 
 def snapshot_rows(rows: Iterable[SourceRow], settings: MessagesSettings) -> Iterator[SnapshotRow]:
     """Rows as a snapshot keeps them; without an id column a message is identified by its row."""
-    from tasks.snapshots import SnapshotRow
+    from tasks.sources.snapshots import SnapshotRow
 
     for number, values, fault in rows:
         name = values[settings.id_column] if settings.id_column else str(number)

@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
-from tasks.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
-from tasks.fingerprint import content_sha256, file_sha256
-from tasks.links import link_to
-from tasks.progress import reporting
-from tasks.rows import SourceRow, fault_kind
-from tasks.samples import bundled_file
-from tasks.settings import ConsoleSettings, CorpusSettings, DatabaseSettings, load
-from tasks.stage import ExternalFile, FolderStage, artifacts_folder
-from tasks.targets import MANIFEST
+from tasks.artifacts.fingerprint import content_sha256, file_sha256
+from tasks.artifacts.folders import MANIFEST
+from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import artifacts_folder
+from tasks.scheduler.progress import reporting
+from tasks.settings.inputs import CorpusSettings
+from tasks.settings.loading import load
+from tasks.settings.operation import ConsoleSettings
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
+from tasks.sources.rows import SourceRow, fault_kind
+from tasks.sources.samples import bundled_file
+from tasks.stage import ExternalFile, FolderStage
 
 log = logging.getLogger("spamscore")
 
@@ -59,14 +63,14 @@ class IngestCorpus(FolderStage):
         """What people said, as `settled` has it, as it was when this process first asked: a label given while a model
         trains on the ones before must not make that training void. The next run sees it.
         """
-        from tasks.database import connect
-        from tasks.labels import found_labels, settled
+        from tasks.database.connection import connect
+        from tasks.database.labels import found_labels, settled
 
         return settled(found_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
-        from tasks.readers import rows_expected
+        from tasks.sources.files import rows_expected
 
         settings = located(load(CorpusSettings))
         counts = CorpusCounts()
@@ -131,10 +135,11 @@ def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterato
 
 def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: DatabaseSettings) -> Iterator[SourceRow]:
     if settings.source == "sql":
-        from tasks.queries import QuerySource, read_query
+        from tasks.sources.queries import QuerySource, read_query
 
         return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
-    from tasks.readers import FileSource, read_file
+    from tasks.sources.files import read_file
+    from tasks.sources.text_files import FileSource
 
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 
@@ -163,7 +168,7 @@ def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
     """Writes rows as `with_feedback` yields them to a Parquet file."""
     import pyarrow as pa
 
-    from tasks.snapshots import write_rows
+    from tasks.sources.snapshots import write_rows
 
     number = pa.field("row_number", pa.int64(), nullable=False)
     texts = [pa.field(name, pa.string()) for name in ("label", "text", "fault")]

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 import luigi
 
 from models.errors import DatabaseError, DriftError
-from tasks.failures import remark
-from tasks.links import link_to
-from tasks.parameters import YesterdayParameter
-from tasks.progress import reporting
-from tasks.reports import report_path, write_index, write_page
+from tasks.artifacts.folders import write_json
+from tasks.artifacts.links import link_to
+from tasks.monitoring.report_index import report_path, write_index, write_page
+from tasks.scheduler.failures import remark
+from tasks.scheduler.parameters import YesterdayParameter
+from tasks.scheduler.progress import reporting
 from tasks.score_batch import ScoreBatch
-from tasks.settings import DatabaseSettings, DriftSettings, ReportSettings, load
+from tasks.settings.loading import load
+from tasks.settings.scoring import DriftSettings, ReportSettings
+from tasks.settings.storage import DatabaseSettings
 from tasks.stage import Stage, prepare_tensorflow
-from tasks.targets import write_json
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from tasks.batch_figures import Watch
-    from tasks.batches import BatchRow
-    from tasks.drift import Drift
+    from tasks.database.batches import BatchRow
+    from tasks.monitoring.batch_figures import Watch
+    from tasks.monitoring.drift import Drift
 
 log = logging.getLogger("spamscore")
 
@@ -44,9 +46,10 @@ class ReportBatch(Stage):
 
     def run(self) -> None:
         """Measures the batch unless that was done, keeps the figures, writes the pages, says what limits it crosses."""
-        from tasks.batches import published_batch
-        from tasks.database import masked, open_database
-        from tasks.drift import drift_of
+        from tasks.database.batches import published_batch
+        from tasks.database.connection import masked
+        from tasks.database.schema import open_database
+        from tasks.monitoring.drift import drift_of
 
         engine = open_database(load(DatabaseSettings))
         batch = published_batch(engine, self.date)
@@ -76,9 +79,9 @@ class ReportTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Asks the database, which is neither made nor migrated by that, and looks for the file."""
-        from tasks.batches import published_batch
-        from tasks.database import connect
-        from tasks.drift import drift_of
+        from tasks.database.batches import published_batch
+        from tasks.database.connection import connect
+        from tasks.monitoring.drift import drift_of
 
         engine = connect(load(DatabaseSettings))
         batch = published_batch(engine, self.date)
@@ -117,10 +120,10 @@ def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:
         watch: told how far it is.
     """
     prepare_tensorflow()
-    from models.batch_report import render_batch
-    from tasks.drift import write_drift
-    from tasks.measured_batch import measured
-    from tasks.told_batch import figures_of, told_of
+    from models.reports.batch_report import render_batch
+    from tasks.monitoring.batch_comparison import measured
+    from tasks.monitoring.batch_page import figures_of, told_of
+    from tasks.monitoring.drift import write_drift
 
     found = measured(engine, batch, watch)
     told = told_of(engine, batch, found)

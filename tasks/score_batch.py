@@ -14,30 +14,34 @@ import luigi
 
 from models.errors import AlreadyRunningError, ArtifactError, DatesError
 from models.settings import DeviceSettings
-from tasks.alerts import DEADLINE, raise_alert
-from tasks.deadline import Watch, within_deadline
-from tasks.done import done_in_sqlite
+from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
+from tasks.artifacts.folders import write_json
+from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import artifacts_folder
+from tasks.database.completion import done_in_sqlite
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
-from tasks.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
 from tasks.extract_messages import ExtractMessages
-from tasks.failures import describe, expected, remark
-from tasks.instructions import PAUSE, RESUME
-from tasks.links import link_to
-from tasks.parameters import DatesParameter, VersionParameter, dates_of
-from tasks.progress import ProgressReport, reporting
-from tasks.scorer import load_scorer, threshold_of
-from tasks.settings import AUTO, ArtifactSettings, DatabaseSettings, RunSettings, ScoringSettings, load
-from tasks.stage import Stage, artifacts_folder, held_fingerprints, prepare_tensorflow, processor_threads
-from tasks.targets import write_json
+from tasks.monitoring.alerts import DEADLINE, raise_alert
+from tasks.monitoring.deadline import Watch, within_deadline
+from tasks.scheduler.failures import describe, expected, remark
+from tasks.scheduler.parameters import DatesParameter, VersionParameter, dates_of
+from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.scheduler.scheduler_messages import PAUSE, RESUME
+from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.settings.loading import load
+from tasks.settings.operation import RunSettings
+from tasks.settings.scoring import AUTO, ScoringSettings
+from tasks.settings.storage import ArtifactSettings, DatabaseSettings
+from tasks.stage import Stage, held_fingerprints, prepare_tensorflow, processor_threads
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from models.scoring import Scorer
-    from tasks.batches import BatchRow
-    from tasks.ledger import BatchPlan
-    from tasks.scoring import Pace
+    from models.inference.scorer import Scorer
+    from tasks.database.batches import BatchRow
+    from tasks.database.ledger import BatchPlan
+    from tasks.scoring.local import Pace
 
 log = logging.getLogger("spamscore")
 
@@ -103,7 +107,7 @@ class ScoreBatch(Stage):
 
     def run(self) -> None:
         """Loads the version's latest checkpoint, scores each snapshot chunk by chunk, publishes its batch."""
-        from tasks.database import open_database
+        from tasks.database.schema import open_database
 
         engine, model = open_database(load(DatabaseSettings)), ModelInUse(self.model_version)
         with reporting(self, "scoring") as report:
@@ -126,7 +130,7 @@ class ScoreBatch(Stage):
 
     def score(self, engine: Engine, model: ModelInUse, report: ProgressReport, watch: Watch) -> None:
         """Scores and publishes one date, alone, unless another run did while this one waited."""
-        from tasks.batch_lock import scoring_alone
+        from tasks.database.batch_lock import scoring_alone
 
         with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", watch):
             if not self.complete():
@@ -137,7 +141,7 @@ class ScoreBatch(Stage):
     def _score(self, engine: Engine, model: ModelInUse, watch: Watch) -> BatchRow:
         began = time.monotonic()
         plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
-        from tasks.scoring import score_snapshot  # imports TensorFlow, which the plan's model has started by now
+        from tasks.scoring.local import score_snapshot  # imports TensorFlow, which the plan's model has started by now
 
         watch = within_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
         published = score_snapshot(
@@ -168,7 +172,7 @@ class ScoreBatch(Stage):
             remark(said)
 
     def _plan(self, model: ModelInUse) -> BatchPlan:
-        from tasks.ledger import BatchPlan
+        from tasks.database.ledger import BatchPlan
 
         return BatchPlan(
             batch_date=self.date,
@@ -278,7 +282,7 @@ def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequenc
 
 def pace_of(scorer: Scorer) -> Pace:
     """Threads and queues: as many threads as TensorFlow was given, unless the scorer's devices have their own."""
-    from tasks.scoring import Pace
+    from tasks.scoring.local import Pace
 
     return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
@@ -333,7 +337,7 @@ def _done(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.d
     done = done_in_sqlite(settings.url, recipes, exactly)
     if done is not None:
         return done
-    from tasks.batches import dates_done
-    from tasks.database import connect
+    from tasks.database.batches import dates_done
+    from tasks.database.connection import connect
 
     return dates_done(connect(settings), recipes, exactly)

@@ -16,18 +16,15 @@ import luigi.interface
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
-from tasks.failures import describe, expected, forget, remember
-from tasks.fingerprint import fingerprint
-from tasks.settings import (
-    LUIGI_DEFAULTS,
-    SECTIONS,
-    ArtifactSettings,
-    ConsoleSettings,
-    RunSettings,
-    check_settings,
-    load,
-)
-from tasks.targets import FolderTarget, write_manifest
+from tasks.artifacts.fingerprint import fingerprint
+from tasks.artifacts.folders import FolderTarget, write_manifest
+from tasks.artifacts.locations import artifacts_folder
+from tasks.scheduler.failures import describe, expected, forget, remember
+from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
+from tasks.settings.checking import check_settings
+from tasks.settings.loading import load
+from tasks.settings.operation import ConsoleSettings, RunSettings
+from tasks.settings.sections import SECTIONS
 
 log = logging.getLogger("spamscore")
 
@@ -147,7 +144,7 @@ class ExternalFile(luigi.ExternalTask):
 
 def prepare_tensorflow() -> None:
     """Imports TensorFlow and sets up its devices; a stage that computes calls it before it imports what computes."""
-    from models.devices import start_tensorflow
+    from models.network.devices import start_tensorflow
 
     settings = load(DeviceSettings)
     if luigi.interface.core().workers > 1:  # one alone takes all cores, as TensorFlow does by itself
@@ -168,11 +165,6 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         """Writes a line."""
         self.stream = sys.stderr
         super().emit(record)
-
-
-def artifacts_folder() -> Path:
-    """The folder of [artifacts] folder, relative to the working folder."""
-    return Path(load(ArtifactSettings).folder)
 
 
 def configure_logging(settings: ConsoleSettings) -> None:

@@ -9,28 +9,25 @@ from typing import TYPE_CHECKING, Any
 from luigi.util import requires
 
 from models.settings import NetworkSettings, TrainingSettings
-from tasks.build_vocabulary import VOCABULARY, BuildVocabulary
+from tasks.artifacts.links import link_to, tensorboard_link
+from tasks.artifacts.locations import TRAININGS, VOCABULARY
+from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.instructions import Instruction
-from tasks.links import link_to, tensorboard_link
-from tasks.progress import ProgressReport, left, reporting
-from tasks.settings import load
+from tasks.scheduler.progress import ProgressReport, left, reporting
+from tasks.scheduler.scheduler_messages import Instruction
+from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
-from tasks.targets import checked_file
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from models.epoch_limit import EpochLimit
-    from models.trained import TrainedModel
-    from models.training import LabelledMessages, Progress, Trained
+    from models.training.epoch_limit import EpochLimit
+    from models.training.loop import LabelledMessages, Progress, Trained
 
 
 @requires(CleanText, BuildVocabulary)
 class TrainModel(FolderStage):
     """Trains the network on the training part; stops early by the validation part; calibrates by unseen messages."""
 
-    folder = "training"
+    folder = TRAININGS
     sections = (NetworkSettings, TrainingSettings)
     code_version = 3
     resumes = True
@@ -39,10 +36,11 @@ class TrainModel(FolderStage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the parts, trains, calibrates, and describes the result beside its checkpoints."""
         prepare_tensorflow()
-        from models.epoch_limit import EpochLimit
-        from models.trained import describe_trained, unseen_scores
-        from models.training import HISTORY, held_out_logits, train
-        from models.vocabulary import load_vocabulary
+        from models.text.vocabulary import load_vocabulary
+        from models.training.epoch_limit import EpochLimit
+        from models.training.held_out import held_out_logits
+        from models.training.loop import HISTORY, train
+        from models.training.trained_model import describe_trained, unseen_scores
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
@@ -108,39 +106,12 @@ def ended(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> st
     )
 
 
-def trained_model(training: Path) -> TrainedModel:
-    """The trained model of a folder, what describes it and its vocabulary held to the folder's manifest.
-
-    Raises:
-        ArtifactError: a part is missing, was changed, or does not belong to the others.
-    """
-    from models.trained import DESCRIPTION, load_trained
-
-    # Checkpoints are held to the description instead: a damaged one is passed over for the one before.
-    for name in (DESCRIPTION, VOCABULARY):
-        checked_file(training, name)
-    return load_trained(training)
-
-
-def unseen_scores(training: Path) -> pd.DataFrame:
-    """What is said in a folder of messages that were not trained on, as `models.trained.describe_trained` wrote it.
-
-    Raises:
-        ArtifactError: it is missing or was changed.
-    """
-    import pandas as pd
-
-    from models.calibration import UNSEEN_SCORES
-
-    return pd.read_parquet(checked_file(training, UNSEEN_SCORES))
-
-
 def labelled_part(path: Path) -> LabelledMessages:
     """Reads a part that CleanText wrote."""
     import numpy as np
     import pandas as pd
 
-    from models.training import LabelledMessages
+    from models.training.loop import LabelledMessages
 
     part = pd.read_parquet(path, columns=["text", "spam"])
     return LabelledMessages(part["text"].tolist(), part["spam"].to_numpy(np.int32))

@@ -35,8 +35,8 @@ with warnings.catch_warnings():
     from luigi.configuration import LuigiConfigParser
     from luigi.task_register import Register
 
-from tasks.database import open_database
-from tasks.settings import DatabaseSettings
+from tasks.database.schema import open_database
+from tasks.settings.storage import DatabaseSettings
 
 
 def pytest_configure() -> None:

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 import pipeline
 from models.settings import Setting, declared
 from pipeline.command_line import cli
-from tasks import tables
-from tasks.settings import LUIGI_DEFAULTS, SECTIONS
+from tasks.database import tables
+from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
+from tasks.settings.sections import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -25,10 +25,10 @@ from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
 from models.errors import InputError
-from tasks.database import masked, reading, writing
-from tasks.queries import QuerySource, read_query
-from tasks.settings import DatabaseSettings
-from tasks.writer import insert_rows
+from tasks.database.connection import masked, reading, writing
+from tasks.database.writer import insert_rows
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.queries import QuerySource, read_query
 
 ROOT = Path(__file__).resolve().parents[1]
 SPAMSCORE = Path(sys.executable).with_name("spamscore")

@@ -192,7 +192,7 @@ def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(t
 
 
 def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:
-    from pipeline.reports_server import serving_reports
+    from pipeline.watch.reports_server import serving_reports
 
     (tmp_path / "secret.json").write_text("{}")
     training, snapshot = tmp_path / "artifacts/training/f.partial", tmp_path / "artifacts/snapshots/f"

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tasks.settings import ScoringSettings
+from tasks.settings.scoring import ScoringSettings
 
 Figures = dict[str, Any]
 CHUNK = ScoringSettings().chunk_size
@@ -43,11 +43,11 @@ def snapshot(folder: Path, name: str) -> Path:
 
 def loaded(folder: Path) -> Any:
     """The scorer of a batch, which has scored two messages, so that all is loaded that a batch loads."""
-    from models.devices import start_tensorflow
+    from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings
 
     start_tensorflow(DeviceSettings())
-    from tasks.scorer import load_scorer
+    from tasks.scoring.scorer import load_scorer
 
     scorer, _ = load_scorer(training(folder))
     scorer.score(["hello", "caf\u00e9 f r e e &amp; &#39;"])
@@ -56,11 +56,11 @@ def loaded(folder: Path) -> Any:
 
 def model(folder: Path) -> Any:
     """The trained model, as Keras has it."""
-    from models.devices import start_tensorflow
+    from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings
 
     start_tensorflow(DeviceSettings())
-    from models.trained import load_trained
+    from models.training.trained_model import load_trained
 
     return load_trained(training(folder))
 
@@ -69,8 +69,9 @@ def database(folder: Path, url: str) -> Any:
     """A database of the job's own: a file, or what the address names, emptied."""
     import sqlalchemy as sa
 
-    from tasks.database import connect, open_database
-    from tasks.settings import DatabaseSettings
+    from tasks.database.connection import connect
+    from tasks.database.schema import open_database
+    from tasks.settings.storage import DatabaseSettings
 
     if url == "sqlite":
         for path in folder.glob("bench.db*"):
@@ -87,7 +88,7 @@ def database(folder: Path, url: str) -> Any:
 
 def plan(date: datetime.date) -> Any:
     """Of a batch that nobody keeps."""
-    from tasks.ledger import BatchPlan
+    from tasks.database.ledger import BatchPlan
 
     return BatchPlan(date, os.urandom(4).hex(), "spam_ham", 1, "bench", "bench", 0.5, "cpu:0", CHUNK)
 
@@ -95,7 +96,7 @@ def plan(date: datetime.date) -> Any:
 def batch(folder: Path, name: str, url: str) -> Figures:
     """From a snapshot to published rows."""
     scorer = loaded(folder)
-    from tasks.scoring import Pace, score_snapshot
+    from tasks.scoring.local import Pace, score_snapshot
 
     engine, before = database(folder, url), peak()
     began, processor = time.monotonic(), time.process_time()
@@ -114,7 +115,7 @@ def batch(folder: Path, name: str, url: str) -> Figures:
 def network(folder: Path, name: str) -> Figures:
     """The network alone, on token ids that are ready, with all cores."""
     scorer = loaded(folder)
-    from tasks.snapshots import read_snapshot
+    from tasks.sources.snapshots import read_snapshot
 
     chunks = [scorer.encode(chunk.texts) for chunk in read_snapshot(snapshot(folder, name), CHUNK)]
     scorer.logits(chunks[0])
@@ -129,10 +130,10 @@ def network(folder: Path, name: str) -> Figures:
 def keras(folder: Path, name: str) -> Figures:
     """The Keras model on token ids that are ready, messages of like length together, as on any device."""
     trained = model(folder)
-    from models.encoder import TextEncoder, encode_messages
-    from models.network import ngram_buckets
-    from models.scoring import network_logits
-    from tasks.snapshots import read_snapshot
+    from models.inference.scorer import network_logits
+    from models.network.network import ngram_buckets
+    from models.text.encoder import TextEncoder, encode_messages
+    from tasks.sources.snapshots import read_snapshot
 
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
     encoded = encode_messages(encoder, next(read_snapshot(snapshot(folder, name), 20_000)).texts.to_pylist())
@@ -151,9 +152,9 @@ def script(folder: Path, name: str, rows: str) -> Figures:
     import keras as k
     import numpy as np
 
-    from models.calibration import probabilities_of
-    from models.encoder import TextEncoder, encode_messages
-    from models.network import ngram_buckets
+    from models.network.network import ngram_buckets
+    from models.statistics.calibration import probabilities_of
+    from models.text.encoder import TextEncoder, encode_messages
 
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
     encode_messages(encoder, ["hello"])
@@ -191,11 +192,11 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     import numpy as np
     import sqlalchemy as sa
 
-    from tasks.chunks import ScoredChunk
-    from tasks.database import writing
-    from tasks.ledger import begin_batch, commit_chunk
-    from tasks.tables import spam_scores
-    from tasks.writer import insert_rows
+    from tasks.database.chunks import ScoredChunk
+    from tasks.database.connection import writing
+    from tasks.database.ledger import begin_batch, commit_chunk
+    from tasks.database.tables import spam_scores
+    from tasks.database.writer import insert_rows
 
     engine, count = database(folder, url), int(rows)
     ids = [f"{number:032x}" for number in range(count)]
@@ -232,11 +233,11 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
     import numpy as np
     import pandas as pd
 
-    from models.encoder import TextEncoder, encode_messages
-    from models.network import build_network, recurrent_part
+    from models.network.network import build_network, recurrent_part
     from models.settings import NetworkSettings, TrainingSettings
-    from models.training import LabelledMessages
-    from models.training import train as fit
+    from models.text.encoder import TextEncoder, encode_messages
+    from models.training.loop import LabelledMessages
+    from models.training.loop import train as fit
 
     parts = {}
     for part in ("training", "validation"):
@@ -276,8 +277,8 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
 def served(folder: Path, name: str) -> Figures:
     """The exported SavedModel, loaded as a model server loads it, a thousand messages a call."""
     model(folder)
-    from models.export import ServedModel
-    from tasks.snapshots import read_snapshot
+    from models.network.export import ServedModel
+    from tasks.sources.snapshots import read_snapshot
 
     texts = next(read_snapshot(snapshot(folder, name), 10_000)).texts.to_pylist()
     with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*"))) as loaded_model:

@@ -130,9 +130,9 @@ class Bench:
 
     def snapshot(self, name: str, texts: Callable[[], Iterator[str]]) -> str:
         """The name of a snapshot, made of the messages if it is not there."""
-        from tasks.fingerprint import file_sha256
-        from tasks.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
-        from tasks.targets import write_manifest
+        from tasks.artifacts.fingerprint import file_sha256
+        from tasks.artifacts.folders import write_manifest
+        from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
 
         folder = self.folder / "snapshots" / name
         if not (folder / "manifest.json").is_file():

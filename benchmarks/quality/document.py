@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from protocol import ATTACKS, Corpus, FloatArray, IntArray, figures
 from sklearn.metrics import matthews_corrcoef, precision_recall_curve, roc_auc_score
 
-from models.metrics import calibration_curve, recall_at
+from models.statistics.curves import calibration_curve
+from models.statistics.metrics import recall_at
 
 HERE = Path(__file__).resolve().parent
 NOTICES = ("otp", "delivery", "bank", "appointment", "service")

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 from protocol import Corpus, FloatArray
 
-from models.calibration import UNSEEN_SCORES, threshold_for
-from models.corpus import VALIDATION, part_of
-from models.encoder import TextEncoder
-from models.network import ngram_buckets
-from models.scoring import Scorer
+from models.inference.scorer import Scorer
+from models.network.network import ngram_buckets
 from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.text import clean_texts
-from models.trained import describe_trained, load_trained, unseen_scores
-from models.training import LabelledMessages, held_out_logits, train
-from models.vocabulary import build_vocabulary
+from models.statistics.calibration import UNSEEN_SCORES, threshold_for
+from models.text.cleaning import clean_texts
+from models.text.encoder import TextEncoder
+from models.text.vocabulary import build_vocabulary
+from models.training.corpus import VALIDATION, part_of
+from models.training.held_out import held_out_logits
+from models.training.loop import LabelledMessages, train
+from models.training.trained_model import describe_trained, load_trained, unseen_scores
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {

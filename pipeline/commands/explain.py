@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import tables
-from pipeline.commands.opening import open_scores, read_settings, require_published
+from pipeline import printing
+from pipeline.commands.context import open_scores, read_settings, require_published
 from pipeline.commands.options import NUMBER, Date, examples, form, said_meanwhile
-from pipeline.tables import print_lines
+from pipeline.printing import print_lines
 
 if TYPE_CHECKING:
-    from pipeline.explanations import Explained
+    from pipeline.answers.explanations import Explained
 
 _Asked = tuple[str, datetime.date | None, str | None]
 
@@ -59,15 +59,15 @@ def explain(
     if bool(date) != bool(ids) or (ids and messages):
         raise click.UsageError("expected messages, or --date with --message-id")
     read_settings()
-    from pipeline import answers, explanations
+    from pipeline.answers import explanations, probabilities
 
     if date:
         batch = require_published(open_scores(), date)
-        version = answers.chosen_version(model_version or batch.model_version)
+        version = probabilities.chosen_version(model_version or batch.model_version)
         texts = explanations.require_texts(batch, ids)
         asked: Iterator[_Asked] = iter([(texts[key], date, key) for key in dict.fromkeys(ids)])
     else:
-        version = answers.chosen_version(model_version)
+        version = probabilities.chosen_version(model_version)
         asked = ((message, None, None) for message in _given(messages))
     with said_meanwhile(f"Loading version {version} of the model …"):
         model = explanations.open_explainer(version)
@@ -77,22 +77,22 @@ def explain(
 
 def _given(messages: tuple[str, ...]) -> Iterator[str]:
     """The arguments; or what is typed, or the lines that are piped in."""
-    from pipeline import answers
+    from pipeline.answers import probabilities
 
     if messages:
-        yield from map(answers.argument_text, messages)
+        yield from map(probabilities.argument_text, messages)
     elif sys.stdin is not None and sys.stdin.isatty():
-        yield from answers.typed_messages("Message: ")
+        yield from probabilities.typed_messages("Message: ")
     elif sys.stdin is not None:
-        for lines in answers.line_batches(sys.stdin.buffer):
+        for lines in probabilities.line_batches(sys.stdin.buffer):
             yield from lines
 
 
 def _print(one: Explained, form: str | None, first: bool) -> None:
-    from pipeline import explanations
+    from pipeline.answers import explanations
 
     if form == "json":
-        print_lines([tables.as_json(one.to_dict())])
+        print_lines([printing.as_json(one.to_dict())])
     elif form == "plain":
         print_lines(explanations.plain_lines(one))
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from models.errors import DatabaseError, SettingsError, SpamscoreError
-from pipeline import tables
+from pipeline import printing
 
 FAILED, USAGE, DATABASE, INTERRUPTED, BROKEN_PIPE = 1, 2, 35, 130, 141
 
@@ -53,11 +53,11 @@ def _ended_by(error: BaseException) -> int:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, SpamscoreError):
-        return tables.visible(str(error))
+        return printing.visible(str(error))
     if isinstance(error, OSError) and error.strerror:
         _silence_stdout()
         return f"{error.filename or 'standard output'}: {error.strerror}"
-    return tables.visible(f"{type(error).__name__}: {error} (unexpected; `spamscore --debug …` shows where)")
+    return printing.visible(f"{type(error).__name__}: {error} (unexpected; `spamscore --debug …` shows where)")
 
 
 def _silence_stdout() -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import InputError
-from pipeline import tables
-from pipeline.commands.opening import open_scores, require_published
+from pipeline import printing
+from pipeline.commands.context import open_scores, require_published
 from pipeline.commands.options import NUMBER, Date, ask, examples, form, remark, yes_option
-from pipeline.tables import Column, print_json, print_lines, print_rows
-from tasks.settings import DatabaseSettings, load
+from pipeline.printing import Column, print_json, print_lines, print_rows
+from tasks.settings.loading import load
+from tasks.settings.storage import DatabaseSettings
 
 if TYPE_CHECKING:
-    from tasks.drift import Drift
+    from tasks.monitoring.drift import Drift
 
 REPORT = "luigi --module pipeline ReportBatch"
 
@@ -38,8 +39,8 @@ def report(date: datetime.date | None, opens: bool, form: str | None) -> None:
     It is one HTML file; index.html in the folder above lists all batches, with charts. ReportBatch makes both.
     """
     engine = open_scores()
-    from tasks.reports import report_path
-    from tasks.targets import read_json
+    from tasks.artifacts.folders import read_json
+    from tasks.monitoring.report_index import report_path
 
     batch = require_published(engine, date)
     path = report_path(batch.batch_date, batch.batch_id)
@@ -80,7 +81,7 @@ def drift(date: datetime.date | None, accept: bool, who: str | None, limit: int,
     batch before, index against labelled messages, what was crossed, who accepted it.
     """
     engine = open_scores()
-    from tasks.drift import drift_of, drifts
+    from tasks.monitoring.drift import drift_of, drifts
 
     if date is None:
         if accept:
@@ -127,7 +128,7 @@ def _index(value: float) -> str:
 _COLUMNS = [
     Column("date", lambda one: one.figures.batch_date, style="bold"),
     Column("batch", lambda one: one.figures.batch_id, right=True, leaves=1),
-    Column("messages", lambda one: one.figures.messages, tables.count, right=True),
+    Column("messages", lambda one: one.figures.messages, printing.count, right=True),
     Column("flagged", lambda one: _rounded(one.figures.flagged_share), _share, right=True),
     Column("unknown", lambda one: _rounded(one.figures.unknown_share), _share, right=True, leaves=3),
     Column("psi", lambda one: _rounded(one.figures.psi_before), _index, right=True),
@@ -138,10 +139,10 @@ _COLUMNS = [
 
 
 def _accept(found: Drift, who: str | None, yes: bool) -> None:
-    from pipeline.labelling import chosen_person
-    from tasks.database import open_database
-    from tasks.drift import accept_drift
-    from tasks.reports import write_index
+    from pipeline.answers.labelling import chosen_person
+    from tasks.database.schema import open_database
+    from tasks.monitoring.drift import accept_drift
+    from tasks.monitoring.report_index import write_index
 
     one = found.figures
     if not found.crossed:

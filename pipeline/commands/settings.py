@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import tables
-from pipeline.commands.opening import read_settings
+from pipeline import printing
+from pipeline.commands.context import read_settings
 from pipeline.commands.options import examples, form
-from pipeline.tables import print_json, print_lines
-from tasks.settings import LUIGI_DEFAULTS, SECTIONS
+from pipeline.printing import print_json, print_lines
+from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
+from tasks.settings.sections import SECTIONS
 
 if TYPE_CHECKING:
-    from pipeline.configuration import SettingInForce
+    from pipeline.answers.configuration import SettingInForce
 
 
 def _complete_section(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -42,7 +43,7 @@ def config(section: str | None, is_long: bool, defaults: bool, form: str | None)
     The value may come from a file (its path is shown), an environment variable (its name is shown) or be the default.
     Passwords are masked. In a pipe: a line a setting with tabs between section, key, value and source.
     """
-    from pipeline import configuration
+    from pipeline.answers import configuration
 
     if defaults:
         print_lines([configuration.default_file()])
@@ -51,27 +52,27 @@ def config(section: str | None, is_long: bool, defaults: bool, form: str | None)
     found = configuration.settings_in_force(section)
     if form == "json":
         print_json([dataclasses.asdict(one) for one in found])
-    elif tables.in_terminal():
+    elif printing.in_terminal():
         _show_settings(found, is_long)
     else:
         columns = ("section", "key", "value", "source", *(("description",) if is_long else ()))
-        print_lines("\t".join(tables.plain(getattr(one, name)) for name in columns) for one in found)
+        print_lines("\t".join(printing.plain(getattr(one, name)) for name in columns) for one in found)
 
 
 def _show_settings(found: list[SettingInForce], is_long: bool) -> None:
     from rich.padding import Padding
 
-    console = tables.page()
+    console = printing.page()
     key_width = max(len(one.key) for one in found)
     room = console.width - key_width - max(len(one.source) for one in found) - 6
-    value_width = max(10, min(room, max(tables.cell_len(tables.visible(one.value)) for one in found)))
+    value_width = max(10, min(room, max(printing.cell_len(printing.visible(one.value)) for one in found)))
     for number, (section, settings) in enumerate(itertools.groupby(found, lambda one: one.section)):
-        console.print(tables.styled("\n" * bool(number) + f"[{section}]", "bold"))
+        console.print(printing.styled("\n" * bool(number) + f"[{section}]", "bold"))
         for one in settings:
             changed = one.value != one.default
-            value = tables.shortened(one.value, value_width)
-            line = tables.styled(f"  {one.key:<{key_width}}  ")
-            line.append(value + " " * (value_width - tables.cell_len(value)), "bold" if changed else "")
+            value = printing.shortened(one.value, value_width)
+            line = printing.styled(f"  {one.key:<{key_width}}  ")
+            line.append(value + " " * (value_width - printing.cell_len(value)), "bold" if changed else "")
             console.print(line.append(f"  {one.source}", "" if changed else "dim"), soft_wrap=True)
             if is_long:
-                console.print(Padding(tables.styled(one.description, "dim"), (0, 0, 0, 6)))
+                console.print(Padding(printing.styled(one.description, "dim"), (0, 0, 0, 6)))

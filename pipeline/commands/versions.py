@@ -6,10 +6,10 @@ import dataclasses
 
 import click
 
-from pipeline import tables
-from pipeline.commands.opening import read_settings
+from pipeline import printing
+from pipeline.commands.context import read_settings
 from pipeline.commands.options import NUMBER, ask, examples, form, remark, said_meanwhile, yes_option
-from pipeline.tables import Column, print_json, print_lines, print_rows
+from pipeline.printing import Column, print_json, print_lines, print_rows
 
 
 @click.command(
@@ -29,7 +29,7 @@ def models(form: str | None) -> None:
     with tabs between version, in service (true or false), exported at, PR AUC, MCC, training, threshold.
     """
     read_settings()
-    from pipeline.versions import exported_versions
+    from pipeline.answers.versions import exported_versions
 
     found = exported_versions()
     if form == "json":
@@ -46,7 +46,7 @@ _MODEL_COLUMNS = [
     Column(
         "exported (UTC)",
         lambda one: one.exported_at,
-        tables.minute,
+        printing.minute,
         leaves=2,
     ),
     Column("PR AUC", lambda one: one.pr_auc, "{:.4f}".format, right=True),
@@ -83,8 +83,8 @@ def serve(version: int | None, refused: bool, yes: bool) -> None:
     if version is None:
         _overrule(yes)
         return
-    from pipeline.undo import servable
-    from tasks.exports import put_in_service
+    from pipeline.answers.rollback import servable
+    from tasks.artifacts.exports import put_in_service
 
     before = servable(version)
     if version == before:
@@ -96,7 +96,7 @@ def serve(version: int | None, refused: bool, yes: bool) -> None:
 
 
 def _overrule(yes: bool) -> None:
-    from pipeline.undo import question_of_overruling, refused_model
+    from pipeline.answers.rollback import question_of_overruling, refused_model
 
     export, refusal = refused_model()
     ask(question_of_overruling(refusal), yes)

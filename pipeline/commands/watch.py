@@ -36,8 +36,8 @@ def watch(port: int, task: tuple[str, ...]) -> None:
     from it. It stays, after the run too, until ^C. The runs of the last seven days are on it whenever it is opened.
     Exits as the run did.
     """
-    from pipeline.watching import PAGE, luigid, watch_folder, watched_run
-    from tasks.settings import check_settings
+    from pipeline.watch.luigid import PAGE, luigid, watch_folder, watched_run
+    from tasks.settings.checking import check_settings
 
     check_settings()
     signal.signal(signal.SIGTERM, _interrupt)

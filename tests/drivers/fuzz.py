@@ -75,7 +75,8 @@ LABELLED = {"text_column": "text", "label_column": "label"}
 
 
 def feed_messages(layout: str, content: bytes) -> None:
-    from tasks.readers import FileSource, read_file
+    from tasks.sources.files import read_file
+    from tasks.sources.text_files import FileSource
 
     columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
     for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):
@@ -126,7 +127,7 @@ def _parquet_bytes(table: Any, compression: str) -> bytes:
 
 
 def feed_labels(content: bytes) -> None:
-    from pipeline.labelling import read_labels
+    from pipeline.answers.labelling import read_labels
 
     for message_id, label in read_labels(content, "labels"):
         assert isinstance(message_id, str)
@@ -142,7 +143,7 @@ def labels() -> list[bytes]:
 
 
 def feed_download(content: bytes) -> None:
-    from tasks.download import extract_member
+    from tasks.sources.download import extract_member
 
     path = scratch() / "unpacked"
     extract_member(written("archive.zip", content), path, "0" * 64, "https://example.org/archive.zip")
@@ -175,7 +176,7 @@ def cleaners() -> list[Any]:
     import tensorflow as tf
 
     from models.settings import TextSettings
-    from models.text import TextCleaner
+    from models.text.cleaning import TextCleaner
 
     signature = [tf.TensorSpec([None], tf.string)]
     return [tf.function(TextCleaner(TextSettings(cleaning=one)), input_signature=signature)
@@ -196,7 +197,7 @@ def messages() -> list[bytes]:
 
 
 def feed_vocabulary(content: bytes) -> None:
-    from models.vocabulary import load_vocabulary, save_vocabulary
+    from models.text.vocabulary import load_vocabulary, save_vocabulary
 
     vocabulary = load_vocabulary(written("vocabulary.json", content))
     save_vocabulary(vocabulary, scratch() / "again.json")
@@ -205,7 +206,7 @@ def feed_vocabulary(content: bytes) -> None:
 
 def vocabularies() -> list[bytes]:
     from models.settings import TextSettings, VocabularySettings
-    from models.vocabulary import build_vocabulary, save_vocabulary
+    from models.text.vocabulary import build_vocabulary, save_vocabulary
 
     path = scratch() / "vocabulary.json"
     save_vocabulary(build_vocabulary(["win é now", "win now"], VocabularySettings(min_count=1), TextSettings()), path)
@@ -214,9 +215,9 @@ def vocabularies() -> list[bytes]:
 
 def feed_manifests(content: bytes) -> None:
     """The same bytes in the place of each small JSON file that something reads back."""
-    from models.trained import load_trained
-    from pipeline.versions import exported_versions
-    from tasks.exports import exports_folder, version_in_service, version_of
+    from models.training.trained_model import load_trained
+    from pipeline.answers.versions import exported_versions
+    from tasks.artifacts.exports import exports_folder, version_in_service, version_of
 
     os.chdir(scratch())
     folder = exports_folder() / "1"
@@ -247,14 +248,14 @@ def manifests() -> list[bytes]:
 
 
 def feed_weights(content: bytes) -> None:
-    from models.weights import read_weights
+    from models.network.weights import read_weights
 
     read_weights(network(), written("weights.npz", content))
 
 
 @functools.cache
 def network() -> Any:
-    from models.network import build_network
+    from models.network.network import build_network
     from models.settings import NetworkSettings
 
     make = NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4)
@@ -264,7 +265,7 @@ def network() -> Any:
 def weights() -> list[bytes]:
     import numpy as np
 
-    from models.weights import write_weights
+    from models.network.weights import write_weights
 
     path = scratch() / "weights.npz"
     write_weights(network(), path)
@@ -277,8 +278,8 @@ def feed_checkpoint(content: bytes) -> None:
     """The first byte says which file of a checkpoint the others stand in the place of."""
     import tensorflow as tf
 
-    from models.checkpoints import open_manager, restore_latest
     from models.settings import TrainingSettings
+    from models.training.checkpoints import open_manager, restore_latest
 
     folder = scratch() / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -306,7 +307,7 @@ def checkpoints() -> list[bytes]:
 
 
 def feed_snapshot(content: bytes) -> None:
-    from tasks.snapshots import read_snapshot, snapshot_rows
+    from tasks.sources.snapshots import read_snapshot, snapshot_rows
 
     path = written("messages.parquet", content)
     rows = snapshot_rows(path)
@@ -314,7 +315,7 @@ def feed_snapshot(content: bytes) -> None:
 
 
 def snapshots() -> list[bytes]:
-    from tasks.snapshots import SnapshotRow, write_snapshot
+    from tasks.sources.snapshots import SnapshotRow, write_snapshot
 
     path = scratch() / "messages.parquet"
     write_snapshot([SnapshotRow(1, "a", "Win", None), SnapshotRow(2, None, None, "no text")] * 2, path)
@@ -331,7 +332,8 @@ def feed_settings(content: bytes) -> None:
 
     from luigi.configuration import LuigiConfigParser
 
-    from tasks.settings import check_settings, prepare_luigi
+    from tasks.scheduler.luigi_defaults import prepare_luigi
+    from tasks.settings.checking import check_settings
 
     os.chdir(scratch())
     parser: Any = LuigiConfigParser.instance()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy.engine import Engine
 
-from tasks.chunks import RejectedMessage, ScoredChunk
-from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
+from tasks.database.chunks import RejectedMessage, ScoredChunk
+from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
 
 DATE = datetime.date(2026, 1, 31)
 
@@ -36,7 +36,7 @@ def write_snapshot(folder: Path, rows: list[tuple[int, str, str | None]], date: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.snapshots import SNAPSHOT_FILE
+    from tasks.sources.snapshots import SNAPSHOT_FILE
 
     snapshot = folder / "artifacts" / "snapshots" / date.isoformat() / "snap"
     snapshot.mkdir(parents=True)

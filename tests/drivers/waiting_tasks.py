@@ -11,9 +11,10 @@ from pathlib import Path
 import luigi
 
 import pipeline  # noqa: F401 - as every run has it
-from tasks.instructions import PAUSE, RESUME
-from tasks.progress import reporting
-from tasks.settings import ConsoleSettings, load
+from tasks.scheduler.progress import reporting
+from tasks.scheduler.scheduler_messages import PAUSE, RESUME
+from tasks.settings.loading import load
+from tasks.settings.operation import ConsoleSettings
 from tasks.stage import configure_logging
 
 

@@ -19,14 +19,15 @@ import pytest
 from chain import DATE, SMALL, Done, environment, luigi, query
 
 from models.errors import ArtifactError
+from tasks.artifacts.exports import put_in_service
+from tasks.artifacts.folders import write_manifest
+from tasks.artifacts.trainings import trained_model
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel, training_folder
 from tasks.export_model import ExportModel
-from tasks.exports import put_in_service
 from tasks.score_batch import ScoreBatch
-from tasks.targets import write_manifest
-from tasks.train_model import TrainModel, trained_model
+from tasks.train_model import TrainModel
 
 SCORES = "select message_id, spam_probability, flagged from published_scores order by message_id"
 SPAMSCORE = Path(sys.executable).with_name("spamscore")

@@ -24,10 +24,11 @@ import sqlalchemy as sa
 from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
 from sqlalchemy import exc
 
-from tasks.database import open_database, reading, writing
-from tasks.settings import DatabaseSettings
-from tasks.snapshots import SNAPSHOT_FILE
-from tasks.tables import batch_chunks, rejected_messages, score_batches, spam_scores
+from tasks.database.connection import reading, writing
+from tasks.database.schema import open_database
+from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.snapshots import SNAPSHOT_FILE
 
 SPAMSCORE = LUIGI.with_name("spamscore")
 CHUNK = 30

@@ -32,19 +32,22 @@ from luigi.configuration import LuigiConfigParser
 from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
-from models.scoring import Scored
+from models.inference.scorer import Scored
 from models.settings import declared
-from models.stability import count_scores
-from pipeline import answers, configuration
+from models.statistics.stability import count_scores
+from pipeline.answers import configuration, probabilities
 from pipeline.command_line import cli
-from tasks.batches import scores as found_scores
-from tasks.chunks import RejectedMessage
-from tasks.database import open_database, writing
-from tasks.drift import Crossing, DriftFigures, write_drift
-from tasks.ledger import BatchPlan, begin_batch
-from tasks.settings import LUIGI_DEFAULTS, SECTIONS, DatabaseSettings
-from tasks.tables import spam_scores
-from tasks.targets import read_manifest, write_json, write_manifest
+from tasks.artifacts.folders import read_manifest, write_json, write_manifest
+from tasks.database.batches import scores as found_scores
+from tasks.database.chunks import RejectedMessage
+from tasks.database.connection import writing
+from tasks.database.ledger import BatchPlan, begin_batch
+from tasks.database.schema import open_database
+from tasks.database.tables import spam_scores
+from tasks.monitoring.drift import Crossing, DriftFigures, write_drift
+from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
+from tasks.settings.sections import SECTIONS
+from tasks.settings.storage import DatabaseSettings
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u200b\tx\ny\x9b31m"
@@ -844,13 +847,13 @@ def test_the_default_file_is_one_that_luigi_takes(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with version 1 of a very small model in it."""
-    from models.devices import start_tensorflow
+    from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings, NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
 
     start_tensorflow(DeviceSettings())
-    from models.trained import describe_trained, unseen_scores
-    from models.training import LabelledMessages, train
-    from models.vocabulary import build_vocabulary
+    from models.text.vocabulary import build_vocabulary
+    from models.training.loop import LabelledMessages, train
+    from models.training.trained_model import describe_trained, unseen_scores
 
     folder = tmp_path_factory.mktemp("trained")
     training = folder / "artifacts" / "training" / "t1"
@@ -939,14 +942,14 @@ class Choosy:
 def test_a_message_that_makes_scoring_fail_has_no_number_and_costs_the_others_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    found = answers.OpenModel(3, Choosy(), 0.5).answers(["one", " ", "bad", "two"])  # type: ignore[arg-type]
+    found = probabilities.OpenModel(3, Choosy(), 0.5).answers(["one", " ", "bad", "two"])  # type: ignore[arg-type]
     assert [one.spam_probability for one in found] == [0.75, None, None, 0.75]
     assert [one.flagged for one in found] == [True, None, None, True]
     assert [record.getMessage() for record in caplog.records] == ["message 3 cannot be scored: ValueError: no sense"]
 
 
 def test_an_argument_that_is_not_utf8_is_read_as_far_as_it_is() -> None:
-    assert answers.argument_text("caf\udce9 ☕") == "caf\ufffd ☕"
+    assert probabilities.argument_text("caf\udce9 ☕") == "caf\ufffd ☕"
 
 
 def test_a_version_that_is_not_there_names_those_that_are(model: Path) -> None:
@@ -981,7 +984,7 @@ def test_a_terminal_that_is_interrupted_says_no_more(model: Path) -> None:
 def test_a_line_in_a_pipe_is_answered_as_it_comes() -> None:
     read, write = os.pipe()
     with os.fdopen(read, "rb") as stream:
-        found = answers.line_batches(stream)
+        found = probabilities.line_batches(stream)
         os.write(write, b"one\ntwo\nthr")
         assert next(found) == ["one", "two"]
         os.write(write, b"ee\n")
@@ -994,14 +997,14 @@ def test_a_line_in_a_pipe_is_answered_as_it_comes() -> None:
 def test_a_file_is_read_in_full_and_bounded_batches(tmp_path: Path) -> None:
     (tmp_path / "messages").write_bytes(b"x\n" * 25_000)
     with open(tmp_path / "messages", "rb") as stream:
-        assert [len(batch) for batch in answers.line_batches(stream)] == [10_000, 10_000, 5_000]
-    assert [len(batch) for batch in answers.line_batches(io.BytesIO(b"x\n" * 25_000))] == [10_000, 10_000, 5_000]
+        assert [len(batch) for batch in probabilities.line_batches(stream)] == [10_000, 10_000, 5_000]
+    assert [len(batch) for batch in probabilities.line_batches(io.BytesIO(b"x\n" * 25_000))] == [10_000, 10_000, 5_000]
 
 
 def test_a_line_without_end_is_cut_and_the_next_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "_LINE_BYTES", 100_000)
+    monkeypatch.setattr(probabilities, "_LINE_BYTES", 100_000)
     stream = io.BytesIO(b"a" * 250_000 + b"\nnext\n")
-    assert [len(line) for batch in answers.line_batches(stream) for line in batch] == [100_000, 4]
+    assert [len(line) for batch in probabilities.line_batches(stream) for line in batch] == [100_000, 4]
 
 
 # Explanations
@@ -1124,7 +1127,7 @@ def test_a_failure_nobody_foresaw_is_one_line_and_debug_shows_where(
     def fail() -> None:
         raise RuntimeError("a bug\x1b[2J")
 
-    monkeypatch.setattr("pipeline.commands.opening.check_settings", fail)
+    monkeypatch.setattr("pipeline.commands.context.check_settings", fail)
     said = refused(1, "models")
     assert "RuntimeError: a bug[U+001B][2J (unexpected; `spamscore --debug …` shows where)" in said
     done = run("--debug", "models")

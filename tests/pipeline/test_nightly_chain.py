@@ -37,8 +37,8 @@ from chain import (
 )
 
 from models.settings import declared
-from tasks.settings import SECTIONS
-from tasks.targets import read_manifest, write_manifest
+from tasks.artifacts.folders import read_manifest, write_manifest
+from tasks.settings.sections import SECTIONS
 
 
 @pytest.fixture

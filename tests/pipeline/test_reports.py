@@ -14,10 +14,10 @@ import pytest
 from browser import measured
 from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, write_settings
 
-from models.corpus import TEST, part_of
-from models.metrics import meanings
 from models.settings import SplitSettings
-from tasks.samples import bundled_file
+from models.statistics.metrics import meanings
+from models.training.corpus import TEST, part_of
+from tasks.sources.samples import bundled_file
 
 UNLIKE = "2026-02-01"
 # Spam by its label and chat by its words, so that it is among the mistakes, which the report quotes.

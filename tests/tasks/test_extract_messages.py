@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from models.errors import InputError, SettingsError
 from tasks.extract_messages import ExtractMessages, OtherDates, is_dated, of_date, read_date
-from tasks.rows import SourceRow
-from tasks.settings import MessagesSettings
-from tasks.snapshots import SNAPSHOT_FILE, verify_snapshot
+from tasks.settings.inputs import MessagesSettings
+from tasks.sources.rows import SourceRow
+from tasks.sources.snapshots import SNAPSHOT_FILE, verify_snapshot
 
 NIGHT = datetime.date(2026, 1, 31)
 Configure = Callable[..., None]

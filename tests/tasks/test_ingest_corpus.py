@@ -22,12 +22,13 @@ from luigi.task_register import Register
 
 from models.errors import ArtifactError, InputError, SettingsError
 from tasks import ingest_corpus
-from tasks.database import open_database
-from tasks.fingerprint import file_sha256
+from tasks.artifacts.fingerprint import file_sha256
+from tasks.database.labels import MessageLabel, change_labels
+from tasks.database.schema import open_database
 from tasks.ingest_corpus import CorpusCounts, IngestCorpus, source_identity
-from tasks.labels import MessageLabel, change_labels
-from tasks.samples import bundled_file
-from tasks.settings import CorpusSettings, DatabaseSettings
+from tasks.settings.inputs import CorpusSettings
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.samples import bundled_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 Configure = Callable[..., None]

@@ -14,14 +14,14 @@ from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, DriftError
 from tasks import report_batch
-from tasks.database import open_database
-from tasks.drift import accept_drift, drift_of
-from tasks.ledger import restore_batch, withdraw_batch
+from tasks.artifacts.folders import write_manifest
+from tasks.database.ledger import restore_batch, withdraw_batch
+from tasks.database.schema import open_database
+from tasks.monitoring.drift import accept_drift, drift_of
+from tasks.monitoring.report_index import INDEX, report_path, reports_folder
 from tasks.report_batch import ReportBatch
-from tasks.reports import INDEX, report_path, reports_folder
-from tasks.settings import DatabaseSettings
-from tasks.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
-from tasks.targets import write_manifest
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
 
 Configure = Callable[..., None]
 DAY = datetime.timedelta(days=1)

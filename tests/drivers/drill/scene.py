@@ -31,11 +31,11 @@ from servers import PostgresqlServer, database_on
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from tasks.chunks import ScoredChunk
-from tasks.database import open_database
-from tasks.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch
-from tasks.settings import DatabaseSettings
-from tasks.tables import published_scores, rejected_messages, score_batches, spam_scores
+from tasks.database.chunks import ScoredChunk
+from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch
+from tasks.database.schema import open_database
+from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
+from tasks.settings.storage import DatabaseSettings
 
 DRIVERS = Path(__file__).resolve().parents[1]
 PROJECT = DRIVERS.parents[1]

@@ -28,8 +28,8 @@ from drill.moments import COMPUTING, SCHEDULING, Moment
 # Who writes out of Python's sight: module, class or None, function, the kind of event.
 _CALLS = [
     ("tensorflow.python.checkpoint.checkpoint_management", "CheckpointManager", "save", "checkpoint write"),
-    ("models.export", None, "write_saved_model", "export write"),
-    ("models.export", None, "write_warmup", "export write"),
+    ("models.network.export", None, "write_saved_model", "export write"),
+    ("models.network.export", None, "write_warmup", "export write"),
     ("pyarrow.parquet.core", "ParquetWriter", "__init__", "table write"),
     ("pyarrow.parquet.core", "ParquetWriter", "write_batch", "table write"),
     ("pyarrow.parquet.core", "ParquetWriter", "write_table", "table write"),

@@ -1,0 +1,1 @@
+"""Compiled loops and hash functions over bytes."""

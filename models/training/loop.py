@@ -1,0 +1,353 @@
+"""Training the network, so that a run that is killed at any moment ends with the weights of one that was not.
+
+All that a step depends on is either a setting, or is saved in every checkpoint: weights, the optimizer's state, the
+seeds of dropout, where in which epoch the run is, the best weights so far. The order of the messages in an epoch is a
+function of the seed and the epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from models.errors import ArtifactError, InputError
+from models.inference.scorer import network_logits
+from models.network.linear import fit_linear
+from models.network.network import INPUTS, build_network, recurrent_part, set_linear
+from models.settings import NetworkSettings, TrainingSettings
+from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.text.vocabulary import Vocabulary
+from models.training.augmentation import augmented
+from models.training.checkpoints import open_manager, restore_latest
+from models.training.epoch_limit import EpochLimit
+from models.training.history import Epoch, read_history, write_history
+
+log = logging.getLogger("spamscore")
+
+CHECKPOINTS, HISTORY, TENSORBOARD, HELD_OUT = "checkpoints", "history.csv", "tensorboard", "held_out"
+# Batches whose messages are sorted by length together, so that like lengths share a batch.
+_SORTED_BATCHES = 16
+_WIDTH_STEP = 8
+
+
+@dataclass(frozen=True)
+class LabelledMessages:
+    """Messages with their labels, int32 [messages]: 1 is spam."""
+
+    texts: Sequence[str]
+    labels: npt.NDArray[np.int32]
+
+    def at(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
+        """Some of them."""
+        return LabelledMessages([self.texts[row] for row in rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, for whoever watches.
+
+    Attributes:
+        save: writes a checkpoint of this step, and gives its name such as ``ckpt-350``.
+        fold: 0 for the network itself, else that of a held-out part.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    save: Callable[[], str]
+    fold: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run came to: the network with its best weights, and how it got there."""
+
+    network: keras.Model
+    history: list[Epoch]
+    best_epoch: int
+    checkpoint: str
+
+
+class _Run(tf.Module):
+    """The state of a run that is neither weights nor optimizer, all of it saved in checkpoints."""
+
+    def __init__(self, network: keras.Model) -> None:
+        super().__init__(name="run")
+        self.step = tf.Variable(0, dtype=tf.int64)  # steps taken in all
+        self.epoch = tf.Variable(0, dtype=tf.int64)  # epochs finished
+        self.step_in_epoch = tf.Variable(0, dtype=tf.int64)
+        self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over this epoch's messages so far
+        self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
+        self.best_epoch = tf.Variable(0, dtype=tf.int64)
+        self.finished = tf.Variable(False)
+        self.best_weights = [tf.Variable(weight.value) for weight in network.weights]
+        # Where dropout is in its random numbers. Keras does not hand these to a checkpoint by itself.
+        weights = {id(weight) for weight in network.weights}
+        self.seeds = [variable.value for variable in network.variables if id(variable) not in weights]
+
+
+def train(
+    training: LabelledMessages,
+    validation: LabelledMessages,
+    vocabulary: Vocabulary,
+    network_settings: NetworkSettings,
+    settings: TrainingSettings,
+    folder: Path,
+    watch: Callable[[Progress], None] = lambda _: None,
+    limit: EpochLimit | None = None,
+) -> Trained:
+    """Trains, or goes on training where the checkpoints in the folder end; anew, with a warning, if all are damaged.
+
+    Early stopping looks at the validation loss; the best weights become the last checkpoint.
+
+    Args:
+        training: messages to learn from.
+        validation: messages that early stopping looks at.
+        vocabulary: what the messages are encoded with.
+        network_settings: the network's make.
+        settings: step size, epochs, seed, checkpoints.
+        folder: takes ``checkpoints/``, ``history.csv``, ``tensorboard/``.
+        watch: called after every step. What it raises ends the training, after a checkpoint of that step.
+        limit: asked after every epoch whether it was the last; by default it never is before its time.
+
+    Raises:
+        InputError: a part without both labels.
+    """
+    _require_both_labels(training, "training")
+    _require_both_labels(validation, "validation")
+    tf.config.experimental.enable_op_determinism()
+
+    encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
+    plain = encode_messages(encoder, training.texts)
+
+    def at_its_beginning() -> _Trainer:
+        keras.utils.set_random_seed(settings.seed)
+        network = build_network(network_settings, len(vocabulary), settings.seed)
+        if network_settings.linear:
+            set_linear(network, fit_linear(plain, training.labels, network_settings.ngram_buckets))
+        return _Trainer(training, validation, encoder, network, settings, folder, watch, limit)
+
+    trainer = at_its_beginning()
+    try:
+        trainer.restore()
+    except ArtifactError:
+        _set_aside(folder / CHECKPOINTS)
+        # The one that failed may have taken values from a damaged checkpoint.
+        trainer = at_its_beginning()
+    return trainer.run()
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}.damaged")
+    log.warning("%s: no checkpoint can be used: training starts anew, they are set aside as %s", folder, aside.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+
+
+def _require_both_labels(part: LabelledMessages, name: str) -> None:
+    spam = int(part.labels.sum())
+    if not 0 < spam < len(part.labels):
+        raise InputError(
+            f"the {name} part holds {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
+            "needed. Give more labelled messages ([corpus]) or change [split]."
+        )
+
+
+def _learning_rate(settings: TrainingSettings, messages: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Up from nought over a twentieth of all steps, then down to nought along a cosine (Loshchilov and Hutter 2017)."""
+    steps = settings.epochs * -(-messages // settings.batch_size)
+    warming = max(steps // 20, 1)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warming, 1), warmup_target=settings.learning_rate, warmup_steps=warming
+    )
+
+
+def epoch_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
+    """The batches of an epoch: rows of each, int64 [batch_size or fewer].
+
+    A shuffle that depends on the seed and the epoch alone; within a stretch of 16 batches, messages of like length go
+    together, and the batches of a stretch are shuffled again.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    batches: list[npt.NDArray[np.int64]] = []
+    for first in range(0, len(order), batch_size * _SORTED_BATCHES):
+        stretch = order[first : first + batch_size * _SORTED_BATCHES]
+        stretch = stretch[np.argsort(lengths[stretch], kind="stable")]
+        cut = [stretch[at : at + batch_size] for at in range(0, len(stretch), batch_size)]
+        batches += [cut[at] for at in random.permutation(len(cut))]
+    return batches
+
+
+class _Trainer:
+    """One training run; `train` is its face."""
+
+    def __init__(
+        self,
+        training: LabelledMessages,
+        validation: LabelledMessages,
+        encoder: TextEncoder,
+        network: keras.Model,
+        settings: TrainingSettings,
+        folder: Path,
+        watch: Callable[[Progress], None],
+        limit: EpochLimit | None,
+    ) -> None:
+        self.limit = limit
+        self.training, self.encoder = training, encoder
+        self.validation, self.validation_labels = encode_messages(encoder, validation.texts), validation.labels
+        self.network, self.settings, self.folder, self.watch = network, settings, folder, watch
+        self.recurrent = recurrent_part(network)
+        self.optimizer = keras.optimizers.Adam(_learning_rate(settings, len(training.labels)))
+        self.optimizer.build(network.trainable_variables)
+        self.state = _Run(network)
+        self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
+        self.manager = open_manager(self.checkpoint, folder / CHECKPOINTS, settings)
+
+    def restore(self) -> None:
+        """Goes to where the latest checkpoint is, if there is one.
+
+        Raises:
+            ArtifactError: there are checkpoints, but none can be used.
+        """
+        restored = restore_latest(self.checkpoint, self.folder / CHECKPOINTS)
+        if restored:
+            log.info("training goes on from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
+
+    def run(self) -> Trained:
+        """Goes on to the end."""
+        history = read_history(self.folder / HISTORY, epochs=self._epoch)
+        writer = tf.summary.create_file_writer(str(self.folder / TENSORBOARD))
+        with writer.as_default():
+            while not self._is_over():
+                history.append(self._run_epoch())
+                self._finish_epoch(history)
+        writer.close()
+        return self._finish(history)
+
+    @property
+    def _epoch(self) -> int:
+        return int(self.state.epoch)
+
+    def _is_over(self) -> bool:
+        waited = self._epoch - int(self.state.best_epoch)
+        if self.limit and self.limit.epoch and self._epoch >= self.limit.epoch:
+            return True
+        return self._epoch >= self.settings.epochs or waited >= self.settings.patience
+
+    def _run_epoch(self) -> Epoch:
+        """Trains on what is left of the epoch, then looks at the validation part."""
+        began = time.monotonic()
+        settings = self.settings
+        texts = augmented(self.training.texts, settings.augmentation, settings.seed, self._epoch)
+        messages = encode_messages(self.encoder, texts)
+        batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
+        done = int(self.state.step_in_epoch)
+        for number, (batch, labels) in enumerate(self._batches(messages, batches[done:]), start=done + 1):
+            self.state.loss_sum.assign_add(tf.cast(self._step(batch, labels), tf.float64) * len(labels))
+            self.state.step.assign_add(1)
+            self.state.step_in_epoch.assign(number)
+            if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
+                self.manager.save(checkpoint_number=self.state.step)
+            self._report(number, len(batches))
+        loss = float(self.state.loss_sum) / len(self.training.labels)
+        return self._validated(loss, len(batches), time.monotonic() - began)
+
+    def _batches(
+        self, messages: EncodedMessages, rows_of_batches: list[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
+        lengths = messages.lengths
+        for rows in rows_of_batches:
+            width = -(-int(lengths[rows].max()) // _WIDTH_STEP) * _WIDTH_STEP
+            batch = {name: tf.constant(values) for name, values in messages.batch(rows, width).items()}
+            yield batch, tf.constant(self.training.labels[rows], tf.float32)
+
+    @tf.function(
+        input_signature=[
+            {name: tf.TensorSpec([None] * rank, tf.int32) for name, rank in INPUTS.items()},
+            tf.TensorSpec([None], tf.float32),
+        ],
+        autograph=False,
+    )
+    def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        """One step of gradient descent on the recurrent part; gives the batch's mean cross-entropy."""
+        smoothing = self.settings.label_smoothing
+        targets = labels * (1 - 2 * smoothing) + smoothing
+        with tf.GradientTape() as tape:
+            logits = self.recurrent(batch, training=True)
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
+        variables = self.network.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
+        return loss
+
+    def _validated(self, loss: float, steps: int, seconds: float) -> Epoch:
+        from sklearn.metrics import average_precision_score
+
+        logits = network_logits(self.recurrent, self.validation)
+        labels = self.validation_labels
+        validation_loss = float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))
+        return Epoch(
+            epoch=self._epoch + 1,
+            steps=steps,
+            loss=loss,
+            validation_loss=validation_loss,
+            validation_pr_auc=float(average_precision_score(labels, logits)),
+            best=validation_loss < float(self.state.best_loss),
+            seconds=seconds,
+        )
+
+    def _finish_epoch(self, history: list[Epoch]) -> None:
+        """Notes the epoch in the state, the history and TensorBoard, then saves a checkpoint of it."""
+        epoch = history[-1]
+        if epoch.best:
+            self.state.best_loss.assign(epoch.validation_loss)
+            self.state.best_epoch.assign(epoch.epoch)
+            for best, weight in zip(self.state.best_weights, self.network.weights, strict=True):
+                best.assign(weight.value)
+        self.state.epoch.assign(epoch.epoch)
+        self.state.step_in_epoch.assign(0)
+        self.state.loss_sum.assign(0.0)
+        write_history(self.folder / HISTORY, history)
+        for name in ("loss", "validation_loss", "validation_pr_auc"):
+            tf.summary.scalar(name, getattr(epoch, name), step=epoch.epoch)
+        log.info(
+            "epoch %d/%d: loss %.4f, validation loss %.4f, validation PR AUC %.4f%s",
+            epoch.epoch, self.settings.epochs, epoch.loss, epoch.validation_loss, epoch.validation_pr_auc,
+            " (best)" if epoch.best else "",
+        )  # fmt: skip
+        self.manager.save(checkpoint_number=self.state.step)
+
+    def _report(self, number: int, steps: int) -> None:
+        seen = min(number * self.settings.batch_size, len(self.training.labels))
+        loss = float(self.state.loss_sum) / seen
+        try:
+            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, self._save))
+        except BaseException:
+            self._save()
+            raise
+
+    def _save(self) -> str:
+        return Path(self.manager.save(checkpoint_number=self.state.step)).name
+
+    def _finish(self, history: list[Epoch]) -> Trained:
+        """Puts the best weights back and saves them as the last checkpoint."""
+        if not bool(self.state.finished):
+            for best, weight in zip(self.state.best_weights, self.network.weights, strict=True):
+                weight.assign(best)
+            self.state.finished.assign(True)
+            self.state.step.assign_add(1)
+            self.manager.save(checkpoint_number=self.state.step)
+        return Trained(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}")

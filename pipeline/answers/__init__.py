@@ -1,0 +1,1 @@
+"""What the commands compute; printing is left to `pipeline.commands`."""

@@ -1,0 +1,1 @@
+"""luigid and the report server behind `spamscore watch`."""

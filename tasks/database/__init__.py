@@ -1,0 +1,1 @@
+"""The schema of the score database and every statement on it."""

@@ -1,0 +1,240 @@
+"""The tables of the scores and the labels, as SQLAlchemy Core describes them. How they come into a database is
+`tasks.database.migrations`'s part; a test holds the two equal. What is written to them, and when, is
+`tasks.database.ledger`'s and, for
+the labels, `tasks.database.labels`'s.
+
+Times are UTC everywhere: `timestamp with time zone` on PostgreSQL, text without an offset on SQLite, `datetime(6)`
+without an offset on MySQL and MariaDB. Read through `UtcDateTime` they carry their zone on all of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+MESSAGE_ID_LENGTH = 255
+REASON_LENGTH = 64
+DETAIL_LENGTH = 1000
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime.datetime]):
+    """A time in UTC. Takes and gives back datetimes with a zone, whatever the database keeps.
+
+    Raises:
+        ValueError: a datetime without a zone was to be stored; SQLAlchemy wraps it in a StatementError.
+    """
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column type of a database; MySQL's would drop the microseconds unless told."""
+        if is_mysql(dialect):
+            return mysql.DATETIME(fsp=6)
+        return sa.DateTime(timezone=dialect.name == "postgresql")
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        """Turns a datetime to UTC, and drops the zone where the database has none."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"expected a datetime with a zone, received {value!r}: use datetime.now(datetime.UTC)")
+        moment = value.astimezone(datetime.UTC)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime.datetime | None, _: Dialect) -> datetime.datetime | None:
+        """Gives the datetime in UTC."""
+        if value is None or value.tzinfo is not None:
+            return value and value.astimezone(datetime.UTC)
+        return value.replace(tzinfo=datetime.UTC)
+
+
+class MessageId(TypeDecorator[str]):
+    """An identifier of up to 255 characters that is equal to another only if each byte is: 'A' is not 'a' nor 'A '.
+
+    MySQL and MariaDB compare without case, and all but their "no pad" collations without trailing spaces. PostgreSQL's
+    "C" makes its order that of Python's `sorted`, which is the order rows are written in.
+    """
+
+    impl = sa.String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column type of a database, with its binary collation."""
+        if is_mysql(dialect):
+            collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+            return mysql.VARCHAR(MESSAGE_ID_LENGTH, charset="utf8mb4", collation=collation)
+        return sa.String(MESSAGE_ID_LENGTH, collation="C" if dialect.name == "postgresql" else None)
+
+
+# MySQL's TEXT ends at 64 KiB, and a message may be longer.
+LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+
+
+def is_mysql(dialect: Dialect) -> bool:
+    """Whether a database is MySQL or MariaDB, which has a dialect's name of its own."""
+    return dialect.name in ("mysql", "mariadb")
+
+
+def _is_not_postgresql(*_: Any, dialect: Dialect, **__: Any) -> bool:
+    return dialect.name != "postgresql"
+
+
+metadata = sa.MetaData(naming_convention=NAMING)
+
+# SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
+_BatchId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_STORED: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+}
+
+score_batches = sa.Table(
+    "score_batches",
+    metadata,
+    sa.Column("batch_id", _BatchId, primary_key=True, autoincrement=True),
+    sa.Column("batch_date", sa.Date, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("model_name", sa.String(255), nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("checkpoint", sa.String(1000), nullable=False),
+    sa.Column("recipe", sa.String(16), nullable=False),
+    sa.Column("snapshot", sa.String(1000), nullable=False),
+    sa.Column("threshold", sa.Double, nullable=False),
+    sa.Column("devices", sa.String(1000), nullable=False),
+    sa.Column("chunk_size", sa.Integer, nullable=False),
+    sa.Column("messages_read", sa.BigInteger),
+    sa.Column("scored", sa.BigInteger),
+    sa.Column("rejected", sa.BigInteger),
+    sa.Column("flagged", sa.BigInteger),
+    sa.Column("checksum", sa.String(16)),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("published_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("seconds_total", sa.Double),
+    sa.Column("seconds_text", sa.Double),
+    sa.Column("seconds_network", sa.Double),
+    sa.Column("seconds_write", sa.Double),
+    # A unique column that is null but in one state: "at most one a date", said in a way that every database holds to.
+    sa.Column(
+        "published_date", sa.Date, sa.Computed("CASE WHEN state = 'published' THEN batch_date END", persisted=True)
+    ),
+    sa.Column("running_date", sa.Date, sa.Computed("CASE WHEN state = 'running' THEN batch_date END", persisted=True)),
+    sa.Column("seconds_read", sa.Double),
+    sa.Column("seconds_wait", sa.Double),
+    sa.Column("seconds_processor", sa.Double),
+    sa.UniqueConstraint("published_date"),
+    sa.UniqueConstraint("running_date"),
+    sa.CheckConstraint("state IN ('running', 'published', 'superseded', 'withdrawn')", name="state"),
+    sa.CheckConstraint(
+        "state <> 'published' OR (messages_read IS NOT NULL AND scored IS NOT NULL AND rejected IS NOT NULL"
+        " AND flagged IS NOT NULL AND checksum IS NOT NULL AND published_at IS NOT NULL)",
+        name="published_whole",
+    ),
+    sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
+    sa.Index(None, "batch_date", "state"),
+    sqlite_autoincrement=True,  # a deleted batch's number is not given out again
+    **_STORED,
+)
+
+spam_scores = sa.Table(
+    "spam_scores",
+    metadata,
+    sa.Column("batch_id", _BatchId, primary_key=True, autoincrement=False),
+    sa.Column("message_id", MessageId, primary_key=True),
+    sa.Column("spam_probability", sa.Double, nullable=False),
+    sa.Column("flagged", sa.Boolean, nullable=False),
+    # PostgreSQL would spend most of the writing on it; there the key of `batch_chunks` keeps the batch.
+    sa.ForeignKeyConstraint(["batch_id"], ["score_batches.batch_id"]).ddl_if(callable_=_is_not_postgresql),
+    sa.CheckConstraint("spam_probability BETWEEN 0 AND 1", name="spam_probability"),
+    sqlite_with_rowid=False,
+    **_STORED,
+)
+
+rejected_messages = sa.Table(
+    "rejected_messages",
+    metadata,
+    sa.Column("batch_id", _BatchId, sa.ForeignKey("score_batches.batch_id"), primary_key=True, autoincrement=False),
+    sa.Column("row_number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("message_id", MessageId),
+    sa.Column("reason", sa.String(REASON_LENGTH), nullable=False),
+    sa.Column("detail", sa.String(DETAIL_LENGTH)),
+    **_STORED,
+)
+
+batch_chunks = sa.Table(
+    "batch_chunks",
+    metadata,
+    sa.Column("batch_id", _BatchId, sa.ForeignKey("score_batches.batch_id"), primary_key=True, autoincrement=False),
+    sa.Column("chunk_number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_row", sa.BigInteger, nullable=False),
+    sa.Column("messages_read", sa.BigInteger, nullable=False),
+    sa.Column("scored", sa.BigInteger, nullable=False),
+    sa.Column("rejected", sa.BigInteger, nullable=False),
+    sa.Column("flagged", sa.BigInteger, nullable=False),
+    sa.Column("checksum", sa.String(16), nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("written_at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
+    **_STORED,
+)
+
+# What people said of messages. It holds the message too, for a label is worth nothing once its snapshot is deleted; and
+# it refers to no batch, for it outlives them.
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("batch_date", sa.Date, primary_key=True, autoincrement=False),
+    sa.Column("message_id", MessageId, primary_key=True),
+    sa.Column("labelled_by", MessageId, primary_key=True),
+    sa.Column("label", sa.String(4), nullable=False),
+    sa.Column("labelled_at", UtcDateTime, nullable=False),
+    sa.Column("text", LongText, nullable=False),
+    sa.CheckConstraint("label IN ('spam', 'ham')", name="label"),
+    **_STORED,
+)
+
+# How unlike those before a batch was, as its report measured it; what `score_batches` has is not said twice.
+batch_drift = sa.Table(
+    "batch_drift",
+    metadata,
+    sa.Column("batch_id", _BatchId, sa.ForeignKey("score_batches.batch_id"), primary_key=True, autoincrement=False),
+    sa.Column("unknown_share", sa.Double),
+    sa.Column("psi_validation", sa.Double),
+    sa.Column("psi_validation_by_chance", sa.Double),
+    sa.Column("psi_before", sa.Double),
+    sa.Column("psi_before_by_chance", sa.Double),
+    sa.Column("score_counts", sa.Text, nullable=False),
+    sa.Column("crossed", sa.Text, nullable=False),
+    sa.Column("measured_at", UtcDateTime, nullable=False),
+    sa.Column("accepted_at", UtcDateTime),
+    sa.Column("accepted_by", sa.String(255)),
+    **_STORED,
+)
+
+# The view that readers use. Not in the metadata, for it is no table; the migration creates it.
+published_scores = sa.table(
+    "published_scores",
+    sa.column("batch_date", sa.Date),
+    sa.column("message_id", MessageId),
+    sa.column("spam_probability", sa.Double),
+    sa.column("flagged", sa.Boolean),
+    sa.column("model_version", sa.Integer),
+    sa.column("batch_id", _BatchId),
+    sa.column("scored_at", UtcDateTime),
+)

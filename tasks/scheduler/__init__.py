@@ -1,0 +1,1 @@
+"""How a task behaves under Luigi: parameters, progress, failures, termination, and the connection to luigid."""

@@ -1,0 +1,1 @@
+"""A snapshot → a published batch."""

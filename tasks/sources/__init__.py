@@ -1,0 +1,1 @@
+"""Rows of messages from files, SQL queries and downloads."""

@@ -1,0 +1,34 @@
+"""SipHash as it is computed here is that of its authors, and the one that pandas has in its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pandas.util import hash_array
+
+from models.hashing.arrow_strings import bytes_of
+from models.hashing.siphash import siphashes
+
+
+def test_the_authors_example_comes_out() -> None:
+    content, starts = bytes_of(pa.array([bytes(range(15))]))
+    assert siphashes(content, starts, bytes(range(16))).tolist() == [0xA129CA6149BE45E5]
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+    key=st.text(st.characters(max_codepoint=127), min_size=16, max_size=16),
+)
+def test_strings_get_the_hashes_that_pandas_mixes_once_more(texts: list[str], key: str) -> None:
+    theirs = hash_array(np.array(texts, dtype=object), hash_key=key, categorize=False)
+    ours = siphashes(*bytes_of(pa.array(texts, pa.string())), key.encode())
+    assert hash_array(ours, categorize=False).tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_key_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"received {size}"):
+        siphashes(np.zeros(0, np.uint8), np.zeros(1, np.int64), bytes(size))

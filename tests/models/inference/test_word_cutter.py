@@ -1,0 +1,65 @@
+"""Words are cut as the encoder cuts them, each by itself."""
+
+from __future__ import annotations
+
+import functools
+
+import pyarrow as pa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from models.inference.word_cutter import WordCutter
+from models.settings import TextSettings, VocabularySettings
+from models.text.arrow_tensors import arrow_of, tensor_of
+from models.text.encoder import TextEncoder
+from models.text.vocabulary import build_vocabulary
+
+SIGNS = list(".,;:!?()\"'/=+%&*-_#<>@$£€^|é日")
+words = st.lists(
+    st.lists(
+        st.from_regex("[a-zA-Z]{1,3}|[0-9]{1,8}", fullmatch=True)
+        | st.sampled_from([*SIGNS, "com", "www", "http", "##"]),
+        min_size=1,
+        max_size=8,
+    ).map("".join),
+    max_size=12,
+    unique=True,
+)
+
+
+@functools.cache
+def encoder() -> TextEncoder:
+    return TextEncoder(build_vocabulary(["free"] * 2, VocabularySettings(min_count=1), TextSettings()), 64)
+
+
+@functools.cache
+def cutter() -> WordCutter:
+    return WordCutter(encoder())
+
+
+def as_it_cuts(texts: list[str]) -> list[list[bytes]]:
+    cut = cutter().cut(pa.array(texts, pa.string()))
+    runs = list(zip(cut.firsts.tolist(), cut.sizes.tolist(), strict=True))
+    assert sum(size for _, size in runs) == len(cut.tokens)
+    tokens = cut.tokens.to_pylist()
+    return [tokens[first : first + size] for first, size in runs]
+
+
+def by_the_rules(texts: list[str]) -> list[list[bytes]]:
+    cut = encoder().tokens(encoder().fold(tensor_of(pa.array(texts, pa.string()))))
+    tokens = iter(arrow_of(cut.flat_values).to_pylist())
+    return [[next(tokens) for _ in range(size)] for size in cut.row_lengths().numpy()]
+
+
+@settings(deadline=None, max_examples=300)
+@given(texts=words)
+@example(texts=["free", "5.", "x,y", "go!!!", "....", "£5", "1.5", "don't", "a.com", "f.r.e.e"])
+@example(texts=["1234567a1234567", "a12345,12345b", "&amp;", "&lt;#&gt;x", "!?!?", "???!!!", "-", "&", "a&b", "5%"])
+def test_words_are_cut_as_the_rules_cut_them(texts: list[str]) -> None:
+    assert as_it_cuts(texts) == by_the_rules(texts)
+
+
+def test_messages_are_cut_by_the_rules_as_they_are() -> None:
+    tokens, sizes = cutter().cut_whole(pa.array(["f r e e now", "", "£ 5!"]))
+    assert sizes.tolist() == [2, 0, 2]
+    assert tokens.to_pylist() == [b"free", b"now", "£5".encode(), b"!"]

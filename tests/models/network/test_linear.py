@@ -1,0 +1,148 @@
+"""The linear part: what it looks at, what it solves, and that the network says the same."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from models.inference.scorer import network_logits
+from models.network.features import PAIR_FACTOR
+from models.network.linear import LinearWeights, features_of, fit_linear
+from models.network.network import LINEAR, LinearScore, build_network, set_linear
+from models.settings import NetworkSettings, TextSettings, VocabularySettings
+from models.text.cleaning import clean_texts
+from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.text.vocabulary import build_vocabulary
+
+BUCKETS = 509  # few, so that n-grams and pairs share some
+SPAM = ["WIN a free prize now!", "free entry, call 08712345678", "you have won £500", "claim your FREE prize"]
+HAM = ["see you at lunch", "call me later mum", "are you home now?", "ok, later then"]
+TEXTS = [f"{text}{end}" for text in (*SPAM, *HAM) for end in ("", " ok", " !!")]
+LABELS = np.array([text.startswith(tuple(SPAM)) for text in TEXTS], np.int32)
+WORDS = ["free", "FREE", "now", "now", "!", "£5", "f r e e", "", "日本", "7"]
+messages_of_any_kind = st.lists(
+    st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join) | st.text(max_size=12), max_size=6
+)
+
+
+@functools.cache
+def encoder(buckets: int = BUCKETS) -> TextEncoder:
+    text = TextSettings()
+    return TextEncoder(build_vocabulary(clean_texts(TEXTS, text), VocabularySettings(min_count=1), text), buckets)
+
+
+def encoded(texts: list[str], buckets: int = BUCKETS) -> EncodedMessages:
+    return encode_messages(encoder(buckets), texts, batch_size=4)
+
+
+@functools.cache
+def fitted() -> LinearWeights:
+    return fit_linear(encoded(TEXTS), LABELS, BUCKETS)
+
+
+def said_by(weights: LinearWeights, messages: EncodedMessages) -> np.ndarray:
+    """The logits by the formula, in float64."""
+    counts = features_of(messages, BUCKETS)
+    squares = counts @ weights.squares.astype(np.float64)
+    return (counts @ weights.weights.astype(np.float64)) / np.sqrt(np.maximum(squares, 1e-12)) + weights.bias[0]
+
+
+def found_plainly(messages: EncodedMessages, buckets: int) -> np.ndarray:
+    """Features of each message, by loops: one or nought."""
+    found, table = np.zeros((len(messages), buckets)), messages.table
+    parts = [table.ngrams[first:last].tolist() for first, last in zip(table.starts, table.starts[1:], strict=False)]
+    for message, (first, last) in enumerate(zip(messages.starts, messages.starts[1:], strict=False)):
+        rows = messages.rows[first:last].tolist()
+        for row in set(rows):
+            for part in parts[row]:
+                found[message, part] = 1
+        pairs = {(parts[one][-1] * PAIR_FACTOR + parts[two][-1] + 1) % buckets for one, two in itertools.pairwise(rows)}
+        for pair in pairs:
+            found[message, pair] = 1
+    return found
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=messages_of_any_kind)
+@example(texts=["free free free", "", "free now free now free"])
+def test_a_message_has_the_n_grams_of_its_tokens_and_its_pairs_however_often(texts: list[str]) -> None:
+    messages = encoded(texts)
+    np.testing.assert_array_equal(features_of(messages, BUCKETS).toarray(), found_plainly(messages, BUCKETS))
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=messages_of_any_kind.filter(bool), seed=st.integers(0, 99), more=st.integers(0, 9))
+@example(texts=["free free free", "", "free now free now free", "free free free"], seed=0, more=3)
+def test_the_network_s_layer_gives_what_the_formula_gives(texts: list[str], seed: int, more: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = LinearWeights(
+        random.normal(size=BUCKETS).astype(np.float32),
+        random.uniform(0.5, 40, BUCKETS).astype(np.float32),
+        random.normal(size=1).astype(np.float32),
+    )
+    layer = LinearScore(BUCKETS)
+    layer.build()
+    layer.set_weights([weights.weights, weights.squares, weights.bias])
+    messages = encoded(texts)
+    batch = messages.batch(np.arange(len(texts)), int(messages.lengths.max()) + more)
+    np.testing.assert_allclose(layer(batch).numpy(), said_by(weights, messages), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 7, 2**22])
+def test_any_number_of_buckets_will_do(buckets: int) -> None:
+    messages = encoded(["free now !", "free", "now free now"], buckets)
+    layer = LinearScore(buckets)
+    layer.build()
+    weights = np.linspace(-1, 1, buckets).astype(np.float32)
+    layer.set_weights([weights, np.ones(buckets, np.float32), np.zeros(1, np.float32)])
+    counts = features_of(messages, buckets)
+    expected = (counts @ weights) / np.sqrt(counts @ np.ones(buckets))
+    np.testing.assert_allclose(layer(messages.batch(np.arange(3), 4)).numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_it_tells_the_kinds_apart_and_its_scores_are_logits() -> None:
+    logits = said_by(fitted(), encoded(TEXTS))
+    assert ((logits > 0) == LABELS).all()
+    new = said_by(fitted(), encoded(["WIN your free entry now", "see you later"]))
+    assert new[0] > new[1]
+    probabilities = 1 / (1 + np.exp(-logits))
+    assert abs(probabilities.mean() - LABELS.mean()) < 0.1
+
+
+def test_equal_messages_give_equal_weights() -> None:
+    again = fit_linear(encoded(list(TEXTS)), LABELS.copy(), BUCKETS)
+    for name in ("weights", "squares", "bias"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(fitted(), name))
+    assert [one.dtype for one in (again.weights, again.squares, again.bias)] == [np.float32] * 3
+    assert [one.shape for one in (again.weights, again.squares, again.bias)] == [(BUCKETS,), (BUCKETS,), (1,)]
+
+
+def test_features_have_scikit_learn_s_inverse_document_frequencies() -> None:
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    frequencies = TfidfTransformer().fit(features_of(encoded(TEXTS), BUCKETS)).idf_
+    np.testing.assert_allclose(fitted().squares, frequencies**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spam", [1, 2])
+def test_few_messages_of_a_kind_are_learnt_from_as_well(spam: int) -> None:
+    texts, labels = [*SPAM[:spam], *HAM], np.array([1] * spam + [0] * len(HAM), np.int32)
+    weights = fit_linear(encoded(texts), labels, BUCKETS)
+    logits = said_by(weights, encoded(texts))
+    assert logits[:spam].min() > logits[spam:].max()
+
+
+def test_a_network_whose_recurrent_part_says_nothing_says_what_the_linear_one_does() -> None:
+    make = NetworkSettings(cell="simple", embedding_size=2, rnn_units=2, ngram_buckets=BUCKETS)
+    network = build_network(make, len(encoder().vocabulary))
+    for weight in network.weights:
+        weight.assign(weight.value * 0)
+    assert not network_logits(network, encoded(TEXTS)).any()
+    set_linear(network, fitted())
+    assert all(one.trainable is False for one in network.get_layer(LINEAR).weights)
+    np.testing.assert_allclose(network_logits(network, encoded(TEXTS)), said_by(fitted(), encoded(TEXTS)), atol=1e-4)

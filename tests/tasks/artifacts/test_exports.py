@@ -1,0 +1,175 @@
+"""Versions count up, appear whole, and one of them is in service."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.errors import ArtifactError
+from tasks.artifacts import exports
+from tasks.artifacts.folders import write_manifest
+
+SPAWN = multiprocessing.get_context("spawn")
+SetSettings = Callable[..., None]
+
+
+def publish(fingerprint: str) -> int:
+    def build(folder: Path, version: int) -> None:
+        (folder / "half").touch()
+        time.sleep(0.1)
+        write_manifest(folder, {"version": version, "fingerprint": fingerprint, "training": "t", "evaluation": "e"})
+
+    return exports.publish_version(fingerprint, build)
+
+
+def publish_in(folder: Path, fingerprint: str) -> None:
+    os.chdir(folder)
+    publish(fingerprint)
+
+
+def names() -> list[str]:
+    return sorted(path.name for path in exports.exports_folder().iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(set_settings: SetSettings) -> None:
+    assert exports.versions() == []
+
+
+def test_versions_count_up_from_one() -> None:
+    assert [publish(name) for name in ("a", "b", "c")] == [1, 2, 3]
+    assert exports.versions() == [1, 2, 3]
+
+
+def test_publishing_what_is_there_gives_its_version_again() -> None:
+    assert [publish("a"), publish("b"), publish("a")] == [1, 2, 1]
+    assert names() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "expected"), [("aaaa", ["1"]), ("abcd", ["1", "2", "3", "4"]), ("aabb", ["1", "2"])]
+)
+def test_processes_that_publish_at_once_leave_each_export_once(fingerprints: str, expected: list[str]) -> None:
+    processes = [SPAWN.Process(target=publish_in, args=(Path.cwd(), name)) for name in fingerprints]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    assert names() == expected
+    assert {exports.version_manifest(int(name))["fingerprint"] for name in expected} == set(fingerprints)
+
+
+def test_an_error_while_building_leaves_no_version_and_takes_no_number() -> None:
+    def fail(_folder: Path, _version: int) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        exports.publish_version("a", fail)
+    assert exports.versions() == []
+    assert publish("a") == 1
+    assert names() == ["1"]
+
+
+def test_the_newest_version_is_in_service_until_another_is_chosen_and_again_when_a_newer_one_comes() -> None:
+    assert exports.version_in_service() is None
+    publish("a")
+    publish("b")
+    assert exports.version_in_service() == 2
+    exports.put_in_service(1)
+    assert exports.version_in_service() == 1
+    publish("c")
+    assert exports.version_in_service() == 3
+
+
+def publish_slowly_in(folder: Path, started: Path) -> None:
+    os.chdir(folder)
+
+    def build(partial: Path, version: int) -> None:
+        started.touch()
+        time.sleep(0.5)
+        write_manifest(partial, {"version": version, "fingerprint": "b", "training": "t", "evaluation": "e"})
+
+    exports.publish_version("b", build)
+
+
+def put_in_service_in(folder: Path, version: int) -> None:
+    os.chdir(folder)
+    exports.put_in_service(version)
+
+
+def test_a_choice_made_while_an_export_goes_on_holds_when_it_is_there(tmp_path: Path) -> None:
+    publish("a")
+    process = SPAWN.Process(target=publish_slowly_in, args=(Path.cwd(), tmp_path / "started"))
+    process.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    exports.put_in_service(1)
+    process.join()
+    assert (exports.versions(), exports.version_in_service()) == ([1, 2], 1)
+    publish("c")
+    assert exports.version_in_service() == 3
+
+
+def test_choices_made_at_once_leave_one_of_them() -> None:
+    for name in "abc":
+        publish(name)
+    processes = [SPAWN.Process(target=put_in_service_in, args=(Path.cwd(), version)) for version in (1, 2, 1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    assert exports.version_in_service() in (1, 2)
+    assert names() == ["1", "2", "3", "service.json"]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file changed": (lambda folder: (folder / "2" / "half").write_text("x"), "2/half: not the file that was written"),
+    "a file gone": (lambda folder: (folder / "2" / "half").unlink(), "2/half: not the file that was written"),
+    "the manifest changed": (
+        lambda folder: (folder / "2" / "manifest.json").write_text(
+            (folder / "2" / "manifest.json").read_text().replace('"e"', '"f"')
+        ),
+        "not the manifest that was written",
+    ),
+    "no manifest": (lambda folder: (folder / "2" / "manifest.json").unlink(), "no such file"),
+    "another version copied over it": (
+        lambda folder: shutil.copytree(folder / "1", folder / "2", dirs_exist_ok=True),
+        "version: expected 2, received 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_version_that_is_not_as_it_was_exported_is_not_put_in_service(damage: str) -> None:
+    for name in "abc":
+        publish(name)
+    change, named = DAMAGES[damage]
+    change(exports.exports_folder())
+    with pytest.raises(ArtifactError, match=named):
+        exports.put_in_service(2)
+    exports.put_in_service(1)
+    assert exports.version_in_service() == 1
+
+
+def test_a_model_card_may_be_written_in() -> None:
+    def build(folder: Path, version: int) -> None:
+        (folder / exports.MODEL_CARD).write_text("card")
+        write_manifest(folder, {"version": version, "fingerprint": "a", "training": "t", "evaluation": "e"})
+
+    exports.publish_version("a", build)
+    (exports.exports_folder() / "1" / exports.MODEL_CARD).write_text("card, with a note")
+    assert exports.verified_version(1)["version"] == 1
+
+
+def test_a_version_that_is_not_there_is_named_with_those_that_are() -> None:
+    publish("a")
+    with pytest.raises(ArtifactError, match=r"model version 7.*there are: 1"):
+        exports.put_in_service(7)

@@ -1,0 +1,32 @@
+"""Settings in force are held to what is declared, again whenever anything they are made of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.errors import SettingsError
+from tasks.settings.checking import check_settings
+
+
+def test_settings_that_were_sound_are_looked_at_again_once_a_value_changes(set_settings: Callable[..., None]) -> None:
+    set_settings("training", epochs="3")
+    check_settings()
+    set_settings("training", epochs="none")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"\[training\] epochs"):
+            check_settings()
+    set_settings("training", epochs="4")
+    check_settings()
+
+
+def test_settings_that_were_sound_are_looked_at_again_once_the_environment_changes(
+    set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_settings("training", epochs="3")
+    check_settings()
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "nowhere.cfg"))
+    with pytest.raises(SettingsError, match="LUIGI_CONFIG_PATH"):
+        check_settings()
