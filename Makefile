@@ -36,10 +36,11 @@ bench: $(VENV)/installed-test  ## measure how fast a night is, write docs/perfor
 bench-quick: $(VENV)/installed-test  ## the same from less, in under three minutes; prints the table
 	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS) --quick --folder .bench
 
-lint: $(VENV)/installed-lint  ## check style and types
+lint: $(VENV)/installed-lint  ## check style, types and the import order
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
 format: $(VENV)/installed-lint  ## put the code into its form
 	$(BIN)/ruff check --fix .

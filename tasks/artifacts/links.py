@@ -5,9 +5,9 @@ from __future__ import annotations
 import urllib.parse
 from pathlib import Path
 
-from tasks.settings.operation import RunSettings
-from tasks.settings.loading import load
 from tasks.artifacts.locations import artifacts_folder
+from tasks.settings.loading import load
+from tasks.settings.operation import RunSettings
 
 
 def link_to(path: Path) -> str:

@@ -1,26 +1,17 @@
 """Reads what TrainModel left: the trained model and the scores of messages it was not trained on."""
 
 from __future__ import annotations
-import time
+
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from luigi.util import requires
-from models.settings import NetworkSettings, TrainingSettings
-from tasks.artifacts.locations import VOCABULARY
-from tasks.build_vocabulary import BuildVocabulary
-from tasks.clean_text import CleanText
-from tasks.scheduler.scheduler_messages import Instruction
-from tasks.artifacts.links import link_to, tensorboard_link
-from tasks.scheduler.progress import ProgressReport, left, reporting
-from tasks.settings.loading import load
-from tasks.stage import FolderStage, prepare_tensorflow
+from typing import TYPE_CHECKING
+
 from tasks.artifacts.folders import checked_file
+from tasks.artifacts.locations import VOCABULARY
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.training.epoch_limit import EpochLimit
     from models.training.trained_model import TrainedModel
-    from models.training.loop import LabelledMessages, Progress, Trained
 
 
 def trained_model(training: Path) -> TrainedModel:
@@ -38,7 +29,9 @@ def trained_model(training: Path) -> TrainedModel:
 
 
 def unseen_scores(training: Path) -> pd.DataFrame:
-    """What is said in a folder of messages that were not trained on, as `models.training.trained_model.describe_trained` wrote it.
+    """Reads the scores of the messages that a training did not learn from.
+
+    `models.training.trained_model.describe_trained` describes the columns.
 
     Raises:
         ArtifactError: it is missing or was changed.
