@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas.util import hash_array
 
-from models.hashing.arrow_strings import bytes_of
+from models.hashing.arrow_strings import to_buffers
 from models.hashing.siphash import siphashes
 
 
 def test_the_authors_example_comes_out() -> None:
-    content, starts = bytes_of(pa.array([bytes(range(15))]))
+    content, starts = to_buffers(pa.array([bytes(range(15))]))
     assert siphashes(content, starts, bytes(range(16))).tolist() == [0xA129CA6149BE45E5]
 
 
@@ -24,7 +24,7 @@ def test_the_authors_example_comes_out() -> None:
 )
 def test_strings_get_the_hashes_that_pandas_mixes_once_more(texts: list[str], key: str) -> None:
     theirs = hash_array(np.array(texts, dtype=object), hash_key=key, categorize=False)
-    ours = siphashes(*bytes_of(pa.array(texts, pa.string())), key.encode())
+    ours = siphashes(*to_buffers(pa.array(texts, pa.string())), key.encode())
     assert hash_array(ours, categorize=False).tolist() == theirs.tolist()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.hashing.arrow_strings import bytes_of
+from models.hashing.arrow_strings import to_buffers
 from models.inference.interner import Interner
 
 # Bytes of any kind, few of them, so that much comes again; and sizes at which the room grows.
@@ -18,7 +18,7 @@ strings = st.lists(st.binary(max_size=3) | st.sampled_from([b"\0", b"\0\0", b"x"
 
 
 def numbers(interner: Interner, texts: list[bytes]) -> list[int]:
-    return interner.numbers(*bytes_of(pa.array(texts, pa.binary()))).tolist()
+    return interner.intern(*to_buffers(pa.array(texts, pa.binary()))).tolist()
 
 
 @settings(deadline=None)
@@ -35,7 +35,7 @@ def test_each_string_has_one_number_and_comes_back_by_it(parts: list[list[bytes]
 @given(texts=st.lists(st.text(st.sampled_from("ab \t\n\v\f\r\x1c\x85\u00a0\u3000é"), max_size=12)))
 def test_words_are_what_the_white_space_of_ascii_sets_apart(texts: list[str]) -> None:
     interner = Interner()
-    words, firsts = interner.numbers_of_words(*bytes_of(pa.array(texts, pa.string())))
+    words, firsts = interner.intern_words(*to_buffers(pa.array(texts, pa.string())))
     there = interner.strings().cast(pa.binary()).to_pylist()
     found = [[there[word] for word in words[begin:end]] for begin, end in itertools.pairwise(firsts)]
     assert found == [text.encode().split() for text in texts]  # of bytes, Python takes ASCII's white space alone
@@ -59,7 +59,7 @@ def test_what_was_handed_out_stays_while_the_room_grows() -> None:
 def test_some_of_the_strings_are_numbered_anew() -> None:
     interner = Interner()
     numbers(interner, [b"a", b"b", b"", b"c"])
-    few = interner.some(np.array([3, 2]))
+    few = interner.subset(np.array([3, 2]))
     assert few.strings().to_pylist() == ["c", ""]
     assert numbers(few, [b"a", b"c"]) == [2, 0]
 
@@ -69,7 +69,7 @@ def test_an_error_forgets_the_strings_that_were_new() -> None:
     numbers(interner, [b"a"])
 
     def learn() -> None:
-        with interner.undone():
+        with interner.undo_on_error():
             numbers(interner, [b"b", b"a", b"c"])
             raise KeyError
 

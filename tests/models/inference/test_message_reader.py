@@ -27,9 +27,9 @@ def encoder(cleaning: str = "signal") -> TextEncoder:
 
 
 @functools.cache
-def reader(cleaning: str = "signal", most_remembered: int = 40) -> MessageReader:
+def reader(cleaning: str = "signal", max_cached: int = 40) -> MessageReader:
     """One that forgets soon, so that all of it happens."""
-    return MessageReader(encoder(cleaning), most_remembered)
+    return MessageReader(encoder(cleaning), max_cached)
 
 
 def told(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[int, ...]]]]:
@@ -105,7 +105,7 @@ def test_what_was_read_stays_as_it_is_when_more_is_read_and_when_all_is_forgotte
     own = MessageReader(encoder(), 30)
     parts = [[f"free w{number} win{number}" for number in range(at, at + 10)] for at in range(0, 60, 10)]
     read = [own.read(part) for part in parts]
-    assert len({id(one.table.memory) for one in read}) > 1
+    assert len({id(one.table.identity) for one in read}) > 1
     for part, one in zip(parts, read, strict=True):
         assert told(one) == told(encode_messages(encoder(), part))
 
@@ -115,7 +115,7 @@ def test_words_that_came_again_keep_their_rows_when_the_others_are_forgotten() -
     first = own.read(["free win call"])
     for at in range(0, 60, 10):
         last = own.read([f"free win w{number}" for number in range(at, at + 10)])
-    assert last.table.memory is not first.table.memory
+    assert last.table.identity is not first.table.identity
     assert len(last.table.words) < 60
     # "call" came once, and whatever stood behind it moved up.
     assert [own.read([word]).rows.tolist() for word in ("free", "win")] == [[one] for one in first.rows[:2]]

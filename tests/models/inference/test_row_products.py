@@ -30,15 +30,15 @@ differing = []
 for size, widths in json.loads(sys.argv[1]):
     kernels = [random.standard_normal((2, size, width)).astype(np.float32) for width in widths]
     products = RowProducts(kernels)
-    rows = random.standard_normal((2, products.filled_up(700), size)).astype(np.float32)
-    expected = [one.copy() for one in products.room(rows.shape[1]).of(rows)]
-    room = products.room(rows.shape[1])
+    rows = random.standard_normal((2, products.pad_count(700), size)).astype(np.float32)
+    expected = [one.copy() for one in products.allocate(rows.shape[1]).multiply(rows)]
+    buffers = products.allocate(rows.shape[1])
     for count in (1, 2, 5, 13, 30, 49, 64, 100, 333, 500, 700):
-        chosen = random.permutation(rows.shape[1])[:products.filled_up(count)]
-        found = room.of(rows[:, chosen])
+        chosen = random.permutation(rows.shape[1])[:products.pad_count(count)]
+        found = buffers.multiply(rows[:, chosen])
         if not all(np.array_equal(one, other[:, chosen]) for one, other in zip(found, expected, strict=True)):
             differing.append([size, widths, count])
-    if not products.alike:
+    if not products.is_consistent:
         differing.append([size, widths, "not alike"])
 cores = {one.get("architecture") for one in threadpool_info() if one["user_api"] == "blas"}
 print(json.dumps([differing, sorted(cores)]))
@@ -50,9 +50,9 @@ def test_products_are_those_of_numpy(size: int, widths: list[int]) -> None:
     random = np.random.default_rng(0)
     kernels = [random.standard_normal((2, size, width)).astype(np.float32) for width in widths]
     products = RowProducts(kernels)
-    for count in (0, products.filled_up(1), products.filled_up(70)):
+    for count in (0, products.pad_count(1), products.pad_count(70)):
         rows = random.standard_normal((2, count, size)).astype(np.float32)
-        for found, kernel in zip(products.room(count).of(rows), kernels, strict=True):
+        for found, kernel in zip(products.allocate(count).multiply(rows), kernels, strict=True):
             np.testing.assert_allclose(found, rows @ kernel, rtol=0, atol=1e-4)
             assert found.shape == (2, count, kernel.shape[-1])
 
@@ -79,18 +79,20 @@ def differing(**variables: str) -> list[list[object]]:
     return json.loads(done.stdout)
 
 
-def test_where_no_layout_treats_rows_alike_products_are_right_and_it_is_said(
+def test_where_no_layout_is_consistent_products_are_right_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(row_products, "_treats_rows_alike", lambda _: False)
+    monkeypatch.setattr(row_products, "_is_consistent", lambda _: False)
     with caplog.at_level("INFO", "spamscore"):
         products = RowProducts([np.full((1, 3, 2), 2, np.float32)])
-    assert not products.alike
+    assert not products.is_consistent
     assert "a score's last digit may" in caplog.text
-    np.testing.assert_array_equal(products.room(16).of(np.ones((1, 16, 3), np.float32))[0], np.full((1, 16, 2), 6))
+    np.testing.assert_array_equal(
+        products.allocate(16).multiply(np.ones((1, 16, 3), np.float32))[0], np.full((1, 16, 2), 6)
+    )
 
 
 def test_rows_are_filled_up_to_no_less_and_not_far() -> None:
     products = RowProducts([np.ones((1, 3, 2), np.float32)])
     for rows in range(100):
-        assert rows <= products.filled_up(rows) < rows + 24
+        assert rows <= products.pad_count(rows) < rows + 24

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from models.errors import ArtifactError, DeviceError
 from models.inference.scorer import (
-    FEW_MESSAGES,
+    MAX_FAILURES_BY_CHANCE,
     PLAIN_MESSAGE,
-    Scored,
     Scorer,
-    _BatchSize,
-    length_batches,
+    Scores,
+    _BatchSizeTuner,
+    batch_by_length,
     network_logits,
-    score_apart,
+    score_isolating_failures,
 )
 from models.network.linear import LinearWeights
 from models.network.network import build_network, set_linear
@@ -172,7 +172,7 @@ def test_each_batch_size_is_tried_twice_and_then_the_fastest_is_used() -> None:
             now[0] += 0.5 if batch_size == 1024 else 1.0
             return np.zeros(len(messages), np.float32)
 
-    finding, many = _BatchSize("auto"), encoded_words(2000)
+    finding, many = _BatchSizeTuner("auto"), encoded_words(2000)
     for _ in range(10):
         finding.logits(Network(), many)
     assert sorted(asked[:8]) == sorted([256, 512, 1024, 2048] * 2)
@@ -182,13 +182,13 @@ def test_each_batch_size_is_tried_twice_and_then_the_fastest_is_used() -> None:
 
 
 def encoded_words(count: int) -> EncodedMessages:
-    return EncodedMessages(np.ones(count, np.int32), np.arange(count + 1), TokenTable.of_words([2]))
+    return EncodedMessages(np.ones(count, np.int32), np.arange(count + 1), TokenTable.from_words([2]))
 
 
 @settings(deadline=None, max_examples=200)
 @given(lengths=st.lists(st.integers(1, 10_000) | st.integers(1, 40), max_size=60), batch_size=st.integers(1, 20))
 def test_batches_hold_each_message_once_at_a_width_that_fits(lengths: list[int], batch_size: int) -> None:
-    batches = length_batches(np.array(lengths, np.int64), batch_size)
+    batches = batch_by_length(np.array(lengths, np.int64), batch_size)
     assert sorted(row for rows, _ in batches for row in rows) == list(range(len(lengths)))
     for rows, width in batches:
         assert 1 <= len(rows) <= batch_size
@@ -198,7 +198,7 @@ def test_batches_hold_each_message_once_at_a_width_that_fits(lengths: list[int],
 
 
 def test_widths_are_few_however_many_lengths_there_are() -> None:
-    batches = length_batches(np.arange(1, 10_001), 512)
+    batches = batch_by_length(np.arange(1, 10_001), 512)
     assert len({width for _, width in batches}) <= 16
 
 
@@ -217,7 +217,7 @@ class Failing:
         self.most = most
         self.calls = 0
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str]) -> Scores:
         self.calls += 1
         if len(texts) > self.most:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
@@ -239,16 +239,16 @@ def poisoned(text: str) -> Exception | None:
 def test_exactly_the_messages_that_fail_are_set_apart_and_the_others_scored_as_without_them(bad: list[bool]) -> None:
     texts = [f"{'poison' if one else 'free'} win {' '.join(WORDS[: place % 9])}" for place, one in enumerate(bad)]
     failing = Failing(poisoned)
-    if all(bad) and len(bad) > FEW_MESSAGES:
+    if all(bad) and len(bad) > MAX_FAILURES_BY_CHANCE:
         with pytest.raises(ArtifactError, match="none of"):
-            score_apart(failing, texts)
+            score_isolating_failures(failing, texts)
     else:
-        found = score_apart(failing, texts)
+        found = score_isolating_failures(failing, texts)
         assert found.failures == {place: "ValueError: no such thing" for place, one in enumerate(bad) if one}
         others = [place for place, one in enumerate(bad) if not one]
         expected = scorer().score([texts[place] for place in others]).probabilities
-        np.testing.assert_array_equal(found.scored.probabilities[others], expected)
-        assert np.isnan(found.scored.probabilities[np.flatnonzero(bad)]).all()
+        np.testing.assert_array_equal(found.scores.probabilities[others], expected)
+        assert np.isnan(found.scores.probabilities[np.flatnonzero(bad)]).all()
     halvings = 2 * len(bad).bit_length()
     assert failing.calls <= 2 + sum(bad) * (halvings + 1)
     assert failing.calls <= 2 + 3 * len(bad)
@@ -256,8 +256,8 @@ def test_exactly_the_messages_that_fail_are_set_apart_and_the_others_scored_as_w
 
 def test_messages_without_a_fault_are_scored_in_one_call() -> None:
     failing = Failing(poisoned)
-    found = score_apart(failing, WORDS)
-    np.testing.assert_array_equal(found.scored.probabilities, scorer().score(WORDS).probabilities)
+    found = score_isolating_failures(failing, WORDS)
+    np.testing.assert_array_equal(found.scores.probabilities, scorer().score(WORDS).probabilities)
     assert (found.failures, failing.calls) == ({}, 1)
 
 
@@ -277,7 +277,7 @@ def test_messages_without_a_fault_are_scored_in_one_call() -> None:
 )
 def test_whatever_a_message_makes_scoring_raise_is_told_on_a_short_line(error: Exception, said: str) -> None:
     failing = Failing(lambda text: error if "poison" in text else None)
-    found = score_apart(failing, ["free", "poison and more\tof it", "win"])
+    found = score_isolating_failures(failing, ["free", "poison and more\tof it", "win"])
     (told,) = found.failures.values()
     assert said in told
     assert told.startswith(type(error).__name__)
@@ -289,16 +289,16 @@ def test_whatever_a_message_makes_scoring_raise_is_told_on_a_short_line(error: E
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_probability_that_is_no_number_is_a_failure_of_its_message_alone(value: float) -> None:
     failing = Failing(lambda text: value if text == "win" else None)
-    found = score_apart(failing, WORDS)
+    found = score_isolating_failures(failing, WORDS)
     assert found.failures == {WORDS.index("win"): "FloatingPointError: the probability is no number"}
     others = [place for place, word in enumerate(WORDS) if word != "win"]
-    np.testing.assert_array_equal(found.scored.probabilities[others], scorer().score(WORDS).probabilities[others])
+    np.testing.assert_array_equal(found.scores.probabilities[others], scorer().score(WORDS).probabilities[others])
 
 
 def test_messages_that_fail_together_but_not_apart_are_all_scored() -> None:
-    found = score_apart(Failing(poisoned, most=3), [*WORDS, "poison"])
+    found = score_isolating_failures(Failing(poisoned, most=3), [*WORDS, "poison"])
     assert list(found.failures) == [len(WORDS)]
-    np.testing.assert_allclose(found.scored.probabilities[:-1], scorer().score(WORDS).probabilities, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.scores.probabilities[:-1], scorer().score(WORDS).probabilities, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -315,26 +315,26 @@ def test_what_fails_on_any_message_ends_in_an_error_at_once_and_blames_no_messag
 ) -> None:
     failing = Failing(lambda _: found)
     with pytest.raises(kind, match=r"gone|missing|no number"):
-        score_apart(failing, ["win"] * count)
+        score_isolating_failures(failing, ["win"] * count)
     assert failing.calls < 20
 
 
 def test_few_messages_may_all_be_bad_and_many_may_not() -> None:
-    failures = score_apart(Failing(poisoned), ["poison"] * FEW_MESSAGES).failures
-    assert list(failures) == list(range(FEW_MESSAGES))
+    failures = score_isolating_failures(Failing(poisoned), ["poison"] * MAX_FAILURES_BY_CHANCE).failures
+    assert list(failures) == list(range(MAX_FAILURES_BY_CHANCE))
     with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored, .*ValueError: no such thing"):
-        score_apart(Failing(poisoned), ["poison"] * (FEW_MESSAGES + 1))
+        score_isolating_failures(Failing(poisoned), ["poison"] * (MAX_FAILURES_BY_CHANCE + 1))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("disk"), ArtifactError("other")])
 def test_what_no_message_causes_is_not_taken_for_its_fault(error: BaseException) -> None:
-    def score(texts: Sequence[str]) -> Scored:
+    def score(texts: Sequence[str]) -> Scores:
         raise error
 
     failing = Failing(poisoned)
     failing.score = score
     with pytest.raises(type(error)) as caught:
-        score_apart(failing, WORDS)
+        score_isolating_failures(failing, WORDS)
     assert caught.value is error
 
 

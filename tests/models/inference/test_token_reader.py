@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.inference.token_reader import FastTokenReader
 from models.settings import TextSettings, VocabularySettings
-from models.text.arrow_tensors import tensor_of
+from models.text.arrow_tensors import arrow_to_tensor
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 
@@ -45,7 +45,7 @@ def reader(buckets: int) -> FastTokenReader:
 
 
 def as_the_encoder_reads(tokens: list[str], buckets: int) -> Read:
-    words, shapes, ngrams = encoder(buckets).read(tensor_of(pa.array(tokens)))
+    words, shapes, ngrams = encoder(buckets).read(arrow_to_tensor(pa.array(tokens)))
     return list(zip(words.numpy().tolist(), shapes.numpy().tolist(), ngrams.to_list(), strict=True))
 
 

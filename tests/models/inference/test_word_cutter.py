@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.inference.word_cutter import WordCutter
 from models.settings import TextSettings, VocabularySettings
-from models.text.arrow_tensors import arrow_of, tensor_of
+from models.text.arrow_tensors import arrow_to_tensor, tensor_to_arrow
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 
@@ -46,8 +46,8 @@ def as_it_cuts(texts: list[str]) -> list[list[bytes]]:
 
 
 def by_the_rules(texts: list[str]) -> list[list[bytes]]:
-    cut = encoder().tokens(encoder().fold(tensor_of(pa.array(texts, pa.string()))))
-    tokens = iter(arrow_of(cut.flat_values).to_pylist())
+    cut = encoder().tokens(encoder().fold(arrow_to_tensor(pa.array(texts, pa.string()))))
+    tokens = iter(tensor_to_arrow(cut.flat_values).to_pylist())
     return [[next(tokens) for _ in range(size)] for size in cut.row_lengths().numpy()]
 
 

@@ -224,7 +224,7 @@ def test_a_batch_is_what_plain_python_makes_of_the_messages(chosen: list[int], m
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10), data=st.data())
 def test_padding_is_noughts_on_the_right(lengths: list[int], data: st.DataObject) -> None:
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    table = TokenTable.of_words(np.arange(1, starts[-1] + 1))
+    table = TokenTable.from_words(np.arange(1, starts[-1] + 1))
     messages = EncodedMessages(np.arange(1, starts[-1] + 1, dtype=np.int32), starts, table)
     rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1)), np.int64)
     width = max(lengths[row] for row in rows) + data.draw(st.integers(0, 5))

@@ -10,7 +10,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from models.text.lookalikes import CODE_POINTS, PAGE, FoldingTable, folding_table, reading
+from models.text.lookalikes import CODE_POINTS, PAGE, FoldingTable, fold_character, folding_table
 
 CHARACTERS = [chr(code) for code in range(CODE_POINTS) if not 0xD800 <= code < 0xE000]
 ASSIGNED = [one for one in CHARACTERS if unicodedata.category(one) not in ("Cn", "Co")]
@@ -36,7 +36,7 @@ def packed(table: FoldingTable, character: str) -> str:
 
 def test_the_table_reads_every_character_as_the_function_does() -> None:
     table = folding_table()
-    assert [one for one in SAMPLE if packed(table, one) != reading(one)] == []
+    assert [one for one in SAMPLE if packed(table, one) != fold_character(one)] == []
 
 
 def test_the_table_is_small_enough_to_travel_with_a_model() -> None:
@@ -48,12 +48,12 @@ def test_the_table_is_small_enough_to_travel_with_a_model() -> None:
 
 def test_printable_ascii_is_read_as_itself() -> None:
     for code in range(0x20, 0x7F):
-        assert reading(chr(code)) == chr(code)
+        assert fold_character(chr(code)) == chr(code)
 
 
 def test_nothing_read_holds_a_capital_but_ascii_or_a_space_but_the_plain_one() -> None:
     for character in SAMPLE:
-        read = reading(character)
+        read = fold_character(character)
         assert read == " " or read == " ".join(read.split()), hex(ord(character))
         assert all(one.isascii() or one == one.lower() for one in read), hex(ord(character))
         assert not any(unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp", "Cs") for one in read), hex(ord(character))
@@ -64,7 +64,7 @@ def test_styled_letters_are_read_as_the_letter_in_their_unicode_name() -> None:
     letters = [(one, name[2] or name[3], name[1]) for one, name in found if name]
     assert len(letters) > 800
     for character, letter, case in letters:
-        assert reading(character) == (letter.lower() if case == "SMALL" else letter), unicodedata.name(character)
+        assert fold_character(character) == (letter.lower() if case == "SMALL" else letter), unicodedata.name(character)
 
 
 def test_an_accented_letter_is_read_as_its_base() -> None:
@@ -72,7 +72,7 @@ def test_an_accented_letter_is_read_as_its_base() -> None:
     composed = [one for one in ASSIGNED if name.match(unicodedata.name(one, "")) and unicodedata.decomposition(one)]
     assert len(composed) > 400
     for character in composed:
-        assert reading(character) == reading(unicodedata.normalize("NFD", character)[0])
+        assert fold_character(character) == fold_character(unicodedata.normalize("NFD", character)[0])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_accented_letter_is_read_as_its_base() -> None:
     ],
 )
 def test_look_alikes_are_read_as_what_they_look_like(disguise: str, plain: str) -> None:
-    assert "".join(map(reading, disguise)) == plain
+    assert "".join(map(fold_character, disguise)) == plain
 
 
 INVISIBLE = (
@@ -117,26 +117,26 @@ def code_point(character: str) -> str:
 
 @pytest.mark.parametrize("character", INVISIBLE, ids=code_point)
 def test_what_is_drawn_as_nothing_is_read_as_nothing(character: str) -> None:
-    assert reading(character) == ""
+    assert fold_character(character) == ""
 
 
 @pytest.mark.parametrize("character", SPACES, ids=code_point)
 def test_controls_and_white_space_are_read_as_a_space(character: str) -> None:
-    assert reading(character) == " "
+    assert fold_character(character) == " "
 
 
 def test_windows_1252_taken_for_latin_1_is_read_as_what_was_meant() -> None:
     for code in range(0x80, 0xA0):
         meant = bytes([code]).decode("cp1252", "ignore")
-        assert reading(chr(code)) == (reading(meant) if meant else " ")
+        assert fold_character(chr(code)) == (fold_character(meant) if meant else " ")
 
 
 def test_vowel_signs_of_other_scripts_stay() -> None:
     hindi, thai = "हिन्दी", "ภาษาไทย"
-    assert "".join(map(reading, hindi)) == hindi
-    assert "".join(map(reading, thai)) == thai
+    assert "".join(map(fold_character, hindi)) == hindi
+    assert "".join(map(fold_character, thai)) == thai
 
 
 def test_letters_of_scripts_that_are_no_look_alikes_stay() -> None:
     for character in itertools.chain("ждщюя", "δθλξπσψ", "אבגד", "日本語", "한국어", "ひらがな"):
-        assert reading(character) == character
+        assert fold_character(character) == character

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.settings import TextSettings
 from models.text import segmentation
-from models.text.segmentation import LONGEST_RUN, LONGEST_WORD, Segmenter
+from models.text.segmentation import MAX_RUN_LETTERS, MAX_WORD_LETTERS, Segmenter
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 COUNTS = {
@@ -51,7 +51,7 @@ def best(run: str) -> float:
     """The likelihood of the best cut, by Viterbi's algorithm as books have it."""
     found = [0.0]
     for end in range(1, len(run) + 1):
-        sizes = range(1, min(end, LONGEST_WORD) + 1)
+        sizes = range(1, min(end, MAX_WORD_LETTERS) + 1)
         found.append(max(found[end - size] + likelihood(run[end - size : end]) for size in sizes))
     return found[-1]
 
@@ -71,7 +71,7 @@ def test_no_cut_is_more_likely_than_the_one_found(runs: list[str]) -> None:
     for run, found in zip(runs, cut(runs), strict=True):
         words = found.split(" ")
         assert "".join(words) == run
-        assert all(1 <= len(word) <= LONGEST_WORD for word in words)
+        assert all(1 <= len(word) <= MAX_WORD_LETTERS for word in words)
         assert sum(map(likelihood, words)) == pytest.approx(best(run), abs=1e-3)
 
 
@@ -101,11 +101,11 @@ def test_a_run_is_cut_alike_in_any_company(runs: list[str]) -> None:
 
 def test_letters_beyond_the_longest_run_go() -> None:
     (found,) = cut(["win" * 500])
-    assert found.replace(" ", "") == ("win" * 500)[:LONGEST_RUN]
+    assert found.replace(" ", "") == ("win" * 500)[:MAX_RUN_LETTERS]
 
 
 def test_a_vocabulary_without_words_leaves_runs_in_pieces_of_the_longest_word_and_fewer() -> None:
     empty = Segmenter(vocabulary({"!": 3, "MONEY": 2}))
     (found,) = empty(tf.constant(["free" * 9])).numpy().tolist()
     assert found.decode().replace(" ", "") == "free" * 9
-    assert max(map(len, found.decode().split())) <= LONGEST_WORD
+    assert max(map(len, found.decode().split())) <= MAX_WORD_LETTERS

@@ -27,7 +27,7 @@ from models.text.tokens import (
     TITLE,
     URL,
     TokenReader,
-    shapes_of,
+    find_shapes,
     word_keys,
 )
 
@@ -137,13 +137,15 @@ def test_no_word_is_taken_for_a_class(token: str) -> None:
     ],
 )  # fmt: skip
 def test_a_token_s_shape_is_how_it_is_written(token: str, shape: int) -> None:
-    assert compiled(shapes_of)(strings([token])).numpy().tolist() == [shape]
+    assert compiled(find_shapes)(strings([token])).numpy().tolist() == [shape]
 
 
 @settings(deadline=None, max_examples=100)
 @given(word=st.text(string.ascii_letters, min_size=2, max_size=9))
 def test_capitals_and_titles_are_told_apart(word: str) -> None:
-    small, loud, title = compiled(shapes_of)(strings([word.lower(), word.upper(), word.capitalize()])).numpy().tolist()
+    small, loud, title = (
+        compiled(find_shapes)(strings([word.lower(), word.upper(), word.capitalize()])).numpy().tolist()
+    )
     assert (small, loud, title) == (AS_WRITTEN, CAPITALS, TITLE)
 
 

@@ -165,7 +165,7 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a token more": (lambda content: content["tokens"].append([11, "x", 1]), "11 tokens, as size says, received 12"),
     "a token missing in the middle": (
         lambda content: (content["tokens"].pop(4), content.update(size=10)),
-        "expected number 4 for 'MONEY', the order it stands in, received 5",
+        "expected number 4 for 'MONEY', which is its position, received 5",
     ),
     "a token twice": (change_row(5, 1, "now"), "expected each token once, received 'now' more than once"),
     "no padding": (change_row(0, 1, "pad"), "expected ('<padding>', '<unknown>') as tokens 0 and 1"),
