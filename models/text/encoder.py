@@ -117,7 +117,7 @@ class TextEncoder(tf.Module):
 
 @dataclass(eq=False)
 class TableIdentity:
-    """The identity of a growing table: all its states have the same object.
+    """The identity of a growing table. All states of the table share one object.
 
     Attributes:
         previous: the table from which its first rows were copied, if any. A cache that has an entry for each row copies
@@ -137,7 +137,7 @@ class TokenTable:
         words: numbers in the vocabulary, int32 [table].
         shapes: as `models.text.tokens.find_shapes` returns them, int32 [table].
         ngrams: hashed n-grams of all tokens, in order, int32.
-        starts: index in `ngrams` of each token's first n-gram followed by their number, int64 [table + 1].
+        starts: index in `ngrams` of each token's first n-gram, followed by the length of `ngrams`, int64 [table + 1].
         identity: identity of the table if it grows; None otherwise. Existing rows of a growing table do not change.
     """
 
@@ -159,7 +159,7 @@ class EncodedMessages:
 
     Attributes:
         rows: rows of the token table for all messages, in order, int32 [tokens of all messages].
-        starts: index in `rows` of each message's first token followed by their number, int64 [messages + 1].
+        starts: index in `rows` of each message's first token, followed by the length of `rows`, int64 [messages + 1].
         table: the token table.
     """
 

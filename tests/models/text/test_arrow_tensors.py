@@ -1,4 +1,4 @@
-"""Strings of Arrow's, as Python and TensorFlow have them."""
+"""Arrow strings: conversion from and to Python strings and TensorFlow tensors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ strings = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
 @given(texts=strings)
-def test_a_tensor_of_strings_and_back_is_the_same(texts: list[str]) -> None:
+def test_strings_survive_conversion_to_a_tensor_and_back(texts: list[str]) -> None:
     assert tensor_to_arrow(arrow_to_tensor(as_arrow(texts))).to_pylist() == [text.encode() for text in texts]
 
 
-def test_half_a_character_becomes_the_sign_for_what_is_none() -> None:
+def test_a_lone_surrogate_becomes_the_replacement_character() -> None:
     assert as_arrow(["a\ud800b"]).to_pylist() == ["a\ufffdb"]
