@@ -288,7 +288,7 @@ class _FailureIsolation:
 
     def isolate_non_finite(self) -> None:
         """Records the messages whose probability is NaN or infinite as failed."""
-        error = FloatingPointError("the probability is no number")
+        error = FloatingPointError("the probability is not a finite number")
         failed = [index for index in np.flatnonzero(~np.isfinite(self.probabilities)) if index not in self.errors]
         if failed:
             self._require_plain_message(error)

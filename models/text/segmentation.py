@@ -46,7 +46,7 @@ class Segmenter(tf.Module):
         """Cuts a batch of runs. Letters after the first 400 of a run are dropped.
 
         Args:
-            runs: string [runs], position least one, each of position least one letter.
+            runs: string [runs], at least one, each of at least one letter.
         """
         runs = tf.strings.substr(runs, 0, MAX_RUN_LETTERS, unit="UTF8_CHAR")
         lengths = tf.strings.length(runs, unit="UTF8_CHAR")
@@ -65,9 +65,9 @@ class Segmenter(tf.Module):
         run, end, size = tf.unstack(tf.cast(indices, tf.int32), axis=1)
         size += 1
         words = tf.strings.substr(tf.gather(runs, run), end + 1 - size, size, unit="UTF8_CHAR")
-        known = self._table.lookup(words)
+        log_shares = self._table.lookup(words)
         letters = tf.cast(size, tf.float32)
-        likelihood = tf.where(tf.math.is_nan(known), -_UNKNOWN_STRETCH - _UNKNOWN_LETTER * letters, known)
+        likelihood = tf.where(tf.math.is_nan(log_shares), -_UNKNOWN_STRETCH - _UNKNOWN_LETTER * letters, log_shares)
         likelihood -= _SHORT_COST * tf.cast(size < _SHORT_WORD, tf.float32)
         return tf.tensor_scatter_nd_update(tf.fill(tf.shape(is_inside), _IMPOSSIBLE), indices, likelihood)
 

@@ -294,7 +294,7 @@ def test_any_error_of_a_message_is_described_on_a_short_line(error: Exception, e
 def test_a_probability_that_is_not_finite_is_a_failure_of_its_message_only(value: float) -> None:
     failing = Failing(lambda text: value if text == "win" else None)
     result = score_isolating_failures(failing, WORDS)
-    assert result.failures == {WORDS.index("win"): "FloatingPointError: the probability is no number"}
+    assert result.failures == {WORDS.index("win"): "FloatingPointError: the probability is not a finite number"}
     sound = [index for index, word in enumerate(WORDS) if word != "win"]
     np.testing.assert_array_equal(result.scores.probabilities[sound], scorer().score(WORDS).probabilities[sound])
 
@@ -318,7 +318,7 @@ def test_a_failure_on_any_message_is_an_error_of_the_model_or_the_device(
     fault: Exception | float, kind: type[Exception], count: int
 ) -> None:
     failing = Failing(lambda _: fault)
-    with pytest.raises(kind, match=r"gone|missing|no number"):
+    with pytest.raises(kind, match=r"gone|missing|not a finite number"):
         score_isolating_failures(failing, ["win"] * count)
     assert failing.calls < 20
 
@@ -326,7 +326,7 @@ def test_a_failure_on_any_message_is_an_error_of_the_model_or_the_device(
 def test_all_of_few_messages_may_fail_but_not_all_of_many() -> None:
     failures = score_isolating_failures(Failing(poisoned), ["poison"] * MAX_FAILURES_BY_CHANCE).failures
     assert list(failures) == list(range(MAX_FAILURES_BY_CHANCE))
-    with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored, .*ValueError: no such thing"):
+    with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored\. .*ValueError: no such thing"):
         score_isolating_failures(Failing(poisoned), ["poison"] * (MAX_FAILURES_BY_CHANCE + 1))
 
 

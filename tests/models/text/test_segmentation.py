@@ -104,7 +104,7 @@ def test_letters_after_the_maximum_run_length_are_dropped() -> None:
     assert found.replace(" ", "") == ("win" * 500)[:MAX_RUN_LETTERS]
 
 
-def test_without_words_in_the_vocabulary_runs_are_cut_into_pieces_of_the_maximum_word_length_or_less() -> None:
+def test_without_words_in_the_vocabulary_no_piece_is_longer_than_a_word_may_be() -> None:
     empty = Segmenter(vocabulary({"!": 3, "MONEY": 2}))
     (found,) = empty(tf.constant(["free" * 9])).numpy().tolist()
     assert found.decode().replace(" ", "") == "free" * 9

@@ -59,7 +59,7 @@ def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> No
         RejectedMessage(53, "b", "scoring failed", "ValueError: no [31m"),
         RejectedMessage(54, "c", "empty text"),
         RejectedMessage(56, "e", "unreadable row", "bad row: why"),
-        RejectedMessage(57, "f", "scoring failed", "FloatingPointError: the probability is no number"),
+        RejectedMessage(57, "f", "scoring failed", "FloatingPointError: the probability is not a finite number"),
     ]
     assert (seconds.of("text"), seconds.of("network")) > (0, 0)
 
