@@ -52,13 +52,13 @@ class OpenModel:
 
     def answers(self, messages: Sequence[str]) -> list[Answer]:
         """What is said of each message, in order; one that makes scoring itself fail is named in a warning."""
-        from models.inference.scorer import score_apart
+        from models.inference.scorer import score_isolating_failures
 
         sound = [place for place, message in enumerate(messages) if message.strip()]
-        result = score_apart(self._scorer, [messages[place] for place in sound])
+        result = score_isolating_failures(self._scorer, [messages[place] for place in sound])
         for number, failure in result.failures.items():
             log.warning("message %d cannot be scored: %s", sound[number] + 1, failure)
-        found = zip(sound, result.scored.probabilities.tolist(), strict=True)
+        found = zip(sound, result.scores.probabilities.tolist(), strict=True)
         known = {place: score for number, (place, score) in enumerate(found) if number not in result.failures}
         return [self._answer(message, known.get(place)) for place, message in enumerate(messages)]
 

@@ -32,7 +32,7 @@ from luigi.configuration import LuigiConfigParser
 from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
-from models.inference.scorer import Scored
+from models.inference.scorer import Scores
 from models.settings import declared
 from models.statistics.stability import count_scores
 from pipeline.answers import configuration, probabilities
@@ -933,10 +933,10 @@ def test_numbers_stay_on_the_lines_of_their_messages(model: Path, piped: bytes, 
 class Choosy:
     """Scores every message alike, and cannot score one at all."""
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str]) -> Scores:
         if "bad" in texts:
             raise ValueError("no sense")
-        return Scored(np.full(len(texts), 0.75), 0.0, 0.0)
+        return Scores(np.full(len(texts), 0.75), 0.0, 0.0)
 
 
 def test_a_message_that_makes_scoring_fail_has_no_number_and_costs_the_others_nothing(
