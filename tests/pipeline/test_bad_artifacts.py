@@ -114,7 +114,7 @@ exported = rebuilt(ExportModel, "exports")
 VERSION = "exports/spam_ham/1"
 # What is done to the artifacts, who reads them, and what of it is named.
 CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
-    "a count of the corpus": (replaced("corpus/*/manifest.json", '"rows": 694', '"rows": 695'), cleaned, "manifest"),
+    "a count of the corpus": (replaced("corpus/*/manifest.json", '"rows": ', '"rows": 1'), cleaned, "manifest"),
     "a setting the corpus is of": (replaced("corpus/*/manifest.json", '"bundled"', '"file"'), cleaned, "manifest"),
     "a bit of the corpus": (flipped("corpus/*/corpus.parquet"), cleaned, "corpus.parquet: not the file"),
     "test messages for training": (
