@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.calibration import ham_needed
 from models.settings import SplitSettings, TextSettings
-from models.text import clean_texts
+from models.statistics.calibration import ham_needed
+from models.text.cleaning import clean_texts
 from tasks.settings import ScoringSettings
 
 SAMPLE = Path(__file__).resolve().parents[2] / "pipeline" / "sample"
