@@ -13,7 +13,7 @@ import pytest
 from models.settings import SplitSettings, TextSettings
 from models.statistics.calibration import ham_needed
 from models.text.cleaning import clean_texts
-from tasks.settings import ScoringSettings
+from tasks.settings.scoring import ScoringSettings
 
 SAMPLE = Path(__file__).resolve().parents[2] / "pipeline" / "sample"
 # Share of the character 4-grams of two messages that both have. Two wordings of one swindle share up to 0.4.
