@@ -760,7 +760,9 @@ def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     assert found[: len(ours)] == ours
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
     assert lines("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]
-    said = "spam probability from which a message is flagged; auto finds it on validation data, by ham_blocked_share"
+    said = (
+        "spam probability from which a message is flagged; auto computes it from held-out scores and ham_blocked_share"
+    )
     assert lines("config", "scoring", "--long")[0][4] == said
     assert set(json.loads(answered("config", "--json"))[0]) == {
         "section",
