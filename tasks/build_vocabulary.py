@@ -12,7 +12,7 @@ from models.settings import TextSettings, VocabularySettings
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import VOCABULARY
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -35,7 +35,7 @@ class BuildVocabulary(FolderStage):
         from models.text.vocabulary import build_vocabulary, save_vocabulary
 
         training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
-        with reporting(self, "vocabulary", ends_anywhere=True) as report:
+        with report_progress(self, "vocabulary", interruptible=True) as report:
             report.link(link_to(self.output().path / VOCABULARY))
             report.update(0, 1, f"counting the tokens of {len(training):,} messages")
             vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))

@@ -12,7 +12,7 @@ from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.artifacts.links import link_to
 from tasks.ingest_corpus import IngestCorpus
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
@@ -48,7 +48,7 @@ class CleanText(FolderStage):
         settings, text = load(CorpusSettings), load(TextSettings)
         rows = pd.read_parquet(self.input().file("corpus.parquet"))
         labels = Labels(settings.spam_label, settings.ham_label)
-        with reporting(self, "cleaning", ends_anywhere=True) as report:
+        with report_progress(self, "cleaning", interruptible=True) as report:
             report.link(link_to(self.output().path / REPORT))
             report.update(0, 2, f"cleaning {len(rows):,} labelled messages")
             corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))

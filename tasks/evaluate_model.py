@@ -19,7 +19,7 @@ from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.scoring.flips import flips_on_latest_batch
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.settings.loading import load
@@ -61,7 +61,7 @@ class EvaluateModel(FolderStage):
 
         messages, training = self.input()
         test = pd.read_parquet(messages.file("test.parquet"))
-        with reporting(self, "evaluation") as progress:
+        with report_progress(self, "evaluation") as progress:
             progress.link(link_to(self.output().path / REPORT))
             found = evaluation(test, training.path, progress.update)
             self._say(found, len(test))

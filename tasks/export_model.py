@@ -18,8 +18,8 @@ from tasks.artifacts.links import link_to
 from tasks.artifacts.trainings import trained_model
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
-from tasks.scheduler.failures import remark
-from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.scheduler.failures import record_note
+from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 from tasks.stage import Stage, prepare_tensorflow
@@ -73,10 +73,10 @@ class ExportModel(Stage):
         """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
         if said := self.kept_out():
             log.warning("not exported, for EvaluateModel refused the model")
-            with reporting(self, "export") as report:
+            with report_progress(self, "export") as report:
                 report.link(link_to(EvaluateModel().output().path / REPORT))
                 report.conclude(said)
-            remark(said)
+            record_note(said)
             return
         self.publish()
 
@@ -86,7 +86,7 @@ class ExportModel(Stage):
         The version's manifest and model card say what was judged.
         """
         prepare_tensorflow()
-        with reporting(self, "export", ends_anywhere=True) as report:
+        with report_progress(self, "export", interruptible=True) as report:
             version = publish_version(self.fingerprint(), functools.partial(self.build_version, report))
             report.link(link_to(version_folder(version) / MODEL_CARD))
             said = f"exported version {version} of {load(ArtifactSettings).model_name}"

@@ -20,7 +20,7 @@ from tasks.artifacts.folders import MANIFEST, FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
 from tasks.scheduler.parameters import YesterdayParameter
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import MessagesSettings
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
@@ -77,9 +77,9 @@ class ExtractMessages(FolderStage):
         settings = located(load(MessagesSettings), self.date)
         others = OtherDates()
         rows = read_messages(settings, load(DatabaseSettings), self.date)
-        with reporting(self, "extraction", ends_anywhere=True) as report:
+        with report_progress(self, "extraction", interruptible=True) as report:
             report.link(link_to(self.output().path / MANIFEST))
-            seen = report.counted(rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None)
+            seen = report.count_rows(rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None)
             taken = of_date(seen, settings.date_column, self.date, others) if settings.date_column else seen
             counts = write_snapshot(snapshot_rows(taken, settings), folder / SNAPSHOT_FILE)
             report.conclude(f"{counts.rows:,} messages of {self.date} taken, {others.rows:,} of other dates left out")

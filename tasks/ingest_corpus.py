@@ -20,7 +20,7 @@ from tasks.artifacts.fingerprint import content_sha256, file_sha256
 from tasks.artifacts.folders import MANIFEST
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
@@ -76,10 +76,10 @@ class IngestCorpus(FolderStage):
         counts = CorpusCounts()
         feedback = self.labels if settings.feedback == "join" else []
         rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
-        with reporting(self, "corpus", ends_anywhere=True) as report:
+        with report_progress(self, "corpus", interruptible=True) as report:
             report.link(link_to(self.output().path / MANIFEST))
             expected = rows_expected(Path(settings.path)) if settings.source != "sql" else None
-            write_corpus(report.counted(with_feedback(rows, feedback), expected), folder / CORPUS)
+            write_corpus(report.count_rows(with_feedback(rows, feedback), expected), folder / CORPUS)
             report.conclude(f"{counts}")
         counts.check(settings)
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")

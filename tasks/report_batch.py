@@ -12,9 +12,9 @@ from models.errors import DatabaseError, DriftError
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.monitoring.report_index import report_path, write_index, write_page
-from tasks.scheduler.failures import remark
+from tasks.scheduler.failures import record_note
 from tasks.scheduler.parameters import YesterdayParameter
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.score_batch import ScoreBatch
 from tasks.settings.loading import load
 from tasks.settings.scoring import DriftSettings, ReportSettings
@@ -60,7 +60,7 @@ class ReportBatch(Stage):
             )
         drift = drift_of(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
-            with reporting(self, "report") as progress:
+            with report_progress(self, "report") as progress:
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 drift = report_batch(engine, batch, progress.update)
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
@@ -108,7 +108,7 @@ def say(drift: Drift) -> None:
     if load(DriftSettings).on_drift == "fail":
         raise DriftError(said)
     log.warning("%s", said)
-    remark(said)
+    record_note(said)
 
 
 def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:

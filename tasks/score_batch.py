@@ -24,9 +24,9 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
 from tasks.monitoring.deadline import Watch, within_deadline
-from tasks.scheduler.failures import describe, expected, remark
-from tasks.scheduler.parameters import DatesParameter, VersionParameter, dates_of
-from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.scheduler.failures import describe_error, find_expected_error, record_note
+from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
+from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.settings.loading import load
@@ -79,7 +79,7 @@ class ScoreBatch(Stage):
     @property
     def dates(self) -> tuple[datetime.date, ...]:
         """The dates, one or several."""
-        return dates_of(self.date)
+        return to_dates(self.date)
 
     def of_each_date(self) -> list[ScoreBatch]:
         """A task for each date; of one date this one."""
@@ -110,7 +110,7 @@ class ScoreBatch(Stage):
         from tasks.database.schema import open_database
 
         engine, model = open_database(load(DatabaseSettings)), ModelInUse(self.model_version)
-        with reporting(self, "scoring") as report:
+        with report_progress(self, "scoring") as report:
             raise_of_several(self._score_each(engine, model, report), self.dates)
             self._say_what_was_kept_out(report)
 
@@ -124,7 +124,9 @@ class ScoreBatch(Stage):
                 if len(self.dates) == 1:
                     raise
                 # Whatever it is, the other dates are none the worse for it.
-                log.error("%s: %s", task.date, describe(error), exc_info=None if expected(error) else error)
+                log.error(
+                    "%s: %s", task.date, describe_error(error), exc_info=None if find_expected_error(error) else error
+                )
                 failures[task.date] = error
         return failures
 
@@ -134,7 +136,7 @@ class ScoreBatch(Stage):
 
         with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", watch):
             if not self.complete():
-                report.hears(PAUSE, RESUME)
+                report.accept_messages(PAUSE, RESUME)
                 report.link(link_to(version_folder(model.version) / MODEL_CARD))
                 report.link(link_to(receipt_file(self._score(engine, model, watch))))
 
@@ -159,7 +161,7 @@ class ScoreBatch(Stage):
         """Last, unless nobody wants to hear of what went well: cron makes a mail of each line."""
         if not log.isEnabledFor(logging.INFO):
             return
-        remark(
+        record_note(
             f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
             f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
             f"To see more: spamscore summary {self.date}"
@@ -169,7 +171,7 @@ class ScoreBatch(Stage):
         if self.model_version is None and (said := ExportModel().kept_out()):
             log.warning("%s", said)
             report.conclude(said)
-            remark(said)
+            record_note(said)
 
     def _plan(self, model: ModelInUse) -> BatchPlan:
         from tasks.database.ledger import BatchPlan
@@ -272,9 +274,9 @@ def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequenc
     """
     if not failures:
         return
-    named = [f"{date}: {describe(error)}" for date, error in list(failures.items())[:_NAMED]]
+    named = [f"{date}: {describe_error(error)}" for date, error in list(failures.items())[:_NAMED]]
     more = [f"{len(failures) - _NAMED} more, of which the log tells"] if len(failures) > _NAMED else []
-    running = all(isinstance(expected(error), AlreadyRunningError) for error in failures.values())
+    running = all(isinstance(find_expected_error(error), AlreadyRunningError) for error in failures.values())
     raise (AlreadyRunningError if running else DatesError)(
         f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(named + more)}"
     )

@@ -19,7 +19,7 @@ from models.settings import DeviceSettings, result_values
 from tasks.artifacts.fingerprint import fingerprint
 from tasks.artifacts.folders import FolderTarget, write_manifest
 from tasks.artifacts.locations import artifacts_folder
-from tasks.scheduler.failures import describe, expected, forget, remember
+from tasks.scheduler.failures import describe_error, find_expected_error, record_failure, retract_failure
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import check_settings
 from tasks.settings.loading import load
@@ -56,7 +56,7 @@ class Stage(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> Any:
         """What Luigi's page says of a failure: the one line, and the traceback where nobody foresaw it."""
-        return describe(exception) if expected(exception) else super().on_failure(exception)
+        return describe_error(exception) if find_expected_error(exception) else super().on_failure(exception)
 
     def fingerprint(self) -> str:
         """The name of the result: it differs when the settings, the code version or any input differ."""
@@ -131,14 +131,14 @@ class ExternalFile(luigi.ExternalTask):
         """Whether the file is there; says so when it is not, and takes that back when it came while Luigi waited."""
         if Path(self.path).is_file():
             if self._missing:
-                forget(self._missing)
+                retract_failure(self._missing)
             return True
         found = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
         self._missing = (
             f"missing data: {self.setting} = {self.path}: {found} (looked in {Path.cwd()}). "
             "Provide the file or correct the setting, and run again."
         )
-        remember(self._missing, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
+        record_failure(self._missing, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
         return False
 
 

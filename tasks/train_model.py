@@ -13,8 +13,8 @@ from tasks.artifacts.links import link_to, tensorboard_link
 from tasks.artifacts.locations import TRAININGS, VOCABULARY
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import ProgressReport, left, reporting
-from tasks.scheduler.scheduler_messages import Instruction
+from tasks.scheduler.progress import ProgressReport, format_time_left, report_progress
+from tasks.scheduler.scheduler_messages import SchedulerMessage
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -48,7 +48,7 @@ class TrainModel(FolderStage):
         validation = labelled_part(messages.file("validation.parquet"))
         network, settings = load(NetworkSettings), load(TrainingSettings)
         limit = EpochLimit(folder)
-        with reporting(self, "training") as report:
+        with report_progress(self, "training") as report:
             report.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
             watch = Watch(report, settings, limit)
             held_out = None
@@ -71,9 +71,9 @@ class Watch:
         self._report, self._settings, self._limit = report, settings, limit
         self._now: Progress  # there before anything is heard
         self._from: tuple[float, float] | None = None  # when the first step was done, and what share that was
-        report.hears(
-            Instruction("stop", "finish the epoch, keep the best, go on to calibration", self._stop),
-            Instruction("checkpoint", "write one now", self._checkpoint),
+        report.accept_messages(
+            SchedulerMessage("stop", "finish the epoch, keep the best, go on to calibration", self._stop),
+            SchedulerMessage("checkpoint", "write one now", self._checkpoint),
         )
 
     def __call__(self, progress: Progress) -> None:
@@ -84,7 +84,7 @@ class Watch:
         part = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
         status = f"{part}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
         if done > self._from[1]:
-            status += f", {left((1 - done) * (now - self._from[0]) / (done - self._from[1]))}"
+            status += f", {format_time_left((1 - done) * (now - self._from[0]) / (done - self._from[1]))}"
         self._report.update(done, 1, status)
 
     def _stop(self) -> str:

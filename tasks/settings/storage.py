@@ -19,8 +19,8 @@ class ArtifactSettings:
     model_name: str = setting("spam_ham", "name of the exported model, as in exports/<model_name>/<version>/")
     keep_days: int = setting(
         0,
-        "days after its date that a snapshot and the reports of a date are kept; Nightly then deletes them, because "
-        "they contain message texts; 0 keeps all",
+        "days that a snapshot and the reports are kept after their date; Nightly then deletes them, because they "
+        "contain message texts; 0 keeps all",
         low=0,
         high=36_500,
         shapes_result=False,
@@ -48,7 +48,7 @@ class DatabaseSettings:
     connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
     keep_days: int = setting(
         90,
-        "days after its date that the rows of a batch are kept; spamscore prune and Nightly then delete them, unless "
+        "days that the rows of a batch are kept after its date; spamscore prune and Nightly then delete them, unless "
         "the batch is published; 0 keeps all",
         low=0,
         high=36_500,

@@ -119,7 +119,7 @@ def test_a_batch_unlike_the_one_before_is_warned_of_and_stays_published(
     database: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch_id, remarks = two_nights(database), list[str]()
-    monkeypatch.setattr(report_batch, "remark", remarks.append)
+    monkeypatch.setattr(report_batch, "record_note", remarks.append)
     task = reported(DATE + DAY)
     assert task.complete()
     (said,) = remarks
