@@ -14,7 +14,7 @@ from luigi.util import requires
 
 from models.errors import ArtifactError, FormatError
 from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
-from tasks.artifacts.exports import verified_version, version_folder, version_in_service
+from tasks.artifacts.exports import verify_version, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
@@ -246,7 +246,7 @@ def training_folder(version: int) -> Path:
     Raises:
         ArtifactError: there is no such version, it is not as it was exported, or the training is another.
     """
-    exported = verified_version(version)
+    exported = verify_version(version)
     target = FolderTarget(artifacts_folder() / TrainModel.folder / str(exported["training"]))
     if target.exists():
         trained = target.manifest()

@@ -15,7 +15,7 @@ from models.settings import GateSettings
 from tasks.artifacts.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, read_json, write_manifest
 from tasks.artifacts.links import link_to
-from tasks.artifacts.trainings import trained_model
+from tasks.artifacts.trainings import load_trained_model
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
 from tasks.scheduler.failures import record_note
@@ -102,7 +102,7 @@ class ExportModel(Stage):
         from models.network.weights import write_weights
 
         messages, training, evaluation = self.input()
-        model = trained_model(training.path)
+        model = load_trained_model(training.path)
         validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
         report.update(0, 3, f"writing version {version}")
         write_saved_model(model.vocabulary, model.network, folder)

@@ -18,8 +18,8 @@ from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, 
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.database.completion import done_in_sqlite
-from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
@@ -211,7 +211,7 @@ class ModelInUse:
     @cached_property
     def training(self) -> Path:
         """The training that the version came from."""
-        return training_folder(self.version)
+        return verified_training_folder(self.version)
 
     @cached_property
     def threshold(self) -> float:

@@ -16,7 +16,7 @@ import luigi.interface
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
-from tasks.artifacts.fingerprint import fingerprint
+from tasks.artifacts.fingerprint import compute_fingerprint
 from tasks.artifacts.folders import FolderTarget, write_manifest
 from tasks.artifacts.locations import artifacts_folder
 from tasks.scheduler.failures import describe_error, find_expected_error, record_failure, retract_failure
@@ -61,9 +61,9 @@ class Stage(luigi.Task):
     def fingerprint(self) -> str:
         """The name of the result: it differs when the settings, the code version or any input differ."""
         if _held is None:
-            return fingerprint(self.made_of())
+            return compute_fingerprint(self.made_of())
         if self not in _held:
-            _held[self] = fingerprint(self.made_of())
+            _held[self] = compute_fingerprint(self.made_of())
         return _held[self]
 
 
@@ -97,7 +97,7 @@ class FolderStage(Stage):
     def run(self) -> None:
         """Builds the folder, unless another process did while this one waited for its turn."""
         target = self.output()
-        with target.building(self.resumes, load(RunSettings).when_running == "wait") as folder:
+        with target.build(self.resumes, load(RunSettings).when_running == "wait") as folder:
             if not target.exists():
                 content = self.build(folder)
                 self._require_unchanged(target)

@@ -77,7 +77,7 @@ def test_a_run_continues_after_luigid_was_killed_and_logs_it_once(tmp_path: Path
         run.wait_for(lambda: running_task(luigid).get("status_message"))
         luigid.kill()
         run.wait_for_line(GONE)
-        run.let_go(1, 2, 3)
+        run.release(1, 2, 3)
         assert run.end() == 0, run.output
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 0)
@@ -87,7 +87,7 @@ def test_a_run_continues_after_luigid_was_killed_and_logs_it_once(tmp_path: Path
 def test_a_run_starts_without_luigid(tmp_path: Path) -> None:
     luigid = Luigid(tmp_path / "luigid")
     with start_run(tmp_path / "run", luigid, tasks=2) as run:
-        run.let_go(1, 2)
+        run.release(1, 2)
         assert run.end() == 0, run.output
     assert run.output.count(GONE) == 1
 
@@ -102,7 +102,7 @@ def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path
         else:
             luigid.kill()
         run.wait_for_line(GONE)
-        run.let_go(1)
+        run.release(1)
         run.wait_for_line("has status   DONE")
         luigid.start()
         run.wait_for_line(BACK)
@@ -114,7 +114,7 @@ def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path
         assert shown["resources"] == {"seat": 1}
         done = luigid.ask("task_list", status="DONE", upstream_status="", limit=False)
         assert [task["params"] for task in done.values()] == [{"number": "1"}]
-        run.let_go(2, 3)
+        run.release(2, 3)
         assert run.end() == 0, run.output
         assert len(luigid.ask("task_list", status="DONE", upstream_status="", limit=False)) == 3
     assert "3 ran successfully" in run.output
@@ -142,12 +142,12 @@ def test_a_luigid_that_hangs_does_not_block_the_tasks(tmp_path: Path) -> None:
         run.wait_for(lambda: running_task(luigid).get("status_message"))
         luigid.stop()
         run.wait_for_line(GONE)
-        run.let_go(1, 2)
+        run.release(1, 2)
         run.wait_for(lambda: (run.folder / "done-2").exists())
         luigid.go_on()
         run.wait_for_line(BACK)
         run.wait_for(lambda: running_task(luigid).get("params") == {"number": "3"})
-        run.let_go(3)
+        run.release(3)
         assert run.end() == 0, run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
@@ -159,7 +159,7 @@ def test_a_link_keeps_messages_and_resources_of_a_task(tmp_path: Path) -> None:
         assert shown["tracking_url"] == "http://reports.internal/1"
         assert (shown["accepts_messages"], shown["resources"]) == (True, {"seat": 1})
         assert shown["progress_percentage"] == 10
-        run.let_go(1)
+        run.release(1)
         assert run.end() == 0
 
 
@@ -174,7 +174,7 @@ def test_a_message_from_the_page_is_carried_out_and_answered(tmp_path: Path) -> 
         ):
             received = luigid.send("Waiting", content)
             run.wait_for(lambda received=received, answer=answer: received() == answer)
-        run.let_go(1)
+        run.release(1)
         run.wait_for(lambda: str(running_task(luigid)["status_message"]).startswith("paused by a message, send resume"))
         received = luigid.send("Waiting", "resume")
         assert run.end() == 0
