@@ -193,7 +193,7 @@ def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(t
     with watching(tmp_path, "TrainModel") as watched:
         watched.wait_for(lambda: "epoch 2/400" in watched.output)
         assert watched.interrupt() == 130
-        assert "run the same command again, it goes on from here" in watched.output
+        assert "run the same command again to continue from here" in watched.output
 
 
 def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:

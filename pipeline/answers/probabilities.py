@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from models.errors import ArtifactError
 from tasks.artifacts.exports import exports_folder, version_in_service
-from tasks.evaluate_model import training_folder
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.stage import prepare_tensorflow
 
@@ -89,7 +89,7 @@ def open_model(version: int) -> OpenModel:
         ArtifactError: there is no such version, or its checkpoints are gone or damaged.
         DeviceError: a chosen device is not there.
     """
-    training = training_folder(version)
+    training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
     return OpenModel(version, scorer, threshold_of(training).value)
