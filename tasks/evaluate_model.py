@@ -20,8 +20,8 @@ from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
 from tasks.clean_text import CleanText
 from tasks.scheduler.progress import reporting
-from tasks.scoring.flips import flips_on_latest_batch
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.flips import count_flips_on_latest_batch
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
 from tasks.settings.scoring import ScoringSettings
 from tasks.settings.storage import ArtifactSettings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from models.evaluation.factors import Group
-    from models.evaluation.gate import Compared, Flips, Verdict
+    from models.evaluation.gate import Comparison, Flips, Verdict
     from models.inference.scorer import Scorer
     from models.statistics.arrays import FloatArray
     from models.statistics.calibration import Threshold
@@ -129,7 +129,7 @@ class Evaluation:
 
     new: Measured
     in_service: Measured | None
-    compared: list[Compared]
+    compared: list[Comparison]
     test_flips: Flips | None
     flips: Flips | str | None
     verdict: Verdict
@@ -157,7 +157,7 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
         training: folder of the trained model.
         watch: told what is being done, the report yet to be written foreseen.
     """
-    from models.evaluation.gate import FlipCount, compare, judge
+    from models.evaluation.gate import FlipCounter, compare, judge
 
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
     watch(0, 4, f"scoring {len(test):,} test messages with the new model")
@@ -177,9 +177,9 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
     watch(1.5, 4, f"comparing the two, {gate.resamples:,} resamples")
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
-    count = FlipCount(gate.flip_examples)
+    count = FlipCounter(gate.flip_examples)
     count.add(test["row_number"].tolist(), test["text"].tolist(), before, now, test["spam"])
-    flips = flips_on_latest_batch(
+    flips = count_flips_on_latest_batch(
         (old.scorer, old.threshold.value),
         (new.scorer, new.threshold.value),
         gate.flip_examples,
@@ -204,9 +204,9 @@ def figures_said(metrics: Metrics) -> str:
 
 def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> list[Group]:
     """How a model does on each kind of test message, by one factor or by several together."""
-    from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
+    from models.evaluation.factors import COMBINED_FACTORS, FACTORS, measure_groups
 
-    factors = TOGETHER if together else FACTORS
+    factors = COMBINED_FACTORS if together else FACTORS
     texts, confidence = test["text"].tolist(), load(GateSettings).confidence
     return measure_groups(texts, test["spam"], model.probabilities, model.threshold.value, confidence, factors)
 
@@ -216,7 +216,7 @@ def measured(test: pd.DataFrame, training: Path, version: int | None = None) -> 
     from models.statistics.metrics import evaluate
 
     scorer, _ = load_scorer(training)
-    threshold = threshold_of(training)
+    threshold = load_threshold(training)
     probabilities = scorer.score(test["text"].tolist()).probabilities
     return Measured(version, scorer, threshold, probabilities, evaluate(test["spam"], probabilities, threshold.value))
 

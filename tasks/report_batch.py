@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from tasks.database.batches import BatchRow
-    from tasks.monitoring.batch_figures import Watch
+    from tasks.monitoring.batch_figures import ProgressCallback
     from tasks.monitoring.drift import Drift
 
 log = logging.getLogger("spamscore")
@@ -49,7 +49,7 @@ class ReportBatch(Stage):
         from tasks.database.batches import published_batch
         from tasks.database.connection import masked
         from tasks.database.schema import open_database
-        from tasks.monitoring.drift import drift_of
+        from tasks.monitoring.drift import read_drift
 
         engine = open_database(load(DatabaseSettings))
         batch = published_batch(engine, self.date)
@@ -58,13 +58,13 @@ class ReportBatch(Stage):
                 f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn meanwhile. "
                 "Run the date again."
             )
-        drift = drift_of(engine, batch.batch_id)
+        drift = read_drift(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
             with reporting(self, "report") as progress:
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 drift = report_batch(engine, batch, progress.update)
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
-                progress.conclude(drift.said or "no limit was crossed")
+                progress.conclude(drift.summary or "no limit was crossed")
         say(drift)
 
 
@@ -81,13 +81,13 @@ class ReportTarget(luigi.Target):
         """Asks the database, which is neither made nor migrated by that, and looks for the file."""
         from tasks.database.batches import published_batch
         from tasks.database.connection import connect
-        from tasks.monitoring.drift import drift_of
+        from tasks.monitoring.drift import read_drift
 
         engine = connect(load(DatabaseSettings))
         batch = published_batch(engine, self.date)
         if batch is None or not report_path(self.date, batch.batch_id).is_file():
             return False
-        drift = drift_of(engine, batch.batch_id)
+        drift = read_drift(engine, batch.batch_id)
         return drift is not None and not (drift.is_open and load(DriftSettings).on_drift == "fail")
 
 
@@ -101,7 +101,7 @@ def say(drift: Drift) -> None:
         return
     one = drift.figures
     said = (
-        f"batch {one.batch_id} of {one.batch_date} is unlike those before: {drift.said}. It stays published; look at "
+        f"batch {one.batch_id} of {one.batch_date} is unlike those before: {drift.summary}. It stays published; look at "
         f"{report_path(one.batch_date, one.batch_id)}. If it is as it should be: spamscore drift {one.batch_date} "
         f"--accept; if not: spamscore withdraw {one.batch_date}"
     )
@@ -111,7 +111,7 @@ def say(drift: Drift) -> None:
     remark(said)
 
 
-def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:
+def report_batch(engine: Engine, batch: BatchRow, watch: ProgressCallback) -> Drift:
     """Measures a published batch, keeps its figures, and writes its report and the index.
 
     Args:
@@ -121,15 +121,15 @@ def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:
     """
     prepare_tensorflow()
     from models.reports.batch_report import render_batch
-    from tasks.monitoring.batch_comparison import measured
-    from tasks.monitoring.batch_page import figures_of, told_of
+    from tasks.monitoring.batch_comparison import compare_batch
+    from tasks.monitoring.batch_page import build_batch_report, build_report_json
     from tasks.monitoring.drift import write_drift
 
-    found = measured(engine, batch, watch)
-    told = told_of(engine, batch, found)
+    found = compare_batch(engine, batch, watch)
+    told = build_batch_report(engine, batch, found)
     path = report_path(batch.batch_date, batch.batch_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_suffix(".json"), figures_of(told, found))
+    write_json(path.with_suffix(".json"), build_report_json(told, found))
     drift = write_drift(engine, found.figures, found.scores.counts, found.crossed)
     write_index(engine)
     # Last, for it is what the task looks for.

@@ -23,12 +23,12 @@ from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
-from tasks.monitoring.deadline import Watch, within_deadline
+from tasks.monitoring.deadline import ProgressCallback, monitor_deadline
 from tasks.scheduler.failures import describe, expected, remark
 from tasks.scheduler.parameters import DatesParameter, VersionParameter, dates_of
 from tasks.scheduler.progress import ProgressReport, reporting
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
 from tasks.settings.scoring import AUTO, ScoringSettings
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
     from tasks.database.ledger import BatchPlan
-    from tasks.scoring.local import Pace
+    from tasks.scoring.local import Concurrency
 
 log = logging.getLogger("spamscore")
 
@@ -128,7 +128,7 @@ class ScoreBatch(Stage):
                 failures[task.date] = error
         return failures
 
-    def score(self, engine: Engine, model: ModelInUse, report: ProgressReport, watch: Watch) -> None:
+    def score(self, engine: Engine, model: ModelInUse, report: ProgressReport, watch: ProgressCallback) -> None:
         """Scores and publishes one date, alone, unless another run did while this one waited."""
         from tasks.database.batch_lock import scoring_alone
 
@@ -138,12 +138,12 @@ class ScoreBatch(Stage):
                 report.link(link_to(version_folder(model.version) / MODEL_CARD))
                 report.link(link_to(receipt_file(self._score(engine, model, watch))))
 
-    def _score(self, engine: Engine, model: ModelInUse, watch: Watch) -> BatchRow:
+    def _score(self, engine: Engine, model: ModelInUse, watch: ProgressCallback) -> BatchRow:
         began = time.monotonic()
         plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
         from tasks.scoring.local import score_snapshot  # imports TensorFlow, which the plan's model has started by now
 
-        watch = within_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
+        watch = monitor_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
         published = score_snapshot(
             engine, plan, snapshot.path, model.scorer, watch, began, write_receipt, pace_of(model.scorer)
         )
@@ -214,7 +214,7 @@ class ModelInUse:
     @cached_property
     def threshold(self) -> float:
         """The probability from which a message is flagged."""
-        return threshold_of(self.training).value
+        return load_threshold(self.training).value
 
     @property
     def scorer(self) -> Scorer:
@@ -251,7 +251,7 @@ def required_version_in_service() -> int:
     return version
 
 
-def of_several(watch: Watch, dates: Sequence[datetime.date], date: datetime.date) -> Watch:
+def of_several(watch: ProgressCallback, dates: Sequence[datetime.date], date: datetime.date) -> ProgressCallback:
     """A watch of one date that tells another watch how far all of them are; of one date it is that other."""
     if len(dates) == 1:
         return watch
@@ -280,11 +280,11 @@ def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequenc
     )
 
 
-def pace_of(scorer: Scorer) -> Pace:
+def pace_of(scorer: Scorer) -> Concurrency:
     """Threads and queues: as many threads as TensorFlow was given, unless the scorer's devices have their own."""
-    from tasks.scoring.local import Pace
+    from tasks.scoring.local import Concurrency
 
-    return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
+    return Concurrency(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
 
 def write_receipt(batch: BatchRow) -> None:

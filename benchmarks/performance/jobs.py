@@ -96,13 +96,13 @@ def plan(date: datetime.date) -> Any:
 def batch(folder: Path, name: str, url: str) -> Figures:
     """From a snapshot to published rows."""
     scorer = loaded(folder)
-    from tasks.scoring.local import Pace, score_snapshot
+    from tasks.scoring.local import Concurrency, score_snapshot
 
     engine, before = database(folder, url), peak()
     began, processor = time.monotonic(), time.process_time()
     row = score_snapshot(
         engine, plan(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, began,
-        lambda _: None, Pace(CORES, 2),
+        lambda _: None, Concurrency(CORES, 2),
     )  # fmt: skip
     seconds = time.monotonic() - began
     stages = {name: getattr(row, f"seconds_{name}") for name in ("read", "text", "network", "write", "wait")}

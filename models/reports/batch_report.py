@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.text_statistics import Wording
+from models.evaluation.text_statistics import TextStatistics
 from models.reports.pages import page, quoted
 from models.statistics.arrays import IntArray
 from models.statistics.stability import Psi
@@ -132,7 +132,7 @@ class Batch:
     before: IntArray | str
     psi_validation: Psi | None
     psi_before: Psi | None
-    wording: Wording | str
+    wording: TextStatistics | str
     sampled: str
     no_words: str
     suspicious: Sequence[ListedMessage]
@@ -253,7 +253,7 @@ def _plots(batch: Batch) -> list[tuple[str, str, str]]:
     return drawn
 
 
-def _shares(wording: Wording | str) -> list[tuple[str, int, float]]:
+def _shares(wording: TextStatistics | str) -> list[tuple[str, int, float]]:
     """Of each script its name, messages and their share."""
     if isinstance(wording, str) or not wording.messages:
         return []

@@ -95,7 +95,7 @@ def recover(kind: str, dates: Collection[str], said: str) -> None:
         _deliver(alerts)
 
 
-def known_alerts() -> Alerts:
+def read_alerts() -> Alerts:
     """What is kept now."""
     return _read(_path())
 
@@ -228,7 +228,7 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def masked_webhook(url: str) -> str:
+def mask_webhook_url(url: str) -> str:
     """An address of the web fit to be shown: what comes after the host may be a secret."""
     parts = urlsplit(url)
     where = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"

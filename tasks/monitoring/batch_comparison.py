@@ -18,9 +18,9 @@ from models.text.vocabulary import Vocabulary
 from tasks.artifacts.locations import snapshot_folder, training_folder
 from tasks.database.batches import BatchRow, latest_published
 from tasks.monitoring.batch_figures import (
+    ProgressCallback,
     ScoreFigures,
     TextFigures,
-    Watch,
     read_counts,
     read_scores,
     read_texts,
@@ -34,8 +34,8 @@ from tasks.monitoring.drift import (
     DriftFigures,
     allowed,
     crossed,
-    drift_of,
-    figures_before,
+    read_drift,
+    read_earlier_figures,
     with_indexes,
 )
 from tasks.settings.loading import load
@@ -77,7 +77,7 @@ class Measured:
     kept: Drift | None
 
 
-def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
+def measured(engine: Engine, batch: BatchRow, watch: ProgressCallback) -> Measured:
     """Reads rows and snapshot of a batch, once each, and compares them with what there was before."""
     training = training_folder(batch.checkpoint.split("/")[0])
     vocabulary, validation = vocabulary_of(training), validation_counts(training)
@@ -87,7 +87,7 @@ def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
     counts_before = counts_of(engine, before)
     psi = (index_of(validation, scores.counts), index_of(counts_before, scores.counts))
     figures = figures_of_batch(batch, texts, psi)
-    earlier = figures_before(engine, batch.batch_date, load(DriftSettings).batches)
+    earlier = read_earlier_figures(engine, batch.batch_date, load(DriftSettings).batches)
     limits = allowed(earlier, load(DriftSettings))
     return Measured(
         scores=scores,
@@ -101,7 +101,7 @@ def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
         figures=figures,
         limits=limits,
         crossed=crossed(figures, limits),
-        kept=drift_of(engine, batch.batch_id),
+        kept=read_drift(engine, batch.batch_id),
     )
 
 
@@ -111,7 +111,7 @@ def most_wanted() -> int:
     return 1 if settings.messages == HIDE else settings.listed * _ALIKE
 
 
-def texts_of(batch: BatchRow, scores: ScoreFigures, vocabulary: Vocabulary | None, watch: Watch) -> TextFigures | str:
+def texts_of(batch: BatchRow, scores: ScoreFigures, vocabulary: Vocabulary | None, watch: ProgressCallback) -> TextFigures | str:
     """What the snapshot of a batch says, the texts of the messages to be listed among it."""
     settings = load(ReportSettings)
     listed = () if settings.messages == HIDE else (*scores.suspicious, *scores.uncertain)
@@ -135,5 +135,5 @@ def counts_of(engine: Engine, batch: BatchRow | None) -> IntArray | str:
     """The scores of the batch before, counted: as they were kept, or from its rows where it has no report."""
     if batch is None:
         return "none is published of an earlier date"
-    kept = drift_of(engine, batch.batch_id)
+    kept = read_drift(engine, batch.batch_id)
     return np.array(kept.score_counts, np.int64) if kept else read_counts(engine, batch)

@@ -27,13 +27,13 @@ from tasks.database.tables import batch_chunks, rejected_messages, spam_scores
 from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
 
 if TYPE_CHECKING:
-    from models.evaluation.text_statistics import Wording
+    from models.evaluation.text_statistics import TextStatistics
     from models.text.vocabulary import Vocabulary
 
 _FETCH = 20_000  # rows asked for at a time
 _CHUNK = 20_000  # messages of the snapshot looked at together
 
-Watch = Callable[[float, float, str], None]
+ProgressCallback = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Least:
         return [ScoredMessage(*row[1:]) for row in self._kept]
 
 
-def read_scores(engine: Engine, batch: BatchRow, most: int, watch: Watch = lambda *_: None) -> ScoreFigures:
+def read_scores(engine: Engine, batch: BatchRow, most: int, watch: ProgressCallback = lambda *_: None) -> ScoreFigures:
     """Counts the scores of a batch in one stream.
 
     Args:
@@ -161,7 +161,7 @@ class TextFigures:
 
     rows: int
     every: int
-    wording: Wording
+    wording: TextStatistics
     texts: dict[str, str]
 
 
@@ -170,7 +170,7 @@ def read_texts(
     wanted: set[str],
     sample: int,
     vocabulary: Vocabulary | None,
-    watch: Watch = lambda *_: None,
+    watch: ProgressCallback = lambda *_: None,
 ) -> TextFigures | str:
     """Reads a snapshot in one stream: measures messages evenly from all of it, and finds the texts that are wanted.
 
@@ -184,7 +184,7 @@ def read_texts(
     Returns:
         The figures; or why the snapshot cannot be read.
     """
-    from models.evaluation.text_statistics import WordingCount
+    from models.evaluation.text_statistics import TextStatisticsCounter
 
     if not folder.is_dir():
         return f"the messages are not in {folder} any more"
@@ -193,7 +193,7 @@ def read_texts(
         rows = snapshot_rows(folder / SNAPSHOT_FILE)
     except ArtifactError as error:
         return str(error)
-    every, count, texts = max(-(-rows // sample), 1), WordingCount(vocabulary), dict[str, str]()
+    every, count, texts = max(-(-rows // sample), 1), TextStatisticsCounter(vocabulary), dict[str, str]()
     for chunk in read_snapshot(folder / SNAPSHOT_FILE, _CHUNK):
         sound = _sound(chunk)
         count.add([text for number, _, text in sound if number % every == 0])

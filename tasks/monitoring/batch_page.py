@@ -17,12 +17,12 @@ from tasks.database.batches import BatchRow
 from tasks.monitoring.batch_comparison import Measured
 from tasks.monitoring.batch_figures import ScoredMessage, TextFigures, ledger_counts, rejected_reasons
 from tasks.monitoring.drift import SHOWN, Allowed, Drift, figure_of
-from tasks.monitoring.report_index import night_of, report_path
+from tasks.monitoring.report_index import report_path, to_trend_point
 from tasks.settings.loading import load
 from tasks.settings.scoring import DriftSettings, ReportSettings
 
 
-def told_of(engine: Engine, batch: BatchRow, found: Measured) -> Batch:
+def build_batch_report(engine: Engine, batch: BatchRow, found: Measured) -> Batch:
     """What the page tells."""
     texts = found.texts
     read = {"read": batch.messages_read, "scored": batch.scored, "rejected": batch.rejected, "flagged": batch.flagged}
@@ -36,7 +36,7 @@ def told_of(engine: Engine, batch: BatchRow, found: Measured) -> Batch:
         held=held_together(engine, batch, found, rejected),
         rejected=rejected,
         seconds=seconds_of(batch),
-        nights=[night_of(one) for one in (*reversed(found.earlier), found.figures)],
+        nights=[to_trend_point(one) for one in (*reversed(found.earlier), found.figures)],
         limits=ends_of(found.limits),
         figures=figure_rows(found),
         crossed=[one.said for one in found.crossed],
@@ -168,7 +168,7 @@ def address_of(batch: BatchRow | None) -> str:
     return f"../{batch.batch_date}/batch-{batch.batch_id}.html"
 
 
-def figures_of(told: Batch, found: Measured) -> dict[str, Any]:
+def build_report_json(told: Batch, found: Measured) -> dict[str, Any]:
     """What a program may want of a report; no message's text."""
     kept = ("batch_id", "model", "threshold", "counts", "rejected", "seconds", "sampled", "accepted", "compared")
     texts = found.texts

@@ -13,11 +13,11 @@ from tasks.scheduler.failures import remark
 
 log = logging.getLogger("spamscore")
 
-Watch = Callable[[float, float, str], None]  # told how much is done, of how much, and a line of status
+ProgressCallback = Callable[[float, float, str], None]  # told how much is done, of how much, and a line of status
 _DAY = datetime.timedelta(days=1)
 
 
-def due_at(date: datetime.date, deadline: str, now: datetime.datetime) -> datetime.datetime | None:
+def find_due_time(date: datetime.date, deadline: str, now: datetime.datetime) -> datetime.datetime | None:
     """When the scores of a date are due; None if they never are, or were long before: a backfill is not late.
 
     Args:
@@ -32,7 +32,7 @@ def due_at(date: datetime.date, deadline: str, now: datetime.datetime) -> dateti
     return due if now < due + _DAY else None
 
 
-class DeadlineWatch:
+class DeadlineMonitor:
     """Passes on what is done, and says once, in log, status and alert, that it will not be done in time.
 
     The estimate goes by the messages scored since the first call, for the first chunk also loads the model, and a run
@@ -44,7 +44,7 @@ class DeadlineWatch:
         tell: takes the one line that says it, once.
     """
 
-    def __init__(self, watch: Watch, due: datetime.datetime, tell: Callable[[str], None]) -> None:
+    def __init__(self, watch: ProgressCallback, due: datetime.datetime, tell: Callable[[str], None]) -> None:
         self._watch, self._due, self._tell = watch, due, tell
         self._first: tuple[float, float] | None = None
         self._told = False
@@ -78,7 +78,7 @@ class DeadlineWatch:
         self._tell(said)
 
 
-def within_deadline(watch: Watch, date: datetime.date, deadline: str, tell: Callable[[str], None]) -> Watch:
+def monitor_deadline(watch: ProgressCallback, date: datetime.date, deadline: str, tell: Callable[[str], None]) -> ProgressCallback:
     """A watch that minds when a date is due; one that is never due is watched as before."""
-    due = due_at(date, deadline, datetime.datetime.now().astimezone())
-    return watch if due is None else DeadlineWatch(watch, due, tell)
+    due = find_due_time(date, deadline, datetime.datetime.now().astimezone())
+    return watch if due is None else DeadlineMonitor(watch, due, tell)

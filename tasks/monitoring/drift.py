@@ -268,7 +268,7 @@ def accept_drift(engine: Engine, batch_id: int, person: str) -> None:
     retried(engine, lambda connection: connection.execute(statement))
 
 
-def drift_of(engine: Engine, batch_id: int) -> Drift | None:
+def read_drift(engine: Engine, batch_id: int) -> Drift | None:
     """What is kept of a batch; None before its report was made."""
     found = _drifts(engine, batch_drift.c.batch_id == batch_id)
     return found[0] if found else None
@@ -279,13 +279,13 @@ def drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
     return _drifts(engine, _BATCH.published_date.is_not(None), limit)
 
 
-def latest_drift(engine: Engine) -> Drift | None:
+def read_latest_drift(engine: Engine) -> Drift | None:
     """What is kept of the published batch of the newest date that has a report; None where there is none."""
     found = drifts(engine, 1)
     return found[0] if found else None
 
 
-def figures_before(engine: Engine, date: datetime.date, most: int) -> list[DriftFigures]:
+def read_earlier_figures(engine: Engine, date: datetime.date, most: int) -> list[DriftFigures]:
     """The figures of the published batches before a date, the newest first; reported or not, for most are counts."""
     if not has_table(engine, batch_drift.name):
         return []

@@ -118,7 +118,7 @@ def run_metrics(alerts: Alerts, failed: bool, seconds: float) -> CollectorRegist
     return registry
 
 
-def tell_prometheus(part: str, registry: CollectorRegistry) -> None:
+def export_metrics(part: str, registry: CollectorRegistry) -> None:
     """Writes a part's text file and pushes it, as [metrics] says; what fails is said, and harms nothing."""
     settings = load(MetricsSettings)
     if settings.textfile_folder:

@@ -28,7 +28,7 @@ def report_path(date: datetime.date, batch_id: int) -> Path:
     return reports_folder() / date.isoformat() / f"batch-{batch_id}.html"
 
 
-def night_of(one: DriftFigures) -> Night:
+def to_trend_point(one: DriftFigures) -> Night:
     """What a chart shows of a batch."""
     from models.reports.batch_report import Night
 
@@ -47,7 +47,7 @@ def write_index(engine: Engine) -> None:
         found = drifts(engine)
         rows = [
             {
-                "night": night_of(one.figures),
+                "night": to_trend_point(one.figures),
                 "address": f"{one.figures.batch_date}/batch-{one.figures.batch_id}.html",
                 "crossed": [crossing.said for crossing in one.crossed],
                 "accepted": one.accepted_by or "",
@@ -56,7 +56,7 @@ def write_index(engine: Engine) -> None:
             if report_path(one.figures.batch_date, one.figures.batch_id).parent.is_dir()
         ]
         made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
-        nights = [night_of(one.figures) for one in reversed(found)]
+        nights = [to_trend_point(one.figures) for one in reversed(found)]
         write_page(reports_folder() / INDEX, render_index(nights, rows, made))
 
 

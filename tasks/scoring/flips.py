@@ -17,13 +17,13 @@ from tasks.settings.scoring import ScoringSettings
 from tasks.settings.storage import DatabaseSettings
 
 if TYPE_CHECKING:
-    from models.evaluation.gate import FlipCount, Flips
+    from models.evaluation.gate import FlipCounter, Flips
     from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
     from tasks.sources.snapshots import SnapshotChunk
 
 
-def flips_on_latest_batch(
+def count_flips_on_latest_batch(
     before: tuple[Scorer, float],
     now: tuple[Scorer, float],
     shown: int,
@@ -47,7 +47,7 @@ def flips_on_latest_batch(
     batch = latest_batch()
     if isinstance(batch, str):
         return batch
-    from models.evaluation.gate import FlipCount
+    from models.evaluation.gate import FlipCounter
     from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, snapshot_rows, verify_snapshot
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
@@ -57,7 +57,7 @@ def flips_on_latest_batch(
         verify_snapshot(folder)
     except ArtifactError as error:
         return f"the messages of batch {batch.batch_id} cannot be used: {error}"
-    path, count = folder / SNAPSHOT_FILE, FlipCount(shown)
+    path, count = folder / SNAPSHOT_FILE, FlipCounter(shown)
     rows = snapshot_rows(path)
     for chunk in read_snapshot(path, load(ScoringSettings).chunk_size):
         add_chunk(count, chunk, before, now)
@@ -78,7 +78,7 @@ def latest_batch() -> BatchRow | str:
         return f"the database cannot be asked: {error}"
 
 
-def add_chunk(count: FlipCount, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]) -> None:
+def add_chunk(count: FlipCounter, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]) -> None:
     """Scores those messages of a chunk that a batch would score, and adds their verdicts to the count."""
     import numpy as np
     import pyarrow as pa

@@ -32,7 +32,7 @@ log = logging.getLogger("spamscore")
 
 
 @dataclass(frozen=True)
-class Pace:
+class Concurrency:
     """How a batch uses the machine.
 
     Attributes:
@@ -52,7 +52,7 @@ def score_snapshot(
     watch: Callable[[float, float, str], None],
     began: float,
     receipt: Callable[[BatchRow], None],
-    pace: Pace,
+    pace: Concurrency,
 ) -> BatchRow:
     """Scores what is not yet in the ledger, chunk by chunk, and publishes the batch.
 
@@ -89,7 +89,7 @@ def score_snapshot(
 
 
 def scored_chunks(
-    scorer: Scorer, path: Path, plan: BatchPlan, done: Collection[int], pace: Pace, seconds: StageSeconds
+    scorer: Scorer, path: Path, plan: BatchPlan, done: Collection[int], pace: Concurrency, seconds: StageSeconds
 ) -> Generator[ScoredChunk]:
     """Scores the chunks of a snapshot that are not done; reading, text and network overlap with whoever asks.
 

@@ -44,7 +44,7 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     return scorer, model.checkpoint
 
 
-def threshold_of(training: Path) -> Threshold:
+def load_threshold(training: Path) -> Threshold:
     """The probability from which a training's model flags a message: [scoring] threshold, or what auto finds.
 
     auto looks at what the training says of messages it did not learn from, so a model has one for any share, and

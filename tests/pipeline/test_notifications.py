@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from pipeline.notifications import reason, tell_how_it_ended
 from tasks.database.ledger import BatchPlan, begin_batch, publish_batch
 from tasks.database.schema import open_database
-from tasks.monitoring.alerts import DEADLINE, known_alerts, raise_alert
+from tasks.monitoring.alerts import DEADLINE, raise_alert, read_alerts
 from tasks.monitoring.drift import Crossing, DriftFigures, accept_drift, write_drift
 from tasks.scheduler.failures import Failure
 from tasks.settings.storage import DatabaseSettings
@@ -127,7 +127,7 @@ def test_without_a_database_the_failure_is_told_and_nothing_of_the_batch_changes
     assert (Path("metrics") / "spamscore_batch.prom").read_bytes() == before
     assert metric("run", "spamscore_run_failed") == 1
     assert "hunter2" not in caplog.text
-    assert known_alerts().dates("failure") == ["2026-01-31"]
+    assert read_alerts().dates("failure") == ["2026-01-31"]
 
 
 REASONS = [

@@ -17,7 +17,7 @@ from tasks import report_batch
 from tasks.artifacts.folders import write_manifest
 from tasks.database.ledger import restore_batch, withdraw_batch
 from tasks.database.schema import open_database
-from tasks.monitoring.drift import accept_drift, drift_of
+from tasks.monitoring.drift import accept_drift, read_drift
 from tasks.monitoring.report_index import INDEX, report_path, reports_folder
 from tasks.report_batch import ReportBatch
 from tasks.settings.storage import DatabaseSettings
@@ -82,7 +82,7 @@ def test_a_report_leaves_page_figures_and_index_and_is_done(database: Engine) ->
     assert figures["counts"] == {"read": 200, "scored": 200, "rejected": 0, "flagged": 0}
     assert (sum(figures["score_counts"]), figures["crossed"]) == (200, [])
     assert all(one["agrees"] for one in figures["held"])
-    kept = drift_of(database, batch_id)
+    kept = read_drift(database, batch_id)
     assert kept is not None
     assert (kept.figures.messages, kept.figures.psi_before, kept.crossed) == (200, None, [])
     assert not list(Path().rglob("*.partial"))
@@ -139,13 +139,13 @@ def test_a_run_that_fails_on_drift_fails_until_a_person_accepts_it_and_measures_
     with pytest.raises(DriftError, match="is unlike those before") as failure:
         task.run()
     assert failure.value.exit_code == 50
-    first = drift_of(database, batch_id)
+    first = read_drift(database, batch_id)
     assert first is not None
     assert first.is_open
     assert not task.complete()
     with pytest.raises(DriftError):
         task.run()
-    assert drift_of(database, batch_id) == first
+    assert read_drift(database, batch_id) == first
     accept_drift(database, batch_id, "ann")
     assert task.complete()
     task.run()
@@ -183,7 +183,7 @@ def test_a_batch_before_that_has_no_report_is_compared_with_by_its_rows(database
     publish(database, HAM)
     batch_id = publish(database, SPAM, DATE + DAY)
     reported(DATE + DAY)
-    kept = drift_of(database, batch_id)
+    kept = read_drift(database, batch_id)
     assert kept is not None
     assert kept.figures.psi_before is not None
     assert kept.figures.psi_before > 1
@@ -196,7 +196,7 @@ def test_after_some_nights_a_batch_is_held_to_what_is_usual(database: Engine) ->
     few = dict(list(HAM.items())[::10])
     batch_id = publish(database, few, DATE + 7 * DAY)
     reported(DATE + 7 * DAY)
-    kept = drift_of(database, batch_id)
+    kept = read_drift(database, batch_id)
     assert kept is not None
     assert [one.limit for one in kept.crossed] == ["message_count"]
     assert "Compared with 7 batches, of 2026-01-31 to 2026-02-06." in page_of(batch_id, DATE + 7 * DAY)
@@ -220,7 +220,7 @@ def test_a_night_without_messages_has_a_report(database: Engine) -> None:
     publish(database, HAM)
     batch_id = publish(database, {}, DATE + DAY)
     reported(DATE + DAY)
-    kept = drift_of(database, batch_id)
+    kept = read_drift(database, batch_id)
     assert kept is not None
     assert (kept.figures.flagged_share, kept.figures.psi_before) == (None, None)
     assert dataclasses.asdict(kept)["crossed"] == []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.evaluation.text_statistics import WordingCount
+from models.evaluation.text_statistics import TextStatisticsCounter
 from models.reports.batch_report import Batch, Figure, Held, ListedMessage, Night, masked, render_batch, render_index
 from models.statistics.stability import count_scores, population_stability
 
@@ -25,7 +25,7 @@ def night(number: int, **values: Any) -> Night:
 
 def batch(**values: Any) -> Batch:
     scores = count_scores(np.linspace(0, 1, 50))
-    count = WordingCount(None)
+    count = TextStatisticsCounter(None)
     count.add(["hello", "привет"])
     listed = [ListedMessage("m-<1>", 0.99, True, HOSTILE), ListedMessage("m-2", 0.9, True, None)]
     whole = Batch(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
+from models.evaluation.factors import COMBINED_FACTORS, FACTORS, measure_groups
 from models.evaluation.gate import Verdict, compare, judge
 from models.reports.model_card import escape_markdown, render_model_card
 from models.settings import GateSettings
@@ -34,7 +34,7 @@ def as_kept(found: Sequence[Any]) -> list[dict[str, Any]]:
 MEASURED = {
     "compared": as_kept(compare(LABELS, SCORES, 1 - SCORES, 0.002, GATE)),
     "groups": as_kept(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, {**FACTORS, "a | b": lambda _: "<x>"})),
-    "groups_together": as_kept(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, TOGETHER)),
+    "groups_together": as_kept(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, COMBINED_FACTORS)),
     "confidence": 0.9,
 }
 

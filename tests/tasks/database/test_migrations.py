@@ -26,7 +26,7 @@ from tasks.database.labels import found_labels
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.schema import alembic_config, has_schema, open_database, schema_revision
 from tasks.database.tables import metadata
-from tasks.monitoring.drift import drifts, figures_before
+from tasks.monitoring.drift import read_drifts, read_earlier_figures
 from tasks.settings.storage import DatabaseSettings
 
 
@@ -116,7 +116,7 @@ def test_batches_of_an_earlier_version_are_known_before_the_database_is_brought_
     assert known is not None
     assert (known.batch_id, known.scored, known.seconds_total, known.seconds_read) == (batch_id, 2, 12.34, None)
     assert batches(engine) == [known]
-    assert (drifts(engine), figures_before(engine, DATE, 5), found_labels(engine)) == ([], [], [])
+    assert (read_drifts(engine), read_earlier_figures(engine, DATE, 5), found_labels(engine)) == ([], [], [])
     migrate_to(engine, "head")
     assert published_batch(engine, DATE) == known
 

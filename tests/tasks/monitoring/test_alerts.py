@@ -13,7 +13,7 @@ from receivers import Mailbox, Web, mail_server, web_server
 
 from models.errors import SettingsError
 from tasks.monitoring import alerts
-from tasks.monitoring.alerts import DRIFT, FAILURE, known_alerts, masked_webhook, raise_alert, recover
+from tasks.monitoring.alerts import DRIFT, FAILURE, mask_webhook_url, raise_alert, read_alerts, recover
 from tasks.settings.loading import load
 from tasks.settings.operation import AlertSettings
 
@@ -71,7 +71,7 @@ def test_another_date_and_another_kind_are_told_for_themselves(web: Web) -> None
         ("failure", "2026-01-31", "open"), ("failure", "2026-02-01", "open"), ("drift", "2026-01-31", "open"),
         ("failure", "2026-01-31", "recovered"),
     ]  # fmt: skip
-    assert (known_alerts().dates(FAILURE), known_alerts().dates(DRIFT)) == (["2026-02-01"], ["2026-01-31"])
+    assert (read_alerts().dates(FAILURE), read_alerts().dates(DRIFT)) == (["2026-02-01"], ["2026-01-31"])
 
 
 def test_what_does_not_get_through_is_said_and_delivered_by_a_later_run_in_order(
@@ -84,12 +84,12 @@ def test_what_does_not_get_through_is_said_and_delivered_by_a_later_run_in_order
     assert "webhook alert not delivered after 3 attempts (it answered 500)" in caplog.text
     assert "mail alert not delivered after 3 attempts (SMTPDataError)" in caplog.text
     assert "hunter2" not in caplog.text
-    assert [one.to for one in known_alerts().undelivered] == [["mail", "webhook"]]
+    assert [one.to for one in read_alerts().undelivered] == [["mail", "webhook"]]
     web.status, mailbox.refuses = 204, False
     recover(FAILURE, [str(DATE)], "well")
     assert [one["state"] for one in web.messages[3:]] == ["open", "recovered"]
     assert len(mailbox.mails) == 2
-    assert known_alerts().undelivered == []
+    assert read_alerts().undelivered == []
 
 
 def test_a_webhook_that_hangs_is_left_after_its_timeout(
@@ -123,8 +123,8 @@ def test_a_webhook_that_sends_elsewhere_is_not_followed(web: Web, caplog: pytest
 
 def test_where_nobody_is_to_be_told_what_is_open_is_kept_all_the_same(set_settings: Set) -> None:
     raise_alert(FAILURE, DATE, "why")
-    assert known_alerts().dates(FAILURE) == ["2026-01-31"]
-    assert known_alerts().undelivered == []
+    assert read_alerts().dates(FAILURE) == ["2026-01-31"]
+    assert read_alerts().undelivered == []
 
 
 def test_a_channel_that_is_set_up_no_more_is_no_longer_tried(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_channel_that_is_set_up_no_more_is_no_longer_tried(web: Web, monkeypat
     raise_alert(FAILURE, DATE, "why")
     monkeypatch.delenv("SPAMSCORE_ALERTS_WEBHOOK_URL")
     raise_alert(FAILURE, DATE, "why")
-    assert known_alerts().undelivered == []
+    assert read_alerts().undelivered == []
 
 
 def test_a_disk_that_refuses_to_keep_it_does_not_keep_it_from_being_told(
@@ -163,7 +163,7 @@ MASKED = [
 
 @pytest.mark.parametrize(("address", "shown"), MASKED, ids=["path", "password"])
 def test_of_a_webhook_only_its_host_is_shown(address: str, shown: str) -> None:
-    assert masked_webhook(address) == shown
+    assert mask_webhook_url(address) == shown
 
 
 @pytest.mark.parametrize("address", ["hooks.example.org/hunter2", "ftp://hunter2", "https://"])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.monitoring.deadline import DeadlineWatch, due_at, within_deadline
+from tasks.monitoring.deadline import DeadlineMonitor, find_due_time, monitor_deadline
 
 DATE = datetime.date(2026, 1, 30)
 
@@ -27,7 +27,7 @@ DUE = [
 
 @pytest.mark.parametrize(("_what", "deadline", "now", "due"), DUE, ids=[row[0] for row in DUE])
 def test_scores_are_due_on_the_day_after_their_date(_what: str, deadline: str, now: str, due: str | None) -> None:
-    found = due_at(DATE, deadline, local(now))
+    found = find_due_time(DATE, deadline, local(now))
     assert (found and found.isoformat(" ", "minutes")) == (due and local(due).isoformat(" ", "minutes"))
 
 
@@ -38,7 +38,7 @@ class Run:
         self.clock, self.statuses, self.told = 1000.0, list[str](), list[str]()
         monkeypatch.setattr(time, "monotonic", lambda: self.clock)
         due = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=due_in)
-        self.watch = DeadlineWatch(lambda *told: self.statuses.append(told[2]), due, self.told.append)
+        self.watch = DeadlineMonitor(lambda *told: self.statuses.append(told[2]), due, self.told.append)
 
     def score(self, *chunks: tuple[float, float]) -> None:
         """Each chunk: seconds that it takes, messages that are done after it."""
@@ -80,4 +80,4 @@ def test_a_run_that_begins_after_its_deadline_says_so_at_once(monkeypatch: pytes
 def test_a_backfill_is_watched_as_without_a_deadline() -> None:
     def watch(done: float, total: float, status: str) -> None: ...
 
-    assert within_deadline(watch, datetime.date(2020, 1, 1), "06:00", print) is watch
+    assert monitor_deadline(watch, datetime.date(2020, 1, 1), "06:00", print) is watch

@@ -17,10 +17,10 @@ from tasks.monitoring.drift import (
     accept_drift,
     allowed,
     crossed,
-    drift_of,
     drifts,
-    figures_before,
-    latest_drift,
+    read_drift,
+    read_earlier_figures,
+    read_latest_drift,
     with_indexes,
     write_drift,
 )
@@ -111,23 +111,23 @@ def test_what_is_written_comes_back_and_is_measured_again_without_losing_who_acc
     accept_drift(engine, figures.batch_id, "ann")
     again = write_drift(engine, dataclasses.replace(figures, unknown_share=0.5), counts, found)
     assert (again.accepted_by, again.is_open, again.figures.unknown_share) == ("ann", False, 0.5)
-    assert drift_of(engine, figures.batch_id) == again
+    assert read_drift(engine, figures.batch_id) == again
 
 
 def test_the_batches_before_a_date_are_the_published_ones_newest_first_reported_or_not(engine: Engine) -> None:
     one, two, three, four = (batch(engine, DATE + number * DAY, spam=number) for number in range(4))
     write_drift(engine, dataclasses.replace(two, unknown_share=0.3), count_scores([]), [])
     withdraw_batch(engine, three.batch_id)
-    assert figures_before(engine, four.batch_date, 30) == [dataclasses.replace(two, unknown_share=0.3), one]
-    assert figures_before(engine, four.batch_date, 1) == [dataclasses.replace(two, unknown_share=0.3)]
-    assert figures_before(engine, one.batch_date, 30) == []
+    assert read_earlier_figures(engine, four.batch_date, 30) == [dataclasses.replace(two, unknown_share=0.3), one]
+    assert read_earlier_figures(engine, four.batch_date, 1) == [dataclasses.replace(two, unknown_share=0.3)]
+    assert read_earlier_figures(engine, one.batch_date, 30) == []
 
 
 def test_the_latest_is_of_the_newest_published_batch_that_was_measured(engine: Engine) -> None:
-    assert latest_drift(engine) is None
+    assert read_latest_drift(engine) is None
     one, two, _ = (batch(engine, DATE + number * DAY) for number in range(3))
     for figures in (one, two):
         write_drift(engine, figures, count_scores([]), [])
     assert [kept.figures.batch_id for kept in drifts(engine)] == [two.batch_id, one.batch_id]
-    assert latest_drift(engine) == drifts(engine)[0]
-    assert drift_of(engine, 99) is None
+    assert read_latest_drift(engine) == drifts(engine)[0]
+    assert read_drift(engine, 99) is None
