@@ -586,7 +586,7 @@ def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Pa
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["judged"]["approved"] is False
     assert manifest["judged"]["reasons"]
-    assert "**not approved**, published because a person overruled it" in (exported / "model_card.md").read_text()
+    assert "**not approved**, published because a person overruled the verdict" in (exported / "model_card.md").read_text()
     assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 

@@ -92,7 +92,7 @@ def test_what_is_gone_is_said_in_the_page(database: Engine) -> None:
     batch_id = publish(database, HAM)
     reported()
     page = page_of(batch_id)
-    for said in ("the model that scored them is not in", "none is published of an earlier date", "text is not known"):
+    for said in ("the model that scored them is not in", "no batch of an earlier date is published", "text is not available"):
         assert said in page, said
 
 
@@ -126,7 +126,7 @@ def test_a_batch_unlike_the_one_before_is_warned_of_and_stays_published(
     assert f"batch {batch_id} of 2026-02-01 is unlike those before: the scores are unlike the batch before" in said
     assert f"spamscore drift {DATE + DAY} --accept" in said
     assert [record.levelname for record in caplog.records if record.message == said] == ["WARNING"]
-    assert "Unlike the batches before" in page_of(batch_id, DATE + DAY)
+    assert "Drift: a limit was crossed" in page_of(batch_id, DATE + DAY)
     assert ">drift</span>" in (reports_folder() / INDEX).read_text("utf-8")
 
 
@@ -208,7 +208,7 @@ def test_rows_that_are_not_those_that_were_published_are_said(database: Engine) 
         connection.exec_driver_sql("DELETE FROM spam_scores WHERE message_id = 'm-7'")
     reported()
     page = page_of(batch_id)
-    assert "The rows are not those that were published" in page
+    assert "The rows differ from those that were published" in page
     figures = json.loads(report_path(DATE, batch_id).with_suffix(".json").read_text("utf-8"))
     assert [one["title"] for one in figures["held"] if not one["agrees"]] == [
         "Rows with a score",
