@@ -101,8 +101,8 @@ def say(drift: Drift) -> None:
         return
     one = drift.figures
     said = (
-        f"batch {one.batch_id} of {one.batch_date} is unlike those before: {drift.summary}. It stays published; look at "
-        f"{report_path(one.batch_date, one.batch_id)}. If it is as it should be: spamscore drift {one.batch_date} "
+        f"batch {one.batch_id} of {one.batch_date} is unlike those before: {drift.summary}. It stays published; look "
+        f"at {report_path(one.batch_date, one.batch_id)}. If it is as it should be: spamscore drift {one.batch_date} "
         f"--accept; if not: spamscore withdraw {one.batch_date}"
     )
     if load(DriftSettings).on_drift == "fail":

@@ -143,7 +143,9 @@ class ScoreBatch(Stage):
         plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
         from tasks.scoring.local import score_snapshot  # imports TensorFlow, which the plan's model has started by now
 
-        watch = monitor_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
+        watch = monitor_deadline(
+            watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date)
+        )
         published = score_snapshot(
             engine, plan, snapshot.path, model.scorer, watch, began, write_receipt, pace_of(model.scorer)
         )

@@ -345,8 +345,8 @@ def compare(
             comparisons.append(dataclasses.replace(comparison, new=intervals[0]))
             continue
         difference = _interval(values[0, row] - values[1, row], resampled[0, row] - resampled[1, row], settings)
-        new, old_interval = intervals
-        comparisons.append(dataclasses.replace(comparison, new=new, in_service=old_interval, difference=difference))
+        updated = dataclasses.replace(comparison, new=intervals[0], in_service=intervals[1], difference=difference)
+        comparisons.append(updated)
     return comparisons
 
 

@@ -78,7 +78,9 @@ def latest_batch() -> BatchRow | str:
         return f"the database cannot be asked: {error}"
 
 
-def add_chunk(count: FlipCounter, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]) -> None:
+def add_chunk(
+    count: FlipCounter, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]
+) -> None:
     """Scores those messages of a chunk that a batch would score, and adds their verdicts to the count."""
     import numpy as np
     import pyarrow as pa

@@ -92,7 +92,11 @@ def test_what_is_gone_is_said_in_the_page(database: Engine) -> None:
     batch_id = publish(database, HAM)
     reported()
     page = page_of(batch_id)
-    for said in ("the model that scored them is not in", "no batch of an earlier date is published", "text is not available"):
+    for said in (
+        "the model that scored them is no longer in",
+        "no batch of an earlier date is published",
+        "text is not available",
+    ):
         assert said in page, said
 
 
@@ -123,7 +127,7 @@ def test_a_batch_unlike_the_one_before_is_warned_of_and_stays_published(
     task = reported(DATE + DAY)
     assert task.complete()
     (said,) = remarks
-    assert f"batch {batch_id} of 2026-02-01 is unlike those before: the scores are unlike the batch before" in said
+    assert f"batch {batch_id} of 2026-02-01 is unlike those before: the scores differ from the previous batch" in said
     assert f"spamscore drift {DATE + DAY} --accept" in said
     assert [record.levelname for record in caplog.records if record.message == said] == ["WARNING"]
     assert "Drift: a limit was crossed" in page_of(batch_id, DATE + DAY)
