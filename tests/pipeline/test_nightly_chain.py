@@ -526,7 +526,7 @@ def test_a_new_model_is_held_to_the_version_in_service_and_to_the_latest_batch(c
 
 REASONS_NOT_TO_COUNT = {
     "no database": ("spamscore.db*", "no batch is published"),
-    "no snapshot": (f"artifacts/snapshots/{DATE}*", "are not in"),
+    "no snapshot": (f"artifacts/snapshots/{DATE}*", "are no longer in"),
     "no checkpoints": (
         "artifacts/training/{of_version_1}",
         "the checkpoints of version 1, which is in service, are not in",
