@@ -270,8 +270,8 @@ def accept_drift(engine: Engine, batch_id: int, person: str) -> None:
 
 def read_drift(engine: Engine, batch_id: int) -> Drift | None:
     """Reads the drift of a batch; None if the batch was not measured yet."""
-    found = _select_drifts(engine, batch_drift.c.batch_id == batch_id)
-    return found[0] if found else None
+    drifts = _select_drifts(engine, batch_drift.c.batch_id == batch_id)
+    return drifts[0] if drifts else None
 
 
 def read_drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
@@ -281,8 +281,8 @@ def read_drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
 
 def read_latest_drift(engine: Engine) -> Drift | None:
     """Reads the drift of the newest published batch that was measured; None if there is none."""
-    found = read_drifts(engine, 1)
-    return found[0] if found else None
+    drifts = read_drifts(engine, 1)
+    return drifts[0] if drifts else None
 
 
 def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> list[DriftFigures]:

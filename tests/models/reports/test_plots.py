@@ -77,7 +77,7 @@ def test_every_reference_inside_a_plot_has_a_target(draw: Callable[[], str]) -> 
 
 
 def test_plots_on_one_page_share_no_id() -> None:
-    ids = [found for name, draw in ALL.items() if name != "note" for found in re.findall(r'\bid="([^"]+)"', draw())]
+    ids = [identifier for name, draw in ALL.items() if name != "note" for identifier in re.findall(r'\bid="([^"]+)"', draw())]
     assert len(ids) == len(set(ids))
 
 
