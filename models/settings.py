@@ -26,7 +26,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     secret: bool = False
-    shapes_result: bool = True
+    affects_result: bool = True
 
     def expected(self, kind: type) -> str:
         """The sentence's end that says what was expected, for example ``an integer from 1 to 4096``."""
@@ -60,7 +60,7 @@ def setting(
     choices: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     secret: bool = False,
-    shapes_result: bool = True,
+    affects_result: bool = True,
 ) -> Any:
     """One value of a section.
 
@@ -72,9 +72,9 @@ def setting(
         choices: the only texts allowed.
         words: texts allowed beside numbers; the type is then written ``float | str`` or ``int | str``.
         secret: may hold a password, so it is masked when shown and can come from the environment.
-        shapes_result: whether another value gives another result; only these enter fingerprints.
+        affects_result: whether another value gives another result; only these enter fingerprints.
     """
-    rule = Rule(description, low, high, choices, words, secret, shapes_result)
+    rule = Rule(description, low, high, choices, words, secret, affects_result)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -146,7 +146,7 @@ def result_values(settings: Any) -> dict[str, Any]:
     return {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
-        if field.metadata["rule"].shapes_result
+        if field.metadata["rule"].affects_result
     }
 
 
@@ -239,10 +239,10 @@ class TrainingSettings:
         high=20,
     )
     seed: int = setting(7, "seed of weights, shuffling and dropout", low=0, high=2**31 - 1)
-    checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, shapes_result=False)
-    keep_checkpoints: int = setting(5, "latest checkpoints kept", low=1, high=1000, shapes_result=False)
+    checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, affects_result=False)
+    keep_checkpoints: int = setting(5, "latest checkpoints kept", low=1, high=1000, affects_result=False)
     keep_checkpoint_every_hours: float = setting(
-        1.0, "hours between the checkpoints that are kept for good", low=0.001, shapes_result=False
+        1.0, "hours between the checkpoints that are kept for good", low=0.001, affects_result=False
     )
 
     def __post_init__(self) -> None:
@@ -283,27 +283,27 @@ class DeviceSettings:
     """[devices]: what TensorFlow computes on. None of these changes a score."""
 
     devices: str = setting(
-        "auto", "auto, or devices by name with commas between them: cpu:0, gpu:0,gpu:1", shapes_result=False
+        "auto", "auto, or devices by name with commas between them: cpu:0, gpu:0,gpu:1", affects_result=False
     )
     memory_growth: bool = setting(
-        True, "take GPU memory as it is needed instead of all at the start", shapes_result=False
+        True, "take GPU memory as it is needed instead of all at the start", affects_result=False
     )
-    memory_limit: int = setting(0, "MiB of memory on each GPU; 0 sets no limit", low=0, shapes_result=False)
+    memory_limit: int = setting(0, "MiB of memory on each GPU; 0 sets no limit", low=0, affects_result=False)
     soft_placement: bool = setting(
-        True, "put an operation on the processor when its device cannot run it", shapes_result=False
+        True, "put an operation on the processor when its device cannot run it", affects_result=False
     )
-    log_placement: bool = setting(False, "log the device of every operation", shapes_result=False)
+    log_placement: bool = setting(False, "log the device of every operation", affects_result=False)
     logical_cpus: int = setting(
         1,
         "processors to divide the machine into, to try several devices where there is one",
         low=1,
         high=64,
-        shapes_result=False,
+        affects_result=False,
     )
     threads: int = setting(
         0,
         "threads that compute; 0 takes all cores, divided among the workers of luigi --workers",
         low=0,
         high=4096,
-        shapes_result=False,
+        affects_result=False,
     )

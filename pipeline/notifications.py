@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import SpamscoreError
-from tasks.monitoring.alerts import DEADLINE, DRIFT, FAILURE, known_alerts, raise_alert, recover
-from tasks.monitoring.prometheus import BATCH, RUN, batch_metrics, run_metrics, tell_prometheus
+from tasks.monitoring.alerts import DEADLINE, DRIFT, FAILURE, raise_alert, read_alerts, recover
+from tasks.monitoring.prometheus import BATCH, RUN, batch_metrics, export_metrics, run_metrics
 from tasks.scheduler.failures import Failure
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
@@ -28,7 +28,7 @@ log = logging.getLogger("spamscore")
 _NAMED = 3  # failures that an alert names
 
 
-def tell_how_it_ended(date: datetime.date, done: bool, failed: Sequence[Failure], seconds: float) -> None:
+def notify_run_end(date: datetime.date, done: bool, failed: Sequence[Failure], seconds: float) -> None:
     """Opens and closes alerts, and writes the metrics.
 
     Args:
@@ -43,7 +43,7 @@ def tell_how_it_ended(date: datetime.date, done: bool, failed: Sequence[Failure]
         _tell_of_batches(date, done)
     except SpamscoreError as error:
         log.warning("no word of the batches to those who watch: %s", error)
-    tell_prometheus(RUN, run_metrics(known_alerts(), not done, seconds))
+    export_metrics(RUN, run_metrics(read_alerts(), not done, seconds))
 
 
 def reason(failed: Sequence[Failure]) -> str:
@@ -55,26 +55,26 @@ def reason(failed: Sequence[Failure]) -> str:
 
 
 def _tell_of_batches(date: datetime.date, done: bool) -> None:
-    from tasks.database.batches import latest_published
+    from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
-    from tasks.monitoring.drift import drift_of
+    from tasks.monitoring.drift import read_drift
 
     engine = connect(load(DatabaseSettings))
     _close_alerts(engine, date, done)
-    newest = latest_published(engine)
+    newest = find_latest_published_batch(engine)
     if newest is not None:
-        drift = drift_of(engine, newest.batch_id)
+        drift = read_drift(engine, newest.batch_id)
         _tell_of_drift(newest, drift)
-        tell_prometheus(BATCH, batch_metrics(newest, drift))
+        export_metrics(BATCH, batch_metrics(newest, drift))
 
 
 def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
     """Closes those of failure and lateness of the dates that are published now; this one's only if all is done."""
-    from tasks.database.batches import published_dates
+    from tasks.database.batches import find_published_dates
 
-    alerts = known_alerts()
+    alerts = read_alerts()
     dates = {one for kind in (FAILURE, DEADLINE) for one in alerts.dates(kind)}
-    published = {str(one) for one in published_dates(engine, map(datetime.date.fromisoformat, dates))}
+    published = {str(one) for one in find_published_dates(engine, map(datetime.date.fromisoformat, dates))}
     if not done:
         published -= {str(date)}
     recover(FAILURE, published, "its scores are published")
@@ -86,7 +86,7 @@ def _tell_of_drift(newest: BatchRow, drift: Drift | None) -> None:
     if drift is None:
         return
     if drift.is_open:
-        raise_alert(DRIFT, newest.batch_date, drift.said)
+        raise_alert(DRIFT, newest.batch_date, drift.summary)
     else:
-        earlier = {one for one in known_alerts().dates(DRIFT) if one <= str(newest.batch_date)}
+        earlier = {one for one in read_alerts().dates(DRIFT) if one <= str(newest.batch_date)}
         recover(DRIFT, earlier, f"the batch of {newest.batch_date} is like those before, or was accepted")

@@ -21,8 +21,8 @@ from tasks.artifacts.locations import EVALUATION_REPORT, EVALUATIONS, METRICS
 from tasks.artifacts.trainings import verified_training_folder
 from tasks.clean_text import CleanText
 from tasks.scheduler.progress import report_progress
-from tasks.scoring.flips import flips_on_latest_batch
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.flips import count_flips_on_latest_batch
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
 from tasks.settings.scoring import ScoringSettings
 from tasks.settings.storage import ArtifactSettings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from models.evaluation.factors import Group
-    from models.evaluation.gate import Compared, Flips, Verdict
+    from models.evaluation.gate import Comparison, Flips, Verdict
     from models.inference.scorer import Scorer
     from models.statistics.arrays import FloatArray
     from models.statistics.calibration import Threshold
@@ -135,7 +135,7 @@ class Evaluation:
 
     new: EvaluatedModel
     in_service: EvaluatedModel | None
-    compared: list[Compared]
+    compared: list[Comparison]
     test_flips: Flips | None
     flips: Flips | str | None
     verdict: Verdict
@@ -163,7 +163,7 @@ def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[fl
         training: folder of the trained model.
         on_progress: called with the work done, the total, and a status line. The total includes writing the report.
     """
-    from models.evaluation.gate import FlipCount, compare, judge
+    from models.evaluation.gate import FlipCounter, compare, judge
 
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
     on_progress(0, 4, f"scoring {len(test):,} test messages with the new model")
@@ -185,9 +185,9 @@ def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[fl
     on_progress(1.5, 4, f"comparing the two models, {gate.resamples:,} resamples")
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
-    count = FlipCount(gate.flip_examples)
+    count = FlipCounter(gate.flip_examples)
     count.add(test["row_number"].tolist(), test["text"].tolist(), before, now, test["spam"])
-    flips = flips_on_latest_batch(
+    flips = count_flips_on_latest_batch(
         (old.scorer, old.threshold.value),
         (new.scorer, new.threshold.value),
         gate.flip_examples,
@@ -212,9 +212,9 @@ def describe_metrics(metrics: Metrics) -> str:
 
 def measure_test_groups(test: pd.DataFrame, model: EvaluatedModel, together: bool = False) -> list[Group]:
     """Measures a model on each group of test messages: by single factors, or by combined ones if `together`."""
-    from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
+    from models.evaluation.factors import COMBINED_FACTORS, FACTORS, measure_groups
 
-    factors = TOGETHER if together else FACTORS
+    factors = COMBINED_FACTORS if together else FACTORS
     texts, confidence = test["text"].tolist(), load(GateSettings).confidence
     return measure_groups(texts, test["spam"], model.probabilities, model.threshold.value, confidence, factors)
 
@@ -224,7 +224,7 @@ def evaluate_on_test_part(test: pd.DataFrame, training: Path, version: int | Non
     from models.statistics.metrics import evaluate
 
     scorer, _ = load_scorer(training)
-    threshold = threshold_of(training)
+    threshold = load_threshold(training)
     probabilities = scorer.score(test["text"].tolist()).probabilities
     metrics = evaluate(test["spam"], probabilities, threshold.value)
     return EvaluatedModel(version, scorer, threshold, probabilities, metrics)

@@ -69,7 +69,7 @@ class ExtractMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, and returns their counts."""
-        from tasks.sources.files import rows_expected
+        from tasks.sources.files import estimate_row_count
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = resolve_source(load(MessagesSettings), self.date)
@@ -78,7 +78,7 @@ class ExtractMessages(FolderStage):
         with report_progress(self, "extraction", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
             counted = progress.count_rows(
-                rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None
+                rows, estimate_row_count(Path(settings.path)) if settings.source != "sql" else None
             )
             if settings.date_column:
                 counted = select_date(counted, settings.date_column, self.date, other_dates)

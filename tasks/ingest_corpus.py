@@ -66,13 +66,13 @@ class IngestCorpus(FolderStage):
         reads it.
         """
         from tasks.database.connection import connect
-        from tasks.database.labels import found_labels, settled
+        from tasks.database.labels import read_labels, settled
 
-        return settled(found_labels(connect(load(DatabaseSettings))))
+        return settled(read_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, and returns their counts."""
-        from tasks.sources.files import rows_expected
+        from tasks.sources.files import estimate_row_count
 
         settings = resolve_source(load(CorpusSettings))
         counts = CorpusCounts()
@@ -80,7 +80,7 @@ class IngestCorpus(FolderStage):
         rows = counts.count(read_corpus(settings, load(DatabaseSettings)))
         with report_progress(self, "corpus", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
-            expected = rows_expected(Path(settings.path)) if settings.source != "sql" else None
+            expected = estimate_row_count(Path(settings.path)) if settings.source != "sql" else None
             write_corpus(progress.count_rows(append_feedback(rows, feedback), expected), folder / CORPUS)
             progress.conclude(f"{counts}")
         counts.check(settings)
@@ -170,11 +170,11 @@ def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
     """Writes the rows that `append_feedback` yields to a Parquet file."""
     import pyarrow as pa
 
-    from tasks.sources.snapshots import write_rows
+    from tasks.sources.snapshots import write_parquet_rows
 
     number = pa.field("row_number", pa.int64(), nullable=False)
     texts = [pa.field(name, pa.string()) for name in ("label", "text", "fault")]
-    write_rows(rows, pa.schema([number, *texts, pa.field("feedback", pa.bool_(), nullable=False)]), path)
+    write_parquet_rows(rows, pa.schema([number, *texts, pa.field("feedback", pa.bool_(), nullable=False)]), path)
 
 
 @dataclass

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from tasks.database.batches import BatchRow
-    from tasks.monitoring.batch_figures import Watch
+    from tasks.monitoring.batch_figures import ProgressCallback
     from tasks.monitoring.drift import Drift
 
 log = logging.getLogger("spamscore")
@@ -46,25 +46,25 @@ class ReportBatch(Stage):
 
     def run(self) -> None:
         """Reads the published batch, writes its report unless it exists, and warns or fails on drift."""
-        from tasks.database.batches import published_batch
+        from tasks.database.batches import find_published_batch
         from tasks.database.connection import masked
         from tasks.database.schema import open_database
-        from tasks.monitoring.drift import drift_of
+        from tasks.monitoring.drift import read_drift
 
         engine = open_database(load(DatabaseSettings))
-        batch = published_batch(engine, self.date)
+        batch = find_published_batch(engine, self.date)
         if batch is None:
             raise DatabaseError(
                 f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during the "
                 "run. Run the date again."
             )
-        drift = drift_of(engine, batch.batch_id)
+        drift = read_drift(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
             with report_progress(self, "report") as progress:
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 drift = report_batch(engine, batch, progress.update)
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
-                progress.conclude(drift.said or "no limit was exceeded")
+                progress.conclude(drift.summary or "no limit was exceeded")
         check_drift(drift)
 
 
@@ -82,15 +82,15 @@ class ReportTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Queries the database, without creating or migrating it, and checks that the file exists."""
-        from tasks.database.batches import published_batch
+        from tasks.database.batches import find_published_batch
         from tasks.database.connection import connect
-        from tasks.monitoring.drift import drift_of
+        from tasks.monitoring.drift import read_drift
 
         engine = connect(load(DatabaseSettings))
-        batch = published_batch(engine, self.date)
+        batch = find_published_batch(engine, self.date)
         if batch is None or not report_path(self.date, batch.batch_id).is_file():
             return False
-        drift = drift_of(engine, batch.batch_id)
+        drift = read_drift(engine, batch.batch_id)
         return drift is not None and not (drift.is_open and load(DriftSettings).on_drift == "fail")
 
 
@@ -104,7 +104,7 @@ def check_drift(drift: Drift) -> None:
         return
     batch = drift.figures
     message = (
-        f"batch {batch.batch_id} of {batch.batch_date} differs from earlier batches: {drift.said}. It stays published; "
+        f"batch {batch.batch_id} of {batch.batch_date} differs from earlier batches: {drift.summary}. It stays published; "
         f"see {report_path(batch.batch_date, batch.batch_id)}. If the batch is correct: spamscore drift "
         f"{batch.batch_date} --accept; if not: spamscore withdraw {batch.batch_date}"
     )
@@ -114,7 +114,7 @@ def check_drift(drift: Drift) -> None:
     record_note(message)
 
 
-def report_batch(engine: Engine, batch: BatchRow, on_progress: Watch) -> Drift:
+def report_batch(engine: Engine, batch: BatchRow, on_progress: ProgressCallback) -> Drift:
     """Measures a published batch, stores its figures, and writes its report and the index of reports.
 
     Args:
@@ -124,15 +124,15 @@ def report_batch(engine: Engine, batch: BatchRow, on_progress: Watch) -> Drift:
     """
     prepare_tensorflow()
     from models.reports.batch_report import render_batch
-    from tasks.monitoring.batch_comparison import measured
-    from tasks.monitoring.batch_page import figures_of, told_of
+    from tasks.monitoring.batch_comparison import compare_batch
+    from tasks.monitoring.batch_page import build_batch_report, build_report_json
     from tasks.monitoring.drift import write_drift
 
-    measurements = measured(engine, batch, on_progress)
-    page = told_of(engine, batch, measurements)
+    measurements = compare_batch(engine, batch, on_progress)
+    page = build_batch_report(engine, batch, measurements)
     path = report_path(batch.batch_date, batch.batch_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_suffix(".json"), figures_of(page, measurements))
+    write_json(path.with_suffix(".json"), build_report_json(page, measurements))
     drift = write_drift(engine, measurements.figures, measurements.scores.counts, measurements.crossed)
     write_index(engine)
     # Written last, because the task is complete when this file exists.

@@ -19,16 +19,16 @@ from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
 from tasks.artifacts.trainings import verified_training_folder
-from tasks.database.completion import done_in_sqlite
+from tasks.database.completion import find_completed_dates_in_sqlite
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
-from tasks.monitoring.deadline import Watch, within_deadline
+from tasks.monitoring.deadline import ProgressCallback, monitor_deadline
 from tasks.scheduler.failures import describe_error, find_expected_error, record_note
 from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
 from tasks.settings.scoring import AUTO, ScoringSettings
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
     from tasks.database.ledger import BatchPlan
-    from tasks.scoring.local import Pace
+    from tasks.scoring.local import Concurrency
 
 log = logging.getLogger("spamscore")
 
@@ -133,24 +133,26 @@ class ScoreBatch(Stage):
                 failures[task.date] = error
         return failures
 
-    def score(self, engine: Engine, model: ScoringModel, progress: ProgressReport, on_progress: Watch) -> None:
+    def score(
+        self, engine: Engine, model: ScoringModel, progress: ProgressReport, on_progress: ProgressCallback
+    ) -> None:
         """Scores and publishes one date under its lock, unless another run did while this one waited."""
-        from tasks.database.batch_lock import scoring_alone
+        from tasks.database.batch_lock import hold_batch_lock
 
-        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
+        with hold_batch_lock(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
             if not self.complete():
                 progress.accept_messages(PAUSE, RESUME)
                 progress.link(link_to(version_folder(model.version) / MODEL_CARD))
                 batch = self._score(engine, model, on_progress)
                 progress.link(link_to(receipt_path(batch)))
 
-    def _score(self, engine: Engine, model: ScoringModel, on_progress: Watch) -> BatchRow:
+    def _score(self, engine: Engine, model: ScoringModel, on_progress: ProgressCallback) -> BatchRow:
         started = time.monotonic()
         plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
         from tasks.scoring.local import score_snapshot  # imports TensorFlow, which _plan has prepared
 
         notify = partial(raise_alert, DEADLINE, self.date)
-        on_progress = within_deadline(on_progress, self.date, load(RunSettings).deadline, notify)
+        on_progress = monitor_deadline(on_progress, self.date, load(RunSettings).deadline, notify)
         published = score_snapshot(
             engine, plan, snapshot.path, model.scorer, on_progress, started, write_receipt, choose_pace(model.scorer)
         )
@@ -221,7 +223,7 @@ class ScoringModel:
     @cached_property
     def threshold(self) -> float:
         """The probability from which a message is flagged."""
-        return threshold_of(self.training).value
+        return load_threshold(self.training).value
 
     @property
     def scorer(self) -> Scorer:
@@ -258,7 +260,9 @@ def require_version_in_service() -> int:
     return version
 
 
-def scale_progress(on_progress: Watch, dates: Sequence[datetime.date], date: datetime.date) -> Watch:
+def scale_progress(
+    on_progress: ProgressCallback, dates: Sequence[datetime.date], date: datetime.date
+) -> ProgressCallback:
     """Returns a progress callback for one date that reports the progress of all dates to another callback."""
     if len(dates) == 1:
         return on_progress
@@ -288,11 +292,9 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     )
 
 
-def choose_pace(scorer: Scorer) -> Pace:
+def choose_pace(scorer: Scorer) -> Concurrency:
     """Returns threads and queue size: TensorFlow's number of threads, unless the scorer's devices have their own."""
-    from tasks.scoring.local import Pace
-
-    return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
+    return Concurrency(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
 
 def write_receipt(batch: BatchRow) -> None:
@@ -342,7 +344,7 @@ def find_done_dates(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
 
 def _query_done_dates(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
     settings = load(DatabaseSettings)
-    done = done_in_sqlite(settings.url, recipes, exactly)
+    done = find_completed_dates_in_sqlite(settings.url, recipes, exactly)
     if done is not None:
         return done
     from tasks.database.batches import dates_done

@@ -38,9 +38,9 @@ class TrainModel(FolderStage):
         prepare_tensorflow()
         from models.text.vocabulary import load_vocabulary
         from models.training.epoch_limit import EpochLimit
-        from models.training.held_out import held_out_logits
+        from models.training.held_out import compute_held_out_logits
         from models.training.loop import HISTORY, train
-        from models.training.trained_model import describe_trained, unseen_scores
+        from models.training.trained_model import unseen_scores, write_trained_model
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
@@ -54,13 +54,13 @@ class TrainModel(FolderStage):
             held_out = None
             if settings.held_out_folds:
                 held_out = (
-                    held_out_logits(training, vocabulary, network, settings, folder, on_progress, limit),
+                    compute_held_out_logits(training, vocabulary, network, settings, folder, on_progress, limit),
                     training,
                 )
             trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit)
             progress.conclude(describe_training(trained, settings, limit))
         unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
-        return describe_trained(trained, vocabulary, network, unseen, folder, limit)
+        return write_trained_model(trained, vocabulary, network, unseen, folder, limit)
 
 
 class TrainingReporter:

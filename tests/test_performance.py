@@ -1,4 +1,4 @@
-"""`make bench`: the messages it measures with, the table it prints, and every one of its jobs on a few messages."""
+"""`make bench`: its generated messages, its table, and its database writers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).parents[1] / "benchmarks" / "performance"
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Its modules by their bare names, as when it is run; those of other benchmarks have the same."""
+    """Imports the benchmark's modules by their bare names, which other benchmarks use too."""
     names = ("measure", "document", "messages")
     before = {name: sys.modules.pop(name, None) for name in names}
     monkeypatch.syspath_prepend(str(HERE))
@@ -38,12 +38,16 @@ def test_messages_are_distinct_and_the_same_every_time() -> None:
 
 
 @pytest.mark.usefixtures("modules")
-def test_the_table_says_what_was_asked_and_whether_it_was_reached() -> None:
+def test_the_table_shows_targets_and_whether_they_were_reached() -> None:
     from document import table
-    from measure import faster, slower
+    from measure import compare_rates, compare_seconds
 
     pairs = [({"messages": 100, "seconds": ours}, {"messages": 100, "seconds": 1.0}) for ours in (0.5, 0.4, 1.0)]
-    rows = [faster("rates", pairs, 1.9), faster("rates", pairs, 2.1), slower("times", [(1.0, 2.0)], 0.4)]
+    rows = [
+        compare_rates("rates", pairs, 1.9),
+        compare_rates("rates", pairs, 2.1),
+        compare_seconds("times", [(1.0, 2.0)], 0.4),
+    ]
     assert table(rows)[2:] == [
         "| rates | 200 /s | 100 /s | **2.00** (1.00 to 2.50) | ≥ 1.9 | reached |",
         "| rates | 200 /s | 100 /s | **2.00** (1.00 to 2.50) | ≥ 2.1 | not reached |",
@@ -52,13 +56,13 @@ def test_the_table_says_what_was_asked_and_whether_it_was_reached() -> None:
 
 
 @pytest.mark.parametrize("way", ["ours", "ledger", "luigi"])
-def test_the_writing_that_is_measured_writes(way: str, tmp_path: Path) -> None:
+def test_each_measured_writer_writes_the_rows(way: str, tmp_path: Path) -> None:
     import sqlite3
 
     command = [sys.executable, str(HERE / "jobs.py"), "write", str(tmp_path), way, "sqlite", "25000"]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert json.loads(done.stdout)["messages"] == 25_000
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(completed.stdout)["messages"] == 25_000
     with sqlite3.connect(tmp_path / "bench.db") as connection:
         assert connection.execute("select count(*), count(distinct message_id) from spam_scores").fetchone() == (
             25_000, 25_000,

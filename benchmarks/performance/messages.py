@@ -1,8 +1,8 @@
-"""Any number of distinct short messages like those of a corpus, for measuring alone.
+"""Generates any number of distinct short messages similar to those of a corpus, for benchmarks only.
 
-Each is the first half of one real message and the second half of another. The digits of its numbers are others, and
-three words in a hundred are new: in the SMS Spam Collection itself thirteen in a hundred of the words of the last tenth
-do not occur in the nine before, and by Heaps' law some four in a hundred would be new after a million messages.
+Each message is the first half of one real message and the second half of another. The digits are replaced, and three
+words in a hundred are new. In the SMS Spam Collection, thirteen in a hundred of the words in the last tenth do not
+occur in the nine tenths before, and by Heaps' law about four in a hundred would be new after a million messages.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _DIGIT = re.compile(r"\d")
 
 
 def real_messages(path: Path) -> list[str]:
-    """The distinct messages of the SMS Spam Collection, in the order of the file."""
+    """Reads the distinct messages of the SMS Spam Collection, in the order of the file."""
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     return list(dict.fromkeys(line.split("\t", 1)[1] for line in lines))
 
 
 def distinct_messages(real: Sequence[str], count: int, seed: int = 0) -> Iterator[str]:
-    """Yields so many messages, no two equal."""
-    rng = random.Random(seed)  # noqa: S311 - nothing secret
+    """Yields `count` distinct messages; the same seed gives the same messages."""
+    rng = random.Random(seed)  # noqa: S311 - not used for security
     words = [text.split(" ") for text in real]
     seen: set[int] = set()
-    made = (" ".join(_varied(word, rng) for word in _halves(words, rng)) for _ in itertools.count())
-    for text in made:
+    texts = (" ".join(_vary(word, rng) for word in _join_halves(words, rng)) for _ in itertools.count())
+    for text in texts:
         if (key := hash(text)) not in seen:
             seen.add(key)
             yield text
@@ -38,12 +38,12 @@ def distinct_messages(real: Sequence[str], count: int, seed: int = 0) -> Iterato
             return
 
 
-def _halves(words: Sequence[list[str]], rng: random.Random) -> list[str]:
-    one, other = rng.choice(words), rng.choice(words)
-    return one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
+def _join_halves(words: Sequence[list[str]], rng: random.Random) -> list[str]:
+    first, second = rng.choice(words), rng.choice(words)
+    return first[: (len(first) + 1) // 2] + second[len(second) // 2 :]
 
 
-def _varied(word: str, rng: random.Random) -> str:
+def _vary(word: str, rng: random.Random) -> str:
     if _DIGIT.search(word):
         return _DIGIT.sub(lambda _: rng.choice("0123456789"), word)
     return word + rng.choice(_LETTERS) + rng.choice(_LETTERS) if rng.random() < NEW_WORDS else word

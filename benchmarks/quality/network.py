@@ -17,14 +17,14 @@ from protocol import Corpus, FloatArray
 from models.inference.scorer import Scorer
 from models.network.network import ngram_buckets
 from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.statistics.calibration import UNSEEN_SCORES, threshold_for
+from models.statistics.calibration import UNSEEN_SCORES, find_threshold
 from models.text.cleaning import clean_texts
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 from models.training.corpus import VALIDATION, part_of
-from models.training.held_out import held_out_logits
+from models.training.held_out import compute_held_out_logits
 from models.training.loop import LabelledMessages, train
-from models.training.trained_model import describe_trained, load_trained, unseen_scores
+from models.training.trained_model import load_trained, unseen_scores, write_trained_model
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {
@@ -57,18 +57,18 @@ class Network:
             settings = replace(made["training"], seed=seed, checkpoint_steps=10**9, keep_checkpoints=1)
             held_out = None
             if settings.held_out_folds:
-                logits = held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
+                logits = compute_held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
                 held_out = logits, first
             trained = train(first, second, vocabulary, made["network"], settings, Path(scratch))
             unseen = unseen_scores(trained, vocabulary, made["network"], second, held_out)
-            describe_trained(trained, vocabulary, made["network"], unseen, Path(scratch))
+            write_trained_model(trained, vocabulary, made["network"], unseen, Path(scratch))
             scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
             model = load_trained(Path(scratch))
         encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
         self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
         self.seconds = time.monotonic() - began
         self.unseen = (scores["spam"].to_numpy(np.int64), scores["probability"].to_numpy())
-        self.threshold = threshold_for(*self.unseen, HAM_BLOCKED_SHARE).value
+        self.threshold = find_threshold(*self.unseen, HAM_BLOCKED_SHARE).value
 
     def probabilities(self, texts: list[str]) -> FloatArray:
         """Of spam, float64 [texts]."""

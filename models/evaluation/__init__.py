@@ -1,1 +1,1 @@
-"""Whether a model is good enough to serve, and why it gave a score."""
+"""Decides whether a model is good enough to serve, and explains its scores."""

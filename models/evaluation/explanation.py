@@ -1,9 +1,11 @@
-"""Which words moved the score of a message: it is scored again without each of them (occlusion, after Zeiler and
-Fergus 2014, "Visualizing and Understanding Convolutional Networks"), so what is said is the model's own answer.
+"""Explains a score by the words of the message.
 
-The changes do not add up to the score: of two words that say the same, each alone moves it little. So it is also asked
-which few words together decide the verdict (Martens and Provost 2014, "Explaining Data-Driven Document
-Classifications", MIS Quarterly 38, algorithm SEDC).
+Each message is scored again without each of its words (occlusion, after Zeiler and Fergus 2014, "Visualizing and
+Understanding Convolutional Networks"), so the explanation is the model's own answer.
+
+The changes do not add up to the score: if two words carry the same information, removing either one alone changes the
+score little. Therefore the module also finds the few words that decide the verdict together (Martens and Provost 2014,
+"Explaining Data-Driven Document Classifications", MIS Quarterly 38, algorithm SEDC).
 """
 
 from __future__ import annotations
@@ -19,28 +21,29 @@ import numpy as np
 from models.errors import ArtifactError
 from models.inference.scorer import Scorer
 from models.statistics.arrays import FloatArray
-from models.statistics.calibration import probabilities_of
+from models.statistics.calibration import to_probabilities
 
-# Times a message is scored at most, beside once as it is.
-MOST_PARTS = 200
-# A change of the logit below this says nothing: one of 0.1 turns a probability of 0.50 into 0.52.
-SLIGHT = 0.1
-# Parts that may together decide a verdict; more are no reason that a person can follow.
-MOST_DECISIVE = 5
-# Scripts that are written without spaces: there each character is a word, as `models.text.cleaning` has it.
+# Maximum parts of a message. A message is scored once per part, and once as it is.
+MAX_PARTS = 200
+# Smaller changes of the logit are not reported: a change of 0.1 turns a probability of 0.50 into 0.52.
+MIN_CHANGE = 0.1
+# Maximum parts that may decide a verdict together. A person cannot follow a longer explanation.
+MAX_DECISIVE = 5
+# Scripts that are written without spaces. There each character is a word, as in `models.text.cleaning`.
 _NO_SPACES = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]+")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A word of a message or, of a message with more than `MOST_PARTS` words, some that follow one another.
+    """One word of a message, or a run of words if the message has more than `MAX_PARTS` words.
 
     Attributes:
-        text: as it stands in the message.
-        start: its place in the message, in characters from 0.
-        end: where it ends.
-        change: the logit of the message minus that without the part: above 0 it speaks for spam, below for ham.
+        text: the characters of the part, as in the message.
+        start: index of its first character in the message, from 0.
+        end: index after its last character.
+        change: logit of the message minus the logit without the part. Above 0 the part speaks for spam, below 0 for
+            ham.
         probability_without: spam probability of the message without the part.
     """
 
@@ -53,10 +56,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A message, its spam probability, and its parts in their order; together they hold every word.
+    """A message, its spam probability and its parts.
 
-    `decisive`: parts without which the verdict would be another, each of them needed; none where it was not asked, or
-    where it takes more than `MOST_DECISIVE`, or all there are.
+    Attributes:
+        message: the text.
+        probability: spam probability of the text.
+        parts: the parts in the order of the message; together they contain every word.
+        decisive: parts without which the verdict would be the opposite; each of them is needed. Empty if no threshold
+            was given, if more than `MAX_DECISIVE` parts are needed, or if all parts are.
     """
 
     message: str
@@ -64,98 +71,108 @@ class Explanation:
     parts: tuple[Part, ...]
     decisive: tuple[Part, ...] = ()
 
-    def strongest(self, most: int) -> list[Part]:
-        """The parts that moved the score most, the strongest first; those below `SLIGHT` are left out."""
-        moved = [part for part in self.parts if abs(part.change) >= SLIGHT]
-        return sorted(moved, key=lambda part: (-abs(part.change), part.start))[:most]
+    def strongest(self, limit: int) -> list[Part]:
+        """Returns up to `limit` parts with the largest changes, largest first; leaves out those below `MIN_CHANGE`."""
+        moved = [part for part in self.parts if abs(part.change) >= MIN_CHANGE]
+        return sorted(moved, key=lambda part: (-abs(part.change), part.start))[:limit]
 
 
 def explain(
-    scorer: Scorer, messages: Sequence[str], most_parts: int = MOST_PARTS, threshold: float | None = None
+    scorer: Scorer, messages: Sequence[str], max_parts: int = MAX_PARTS, threshold: float | None = None
 ) -> list[Explanation]:
     """Scores each message without each of its words.
 
     Args:
         scorer: texts to logits.
-        messages: what to explain, in any number; all variants are scored together.
-        most_parts: parts that a message is divided into at most; at least 1.
-        threshold: probability from which a message is flagged; given, it is asked which parts decide that.
+        messages: texts to explain, any number. All variants are scored together.
+        max_parts: maximum number of parts of a message; at least 1.
+        threshold: probability from which a message is flagged. If given, the decisive parts are found too.
 
     Raises:
-        ArtifactError: a score is no number.
+        ArtifactError: a score is not a finite number.
     """
-    spans = [word_spans(message, most_parts) for message in messages]
+    spans = [find_word_spans(message, max_parts) for message in messages]
     variants = [
         text
-        for message, places in zip(messages, spans, strict=True)
-        for text in (message, *(message[:start] + message[end:] for start, end in places))
+        for message, message_spans in zip(messages, spans, strict=True)
+        for text in (message, *(message[:start] + message[end:] for start, end in message_spans))
     ]
-    logits = _logits(scorer, variants)
-    answers = iter(zip(logits.tolist(), probabilities_of(logits).tolist(), strict=True))
-    found = [_explained(message, places, answers) for message, places in zip(messages, spans, strict=True)]
+    logits = _compute_logits(scorer, variants)
+    scores = iter(zip(logits.tolist(), to_probabilities(logits).tolist(), strict=True))
+    explanations = [
+        _build_explanation(message, message_spans, scores)
+        for message, message_spans in zip(messages, spans, strict=True)
+    ]
     if threshold is None:
-        return found
-    return [dataclasses.replace(one, decisive=_decisive(scorer, one, threshold)) for one in found]
+        return explanations
+    return [
+        dataclasses.replace(explanation, decisive=_find_decisive_parts(scorer, explanation, threshold))
+        for explanation in explanations
+    ]
 
 
-def _logits(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
+def _compute_logits(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
     logits = scorer.logits(scorer.encode(texts)).astype(np.float64)
     if not np.isfinite(logits).all():
         raise ArtifactError(
-            "expected scores that are numbers, received others (NaN?): the model's weights are damaged, or it cannot "
-            "score the message. Go back to the version before (spamscore serve) or train again."
+            "expected finite scores, received NaN or infinity: the model's weights are damaged, or it cannot score the "
+            "message. Go back to the previous version (spamscore serve) or train again."
         )
     return logits
 
 
-def _explained(message: str, spans: Sequence[tuple[int, int]], answers: Iterable[tuple[float, float]]) -> Explanation:
-    """Takes the message's own answers from the front of all: of it as it is, then without each part."""
-    each = iter(answers)
-    logit, probability = next(each)
+def _build_explanation(
+    message: str, spans: Sequence[tuple[int, int]], scores: Iterable[tuple[float, float]]
+) -> Explanation:
+    """Takes the scores of one message from the front: first of the whole text, then without each part."""
+    message_scores = iter(scores)
+    logit, probability = next(message_scores)
     parts = []
     for start, end in spans:
-        without, probability_without = next(each)
-        parts.append(Part(message[start:end], start, end, logit - without, probability_without))
+        logit_without, probability_without = next(message_scores)
+        parts.append(Part(message[start:end], start, end, logit - logit_without, probability_without))
     return Explanation(message, probability, tuple(parts))
 
 
-def _decisive(scorer: Scorer, found: Explanation, threshold: float) -> tuple[Part, ...]:
-    """Takes parts away, each time the one that moves the score furthest towards the other verdict, until that is there;
-    then puts back those that were not needed.
+def _find_decisive_parts(scorer: Scorer, explanation: Explanation, threshold: float) -> tuple[Part, ...]:
+    """Removes parts until the verdict flips, then restores those that were not needed.
+
+    Each step removes the part that moves the score furthest towards the opposite verdict.
     """
-    flagged = found.probability >= threshold
+    flagged = explanation.probability >= threshold
 
-    def turned(gone: Sequence[Sequence[Part]]) -> tuple[int, bool]:
-        """Which of these, taken away, moves the score furthest towards the other verdict, and whether all the way."""
-        probabilities = probabilities_of(_logits(scorer, [_without(found.message, parts) for parts in gone]))
-        place = int(probabilities.argmin() if flagged else probabilities.argmax())
-        return place, bool(probabilities[place] >= threshold) != flagged
+    def try_removals(removals: Sequence[Sequence[Part]]) -> tuple[int, bool]:
+        """Returns the index of the removal that moves the score furthest, and whether it flips the verdict."""
+        texts = [_remove_parts(explanation.message, parts) for parts in removals]
+        probabilities = to_probabilities(_compute_logits(scorer, texts))
+        index = int(probabilities.argmin() if flagged else probabilities.argmax())
+        return index, bool(probabilities[index] >= threshold) != flagged
 
-    gone: list[Part] = []
-    left = list(found.parts)
-    done = False
-    while not done and len(left) > 1 and len(gone) < MOST_DECISIVE:
-        place, done = turned([[*gone, part] for part in left])
-        gone.append(left.pop(place))
-    if not done:
+    removed: list[Part] = []
+    remaining = list(explanation.parts)
+    flipped = False
+    while not flipped and len(remaining) > 1 and len(removed) < MAX_DECISIVE:
+        index, flipped = try_removals([[*removed, part] for part in remaining])
+        removed.append(remaining.pop(index))
+    if not flipped:
         return ()
-    for part in list(gone[:-1]):
-        fewer = [one for one in gone if one is not part]
-        if turned([fewer])[1]:
-            gone = fewer
-    return tuple(sorted(gone, key=lambda part: part.start))
+    for part in list(removed[:-1]):
+        fewer = [other for other in removed if other is not part]
+        if try_removals([fewer])[1]:
+            removed = fewer
+    return tuple(sorted(removed, key=lambda part: part.start))
 
 
-def _without(message: str, parts: Sequence[Part]) -> str:
+def _remove_parts(message: str, parts: Sequence[Part]) -> str:
     for part in sorted(parts, key=lambda part: -part.start):
         message = message[: part.start] + message[part.end :]
     return message
 
 
-def word_spans(message: str, most: int = MOST_PARTS) -> list[tuple[int, int]]:
-    """Where the words of a message begin and end; of more than `most` words, runs of them, alike in length."""
-    words = [found.span() for found in _WORD.finditer(message)]
-    if len(words) <= most:
+def find_word_spans(message: str, max_spans: int = MAX_PARTS) -> list[tuple[int, int]]:
+    """Returns the start and end index of each word; with more than `max_spans` words, of runs of similar length."""
+    words = [match.span() for match in _WORD.finditer(message)]
+    if len(words) <= max_spans:
         return words
-    bounds = np.linspace(0, len(words), most + 1).astype(int).tolist()
+    bounds = np.linspace(0, len(words), max_spans + 1).astype(int).tolist()
     return [(words[first][0], words[end - 1][1]) for first, end in itertools.pairwise(bounds)]

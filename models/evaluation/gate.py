@@ -1,14 +1,15 @@
-"""The gate: whether a model may be published, and why.
+"""The gate: decides whether a model may be published, and gives the reasons.
 
-A model must be better than calling every message the more frequent label, and than chance. Where a version is in
-service, it must not be worse than that: not in three figures on the same test messages, each with a bootstrap interval,
-and not by changing more verdicts on real messages than the budget allows.
+A model must be better than calling every message the more frequent label, and better than chance. If a version is in
+service, the model must also not be worse than that version: in three figures on the same test messages, each with a
+bootstrap interval, and in the number of verdicts on real messages that would flip.
 
-A figure fails where the new model is worse by more than the allowance, and not by chance: the difference's interval
-does not reach the side on which it is as good. The allowance alone would let models that differ by their seed keep one
-another out, for one spam message in a hundred is a point of recall; the interval alone would refuse what nobody would
-notice. To ask that the whole interval lies beyond the allowance was tried: with a hundred spam messages it takes models
-of a fifth of the data for good ones. What a small test part cannot show, the budget of flipped verdicts may.
+A figure fails if the new model is worse by more than the allowance, and not by chance: the interval of the difference
+does not reach the side where the new model is as good. Both conditions are needed. With the allowance alone, two models
+that differ only by their seed would keep each other out, because one spam message in a hundred is a point of recall.
+With the interval alone, the gate would refuse a loss that nobody would notice. Requiring that the whole interval lies
+beyond the allowance was tried: with a hundred spam messages it accepts models trained on a fifth of the data. A loss
+that a small test part cannot show may still exceed the budget of flipped verdicts.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from models.statistics.curves import CALIBRATION_BINS, calibration_bins
 from models.statistics.metrics import ROUNDING, Metrics, meanings
 
 SEED = 7
-_CELLS = 4_000_000  # of a block of resamples times messages: memory does not grow with either
+_BLOCK_CELLS = 4_000_000  # resamples times messages of one block, so that memory grows with neither
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and the ends of its bootstrap interval."""
+    """A figure and the bounds of its interval."""
 
     value: float
     low: float
@@ -41,17 +42,17 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One figure of the new model and of the version in service, on the same messages.
 
     Attributes:
         name: ``pr_auc``, ``recall`` or ``calibration_error``.
-        title: for a person.
+        title: name of the figure in reports.
         lower_is_better: whether the new model is worse when the difference is above 0.
-        allowed: how much worse it may be.
-        new: of the new model; None where it is not defined, for all messages are of one kind.
-        in_service: of the version in service; None where there is none.
-        difference: of `new` minus `in_service`, resampled in pairs.
+        allowed: how much worse the new model may be.
+        new: figure of the new model; None if it is not defined because all messages have the same label.
+        in_service: figure of the version in service; None if there is no version in service.
+        difference: `new` minus `in_service`, resampled in pairs.
     """
 
     name: str
@@ -63,31 +64,31 @@ class Compared:
     difference: Interval | None = None
 
     @property
-    def beyond(self) -> bool:
-        """Whether the new model is worse by more than is allowed."""
+    def exceeds_allowance(self) -> bool:
+        """Whether the new model is worse by more than the allowance."""
         if self.difference is None:
             return False
-        lost = self.difference.value if self.lower_is_better else -self.difference.value
-        return lost > self.allowed + ROUNDING
+        loss = self.difference.value if self.lower_is_better else -self.difference.value
+        return loss > self.allowed + ROUNDING
 
     @property
     def by_chance(self) -> bool:
-        """Whether the interval reaches the side on which the new model is as good."""
+        """Whether the interval of the difference reaches the side where the new model is as good."""
         if self.difference is None:
             return True
         return (self.difference.low if self.lower_is_better else -self.difference.high) <= ROUNDING
 
     @property
     def shows_loss(self) -> bool:
-        """Whether the new model is worse by more than is allowed, and not by chance."""
-        return self.beyond and not self.by_chance
+        """Whether the new model is worse by more than the allowance, and not by chance."""
+        return self.exceeds_allowance and not self.by_chance
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A message whose verdict is another: what identifies it, its text, and its probabilities.
+    """A message whose verdict flips, with its spam probabilities before and now.
 
-    `spam` is its label, None where nobody gave one.
+    `spam` is its label; None if it has no label.
     """
 
     message_id: str
@@ -100,14 +101,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """How the verdicts on some messages change, each model at its own threshold.
+    """The verdicts that flip on a set of messages, each model at its own threshold.
 
     Attributes:
-        source: what the messages are, for a person.
-        messages: how many were scored by both.
-        newly_flagged: how many of them only the new model flags.
-        newly_passed: how many only the version in service does.
-        examples: those whose probability moved furthest, first.
+        source: description of the messages.
+        messages: number of messages that both models scored.
+        newly_flagged: number of messages that only the new model flags.
+        newly_passed: number of messages that only the version in service flags.
+        examples: flipped messages whose probability changed most, largest change first.
     """
 
     source: str
@@ -118,22 +119,22 @@ class Flips:
 
     @property
     def share(self) -> float:
-        """Of the messages, the share whose verdict is another; 0 of none."""
+        """Share of the messages whose verdict flips; 0 if there are no messages."""
         return (self.newly_flagged + self.newly_passed) / self.messages if self.messages else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON, without the texts: they are people's, and only the report quotes them."""
-        examples = [{**dataclasses.asdict(one)} for one in self.examples]
-        for one in examples:
-            del one["text"]
+        """Returns the flips as JSON values, without texts: messages are private, and only the report quotes them."""
+        examples = [{**dataclasses.asdict(example)} for example in self.examples]
+        for example in examples:
+            del example["text"]
         return {**dataclasses.asdict(self), "share": self.share, "examples": examples}
 
 
-class FlipCount:
-    """Counts flips chunk by chunk; keeps no more messages than are shown."""
+class FlipCounter:
+    """Counts flips chunk by chunk. Keeps at most `max_examples` messages in memory."""
 
-    def __init__(self, shown: int) -> None:
-        self._shown = shown
+    def __init__(self, max_examples: int) -> None:
+        self._max_examples = max_examples
         self._messages = self._flagged = self._passed = 0
         self._examples: list[Flip] = []
 
@@ -145,94 +146,100 @@ class FlipCount:
         now: tuple[npt.ArrayLike, float],
         spam: npt.ArrayLike | None = None,
     ) -> None:
-        """Takes a chunk.
+        """Adds a chunk.
 
         Args:
-            message_ids: what identifies each message.
-            texts: each message.
+            message_ids: identifiers [messages].
+            texts: texts [messages].
             before: probabilities by the version in service, float [messages], and its threshold.
-            now: the same of the new model.
-            spam: labels, bool [messages], where there are any.
+            now: probabilities by the new model, float [messages], and its threshold.
+            spam: labels, bool [messages]; None if there are no labels.
         """
         old, new = np.asarray(before[0], np.float64), np.asarray(now[0], np.float64)
-        was, is_now = old >= before[1], new >= now[1]
+        flagged_before, flagged_now = old >= before[1], new >= now[1]
         self._messages += len(old)
-        self._flagged += int((is_now & ~was).sum())
-        self._passed += int((was & ~is_now).sum())
+        self._flagged += int((flagged_now & ~flagged_before).sum())
+        self._passed += int((flagged_before & ~flagged_now).sum())
         labels = None if spam is None else np.asarray(spam, np.bool_)
-        places = np.flatnonzero(was != is_now)
-        places = places[np.argsort(-np.abs(new - old)[places], kind="stable")][: self._shown]
-        found = [
+        flipped = np.flatnonzero(flagged_before != flagged_now)
+        flipped = flipped[np.argsort(-np.abs(new - old)[flipped], kind="stable")][: self._max_examples]
+        examples = [
             Flip(
-                str(message_ids[place]),
-                texts[place],
-                float(old[place]),
-                float(new[place]),
-                bool(is_now[place]),
-                None if labels is None else bool(labels[place]),
+                str(message_ids[index]),
+                texts[index],
+                float(old[index]),
+                float(new[index]),
+                bool(flagged_now[index]),
+                None if labels is None else bool(labels[index]),
             )
-            for place in places.tolist()
+            for index in flipped.tolist()
         ]
-        self._examples = heapq.nlargest(self._shown, self._examples + found, key=lambda one: abs(one.now - one.before))
+        examples = self._examples + examples
+        self._examples = heapq.nlargest(self._max_examples, examples, key=lambda flip: abs(flip.now - flip.before))
 
     def flips(self, source: str) -> Flips:
-        """What was counted."""
+        """Returns the counts so far; `source` describes the messages."""
         return Flips(source, self._messages, self._flagged, self._passed, self._examples)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One of the gate's checks: whether it was passed (None: it could not be made), and what is to be said of it."""
+    """The result of one check of the gate, and the result as a sentence (stored as ``said`` in ``metrics.json``).
+
+    `passed` is None if the check could not be made.
+    """
 
     name: str
     passed: bool | None
-    said: str
+    sentence: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model may go into service, and why: what it failed, or, when it failed nothing, what it passed."""
+    """Whether a model may go into service, and the reasons: the failed checks, or all passed checks if none failed."""
 
     approved: bool
     reasons: list[str]
     checks: list[Check] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
-        return dataclasses.asdict(self)
+        """Returns the verdict as JSON values."""
+        checks = [{"name": check.name, "passed": check.passed, "said": check.sentence} for check in self.checks]
+        return {"approved": self.approved, "reasons": list(self.reasons), "checks": checks}
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> Verdict:
-        """What `to_dict` gave, found among other keys."""
-        checks = [Check(one["name"], one["passed"], one["said"]) for one in found.get("checks", [])]
-        return cls(bool(found["approved"]), list(found["reasons"]), checks)
+    def from_dict(cls, content: dict[str, Any]) -> Verdict:
+        """Reads a verdict from what `to_dict` returned; ignores other keys."""
+        checks = [Check(check["name"], check["passed"], check["said"]) for check in content.get("checks", [])]
+        return cls(bool(content["approved"]), list(content["reasons"]), checks)
 
 
 def judge(
     metrics: Metrics,
-    compared: Sequence[Compared] = (),
+    compared: Sequence[Comparison] = (),
     flips: Flips | str | None = None,
     settings: GateSettings | None = None,
 ) -> Verdict:
     """Decides whether a model may be published.
 
     Args:
-        metrics: the new model's.
-        compared: what `compare` gave, where a version is in service.
-        flips: how the verdicts on the latest batch change; why that is not known; None where no version is in service.
+        metrics: metrics of the new model on the test part.
+        compared: result of `compare`, if a version is in service.
+        flips: flips on the latest batch, or the reason why they could not be counted; None if no version is in service.
         settings: allowances and budget; the defaults if not given.
     """
     settings = settings or GateSettings()
-    checks = [_above_majority(metrics), _above_chance(metrics)]
-    checks += [_not_worse(one, metrics, settings) for one in compared if one.in_service or one.new is None]
+    checks = [_check_above_majority(metrics), _check_above_chance(metrics)]
+    comparable = [comparison for comparison in compared if comparison.in_service or comparison.new is None]
+    checks += [_check_not_worse(comparison, metrics, settings) for comparison in comparable]
     if flips is not None:
-        checks.append(_within_budget(flips, settings))
+        checks.append(_check_flip_budget(flips, settings))
     approved = all(check.passed is not False for check in checks)
-    reasons = [check.said for check in checks if (check.passed is not False) == approved]
+    reasons = [check.sentence for check in checks if (check.passed is not False) == approved]
     return Verdict(approved, reasons, checks)
 
 
-def _above_majority(metrics: Metrics) -> Check:
+def _check_above_majority(metrics: Metrics) -> Check:
     name = "majority"
     if metrics.accuracy is None or metrics.majority_class_accuracy is None:
         return Check(name, False, "there is no accuracy: expected labelled messages in the test part, received none")
@@ -246,32 +253,36 @@ def _above_majority(metrics: Metrics) -> Check:
     )
 
 
-def _above_chance(metrics: Metrics) -> Check:
+def _check_above_chance(metrics: Metrics) -> Check:
     if metrics.mcc is None:
-        return Check("chance", False, f"there is no MCC: expected spam and ham, received {_kinds(metrics)}")
+        return Check(
+            "chance", False, f"there is no MCC: expected spam and ham, received {_describe_label_counts(metrics)}"
+        )
     passed = metrics.mcc > 0
     return Check("chance", passed, f"MCC {metrics.mcc:.4f} is {'' if passed else 'not '}above 0, which is chance")
 
 
-def _not_worse(one: Compared, metrics: Metrics, settings: GateSettings) -> Check:
-    if one.new is None or one.in_service is None or one.difference is None:
-        return Check(
-            one.name, False, f"there is no {one.title} to compare: expected spam and ham, received {_kinds(metrics)}"
-        )
-    far = f"{one.allowed:g} {'above' if one.lower_is_better else 'below'}"
-    chance = (", which may be chance" if one.by_chance else ", and not by chance") if one.beyond else ""
+def _check_not_worse(comparison: Comparison, metrics: Metrics, settings: GateSettings) -> Check:
+    new, in_service, difference = comparison.new, comparison.in_service, comparison.difference
+    if new is None or in_service is None or difference is None:
+        counts = _describe_label_counts(metrics)
+        sentence = f"there is no {comparison.title} to compare: expected spam and ham, received {counts}"
+        return Check(comparison.name, False, sentence)
+    exceeds = comparison.exceeds_allowance
+    allowance = f"{comparison.allowed:g} {'above' if comparison.lower_is_better else 'below'}"
+    chance = (", which may be chance" if comparison.by_chance else ", and not by chance") if exceeds else ""
     return Check(
-        one.name,
-        not one.shows_loss,
-        f"{one.title} {one.new.value:.4f} is {'' if one.beyond else 'not '}more than {far} the "
-        f"{one.in_service.value:.4f} of the version in service{chance}: difference {one.difference.value:+.4f}, "
-        f"{settings.confidence * 100:g} % interval {one.difference.low:+.4f} to {one.difference.high:+.4f}",
+        comparison.name,
+        not comparison.shows_loss,
+        f"{comparison.title} {new.value:.4f} is {'' if exceeds else 'not '}more than {allowance} the "
+        f"{in_service.value:.4f} of the version in service{chance}: difference {difference.value:+.4f}, "
+        f"{settings.confidence * 100:g} % interval {difference.low:+.4f} to {difference.high:+.4f}",
     )
 
 
-def _within_budget(flips: Flips | str, settings: GateSettings) -> Check:
+def _check_flip_budget(flips: Flips | str, settings: GateSettings) -> Check:
     if isinstance(flips, str):
-        return Check("flips", None, f"verdicts that would change were not counted: {flips}")
+        return Check("flips", None, f"flipped verdicts were not counted: {flips}")
     passed = flips.share <= settings.flip_budget + ROUNDING
     return Check(
         "flips",
@@ -282,7 +293,7 @@ def _within_budget(flips: Flips | str, settings: GateSettings) -> Check:
     )
 
 
-def _kinds(metrics: Metrics) -> str:
+def _describe_label_counts(metrics: Metrics) -> str:
     return f"{metrics.spam:,} spam and {metrics.ham:,} ham"
 
 
@@ -290,99 +301,99 @@ def compare(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     in_service: npt.ArrayLike | None,
-    share: float,
+    ham_share: float,
     settings: GateSettings,
-) -> list[Compared]:
-    """The three figures of the gate with their intervals, and the differences where there is a version in service.
+) -> list[Comparison]:
+    """Computes the three figures of the gate with their intervals, and the differences to the version in service.
 
-    Percentile intervals of a bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13):
-    messages are drawn with replacement, spam and ham apart so that both are in each resample, and both models are
-    measured on the same draw. The random numbers are the same in each run.
+    The intervals are percentile intervals of a bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap",
+    1993, chapter 13). Messages are drawn with replacement, spam and ham separately, so that each resample contains
+    both. Both models are measured on the same resample. The random numbers are the same in each run.
 
-    PR AUC is average precision, recall that at the lowest threshold that flags at most `share` of the ham, and the
-    calibration error that of `metrics.calibration_curve`: all as `metrics.evaluate` has them.
+    PR AUC is the average precision. Recall is taken at the lowest threshold that flags at most `ham_share` of the ham.
+    The calibration error is that of `curves.calibration_curve`. All three are computed as in `metrics.evaluate`.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
-        probabilities: float [messages] in [0, 1], of the new model.
-        in_service: float [messages], of the version in service; None where there is none.
-        share: of the ham.
-        settings: allowances, resamples, confidence.
+        probabilities: float [messages] in [0, 1], by the new model.
+        in_service: float [messages] in [0, 1], by the version in service; None if there is no version in service.
+        ham_share: share of the ham that may be flagged, in [0, 1].
+        settings: allowances, number of resamples, confidence.
 
     Raises:
-        ValueError: another shape, a label but 0 and 1, a probability that is NaN or outside [0, 1].
+        ValueError: wrong shape, a label other than 0 and 1, or a probability that is NaN or outside [0, 1].
     """
     spam, new = checked(labels, probabilities)
     old = None if in_service is None else checked(labels, in_service)[1]
-    bare = [
-        Compared("pr_auc", meanings()["pr_auc"].title, False, settings.pr_auc_allowance),
-        Compared("recall", f"Recall at {share * 100:g} % of ham flagged", False, settings.recall_allowance),
-        Compared(
+    undefined = [
+        Comparison("pr_auc", meanings()["pr_auc"].title, False, settings.pr_auc_allowance),
+        Comparison("recall", f"Recall at {ham_share * 100:g} % of ham flagged", False, settings.recall_allowance),
+        Comparison(
             "calibration_error", meanings()["expected_calibration_error"].title, True, settings.calibration_allowance
         ),
     ]
     if spam.all() or not spam.any():
-        return bare
-    models = [_Ranking(spam, scores, share) for scores in (new, old) if scores is not None]
-    values = np.array([one.figures(np.ones((1, len(spam))))[:, 0] for one in models])
-    drawn = np.concatenate(
-        [[one.figures(weights) for one in models] for weights in _resamples(spam, settings.resamples)], axis=2
-    )
-    found = []
-    for place, one in enumerate(bare):
-        intervals = [_interval(values[model, place], drawn[model, place], settings) for model in range(len(models))]
+        return undefined
+    models = [_Ranking(spam, scores, ham_share) for scores in (new, old) if scores is not None]
+    values = np.array([model.compute_figures(np.ones((1, len(spam))))[:, 0] for model in models])
+    blocks = _resamples(spam, settings.resamples)
+    resampled = np.concatenate([[model.compute_figures(weights) for model in models] for weights in blocks], axis=2)
+    comparisons = []
+    for row, comparison in enumerate(undefined):
+        intervals = [_interval(values[model, row], resampled[model, row], settings) for model in range(len(models))]
         if len(models) == 1:
-            found.append(dataclasses.replace(one, new=intervals[0]))
+            comparisons.append(dataclasses.replace(comparison, new=intervals[0]))
             continue
-        difference = _interval(values[0, place] - values[1, place], drawn[0, place] - drawn[1, place], settings)
-        found.append(dataclasses.replace(one, new=intervals[0], in_service=intervals[1], difference=difference))
-    return found
+        difference = _interval(values[0, row] - values[1, row], resampled[0, row] - resampled[1, row], settings)
+        updated = dataclasses.replace(comparison, new=intervals[0], in_service=intervals[1], difference=difference)
+        comparisons.append(updated)
+    return comparisons
 
 
-def _interval(value: float, drawn: FloatArray, settings: GateSettings) -> Interval:
+def _interval(value: float, resampled: FloatArray, settings: GateSettings) -> Interval:
     outside = (1 - settings.confidence) / 2
-    low, high = np.quantile(drawn, [outside, 1 - outside])
+    low, high = np.quantile(resampled, [outside, 1 - outside])
     return Interval(float(value), float(low), float(high))
 
 
 def _resamples(spam: BoolArray, resamples: int) -> Iterator[FloatArray]:
-    """How often each message was drawn, float64 [resamples of a block, messages], block by block."""
+    """Yields how often each message was drawn, float64 [resamples of a block, messages], block by block."""
     generator = np.random.default_rng(SEED)
-    block = max(_CELLS // len(spam), 1)
+    block = max(_BLOCK_CELLS // len(spam), 1)
     for first in range(0, resamples, block):
         rows = min(block, resamples - first)
         weights = np.zeros((rows, len(spam)))
-        for places in (np.flatnonzero(spam), np.flatnonzero(~spam)):
-            drawn = generator.integers(len(places), size=(rows, len(places)))
-            drawn += np.arange(rows)[:, np.newaxis] * len(places)
-            counts = np.bincount(drawn.ravel(), minlength=rows * len(places))
-            weights[:, places] = counts.reshape(rows, len(places))
+        for indices in (np.flatnonzero(spam), np.flatnonzero(~spam)):
+            drawn = generator.integers(len(indices), size=(rows, len(indices)))
+            drawn += np.arange(rows)[:, np.newaxis] * len(indices)
+            counts = np.bincount(drawn.ravel(), minlength=rows * len(indices))
+            weights[:, indices] = counts.reshape(rows, len(indices))
         yield weights
 
 
 class _Ranking:
-    """One model's probabilities of spam and ham, made ready to be measured under many weights at once."""
+    """The probabilities of one model, sorted once so that its figures can be computed for many resamples at once."""
 
-    def __init__(self, spam: BoolArray, scores: FloatArray, share: float) -> None:
+    def __init__(self, spam: BoolArray, scores: FloatArray, ham_share: float) -> None:
         self._order = np.argsort(-scores, kind="stable")
         ranked = scores[self._order]
-        # Messages of one probability are flagged together.
-        self._last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+        # Messages with the same probability are flagged together.
+        self._last_of_equal = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         self._spam = spam[self._order].astype(np.float64)
-        self._share = share
-        # What a message adds to its bin's gap between what was said and what came true.
+        self._ham_share = ham_share
+        # What each message adds to the gap of its bin: predicted probability minus label.
         self._gaps = np.zeros((len(spam), CALIBRATION_BINS))
         self._gaps[np.arange(len(spam)), calibration_bins(scores)] = scores - spam
 
-    def figures(self, weights: FloatArray) -> FloatArray:
-        """PR AUC, recall, calibration error, float64 [3, resamples], of weights float64 [resamples, messages]."""
+    def compute_figures(self, weights: FloatArray) -> FloatArray:
+        """Computes PR AUC, recall and calibration error, float64 [3, resamples], from weights [resamples, messages]."""
         ranked = weights[:, self._order]
-        caught = np.cumsum(ranked * self._spam, axis=1)[:, self._last]
-        wrong = np.cumsum(ranked * (1 - self._spam), axis=1)[:, self._last]
+        caught = np.cumsum(ranked * self._spam, axis=1)[:, self._last_of_equal]
+        wrong = np.cumsum(ranked * (1 - self._spam), axis=1)[:, self._last_of_equal]
         recall = caught / caught[:, -1:]
         flagged = caught + wrong
         precision = np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
         pr_auc = (np.diff(recall, axis=1, prepend=0.0) * precision).sum(axis=1)
-        allowed = wrong / wrong[:, -1:] <= self._share + ROUNDING
+        allowed = wrong / wrong[:, -1:] <= self._ham_share + ROUNDING
         error = np.abs(weights @ self._gaps).sum(axis=1) / weights.sum(axis=1)
         return np.array([pr_auc, np.where(allowed, recall, 0.0).max(axis=1), error])

@@ -32,7 +32,7 @@ from models.inference.message_reader import MessageReader
 from models.inference.packed_network import PackedNetwork
 from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
 from models.network.network import INPUTS
-from models.statistics.calibration import probabilities_of
+from models.statistics.calibration import to_probabilities
 from models.text.arrow_tensors import Texts, as_arrow
 from models.text.encoder import EncodedMessages, TextEncoder
 
@@ -93,7 +93,7 @@ class Scorer:
         Args:
             encoder: encodes raw messages.
             network: computes calibrated logits of encoded messages.
-            devices: names of logical devices, as `models.network.devices.chosen_devices` returns them.
+            devices: names of logical devices, as `models.network.devices.select_devices` returns them.
             batch_size: number of messages in one call of the network; "auto" measures the fastest one on the first
                 messages.
         """
@@ -128,7 +128,7 @@ class Scorer:
             seconds_text = time.monotonic() - start
         with self._computing:
             start = time.monotonic()
-            probabilities[missing] = probabilities_of(self.logits(encoded))
+            probabilities[missing] = to_probabilities(self.logits(encoded))
             self._cache.put(hashes[missing], probabilities[missing])
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
 

@@ -47,7 +47,7 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
             import tensorflow as tf
 
         _configure(tf, settings)
-        chosen_devices(settings)
+        select_devices(settings)
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ def _not_installed(packages: Sequence[str]) -> Iterator[None]:
             del sys.modules[one]
 
 
-def chosen_devices(settings: DeviceSettings) -> list[str]:
+def select_devices(settings: DeviceSettings) -> list[str]:
     """The logical devices to compute on, by TensorFlow's names such as ``/device:GPU:1``.
 
     ``auto`` takes every GPU or, where there is none, every logical CPU.

@@ -1,1 +1,1 @@
-"""HTML pages, plots and the model card."""
+"""Builds the HTML reports, their plots and the model card."""

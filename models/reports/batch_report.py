@@ -1,8 +1,8 @@
-"""The report of a batch: one HTML file about what a night scored, for a person to read; and the index of all of them.
+"""Renders the report of a batch, one HTML file, and the index of all batch reports.
 
-As an evaluation's (`models.reports.evaluation_report`), the file needs nothing beside it, and messages in it are a
-stranger's
-text. Figures come ready made; drawings are `models.reports.batch_plots`', the words those of `templates/batch.html`.
+As in the evaluation report (`models.reports.evaluation_report`), the file needs no other file, and messages are
+untrusted text. The caller computes all figures. Plots come from `models.reports.batch_plots`, the text from
+`templates/batch.html`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.text_statistics import Wording
-from models.reports.pages import page, quoted
+from models.evaluation.text_statistics import TextStatistics
+from models.reports.pages import load_template, quote_message
 from models.statistics.arrays import IntArray
 from models.statistics.stability import Psi
 
 SHOW, MASK, HIDE = "show", "mask", "hide"
-_PARTS = {
-    "total": "from begin to end",
+_PART_TITLES = {
+    "total": "total",
     "read": "reading the snapshot",
-    "text": "cutting texts into words",
-    "network": "the network",
+    "text": "splitting texts into words",
+    "network": "network",
     "write": "writing to the database",
-    "wait": "writing had to wait for scores",
-    "processor": "of all processors together",
+    "wait": "writer waiting for scores",
+    "processor": "processor time, all cores",
 }
-_INDEX_DAYS = 90  # batches in the charts of the index
+_INDEX_BATCHES = 90  # batches in the charts of the index
 
 
 @dataclass(frozen=True)
 class ListedMessage:
-    """A message to be quoted; `text` is None where it is not known."""
+    """A message in a list of the report; `text` is None if it is not available."""
 
     message_id: str
     probability: float
@@ -44,8 +44,8 @@ class ListedMessage:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Two counts that must be the same, and what is counted."""
+class CountCheck:
+    """Two counts of the same rows that must be equal. The JSON of a report stores the field names."""
 
     title: str
     expected: int | str
@@ -53,24 +53,24 @@ class Held:
 
     @property
     def agrees(self) -> bool:
-        """Whether they are."""
+        """Whether the two counts are equal."""
         return self.expected == self.found
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure that has a limit: as text, what is usual, what is allowed, and what is said if it is crossed."""
+class LimitRow:
+    """One row of the table of limits: a figure, its usual value and its allowed range, as text."""
 
     title: str
-    shown: str
+    value: str
     usual: str
     allowed: str
     crossed: bool = False
 
 
 @dataclass(frozen=True)
-class Night:
-    """What is compared of a published batch with those of other dates; a figure is None where it is not known."""
+class TrendPoint:
+    """The figures of one published batch that the trend charts show; a figure is None if unknown."""
 
     date: datetime.date
     batch_id: int
@@ -81,36 +81,36 @@ class Night:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """All that is told of a batch.
+class BatchReport:
+    """The content of the report of one batch.
 
     Attributes:
-        batch_id: its number.
-        date: the date of its messages.
-        model: the model's name and version.
-        threshold: from which on a message is flagged.
-        counts: read, scored, rejected, flagged.
-        held: counts and checksum, from several places.
-        rejected: messages refused, by reason.
-        seconds: of the whole and of its parts, by name; empty where nobody noted them.
-        nights: the latest batches before it, oldest first, and itself.
-        limits: by figure lowest and highest allowed: `flagged_share`, `messages`, `unknown_share`, `psi_before`.
-        figures: what was held to limits.
-        crossed: what was crossed, a sentence each.
-        accepted: who accepted that, and when; empty where nobody did.
-        compared: what is said of the comparison with the batches before.
-        scores: counted by `models.statistics.stability.count_scores`.
-        validation: the same, of labelled messages that were not trained on; or why there are none.
-        before: the same, of the batch before; or why there is none.
-        psi_validation: index against the former.
-        psi_before: index against the latter.
-        wording: what its texts are like; or why that is not known.
-        sampled: how many messages that is said of.
-        no_words: why no words were looked up; empty where they were.
-        suspicious: the messages of the highest probability.
-        uncertain: those nearest to the threshold.
-        facts: tables: a title to names to values.
-        earlier: address of the report of the batch before; empty where there is none.
+        batch_id: number of the batch.
+        date: date of its messages.
+        model: name and version of the model.
+        threshold: probability from which a message is flagged.
+        counts: number of messages by name: `read`, `scored`, `rejected`, `flagged`.
+        count_checks: counts and the checksum, each from two sources.
+        rejected: number of rejected messages by reason.
+        seconds: seconds of the whole batch and of its parts, by name; empty if no times were recorded.
+        points: the latest batches before this one, oldest first, then this batch.
+        limits: lowest and highest allowed value for `flagged_share`, `messages`, `unknown_share`, `psi_before`.
+        limit_rows: the table of limits.
+        crossings: one sentence for each crossed limit.
+        acceptance: who accepted the drift, and when; empty if nobody did.
+        comparison: sentence about the batches that this one was compared with.
+        scores: scores of the batch, counted by `models.statistics.stability.count_scores`.
+        validation: counts for labelled messages that were not trained on; or the reason why there are none.
+        before: counts for the previous batch; or the reason why there are none.
+        psi_validation: population stability index against `validation`.
+        psi_before: population stability index against `before`.
+        text_statistics: statistics of the texts; or the reason why there are none.
+        sample_description: the messages that these statistics were computed on.
+        no_vocabulary: reason why no words were looked up; empty if they were.
+        suspicious: messages with the highest probabilities.
+        uncertain: messages nearest to the threshold.
+        facts: tables of values by name, by title.
+        previous_report: address of the report of the previous batch; empty if there is none.
     """
 
     batch_id: int
@@ -118,143 +118,151 @@ class Batch:
     model: str
     threshold: float
     counts: Mapping[str, int]
-    held: Sequence[Held]
+    count_checks: Sequence[CountCheck]
     rejected: Mapping[str, int]
     seconds: Mapping[str, float]
-    nights: Sequence[Night]
+    points: Sequence[TrendPoint]
     limits: Mapping[str, tuple[float | None, float | None]]
-    figures: Sequence[Figure]
-    crossed: Sequence[str]
-    accepted: str
-    compared: str
+    limit_rows: Sequence[LimitRow]
+    crossings: Sequence[str]
+    acceptance: str
+    comparison: str
     scores: IntArray
     validation: IntArray | str
     before: IntArray | str
     psi_validation: Psi | None
     psi_before: Psi | None
-    wording: Wording | str
-    sampled: str
-    no_words: str
+    text_statistics: TextStatistics | str
+    sample_description: str
+    no_vocabulary: str
     suspicious: Sequence[ListedMessage]
     uncertain: Sequence[ListedMessage]
     facts: Mapping[str, Mapping[str, object]]
-    earlier: str
+    previous_report: str
 
 
-def render_batch(batch: Batch, messages: str) -> str:
-    """Renders the report of a batch.
+def render_batch(batch: BatchReport, messages: str) -> str:
+    """Renders the report of a batch as HTML.
 
     Args:
-        batch: what is told.
-        messages: `show`, `mask` their letters and digits, or `hide` the lists of messages.
+        batch: content of the report.
+        messages: `show` the lists of messages, `mask` letters and digits in them, or `hide` the lists.
     """
     lists = [] if messages == HIDE else [("Most suspicious", batch.suspicious), ("Most uncertain", batch.uncertain)]
-    return page("batch.html").render(
+    return load_template("batch.html").render(
         batch=batch,
-        rate=_rate(batch),
-        times=_times(batch.seconds),
+        rate=_messages_per_second(batch),
+        times=_time_rows(batch.seconds),
         messages=messages,
-        missing=_missing(batch),
-        lists=[(title, [_quoted(one, messages) for one in some]) for title, some in lists],
-        courses=_courses(batch.nights, batch.limits),
-        plots=_plots(batch),
-        scripts=_shares(batch.wording),
+        missing=_missing_sentences(batch),
+        lists=[(title, [_quote(message, messages) for message in listed]) for title, listed in lists],
+        trends=_draw_trends(batch.points, batch.limits),
+        plots=_draw_plots(batch),
+        scripts=_script_rows(batch.text_statistics),
     )
 
 
-def render_index(nights: Sequence[Night], rows: Sequence[Mapping[str, Any]], made: str) -> str:
-    """Renders the index of all batches.
+def render_index(points: Sequence[TrendPoint], rows: Sequence[Mapping[str, Any]], updated: str) -> str:
+    """Renders the index of all batches as HTML.
 
     Args:
-        nights: what is compared, the oldest first.
-        rows: a mapping a batch, the newest first: `night`, `address` of its report, `crossed` sentences, `accepted`.
-        made: when, for a person.
+        points: figures of the batches, oldest first.
+        rows: one mapping for each batch, newest first: `point`, `address` of its report, `crossed` (sentences) and
+            `accepted` (by whom).
+        updated: time of the update, as text.
     """
-    return page("batches.html").render(courses=_courses(nights[-_INDEX_DAYS:], {}), rows=rows, made=made)
+    trends = _draw_trends(points[-_INDEX_BATCHES:], {})
+    return load_template("batches.html").render(trends=trends, rows=rows, updated=updated)
 
 
-def masked(text: str) -> str:
-    """The text with every letter and digit replaced: its length and signs can be told, and not what it says."""
+def mask_text(text: str) -> str:
+    """Replaces every letter and digit, so that only the length and the punctuation of a text can be read."""
     return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "0", text))
 
 
-def _quoted(one: ListedMessage, messages: str) -> dict[str, Any]:
-    text = masked(one.text) if one.text is not None and messages == MASK else one.text
-    parts, hidden = quoted(text) if text is not None else ((), 0)
+def _quote(message: ListedMessage, messages: str) -> dict[str, Any]:
+    text = mask_text(message.text) if message.text is not None and messages == MASK else message.text
+    parts, hidden = quote_message(text) if text is not None else ((), 0)
     return {
-        "id": one.message_id,
-        "probability": one.probability,
-        "flagged": one.flagged,
+        "id": message.message_id,
+        "probability": message.probability,
+        "flagged": message.flagged,
         "parts": parts,
         "hidden_characters": hidden,
-        "known": text is not None,
+        "has_text": text is not None,
     }
 
 
-def _rate(batch: Batch) -> float | None:
+def _messages_per_second(batch: BatchReport) -> float | None:
     total = batch.seconds.get("total")
     return batch.counts["read"] / total if total else None
 
 
-def _times(seconds: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
-    """Of each part its name, its seconds, and their share of the whole."""
+def _time_rows(seconds: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Returns the name of each part, its seconds, and their share of the total."""
     total = seconds.get("total")
-    order = sorted(seconds, key=lambda name: list(_PARTS).index(name) if name in _PARTS else len(_PARTS))
-    return [(_PARTS.get(name, name), seconds[name], seconds[name] / total if total else None) for name in order]
+    order = sorted(
+        seconds, key=lambda name: list(_PART_TITLES).index(name) if name in _PART_TITLES else len(_PART_TITLES)
+    )
+    return [(_PART_TITLES.get(name, name), seconds[name], seconds[name] / total if total else None) for name in order]
 
 
-def _missing(batch: Batch) -> list[str]:
-    """What is not known, and why, in sentences."""
+def _missing_sentences(batch: BatchReport) -> list[str]:
+    """Returns one sentence for each part that is missing, with the reason."""
     reasons = {
         "There are no scores of labelled messages to compare with": batch.validation,
-        "There is no batch before to compare with": batch.before,
-        "Lengths, scripts and words are not known": batch.wording,
-        "Unknown words are not counted": batch.no_words if not isinstance(batch.wording, str) else None,
+        "There is no previous batch to compare with": batch.before,
+        "Lengths, scripts and words are not available": batch.text_statistics,
+        "Unknown words are not counted": batch.no_vocabulary if not isinstance(batch.text_statistics, str) else None,
     }
-    return [f"{said}: {why}." for said, why in reasons.items() if isinstance(why, str) and why]
+    return [f"{part}: {reason}." for part, reason in reasons.items() if isinstance(reason, str) and reason]
 
 
-def _courses(nights: Sequence[Night], limits: Mapping[str, tuple[float | None, float | None]]) -> list[tuple[str, str]]:
-    """Title and drawing of each small chart."""
-    from models.reports.batch_plots import Course, draw_course
+def _draw_trends(
+    points: Sequence[TrendPoint], limits: Mapping[str, tuple[float | None, float | None]]
+) -> list[tuple[str, str]]:
+    """Returns title and SVG of each trend chart."""
+    from models.reports.batch_plots import Trend, draw_trend
 
-    dates = [one.date for one in nights]
+    dates = [point.date for point in points]
     figures = [
         ("Share flagged", "share", "flagged_share"),
         ("Messages", "count", "messages"),
-        ("Scores unlike the batch before (PSI)", "index", "psi_before"),
+        ("PSI of scores against the previous batch", "index", "psi_before"),
         ("Words not in the vocabulary", "share", "unknown_share"),
     ]
     return [
-        (title, draw_course(Course(name, title, kind, dates, _values(nights, name), limits.get(name, (None, None)))))
-        for title, kind, name in (figures if nights else [])
+        (title, draw_trend(Trend(name, title, kind, dates, _values(points, name), limits.get(name, (None, None)))))
+        for title, kind, name in (figures if points else [])
     ]
 
 
-def _values(nights: Sequence[Night], name: str) -> list[float | None]:
-    return [getattr(one, name) for one in nights]
+def _values(points: Sequence[TrendPoint], name: str) -> list[float | None]:
+    return [getattr(point, name) for point in points]
 
 
-def _plots(batch: Batch) -> list[tuple[str, str, str]]:
-    """Title, caption and drawing of each large plot."""
+def _draw_plots(batch: BatchReport) -> list[tuple[str, str, str]]:
+    """Returns title, caption and SVG of each large plot."""
     from models.reports.batch_plots import draw_lengths, draw_score_shares
 
-    others = [None if isinstance(one, str) else np.asarray(one) for one in (batch.validation, batch.before)]
-    drawn = [
+    validation, before = (
+        None if isinstance(counts, str) else np.asarray(counts) for counts in (batch.validation, batch.before)
+    )
+    plots = [
         (
             "Spam probabilities",
-            "Where bars and lines part, the messages are others than those the model was tested on, or those before.",
-            draw_score_shares(batch.scores, others[0], others[1], batch.threshold),
+            "Where bars and lines differ, the messages differ from the labelled messages or from the previous batch.",
+            draw_score_shares(batch.scores, validation, before, batch.threshold),
         )
     ]
-    if not isinstance(batch.wording, str):
-        said = f"Of {batch.sampled}. 160 characters are one short message."
-        drawn.append(("Lengths", said, draw_lengths(batch.wording.lengths)))
-    return drawn
+    if not isinstance(batch.text_statistics, str):
+        caption = f"Computed on {batch.sample_description}. 160 characters are one SMS."
+        plots.append(("Lengths", caption, draw_lengths(batch.text_statistics.lengths)))
+    return plots
 
 
-def _shares(wording: Wording | str) -> list[tuple[str, int, float]]:
-    """Of each script its name, messages and their share."""
-    if isinstance(wording, str) or not wording.messages:
+def _script_rows(statistics: TextStatistics | str) -> list[tuple[str, int, float]]:
+    """Returns the name of each script, the number of messages and their share."""
+    if isinstance(statistics, str) or not statistics.messages:
         return []
-    return [(name, count, count / wording.messages) for name, count in wording.scripts.items()]
+    return [(name, count, count / statistics.messages) for name, count in statistics.scripts.items()]

@@ -1,8 +1,8 @@
-"""The evaluation report: one HTML file about one model on one set of labelled messages, for a person to read.
+"""Renders the evaluation report: one HTML file about one model on one set of labelled messages.
 
-The file needs nothing beside it, and its Content-Security-Policy lets it fetch nothing. Messages are a stranger's text:
-they are escaped, characters that cannot be seen or that turn the line around are spelled out, and long ones are cut.
-Figures come from `metrics`, drawings from `plots`, the words from `templates/evaluation.html`, looks from `pages`.
+The file needs no other file, and its Content-Security-Policy forbids every request. Messages are untrusted text: they
+are escaped, invisible characters and those that change the text direction are written as [U+…], and long messages are
+cut. Figures come from `metrics`, plots from `plots`, text from `templates/evaluation.html`, layout from `pages`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.factors import Group
-from models.evaluation.gate import Compared, Flip, Flips, Interval, Verdict
-from models.reports.pages import page, quoted, spell_out
+from models.evaluation.gate import Comparison, Flip, Flips, Interval, Verdict
+from models.reports.pages import load_template, quote_message, spell_out
 from models.statistics.arrays import checked
 from models.statistics.calibration import Threshold
 from models.statistics.metrics import Metrics, meanings
@@ -25,18 +25,23 @@ from models.statistics.metrics import Metrics, meanings
 if TYPE_CHECKING:
     from models.evaluation.explanation import Explanation
 
-HARDEST = 20
-MOVING_WORDS = 6
-MOVING_CHARACTERS = 40  # shown of each of these words
+MAX_HARDEST = 20  # messages in each list of the hardest ones
+MAX_WORDS = 6  # words listed for each mistake
+MAX_WORD_CHARACTERS = 40  # characters shown of each of these words
 
 
 @dataclass(frozen=True)
 class HardMessage:
-    """One message of the list of hardest ones.
+    """One message in a list of the hardest messages.
 
-    `parts`: the text in turn as it stands and as [U+…] marks, so that a page can set the marks apart. `moved`: the
-    words that moved the score most, and by how much, in logits. `decisive`: words without which the verdict would be
-    right. `unmoved`: whether it was asked for the former and there is none.
+    Attributes:
+        parts: the text as alternating plain text and [U+…] marks, so that a page can highlight the marks.
+        hidden_characters: number of characters that were cut off.
+        probability: its spam probability.
+        wrong: whether the verdict is wrong.
+        moved: the words that changed the score most, and their changes in logits.
+        decisive: words without which the verdict would be right.
+        unmoved: whether the message was explained but no word changed the score.
     """
 
     parts: tuple[str, ...]
@@ -50,9 +55,9 @@ class HardMessage:
 
 @dataclass(frozen=True)
 class FlippedMessage:
-    """One message whose verdict is another. `parts` and `hidden_characters` as for a hard message.
+    """One message whose verdict flips. `parts` and `hidden_characters` are as in `HardMessage`.
 
-    `right`: whether the new verdict is; None where nobody gave a label.
+    `right` is whether the new verdict is right; None if the message has no label.
     """
 
     parts: tuple[str, ...]
@@ -65,7 +70,7 @@ class FlippedMessage:
 
 @dataclass(frozen=True)
 class FlipTable:
-    """What is said of the flips on some messages, and some of them."""
+    """A sentence about the flips on a set of messages, and the example messages."""
 
     sentence: str
     messages: list[FlippedMessage]
@@ -83,7 +88,7 @@ def render_evaluation(
     texts: Sequence[str],
     history: Sequence[Mapping[str, float | None]],
     facts: Mapping[str, Mapping[str, object]],
-    compared: Sequence[Compared] = (),
+    compared: Sequence[Comparison] = (),
     confidence: float = 0.95,
     groups: Sequence[Group] = (),
     flips: Sequence[Flips | str] = (),
@@ -91,80 +96,81 @@ def render_evaluation(
     in_service_version: int | None = None,
     explain: Callable[[Sequence[str]], Sequence[Explanation]] | None = None,
 ) -> str:
-    """Renders the report. The same input gives the same text; a date to show belongs into `facts`.
+    """Renders the evaluation report. The same input gives the same text; pass a date in `facts` to show one.
 
     Args:
-        model: the model's name.
-        fingerprint: of the training, as its folder is named.
-        verdict: what `gate.judge` said.
-        metrics: the model's, on these messages.
-        threshold: how the threshold was come by.
+        model: name of the model.
+        fingerprint: fingerprint of the training, which is the name of its folder.
+        verdict: result of `gate.judge`.
+        metrics: metrics of the model on these messages.
+        threshold: the threshold, and how it was chosen.
         labels: bool or int [messages]; 1 is spam.
         probabilities: float [messages] in [0, 1].
         texts: [messages]; any characters.
-        history: one mapping an epoch, as `plots.draw_history` takes it.
-        facts: tables of settings, counts and fingerprints: a title to names to values.
-        compared: what `gate.compare` gave.
-        confidence: of the intervals in it and in `groups`.
-        groups: what `factors.measure_groups` gave.
-        flips: the verdicts that change on some messages, or why they are not known.
-        in_service: metrics of the version in service on the same messages, shown beside.
-        in_service_version: its number.
-        explain: says which words moved the model's scores of messages; asked of the worst mistakes.
+        history: one mapping for each epoch, as in `plots.draw_history`.
+        facts: tables of settings, counts and fingerprints: values by name, by title.
+        compared: result of `gate.compare`.
+        confidence: confidence of the intervals in `compared` and `groups`.
+        groups: result of `factors.measure_groups`.
+        flips: flips on sets of messages, or the reason why they could not be counted.
+        in_service: metrics of the version in service on the same messages.
+        in_service_version: number of the version in service.
+        explain: explains the scores of messages; called for the worst mistakes.
 
     Raises:
-        ValueError: labels, probabilities and texts of different length or out of range, or metrics of other messages.
+        ValueError: labels, probabilities and texts have different lengths, a value is out of range, or the metrics are
+            those of other messages.
     """
     spam, scores = checked(labels, probabilities)
-    _check_belonging(metrics, len(spam), len(texts))
-    return page("evaluation.html").render(
+    _check_lengths(metrics, len(spam), len(texts))
+    return load_template("evaluation.html").render(
         model=model,
         fingerprint=fingerprint,
         verdict=verdict,
         passed=_passed_sentence(verdict),
         sentences=[*headline(metrics), threshold.said],
-        compared_rows=[_compared_row(one) for one in compared if one.new],
+        comparison_rows=[_comparison_row(comparison) for comparison in compared if comparison.new],
         confidence=f"{confidence * 100:g} %",
         factors=_factor_tables(groups),
-        flips=[one if isinstance(one, str) else _flip_table(one) for one in flips],
+        flips=[entry if isinstance(entry, str) else _flip_table(entry) for entry in flips],
         version=in_service_version,
         rows=_figure_rows(metrics, in_service),
-        compared=in_service is not None,
+        has_comparison=in_service is not None,
         plots=_draw_all(spam, scores, metrics, history),
-        missed=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=True, explain=explain),
-        flagged=hardest_messages(spam, scores, texts, metrics.threshold, of_spam=False, explain=explain),
+        missed=hardest_messages(spam, scores, texts, metrics.threshold, list_spam=True, explain=explain),
+        flagged=hardest_messages(spam, scores, texts, metrics.threshold, list_spam=False, explain=explain),
         facts=facts,
     )
 
 
 def _passed_sentence(verdict: Verdict) -> str:
-    """What is said of a model that is approved; the checks themselves stand below."""
+    """Returns how many checks an approved model passed. The page lists the checks further down."""
     made = [check for check in verdict.checks if check.passed is not None]
-    rest = len(verdict.checks) - len(made)
-    left_out = f"; {rest} could not be made" if rest else ""
-    return f"{len(made)} of {len(verdict.checks)} checks passed{left_out}." if made else ""
+    skipped = len(verdict.checks) - len(made)
+    note = f"; {skipped} could not be made" if skipped else ""
+    return f"{len(made)} of {len(verdict.checks)} checks passed{note}." if made else ""
 
 
 def _factor_tables(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
-    """By factor a row a group: its name, and of spam and ham the counts, the share and its interval as text."""
+    """Returns the rows of groups by factor: the name, and for spam and ham the count, share and interval as text."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for one in groups:
+    for group in groups:
         cells = [
-            (f"{one.spam_caught:,} of {one.spam:,}", *_share(one.recall)),
-            (f"{one.ham_flagged:,} of {one.ham:,}", *_share(one.ham_wrongly_flagged)),
+            (f"{group.spam_caught:,} of {group.spam:,}", *_format_share(group.recall)),
+            (f"{group.ham_flagged:,} of {group.ham:,}", *_format_share(group.ham_wrongly_flagged)),
         ]
-        tables.setdefault(one.factor, []).append({"name": one.name, "cells": cells})
+        tables.setdefault(group.factor, []).append({"name": group.name, "cells": cells})
     return tables
 
 
-def _share(interval: Interval | None) -> tuple[str, str]:
-    """A share and its interval, as text."""
+def _format_share(interval: Interval | None) -> tuple[str, str]:
+    """Formats a share and its interval."""
     if interval is None:
         return "", ""
     return f"{interval.value * 100:.1f} %", f"{interval.low * 100:.1f} to {interval.high * 100:.1f} %"
 
 
-def _check_belonging(metrics: Metrics, labels: int, texts: int) -> None:
+def _check_lengths(metrics: Metrics, labels: int, texts: int) -> None:
     if not texts == labels == metrics.messages:
         raise ValueError(
             "Expected as many texts as labels, and the metrics of the same messages. "
@@ -173,11 +179,11 @@ def _check_belonging(metrics: Metrics, labels: int, texts: int) -> None:
 
 
 def headline(metrics: Metrics) -> list[str]:
-    """What the figures say, in plain sentences."""
+    """Summarizes the metrics in plain sentences."""
     if not metrics.messages:
-        return ["No labelled message was scored, so there is nothing to tell."]
-    caught = f"of {_number(metrics.spam, 'spam message')} {_was(metrics.true_positives)} caught"
-    flagged = f"of {_number(metrics.ham, 'ham message')} {_was(metrics.false_positives)} flagged wrongly"
+        return ["No labelled message was scored, so there are no figures."]
+    caught = f"of {_count(metrics.spam, 'spam message')} {_was(metrics.true_positives)} caught"
+    flagged = f"of {_count(metrics.ham, 'ham message')} {_was(metrics.false_positives)} flagged wrongly"
     parts = [caught if metrics.spam else "there was no spam", flagged if metrics.ham else "there was no ham"]
     sentences = ["; ".join(parts).capitalize() + "."]
     if metrics.recall_at_0_1_percent is not None:
@@ -186,12 +192,12 @@ def headline(metrics: Metrics) -> list[str]:
             f"{metrics.recall_at_0_1_percent * 100:.1f} % of the spam would be caught."
         )
         sentences.append(
-            f"One spam message is {100 / metrics.spam:.2g} % of recall here; smaller differences say nothing."
+            f"One spam message is {100 / metrics.spam:.2g} % of recall here; smaller differences mean nothing."
         )
     return sentences
 
 
-def _number(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
@@ -204,53 +210,57 @@ def hardest_messages(
     probabilities: npt.ArrayLike,
     texts: Sequence[str],
     threshold: float,
-    of_spam: bool,
+    list_spam: bool,
     explain: Callable[[Sequence[str]], Sequence[Explanation]] | None = None,
 ) -> list[HardMessage]:
-    """The up to 20 spam messages of lowest probability, or ham messages of highest; the worst comes first.
+    """Returns up to 20 spam messages with the lowest probabilities, or ham messages with the highest; worst first.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
         probabilities: float [messages] in [0, 1].
         texts: [messages].
-        threshold: from which on a message is flagged.
-        of_spam: whether to list the spam or the ham.
-        explain: says which words moved the scores; asked of those that are wrong.
+        threshold: probability from which a message is flagged.
+        list_spam: whether to list the spam or the ham.
+        explain: explains the scores of messages; called for those with a wrong verdict.
     """
     spam, scores = checked(labels, probabilities)
-    order = np.argsort(scores if of_spam else -scores, kind="stable")
-    chosen = order[spam[order] == of_spam][:HARDEST].tolist()
-    wrong = [place for place in chosen if bool(scores[place] >= threshold) != of_spam]
-    explained = explain([texts[place] for place in wrong]) if explain else []
-    why = dict(zip(wrong, explained, strict=False))
-    return [_hard(texts[place], float(scores[place]), place in wrong, why.get(place)) for place in chosen]
+    order = np.argsort(scores if list_spam else -scores, kind="stable")
+    hardest = order[spam[order] == list_spam][:MAX_HARDEST].tolist()
+    wrong = [index for index in hardest if bool(scores[index] >= threshold) != list_spam]
+    explanations = explain([texts[index] for index in wrong]) if explain else []
+    by_index = dict(zip(wrong, explanations, strict=False))
+    return [_hard_message(texts[index], float(scores[index]), index in wrong, by_index.get(index)) for index in hardest]
 
 
-def _hard(text: str, probability: float, wrong: bool, explained: Explanation | None = None) -> HardMessage:
-    hard = HardMessage(*quoted(text), probability, wrong)
-    if explained is None:
+def _hard_message(text: str, probability: float, wrong: bool, explanation: Explanation | None = None) -> HardMessage:
+    hard = HardMessage(*quote_message(text), probability, wrong)
+    if explanation is None:
         return hard
-    moved = tuple((spell_out(_cut(part.text)), part.change) for part in explained.strongest(MOVING_WORDS))
-    decisive = tuple(spell_out(_cut(part.text)) for part in explained.decisive)
+    moved = tuple((spell_out(_shorten(part.text)), part.change) for part in explanation.strongest(MAX_WORDS))
+    decisive = tuple(spell_out(_shorten(part.text)) for part in explanation.decisive)
     return dataclasses.replace(hard, moved=moved, decisive=decisive, unmoved=not moved)
 
 
-def _cut(word: str) -> str:
-    return word if len(word) <= MOVING_CHARACTERS else word[:MOVING_CHARACTERS] + "…"
+def _shorten(word: str) -> str:
+    return word if len(word) <= MAX_WORD_CHARACTERS else word[:MAX_WORD_CHARACTERS] + "…"
 
 
-def _compared_row(one: Compared) -> dict[str, Any]:
-    worse = "higher" if one.lower_is_better else "lower"
+def _comparison_row(comparison: Comparison) -> dict[str, Any]:
+    worse = "higher" if comparison.lower_is_better else "lower"
     return {
-        "title": one.title,
-        "sentence": f"May be up to {one.allowed:g} {worse} than in service." if one.in_service else "",
-        "failed": one.shows_loss,
-        "cells": [_interval(one.new, ".4f"), _interval(one.in_service, ".4f"), _interval(one.difference, "+.4f")],
+        "title": comparison.title,
+        "sentence": f"May be up to {comparison.allowed:g} {worse} than in service." if comparison.in_service else "",
+        "failed": comparison.shows_loss,
+        "cells": [
+            _format_interval(comparison.new, ".4f"),
+            _format_interval(comparison.in_service, ".4f"),
+            _format_interval(comparison.difference, "+.4f"),
+        ],
     }
 
 
-def _interval(interval: Interval | None, form: str) -> tuple[str, str]:
-    """The value and its interval, as text."""
+def _format_interval(interval: Interval | None, form: str) -> tuple[str, str]:
+    """Formats a value and its interval."""
     if interval is None:
         return "", ""
     return f"{interval.value:{form}}", f"{interval.low:{form}} to {interval.high:{form}}"
@@ -259,16 +269,16 @@ def _interval(interval: Interval | None, form: str) -> tuple[str, str]:
 def _flip_table(flips: Flips) -> FlipTable:
     changed = flips.newly_flagged + flips.newly_passed
     sentence = (
-        f"Of {flips.source}, {flips.messages:,} in all, {flips.newly_flagged:,} would be flagged that are not now, and "
-        f"{flips.newly_passed:,} would be flagged no longer: {flips.share * 100:.2f} %."
+        f"Of {flips.source}, {flips.messages:,} in all, {flips.newly_flagged:,} would be newly flagged, and "
+        f"{flips.newly_passed:,} would no longer be flagged: {flips.share * 100:.2f} %."
     )
     if changed > len(flips.examples):
-        sentence += f" The {len(flips.examples):,} whose probability moved furthest:"
-    return FlipTable(sentence, [_flipped(one) for one in flips.examples])
+        sentence += f" The {len(flips.examples):,} with the largest change of probability:"
+    return FlipTable(sentence, [_flipped_message(flip) for flip in flips.examples])
 
 
-def _flipped(flip: Flip) -> FlippedMessage:
-    hard = _hard(flip.text, flip.now, wrong=False)
+def _flipped_message(flip: Flip) -> FlippedMessage:
+    hard = _hard_message(flip.text, flip.now, wrong=False)
     tag = "flagged now" if flip.flagged_now else "no longer flagged"
     if flip.spam is not None:
         tag += f", {'right' if flip.flagged_now == flip.spam else 'wrong'}: it is {'spam' if flip.spam else 'ham'}"
@@ -291,38 +301,38 @@ def _draw_all(
     metrics: Metrics,
     history: Sequence[Mapping[str, float | None]],
 ) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each plot."""
+    """Returns title, caption and SVG of each plot."""
     from models.reports import plots
 
     return [
         (
             "At the threshold",
-            "Blue is right, orange is wrong; the deeper, the larger its share of the row.",
+            "Blue is right, orange is wrong; a darker cell is a larger share of its row.",
             plots.draw_confusion(metrics),
         ),
         (
             "Spam probabilities",
-            "Far apart is good. What lies between the two heaps is where the threshold matters.",
+            "The further apart the two groups are, the better. The threshold matters for messages between them.",
             plots.draw_scores(spam, scores, metrics.threshold),
         ),
         (
             "ROC curve",
-            "How much spam is caught for how much ham flagged wrongly. The left end is the one to live at.",
+            "Share of spam caught for each share of ham flagged wrongly. The left end matters most in practice.",
             plots.draw_roc(spam, scores, metrics),
         ),
         (
             "Precision and recall",
-            "The further into the upper right corner, the better.",
+            "The closer to the upper right corner, the better.",
             plots.draw_precision_recall(spam, scores, metrics),
         ),
         (
             "Calibration",
-            "On the dashed line, of messages said to be spam with 80 % four in five are. Bars are 95 % intervals.",
+            "On the dashed line, four of five messages with a probability of 80 % are spam. Bars are 95 % intervals.",
             plots.draw_calibration(spam, scores),
         ),
         (
             "Training",
-            "When the validation loss rises while the training loss falls, the network learns by heart.",
+            "If the validation loss rises while the training loss falls, the network overfits.",
             plots.draw_history(history),
         ),
     ]

@@ -1,8 +1,8 @@
-"""The model card that is published beside a SavedModel, in Markdown: the nine sections of Mitchell et al., "Model Cards
-for Model Reporting", FAT* 2019, section 4.
+"""Renders the model card that is published with a SavedModel, in Markdown.
 
-It is made of figures, settings, counts and fingerprints. It takes no message, so none can appear in it. What holds for
-every model of this project stands in `templates/model_card.md`; a figure's title and sentence come from `metrics`.
+The card has the nine sections of Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, section 4. Its input is
+figures, settings, counts and fingerprints. The functions take no message, so no message can appear in the card. Text
+that is the same for every model is in `templates/model_card.md`; titles and sentences of figures come from `metrics`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jinja2
 
 from models.evaluation.gate import Verdict
 from models.reports.evaluation_report import headline
-from models.reports.pages import fact, spell_out
+from models.reports.pages import format_value, spell_out
 from models.statistics.calibration import Threshold
 from models.statistics.metrics import Metrics, meanings
 
@@ -43,25 +43,25 @@ def render_model_card(
     groups_together: Sequence[Mapping[str, Any]] = (),
     confidence: float = 0.95,
 ) -> str:
-    """Renders the card. The same input gives the same text.
+    """Renders the model card. The same input gives the same text.
 
     Args:
-        model: the model's name, as it is served.
-        version: the version it is published as.
-        date: of the publication.
-        metrics: the model's, on the test part.
-        threshold: how the threshold was come by.
-        verdict: what `gate.judge` said.
-        fingerprints: of the artifacts it is made of, by stage.
-        settings: by section of luigi.cfg, by key.
+        model: name under which the model is served.
+        version: number under which it is published.
+        date: date of publication.
+        metrics: metrics of the model on the test part.
+        threshold: the threshold, and how it was chosen.
+        verdict: result of `gate.judge`.
+        fingerprints: fingerprints of the artifacts that the model is made of, by stage.
+        settings: settings by section of luigi.cfg and by key.
         training_data: counts, sources and hashes by name; never a message.
-        evaluation_data: the same of the test part.
-        in_service: metrics of the version it was compared with, on the same messages.
-        network: what it came to in training, by name: parameters, epochs.
-        compared: what `gate.compare` gave, as `metrics.json` has it.
-        groups: what `factors.measure_groups` gave of one factor at a time, as `metrics.json` has it.
-        groups_together: the same of several factors together.
-        confidence: of the intervals in these.
+        evaluation_data: the same values for the test part.
+        network: results of the training by name: parameters, epochs.
+        in_service: metrics of the version that the model was compared with, on the same messages.
+        compared: result of `gate.compare`, as stored in `metrics.json`.
+        groups: result of `factors.measure_groups` for single factors, as stored in `metrics.json`.
+        groups_together: the same for combined factors.
+        confidence: confidence of the intervals in these.
 
     Returns:
         Markdown, encodable as UTF-8.
@@ -79,7 +79,7 @@ def render_model_card(
         evaluation_data=evaluation_data,
         in_service=in_service,
         network=network,
-        compared=[one for one in compared if one["new"]],
+        compared=[comparison for comparison in compared if comparison["new"]],
         groups=groups,
         groups_together=groups_together,
         confidence=f"{confidence * 100:g} %",
@@ -90,7 +90,7 @@ def render_model_card(
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=False,  # noqa: S701 - Markdown, not HTML: `plain` escapes what comes from outside
+        autoescape=False,  # noqa: S701 - Markdown, not HTML: the filter `plain` escapes untrusted values
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -102,6 +102,6 @@ def _template() -> jinja2.Template:
 
 
 def escape_markdown(value: object) -> str:
-    """A value as one line that Markdown and HTML show as it stands, in a table, a list or a heading."""
-    line = " ".join(spell_out(fact(value)).split())
+    """Escapes a value as one line that Markdown and HTML show literally, in a table, a list or a heading."""
+    line = " ".join(spell_out(format_value(value)).split())
     return MARKDOWN.sub(r"\\\1", line)

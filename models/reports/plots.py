@@ -1,10 +1,8 @@
-"""The plots of the evaluation report, and what those of a batch (`models.reports.batch_plots`) are made with. Each
-is returned
-as the text of an SVG that stands inline in an HTML page.
+"""Draws the plots of the evaluation report as inline SVG. `models.reports.batch_plots` uses the same functions.
 
-The same input gives the same text. Backgrounds are transparent, lettering and axes take the page's text colour, and the
-two colours of the data stand out from white and from near-black alike. Nothing in a plot comes from a message's text.
-matplotlib's own objects are used, never `pyplot`, which keeps figures alive in a global list.
+The same input gives the same text. Backgrounds are transparent, text and axes take the text colour of the page, and the
+two data colours have enough contrast on white and on near-black. A plot contains no message text. The module uses
+matplotlib's objects directly and never `pyplot`, which keeps figures alive in a global list.
 """
 
 from __future__ import annotations
@@ -35,10 +33,10 @@ from models.statistics.metrics import Metrics
 
 SPAM_COLOUR = "#d9602a"
 HAM_COLOUR = "#3a86d4"
-# matplotlib knows no `currentColor`; this colour stands for it until the SVG is written.
+# matplotlib does not know `currentColor`; this colour is its placeholder until the SVG is written.
 INK = "#010203"
 FAINT = {"color": INK, "alpha": 0.5, "linewidth": 0.8}
-WIDTH, HEIGHT = 4.3, 3.6
+WIDTH, HEIGHT = 4.3, 3.6  # inches
 STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -58,26 +56,26 @@ STYLE = {
     **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
 }
 NO_MESSAGES = "Not defined: there are no messages."
-ONE_KIND = "Not defined: all messages are of one kind."
+ONE_LABEL = "Not defined: all messages have the same label."
 
 Draw = Callable[[Any], None]
 
 
 def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metrics) -> str:
-    """The ROC curve, its false positive rate on a logarithmic axis, for the low rates are the ones that matter.
+    """Draws the ROC curve. The false positive rate has a logarithmic axis, because low rates matter most.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
         probabilities: float [messages] in [0, 1].
-        metrics: of these same messages; marks the threshold and the recalls at 0.1 % and 0.5 %.
+        metrics: metrics on the same messages; give the marks at the threshold and at 0.1 % and 0.5 % of the ham.
 
     Returns:
-        SVG text; it says so when all messages are of one kind.
+        SVG text; a note if all messages have the same label.
     """
     points = roc_points(labels, probabilities)
     if points is None:
-        return note("roc", "ROC curve", ONE_KIND)
-    # Below every rate there is, so that one of nought has a place on a logarithmic axis, left of all others.
+        return draw_note("roc", "ROC curve", ONE_LABEL)
+    # A rate of zero is drawn at this value, left of all other rates, because a logarithmic axis has no zero.
     floor = min(1 / metrics.ham, 0.001) / 4
 
     def draw(figure: Any) -> None:
@@ -91,15 +89,16 @@ def draw_roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metri
         axes.set_xlabel("ham flagged wrongly (logarithmic)")
         axes.set_xticks([floor, 0.001, 0.005, 0.02, 0.1, 1], ["0", "0.1 %", "0.5 %", "2 %", "10 %", "100 %"])
         axes.minorticks_off()
-        percent(axes.yaxis)
-        legend(figure)
+        format_percent_axis(axes.yaxis)
+        add_legend(figure)
 
+    caught, wrong = _format_share(metrics.recall), _format_share(metrics.ham_wrongly_flagged)
     description = (
-        f"ROC curve: spam caught by ham flagged wrongly, at every threshold. {_said(metrics.recall)} of the spam is "
-        f"caught for {_said(metrics.ham_wrongly_flagged)} of the ham at the threshold {metrics.threshold:.3g}, "
-        f"{_said(metrics.recall_at_0_1_percent)} for at most 0.1 %; area below the curve {metrics.roc_auc or 0:.4f}"
+        f"ROC curve: spam caught by ham flagged wrongly, at every threshold. {caught} of the spam is caught for "
+        f"{wrong} of the ham at the threshold {metrics.threshold:.3g}, {_format_share(metrics.recall_at_0_1_percent)} "
+        f"for at most 0.1 %; area below the curve {metrics.roc_auc or 0:.4f}"
     )
-    return svg("roc", description, draw)
+    return render_svg("roc", description, draw)
 
 
 def _mark_recalls(axes: Any, metrics: Metrics, floor: float) -> None:
@@ -123,19 +122,19 @@ def _mark_recalls(axes: Any, metrics: Metrics, floor: float) -> None:
 
 
 def draw_precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike, metrics: Metrics) -> str:
-    """The precision-recall curve, in the steps that average precision sums.
+    """Draws the precision-recall curve, in the steps that average precision sums.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
         probabilities: float [messages] in [0, 1].
-        metrics: of these same messages; marks the threshold.
+        metrics: metrics on the same messages; give the mark at the threshold.
 
     Returns:
-        SVG text; it says so when all messages are of one kind.
+        SVG text; a note if all messages have the same label.
     """
     points = precision_recall_points(labels, probabilities)
     if points is None:
-        return note("precision-recall", "Precision-recall curve", ONE_KIND)
+        return draw_note("precision-recall", "Precision-recall curve", ONE_LABEL)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -147,19 +146,21 @@ def draw_precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike, m
             ring = {"color": INK, "fillstyle": "none", "markersize": 9, "linestyle": "none"}
             axes.plot(metrics.recall, metrics.precision, "o", label=label, **ring)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="recall: spam caught", ylabel="precision: flagged that is spam")
-        percent(axes.xaxis)
-        percent(axes.yaxis)
-        legend(figure)
+        format_percent_axis(axes.xaxis)
+        format_percent_axis(axes.yaxis)
+        add_legend(figure)
 
     description = (
         f"Precision-recall curve: average precision {metrics.pr_auc or 0:.4f}; at the threshold "
-        f"{metrics.threshold:.3g} precision {_said(metrics.precision)}, recall {_said(metrics.recall)}"
+        f"{metrics.threshold:.3g} precision {_format_share(metrics.precision)}, recall {_format_share(metrics.recall)}"
     )
-    return svg("precision-recall", description, draw)
+    return render_svg("precision-recall", description, draw)
 
 
 def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str:
-    """What was said against what came true, in the bins of the expected calibration error, with their counts below.
+    """Draws the share of spam by predicted probability, in the bins of the expected calibration error.
+
+    The lower panel shows the number of messages in each bin.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
@@ -170,11 +171,11 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
     """
     curve = calibration_curve(labels, probabilities)
     if not len(curve.messages):
-        return note("calibration", "Calibration", NO_MESSAGES)
+        return draw_note("calibration", "Calibration", NO_MESSAGES)
 
     def draw(figure: Any) -> None:
         axes, counts = figure.subplots(2, sharex=True, height_ratios=[3, 1])
-        axes.plot([0, 1], [0, 1], linestyle="--", label="probabilities that come true", **FAINT)
+        axes.plot([0, 1], [0, 1], linestyle="--", label="perfect calibration", **FAINT)
         axes.errorbar(
             curve.mean_probability,
             curve.spam_share,
@@ -186,30 +187,31 @@ def draw_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> str
             label="this model",
         )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.04, 1.04), ylabel="share that is spam")
-        percent(axes.yaxis)
+        format_percent_axis(axes.yaxis)
         middles, widths = (curve.low + curve.high) / 2, (curve.high - curve.low) * 0.85
         counts.bar(middles, curve.messages, widths, bottom=0, color=HAM_COLOUR)
-        log_counts(counts, curve.messages)
+        set_log_count_axis(counts, curve.messages)
         counts.set(xlabel="spam probability", ylabel="messages")
-        legend(figure)
+        add_legend(figure)
 
     description = (
         "Calibration: share that is spam by spam probability, with counts; expected calibration error "
-        f"{_said(curve.expected_error)}"
+        f"{_format_share(curve.expected_error)}"
     )
-    return svg("calibration", description, draw)
+    return render_svg("calibration", description, draw)
 
 
 def _interval_lengths(curve: CalibrationCurve) -> FloatArray:
-    """How far the 95 % interval of each share reaches down and up: float64 [2, bins]."""
+    """Returns how far the 95 % interval of each share extends down and up: float64 [2, bins]."""
     spam = np.rint(curve.spam_share * curve.messages).astype(int).tolist()
-    found = [share_interval(count, of, 0.95) for count, of in zip(spam, curve.messages.tolist(), strict=True)]
-    ends = np.array([(one.low, one.high) for one in found if one]).T
-    return np.abs(ends - curve.spam_share)
+    counts = zip(spam, curve.messages.tolist(), strict=True)
+    intervals = [share_interval(count, total, 0.95) for count, total in counts]
+    bounds = np.array([(interval.low, interval.high) for interval in intervals if interval]).T
+    return np.abs(bounds - curve.spam_share)
 
 
 def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> str:
-    """How many messages of each kind got which probability, counts on a logarithmic axis.
+    """Draws a histogram of the probabilities of spam and of ham, with a logarithmic axis of counts.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
@@ -221,7 +223,7 @@ def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: 
     """
     histogram = score_histogram(labels, probabilities)
     if not (histogram.spam.any() or histogram.ham.any()):
-        return note("scores", "Spam probabilities", NO_MESSAGES)
+        return draw_note("scores", "Spam probabilities", NO_MESSAGES)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -230,18 +232,18 @@ def draw_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: 
         axes.bar(middles + width / 2, histogram.spam, width, color=SPAM_COLOUR, label="spam")
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")
         axes.set(xlim=(-0.02, 1.02), xlabel="spam probability", ylabel="messages (logarithmic)")
-        log_counts(axes, np.concatenate([histogram.ham, histogram.spam]))
-        legend(figure, columns=3)
+        set_log_count_axis(axes, np.concatenate([histogram.ham, histogram.spam]))
+        add_legend(figure, columns=3)
 
     description = (
         f"Histogram of the spam probabilities of {histogram.ham.sum():,} ham and {histogram.spam.sum():,} spam "
         f"messages, and the threshold {threshold:.3g}"
     )
-    return svg("scores", description, draw)
+    return render_svg("scores", description, draw)
 
 
 def draw_confusion(metrics: Metrics) -> str:
-    """The four counts at the threshold, each with its share of the spam or of the ham.
+    """Draws the confusion matrix at the threshold: four counts, each with its share of the spam or of the ham.
 
     Returns:
         SVG text.
@@ -265,31 +267,31 @@ def draw_confusion(metrics: Metrics) -> str:
         axes.spines[:].set_visible(False)
 
     counts = ", ".join(f"{count:,} {words}" for _, _, count, _, words, _ in cells)
-    return svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}: {counts}", draw)
+    return render_svg("confusion", f"Confusion matrix at the threshold {metrics.threshold:.3g}: {counts}", draw)
 
 
-def _draw_cell(axes: Any, left: int, bottom: int, count: int, of: int, words: str, colour: str) -> None:
-    share = count / of if of else 0.0
+def _draw_cell(axes: Any, left: int, bottom: int, count: int, total: int, words: str, colour: str) -> None:
+    share = count / total if total else 0.0
     axes.add_patch(Rectangle((left + 0.02, bottom + 0.02), 0.96, 0.96, facecolor=colour, alpha=0.12 + 0.38 * share))
-    place = {"horizontalalignment": "center", "verticalalignment": "center"}
-    axes.text(left + 0.5, bottom + 0.6, f"{count:,}", fontsize=17, **place)
-    axes.text(left + 0.5, bottom + 0.36, words, fontsize=9, **place)
-    if of:
-        axes.text(left + 0.5, bottom + 0.2, f"{share * 100:.1f} %", fontsize=9, **place)
+    centred = {"horizontalalignment": "center", "verticalalignment": "center"}
+    axes.text(left + 0.5, bottom + 0.6, f"{count:,}", fontsize=17, **centred)
+    axes.text(left + 0.5, bottom + 0.36, words, fontsize=9, **centred)
+    if total:
+        axes.text(left + 0.5, bottom + 0.2, f"{share * 100:.1f} %", fontsize=9, **centred)
 
 
 def draw_history(history: Sequence[Mapping[str, float | None]]) -> str:
-    """The losses by epoch, with the best epoch marked, and the validation PR AUC below where there is one.
+    """Draws the losses by epoch with the best epoch marked, and below them the validation PR AUC if there is one.
 
     Args:
-        history: one mapping an epoch with `epoch`, `loss`, `validation_loss` and, at will, `validation_pr_auc`; a value
-            that is missing, None or NaN leaves a gap.
+        history: one mapping for each epoch with `epoch`, `loss`, `validation_loss` and optionally
+            `validation_pr_auc`. A value that is missing, None or NaN leaves a gap.
 
     Returns:
         SVG text.
     """
     if not history:
-        return note("history", "Training history", "No epoch was recorded.")
+        return draw_note("history", "Training history", "No epoch was recorded.")
     epochs = _column(history, "epoch")
     pr_auc = _column(history, "validation_pr_auc")
     ranked = bool(np.isfinite(pr_auc).any())
@@ -303,20 +305,22 @@ def draw_history(history: Sequence[Mapping[str, float | None]]) -> str:
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         figure.align_ylabels()
-        legend(figure, columns=3)
+        add_legend(figure, columns=3)
 
-    description = f"Training history: loss and validation loss by epoch, {len(history)} in all{_best_said(history)}"
-    return svg("history", description, draw)
+    description = (
+        f"Training history: loss and validation loss by epoch, {len(history)} epochs{_describe_best_epoch(history)}"
+    )
+    return render_svg("history", description, draw)
 
 
-def _best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
-    """The place of the epoch with the least validation loss; None where there is none."""
+def _find_best_epoch(history: Sequence[Mapping[str, float | None]]) -> int | None:
+    """Returns the index of the epoch with the lowest validation loss; None if there is no validation loss."""
     validation = _column(history, "validation_loss")
     return int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
 
 
-def _best_said(history: Sequence[Mapping[str, float | None]]) -> str:
-    best = _best_epoch(history)
+def _describe_best_epoch(history: Sequence[Mapping[str, float | None]]) -> str:
+    best = _find_best_epoch(history)
     return "" if best is None else f"; the best is epoch {_column(history, 'epoch')[best]:g}"
 
 
@@ -324,14 +328,14 @@ def _draw_losses(axes: Any, epochs: FloatArray, history: Sequence[Mapping[str, f
     validation = _column(history, "validation_loss")
     axes.plot(epochs, _column(history, "loss"), "o--", color=HAM_COLOUR, markersize=3, label="training")
     axes.plot(epochs, validation, "s-", color=SPAM_COLOUR, markersize=3, label="validation")
-    best = _best_epoch(history)
+    best = _find_best_epoch(history)
     if best is not None:
         axes.axvline(epochs[best], color=INK, linestyle=":", linewidth=1, label=f"best epoch: {epochs[best]:g}")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
 
 
-def _said(share: float | None) -> str:
+def _format_share(share: float | None) -> str:
     return "not defined" if share is None else f"{share * 100:.1f} %"
 
 
@@ -339,48 +343,52 @@ def _column(history: Sequence[Mapping[str, float | None]], key: str) -> FloatArr
     return np.array([np.nan if epoch.get(key) is None else epoch[key] for epoch in history], dtype=np.float64)
 
 
-def percent(axis: Any) -> None:
-    """Labels an axis of shares in per cent."""
+def format_percent_axis(axis: Any) -> None:
+    """Formats the labels of an axis of shares in per cent."""
     axis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
 
 
-def log_counts(axes: Any, counts: npt.NDArray[Any]) -> None:
-    """Makes the upright axis a logarithmic one of counts."""
+def set_log_count_axis(axes: Any, counts: npt.NDArray[Any]) -> None:
+    """Sets the vertical axis to a logarithmic scale of counts."""
     axes.set(yscale="log", ylim=(0.6, max(counts.max(), 10) * 1.6))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
 
 
-def legend(figure: Any, columns: int = 2) -> None:
-    """Above the plot, where it covers nothing."""
+def add_legend(figure: Any, columns: int = 2) -> None:
+    """Adds the legend above the plot, where it covers nothing."""
     figure.legend(loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2)
 
 
-def note(name: str, description: str, words: str, height: float = HEIGHT) -> str:
-    """A plot that cannot be drawn, saying why in its place."""
+def draw_note(name: str, description: str, words: str, height: float = HEIGHT) -> str:
+    """Returns an SVG that contains only a sentence: why the plot cannot be drawn."""
 
     def draw(figure: Any) -> None:
         figure.text(0.5, 0.5, words, horizontalalignment="center", verticalalignment="center")
 
-    return svg(name, f"{description}. {words}", draw, height)
+    return render_svg(name, f"{description}. {words}", draw, height)
 
 
-def svg(name: str, description: str, draw: Draw, height: float = HEIGHT) -> str:
-    """Lets `draw` fill a figure and writes it; the name keeps its ids apart from those of other plots on the page.
+def render_svg(name: str, description: str, draw: Draw, height: float = HEIGHT) -> str:
+    """Calls `draw` on a new figure and returns the figure as SVG text.
 
-    `height` is in inches, as `WIDTH`; the page makes it as wide as there is room.
+    Args:
+        name: prefix of all ids, unique on the page.
+        description: text for readers who cannot see the plot.
+        draw: fills the figure.
+        height: height in inches, like `WIDTH`. The page scales the plot to the available width.
     """
     with matplotlib.style.context(["default", STYLE | {"svg.hashsalt": name}]):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(written.getvalue(), name, description)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _inline(buffer.getvalue(), name, description)
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """Makes a file's SVG fit to stand in a page beside others: no prologue, no rules or ids that reach beyond it."""
+    """Prepares the SVG of a file for an HTML page with other plots: no prologue, no style rules, prefixed ids."""
     _, view_box, body = re.split(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', svg, maxsplit=1)
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)

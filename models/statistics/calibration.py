@@ -45,7 +45,7 @@ class Calibration:
         return self.scale * np.asarray(logits, np.float64) + self.bias
 
 
-def probabilities_of(logits: npt.ArrayLike) -> FloatArray:
+def to_probabilities(logits: npt.ArrayLike) -> FloatArray:
     """Probabilities of spam as they are stored: float64 of the shape given, rounded to six decimals."""
     with np.errstate(over="ignore"):  # beyond any exponent the probability is 0, which is right
         return np.round(1.0 / (1.0 + np.exp(-np.asarray(logits, np.float64))), DECIMALS)
@@ -124,15 +124,15 @@ class Threshold:
         )
         if self.enough:
             return found
-        return f"{found} These are too few to know so small a share: {ham_needed(self.share):,} are needed."
+        return f"{found} These are too few to know so small a share: {min_ham_messages(self.share):,} are needed."
 
 
-def ham_needed(share: float) -> int:
-    """The ham messages from which on `threshold_for` can keep to a share of new ham; 0 for a share of nought."""
+def min_ham_messages(share: float) -> int:
+    """The ham messages from which on `find_threshold` can keep to a share of new ham; 0 for a share of nought."""
     return int(np.ceil(1 / share - ROUNDING)) - 1 if share else 0
 
 
-def threshold_for(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: float) -> Threshold:
+def find_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: float) -> Threshold:
     """The smallest threshold that is to be expected to block at most a share of new ham.
 
     Of n ham messages, sorted by probability, it lies one millionth, the smallest step between stored probabilities,
@@ -143,7 +143,7 @@ def threshold_for(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: fl
     would block up to one more in n + 1. Of equal probabilities all are let through or none: fewer may be blocked, never
     more. 500 ham messages and a share of 0.2 % give r = 1: none of the 500 is blocked.
 
-    Fewer than `ham_needed` cannot tell: r would be 0. Then none of them is blocked, and the threshold is not below one
+    Fewer than `min_ham_messages` cannot tell: r would be 0. Then none of them is blocked, and the threshold is not below one
     half, for a low one would rest on too little.
 
     Early stopping and calibration saw the same messages, so new ham may be blocked a little more often than that.

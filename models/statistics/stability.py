@@ -38,7 +38,7 @@ def count_scores(probabilities: npt.ArrayLike) -> IntArray:
     return counts.astype(np.int64)
 
 
-def even_counts(counts: IntArray) -> IntArray:
+def rebin_counts(counts: IntArray) -> IntArray:
     """The counts of `GRID` in bins of equal width, as `models.statistics.metrics.score_histogram` has them: int64
     [20].
     """

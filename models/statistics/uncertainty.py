@@ -34,7 +34,7 @@ def _logit(probability: float) -> float:
     return math.log(kept / (1 - kept))
 
 
-def pick_unlike(cleaned: Sequence[str], known: Iterable[str], most: int) -> list[int]:
+def pick_dissimilar(cleaned: Sequence[str], known: Iterable[str], most: int) -> list[int]:
     """Places of the first messages that are alike neither to one another nor to those known; in order.
 
     Args:

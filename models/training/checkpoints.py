@@ -28,7 +28,7 @@ _NAME = re.compile(r"ckpt-\d+")
 _PART = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
 
 
-def open_manager(
+def open_checkpoint_manager(
     checkpoint: tf.train.Checkpoint, folder: Path, settings: TrainingSettings
 ) -> tf.train.CheckpointManager:
     """The manager that keeps the last few checkpoints and one every so many hours for good.
@@ -81,7 +81,7 @@ def _number(name: str) -> int:
     return int(name.removeprefix("ckpt-").split(".")[0])
 
 
-def restore_latest(
+def restore_latest_checkpoint(
     checkpoint: tf.train.Checkpoint,
     folder: Path,
     *,

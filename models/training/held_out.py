@@ -19,7 +19,7 @@ from models.training.epoch_limit import EpochLimit
 from models.training.loop import HELD_OUT, LabelledMessages, Progress, train
 
 
-def held_out_logits(
+def compute_held_out_logits(
     training: LabelledMessages,
     vocabulary: Vocabulary,
     network_settings: NetworkSettings,

@@ -27,7 +27,7 @@ from models.settings import NetworkSettings, TrainingSettings
 from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augmented
-from models.training.checkpoints import open_manager, restore_latest
+from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
 from models.training.epoch_limit import EpochLimit
 from models.training.history import Epoch, read_history, write_history
 
@@ -215,7 +215,7 @@ class _Trainer:
         self.optimizer.build(network.trainable_variables)
         self.state = _Run(network)
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
-        self.manager = open_manager(self.checkpoint, folder / CHECKPOINTS, settings)
+        self.manager = open_checkpoint_manager(self.checkpoint, folder / CHECKPOINTS, settings)
 
     def restore(self) -> None:
         """Goes to where the latest checkpoint is, if there is one.
@@ -223,7 +223,7 @@ class _Trainer:
         Raises:
             ArtifactError: there are checkpoints, but none can be used.
         """
-        restored = restore_latest(self.checkpoint, self.folder / CHECKPOINTS)
+        restored = restore_latest_checkpoint(self.checkpoint, self.folder / CHECKPOINTS)
         if restored:
             log.info("training goes on from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
 

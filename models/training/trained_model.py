@@ -21,10 +21,10 @@ from models.errors import ArtifactError, SettingsError
 from models.inference.scorer import network_logits
 from models.network.network import build_network, calibrate
 from models.settings import NetworkSettings
-from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
+from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
-from models.training.checkpoints import restore_latest, weights_sha256
+from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.loop import CHECKPOINTS, LabelledMessages, Trained
 
@@ -44,7 +44,7 @@ class TrainedModel:
     description: dict[str, Any]
 
 
-def describe_trained(
+def write_trained_model(
     trained: Trained,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
@@ -103,7 +103,7 @@ def unseen_scores(
         vocabulary: what the messages are encoded with.
         settings: the network's make.
         validation: messages that early stopping looked at.
-        held_out: logits of `models.training.loop.held_out_logits`, and the messages they are of.
+        held_out: logits of `models.training.loop.compute_held_out_logits`, and the messages they are of.
     """
     encoder = TextEncoder(vocabulary, settings.ngram_buckets)
     logits = network_logits(trained.network, encode_messages(encoder, validation.texts))
@@ -118,7 +118,7 @@ def _write_unseen_scores(path: Path, unseen: UnseenScores, calibration: Calibrat
     columns = {
         "spam": unseen.labels.astype(np.bool_),
         "logit": unseen.logits,
-        "probability": probabilities_of(calibration.apply(unseen.logits)),
+        "probability": to_probabilities(calibration.apply(unseen.logits)),
     }
     pd.DataFrame(columns).to_parquet(path, index=False)
 
@@ -139,7 +139,7 @@ def load_trained(folder: Path) -> TrainedModel:
     network = build_network(NetworkSettings(**description["network"]), len(vocabulary))
     # Not the weights of the step it was saved at, which of any but the last are others, but the best until then.
     best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights])
-    checkpoint = restore_latest(
+    checkpoint = restore_latest_checkpoint(
         tf.train.Checkpoint(run=best),
         folder / CHECKPOINTS,
         partial=True,

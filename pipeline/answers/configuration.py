@@ -17,7 +17,7 @@ from luigi.configuration import LuigiConfigParser
 
 from models.errors import SettingsError
 from models.settings import Setting, declared
-from tasks.monitoring.alerts import masked_webhook
+from tasks.monitoring.alerts import mask_webhook_url
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import find_source_file
 from tasks.settings.loading import environment_variable, load
@@ -120,7 +120,7 @@ def _masked(one: Setting, value: str) -> str:
     # A default holds no password; asking would cost SQLAlchemy's import.
     if value == written(one.default) or not (one.rule.secret or one.key.endswith("url")):
         return value
-    return masked_webhook(value) if one.key == "webhook_url" else _masked_address(value)
+    return mask_webhook_url(value) if one.key == "webhook_url" else _masked_address(value)
 
 
 def _masked_address(value: str) -> str:

@@ -14,7 +14,7 @@ from models.errors import InputError
 from pipeline.printing import Column, grid, page, print_lines, styled, visible
 from tasks.artifacts.locations import snapshot_folder
 from tasks.artifacts.trainings import verified_training_folder
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.stage import prepare_tensorflow
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def open_explainer(version: int) -> OpenExplainer:
     training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
-    return OpenExplainer(version, scorer, threshold_of(training).value)
+    return OpenExplainer(version, scorer, load_threshold(training).value)
 
 
 def require_texts(batch: BatchRow, message_ids: Sequence[str]) -> dict[str, str]:
@@ -173,9 +173,9 @@ def _draw(console: Console, found: Explanation) -> None:
 
 
 def _style(change: float) -> str:
-    from models.evaluation.explanation import SLIGHT
+    from models.evaluation.explanation import MIN_CHANGE
 
-    if abs(change) < SLIGHT:
+    if abs(change) < MIN_CHANGE:
         return ""
     return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= _STRONG]
 
@@ -190,10 +190,10 @@ def _table(parts: Sequence[Part]) -> Any:
 
 def numbered(found: Explanation) -> str:
     """The message with the change of the logit behind each word that moved the score."""
-    from models.evaluation.explanation import SLIGHT
+    from models.evaluation.explanation import MIN_CHANGE
 
     return "".join(
-        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= SLIGHT else "")
+        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= MIN_CHANGE else "")
         for gap, part in _spaced(found)
     )
 

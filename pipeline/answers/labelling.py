@@ -202,9 +202,9 @@ def listed_labels(
         who: the person; all if not given.
         limit: most labels wanted.
     """
-    from tasks.database.labels import disputed, found_labels
+    from tasks.database.labels import disputed, read_labels
 
-    found = found_labels(engine, date)
+    found = read_labels(engine, date)
     torn = disputed(found)
     rows = [
         (one.batch_date, one.message_id, one.label, one.labelled_by, one.labelled_at,

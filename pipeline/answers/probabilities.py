@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from models.errors import ArtifactError
 from tasks.artifacts.exports import exports_folder, version_in_service
 from tasks.artifacts.trainings import verified_training_folder
-from tasks.scoring.scorer import load_scorer, threshold_of
+from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.stage import prepare_tensorflow
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def open_model(version: int) -> OpenModel:
     training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
-    return OpenModel(version, scorer, threshold_of(training).value)
+    return OpenModel(version, scorer, load_threshold(training).value)
 
 
 def argument_text(argument: str) -> str:

@@ -78,9 +78,9 @@ def batch_of_date(engine: Engine, date: datetime.date, number: int) -> BatchRow:
     Raises:
         InputError: it is not; names those that are.
     """
-    from tasks.database.batches import batches_of
+    from tasks.database.batches import list_batches_of_date
 
-    there = batches_of(engine, date)
+    there = list_batches_of_date(engine, date)
     for batch in there:
         if batch.batch_id == number:
             return batch
@@ -93,14 +93,14 @@ def restorable(engine: Engine, date: datetime.date, number: int) -> BatchRow:
     Raises:
         InputError: it is neither; names the batches of the date and their states.
     """
-    from tasks.database.batches import batches_of
+    from tasks.database.batches import list_batches_of_date
 
     batch = batch_of_date(engine, date, number)
     standing = _standing(engine, batch)
     if standing not in (*_FLIPPED, "published"):
         raise InputError(
             f"batch {number} of {date} is {standing}, and cannot be restored: expected one that is superseded or "
-            f"withdrawn and has all its rows; {_listed(engine, batches_of(engine, date))}"
+            f"withdrawn and has all its rows; {_listed(engine, list_batches_of_date(engine, date))}"
         )
     return batch
 

@@ -81,15 +81,15 @@ def drift(date: datetime.date | None, accept: bool, who: str | None, limit: int,
     batch before, index against labelled messages, what was crossed, who accepted it.
     """
     engine = open_scores()
-    from tasks.monitoring.drift import drift_of, drifts
+    from tasks.monitoring.drift import read_drift, read_drifts
 
     if date is None:
         if accept:
             raise click.UsageError("--accept needs the DATE of a batch")
-        _show(drifts(engine, limit), form)
+        _show(read_drifts(engine, limit), form)
         return
     batch = require_published(engine, date)
-    found = drift_of(engine, batch.batch_id)
+    found = read_drift(engine, batch.batch_id)
     if found is None:
         raise InputError(f"batch {batch.batch_id} of {date} was not measured yet: {REPORT} --date {date}")
     if accept:
@@ -150,7 +150,7 @@ def _accept(found: Drift, who: str | None, yes: bool) -> None:
     elif found.accepted_at is not None:
         remark(f"batch {one.batch_id} of {one.batch_date} was accepted by {found.accepted_by}")
     else:
-        ask(f"Batch {one.batch_id} of {one.batch_date}: {found.said}. Is that as it should be?", yes)
+        ask(f"Batch {one.batch_id} of {one.batch_date}: {found.summary}. Is that as it should be?", yes)
         person, engine = chosen_person(who), open_database(load(DatabaseSettings))
         accept_drift(engine, one.batch_id, person)
         write_index(engine)

@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 
 from models.errors import InputError, SchedulerError
-from pipeline.watch.reports_server import serving_reports
+from pipeline.watch.reports_server import serve_reports
 from tasks.artifacts.locations import artifacts_folder
 from tasks.scheduler.luigi_defaults import LUIGID_VARIABLE
 
@@ -106,7 +106,7 @@ def watched_run(url: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen
         url: of luigid.
         arguments: of ``luigi --module pipeline``, the task's name first.
     """
-    with serving_reports(artifacts_folder()) as reports:
+    with serve_reports(artifacts_folder()) as reports:
         command = [_program("luigi"), "--module", "pipeline", *arguments]
         process = subprocess.Popen(  # noqa: S603 - as above
             [*command, "--run-artifacts-url", reports],

@@ -20,7 +20,7 @@ SHOWN = (
 
 
 @contextlib.contextmanager
-def serving_reports(artifacts: Path) -> Iterator[str]:
+def serve_reports(artifacts: Path) -> Iterator[str]:
     """Serves them while the block lasts, and gives the address of the artifacts' folder."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Reports, directory=str(artifacts))) as server:
         thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)

@@ -54,7 +54,7 @@ def load_trained_model(training: Path) -> TrainedModel:
 def read_unseen_scores(training: Path) -> pd.DataFrame:
     """Reads the held-out scores of a training: scores of messages that the model was not trained on.
 
-    `models.training.trained_model.describe_trained` describes the columns.
+    `models.training.trained_model.write_trained_model` describes the columns.
 
     Raises:
         ArtifactError: the file is missing or was changed.

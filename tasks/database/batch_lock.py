@@ -28,7 +28,7 @@ _SECONDS_BETWEEN = 1.0
 
 
 @contextlib.contextmanager
-def scoring_alone(
+def hold_batch_lock(
     engine: Engine, date: datetime.date, wait: bool, watch: Callable[[float, float, str], None]
 ) -> Iterator[None]:
     """Holds the lock of a date on a database, for every run that writes to it.

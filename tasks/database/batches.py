@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
+from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows, format_checksum
 from tasks.database.completion import done_of
 from tasks.database.connection import reading
 from tasks.database.migrations import SCHEMA_REVISION
@@ -94,13 +94,13 @@ class Comparison:
 BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
 
 
-def published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
+def find_published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
     """The published batch of a date."""
     found = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date == date))
     return found[0] if found else None
 
 
-def latest_published(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
+def find_latest_published_batch(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
     """The published batch of the latest date; of the latest before a date, if one is given."""
     wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
     if before is not None:
@@ -115,7 +115,7 @@ def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).order_by(*order).limit(limit))
 
 
-def batches_of(engine: Engine, date: datetime.date) -> list[BatchRow]:
+def list_batches_of_date(engine: Engine, date: datetime.date) -> list[BatchRow]:
     """All batches of a date, the newest first."""
     order = score_batches.c.batch_id.desc()
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
@@ -142,7 +142,7 @@ def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bo
     return done_of(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
 
 
-def never_published(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
+def find_never_published_dates(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
     """Those of some dates of which nothing was ever published, by one query: no person took anything back either."""
     if not has_schema(engine):
         return list(dates)
@@ -153,7 +153,7 @@ def never_published(engine: Engine, dates: Sequence[datetime.date]) -> list[date
     return [date for date in dates if date not in known]
 
 
-def published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
+def find_published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
     """Those of some dates that have a published batch, by one query."""
     if not has_schema(engine):
         return set()
@@ -230,7 +230,7 @@ def recompute_checksum(engine: Engine, batch_id: int) -> str:
     table = spam_scores.c
     wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
     with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
-        return show_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
+        return format_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
 
 
 def _checksum_of(rows: Iterable[Any]) -> int:

@@ -238,12 +238,12 @@ def add_checksums(checksums: Iterable[int]) -> int:
     return sum(checksums) % 2**64
 
 
-def show_checksum(checksum: int) -> str:
+def format_checksum(checksum: int) -> str:
     """The checksum as it is stored: 16 hexadecimal digits."""
     return f"{checksum:016x}"
 
 
-def read_checksum(text: str) -> int:
+def parse_checksum(text: str) -> int:
     """The checksum from its 16 hexadecimal digits."""
     return int(text, 16)
 

@@ -39,7 +39,9 @@ def done_of(
     return published & by_recipe
 
 
-def done_in_sqlite(address: str, recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date] | None:
+def find_completed_dates_in_sqlite(
+    address: str, recipes: Mapping[datetime.date, str], exactly: bool
+) -> set[datetime.date] | None:
     """Those of some dates that are done; None where the short way does not lead there.
 
     That is so where the address is not that of a SQLite file, the file is not there, its schema is not that of this

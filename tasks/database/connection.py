@@ -2,7 +2,7 @@
 
 Alembic is imported only when a schema has to be made, changed or refused, so that "is it done?" stays a fast question.
 No connection is pooled: Luigi's workers fork, a connection shared by two processes breaks both, and a server forgets
-one that is idle for an hour. Who has many transactions one after another keeps one meanwhile (`connection_kept`).
+one that is idle for an hour. Who has many transactions one after another keeps one meanwhile (`persistent_connection`).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def retried(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+def run_with_retries(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     """Does work in one transaction, and again when it fell to a deadlock or a server that restarts; eight seconds long.
 
     The work must be safe to do twice, for a connection may break after the commit and before its answer.
@@ -259,7 +259,7 @@ def _sort_mysql_errors(engine: Engine) -> None:
 
 
 @contextmanager
-def connection_kept(engine: Engine) -> Iterator[Engine]:
+def persistent_connection(engine: Engine) -> Iterator[Engine]:
     """Within, an engine that keeps a connection from one transaction to the next, for who has many; closed at the end.
 
     A new one costs PostgreSQL a process, and SQLite the copy of its write-ahead log into the database when the last one

@@ -15,7 +15,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import reading, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import labels as labels_table
 
@@ -64,9 +64,9 @@ def change_labels(engine: Engine, given: Sequence[MessageLabel], taken_back: Seq
     work = partial(_change, given=given, taken_back=taken_back)
     # Two at once may both find no row of a key: who comes second is refused, and then finds that of the first.
     with contextlib.suppress(sa.exc.IntegrityError):
-        retried(engine, work)
+        run_with_retries(engine, work)
         return
-    retried(engine, work)
+    run_with_retries(engine, work)
 
 
 def _change(connection: Connection, given: Sequence[MessageLabel], taken_back: Sequence[MessageLabel]) -> None:
@@ -85,7 +85,7 @@ def _row(one: MessageLabel) -> dict[str, object]:
     return {**vars(one), "text": one.text.replace("\0", " ")}
 
 
-def found_labels(engine: Engine, date: datetime.date | None = None) -> list[MessageLabel]:
+def read_labels(engine: Engine, date: datetime.date | None = None) -> list[MessageLabel]:
     """The labels there are, the latest first; none where there is no table yet, and none is made.
 
     Args:

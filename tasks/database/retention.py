@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import reading, run_with_retries
 from tasks.database.schema import has_schema
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 
@@ -53,7 +53,7 @@ class Pruned:
         return self.scores + self.rejected + self.chunks
 
 
-def prunable(engine: Engine, before: datetime.date) -> list[Pruned]:
+def find_prunable_batches(engine: Engine, before: datetime.date) -> list[Pruned]:
     """What retention takes: rows of the batches of earlier dates that are superseded, withdrawn, or stale.
 
     A running batch is stale if it was begun before that date and has committed no chunk since: a date of long ago may
@@ -97,8 +97,8 @@ def prune_batch(engine: Engine, one: Pruned, before: datetime.date) -> Pruned:
 
     Args:
         engine: the database.
-        one: what `prunable` gave.
-        before: as for `prunable`.
+        one: what `find_prunable_batches` gave.
+        before: as for `find_prunable_batches`.
 
     Returns:
         The rows that went; none of a batch that was restored meanwhile.
@@ -106,12 +106,12 @@ def prune_batch(engine: Engine, one: Pruned, before: datetime.date) -> Pruned:
     Raises:
         DatabaseError: the database refused or was lost.
     """
-    retried(engine, partial(_end_stale, batch_id=one.batch_id, before=before))
+    run_with_retries(engine, partial(_end_stale, batch_id=one.batch_id, before=before))
     gone = dict.fromkeys(_TABLES, 0)
     for name in _TABLES:
         deleted = _SLICE
         while deleted == _SLICE:
-            deleted = retried(engine, partial(_delete_slice, batch_id=one.batch_id, before=before, name=name))
+            deleted = run_with_retries(engine, partial(_delete_slice, batch_id=one.batch_id, before=before, name=name))
             gone[name] += deleted
     return Pruned(one.batch_id, one.batch_date, one.state, **gone)
 

@@ -1,1 +1,1 @@
-"""What is measured of a batch, and who is alerted."""
+"""Measures published batches, finds drift, sends alerts and exports metrics."""

@@ -1,8 +1,8 @@
-"""Who is told that a night failed, drifted, is late, or is well again: by mail and by webhook, once each.
+"""Sends alerts by mail and webhook when a night fails, drifts, will be late, or has recovered; each alert once.
 
-What is open, and what could not be delivered yet, is kept in `artifacts/alerts/`, not in the database: one that is away
-is a thing to be told. An alert that does not get through is said on the console, harms nothing, and is tried again by
-the next run.
+Open alerts and undelivered messages are stored in `artifacts/alerts/`, not in the database, because an unreachable
+database is itself a reason for an alert. If a delivery fails, a warning is logged, the run continues, and the next run
+tries again.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ FAILURE, DRIFT, DEADLINE = "failure", "drift", "deadline"
 KINDS = (FAILURE, DRIFT, DEADLINE)
 MAIL, WEBHOOK = "mail", "webhook"
 _TITLES = {FAILURE: "failed", DRIFT: "drifted", DEADLINE: "will be late"}
-_MOST_KEPT = 100  # undelivered messages; the oldest are given up
-_PAUSE = 0.5  # seconds before the second attempt, doubled before each further one
+_MAX_UNDELIVERED = 100  # messages; the oldest are dropped
+_RETRY_SECONDS = 0.5  # pause before the second attempt, doubled before each further attempt
 
 
 @dataclass
 class Message:
-    """What somebody is to be told, and by which channels not yet.
+    """One message about an alert, and the channels that have not delivered it yet.
+
+    The field names are keys of `alerts.json` and of the webhook's JSON.
 
     Attributes:
         kind: one of `KINDS`.
         state: ``open`` or ``recovered``.
-        date: of the batch, as ISO text.
-        said: one line that says what happened and what to do.
-        since: when the alert was opened, ISO text in UTC.
-        to: channels that have not taken it.
+        date: date of the batch, as ISO text.
+        said: one line: what happened and what to do.
+        since: when the alert was opened, as ISO text in UTC.
+        to: channels that have not delivered it yet.
     """
 
     kind: str
@@ -58,50 +60,50 @@ class Message:
 
     @property
     def title(self) -> str:
-        """A subject line."""
-        how = _TITLES[self.kind] if self.state == "open" else "is well again"
-        return f"spamscore on {socket.gethostname()}: the night of {self.date} {how}"
+        """The subject line."""
+        state = _TITLES[self.kind] if self.state == "open" else "has recovered"
+        return f"spamscore on {socket.gethostname()}: the night of {self.date} {state}"
 
 
 @dataclass
 class Alerts:
-    """What is kept between runs: open alerts by kind and date, and messages that were not delivered."""
+    """The state that is stored between runs: open alerts by kind and date, and undelivered messages."""
 
     open: dict[str, dict[str, str]] = field(default_factory=dict)
     undelivered: list[Message] = field(default_factory=list)
 
     def dates(self, kind: str) -> list[str]:
-        """The dates with an open alert of a kind, as ISO text."""
+        """Returns the dates with an open alert of a kind, as ISO text."""
         return [key.removeprefix(f"{kind} ") for key in self.open if key.startswith(f"{kind} ")]
 
 
-def raise_alert(kind: str, date: datetime.date, said: str) -> None:
-    """Opens an alert and tells it, unless it is open already; what is undelivered is tried again in any case."""
-    with _kept() as alerts:
+def raise_alert(kind: str, date: datetime.date, text: str) -> None:
+    """Opens an alert and sends it, unless it is already open. Retries undelivered messages in either case."""
+    with _update_alerts() as alerts:
         key = f"{kind} {date}"
         if key not in alerts.open:
             since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            alerts.open[key] = {"since": since, "said": said}
-            alerts.undelivered.append(Message(kind, "open", str(date), said, since, channels()))
+            alerts.open[key] = {"since": since, "said": text}
+            alerts.undelivered.append(Message(kind, "open", str(date), text, since, configured_channels()))
         _deliver(alerts)
 
 
-def recover(kind: str, dates: Collection[str], said: str) -> None:
-    """Closes the open alerts of some dates and tells that they are; those that are not open are none."""
-    with _kept() as alerts:
-        for date in [one for one in alerts.dates(kind) if one in dates]:
+def recover(kind: str, dates: Collection[str], text: str) -> None:
+    """Closes the open alerts of a kind for the given dates and sends recoveries. Ignores dates without an alert."""
+    with _update_alerts() as alerts:
+        for date in [open_date for open_date in alerts.dates(kind) if open_date in dates]:
             since = alerts.open.pop(f"{kind} {date}")["since"]
-            alerts.undelivered.append(Message(kind, "recovered", date, said, since, channels()))
+            alerts.undelivered.append(Message(kind, "recovered", date, text, since, configured_channels()))
         _deliver(alerts)
 
 
-def known_alerts() -> Alerts:
-    """What is kept now."""
+def read_alerts() -> Alerts:
+    """Reads the stored alerts."""
     return _read(_path())
 
 
-def channels() -> list[str]:
-    """The channels that [alerts] sets up."""
+def configured_channels() -> list[str]:
+    """Returns the channels that are set up in [alerts]."""
     settings = load(AlertSettings)
     return [MAIL] * bool(settings.mail_to) + [WEBHOOK] * bool(settings.webhook_url)
 
@@ -111,20 +113,20 @@ def _path() -> Path:
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[Alerts]:
-    """What is kept, written back at the end; where the disk refuses that, it is only said."""
+def _update_alerts() -> Iterator[Alerts]:
+    """Yields the stored alerts and writes them back at the end. A failed write is only logged."""
     path = _path()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock_folder(path.parent))
         except OSError as error:
-            log.warning("%s: %s; alerts may be told again by the next run", path.parent, error.strerror)
+            log.warning("%s: %s; the next run may send alerts again", path.parent, error.strerror)
         alerts = _read(path)
         yield alerts
         try:
             write_json(path, asdict(alerts))
         except OSError as error:
-            log.warning("%s: %s; alerts may be told again by the next run", path, error.strerror)
+            log.warning("%s: %s; the next run may send alerts again", path, error.strerror)
 
 
 def _read(path: Path) -> Alerts:
@@ -132,33 +134,33 @@ def _read(path: Path) -> Alerts:
         return Alerts()
     try:
         content = read_json(path)
-        return Alerts(content["open"], [Message(**one) for one in content["undelivered"]])
+        return Alerts(content["open"], [Message(**fields) for fields in content["undelivered"]])
     except (ArtifactError, KeyError, TypeError) as error:
-        log.warning("%s: cannot be read (%s), so what was told before is not known", path, error)
+        log.warning("%s: cannot be read (%s): alerts that were already sent may be sent again", path, error)
         return Alerts()
 
 
 def _deliver(alerts: Alerts) -> None:
-    """Tells what was not told yet, the oldest first; keeps what does not get through."""
+    """Sends undelivered messages, oldest first. Messages that fail stay undelivered."""
     settings, senders = load(AlertSettings), {MAIL: send_mail, WEBHOOK: send_webhook}
     for message in alerts.undelivered:
-        message.to = [one for one in message.to if not _sent(one, senders[one], message, settings)]
-    alerts.undelivered = [message for message in alerts.undelivered if message.to][-_MOST_KEPT:]
+        message.to = [channel for channel in message.to if not _send(channel, senders[channel], message, settings)]
+    alerts.undelivered = [message for message in alerts.undelivered if message.to][-_MAX_UNDELIVERED:]
 
 
-def _sent(
+def _send(
     channel: str, send: Callable[[Message, AlertSettings], None], message: Message, settings: AlertSettings
 ) -> bool:
-    """Whether a channel took a message, after as many attempts as [alerts] allows."""
-    if channel not in channels():
-        return True  # set up no more
+    """Sends a message by one channel, with as many attempts as [alerts] allows. Returns whether it is done."""
+    if channel not in configured_channels():
+        return True  # the channel is no longer set up
     reason = ""
     for attempt in range(settings.attempts):
         if attempt:
-            time.sleep(_PAUSE * 2 ** (attempt - 1))
+            time.sleep(_RETRY_SECONDS * 2 ** (attempt - 1))
         try:
             send(message, settings)
-        except Exception as error:  # whatever a server or library does: the night must not suffer from it
+        except Exception as error:  # any error of a server or library: it must not change the result of the night
             reason = _reason(error)
         else:
             return True
@@ -170,19 +172,19 @@ def _sent(
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without an address: that of a webhook is a secret."""
+    """Returns the reason of a failure without the address: the address of a webhook is a secret."""
     response = getattr(error, "response", None)
     if (status := getattr(response, "status_code", None)) is not None:
         return f"it answered {status}"
-    said = getattr(error, "strerror", None) or ""
-    return f"{type(error).__name__}{f': {said}' if said else ''}"
+    detail = getattr(error, "strerror", None) or ""
+    return f"{type(error).__name__}{f': {detail}' if detail else ''}"
 
 
 def send_webhook(message: Message, settings: AlertSettings) -> None:
-    """Sends a message as JSON; chats that take ``text`` show that.
+    """Sends a message as JSON. Chat services display the key ``text``.
 
     Raises:
-        requests.RequestException: it was not taken.
+        requests.RequestException: the message was not accepted.
     """
     import requests
 
@@ -191,19 +193,19 @@ def send_webhook(message: Message, settings: AlertSettings) -> None:
         "host": socket.gethostname(),
         "text": f"{message.title}\n{message.said}",
     }
-    # A redirect would be followed by a GET without the message.
-    answer = requests.post(settings.webhook_url, json=content, timeout=settings.timeout, allow_redirects=False)
-    answer.raise_for_status()
-    if answer.is_redirect:
-        raise requests.TooManyRedirects(response=answer)
+    # requests would follow a redirect with a GET without the message.
+    response = requests.post(settings.webhook_url, json=content, timeout=settings.timeout, allow_redirects=False)
+    response.raise_for_status()
+    if response.is_redirect:
+        raise requests.TooManyRedirects(response=response)
 
 
 def send_mail(message: Message, settings: AlertSettings) -> None:
-    """Mails a message by the server of Luigi's [smtp], from the sender of its [email].
+    """Mails a message through the server in Luigi's [smtp], from the sender in its [email].
 
     Raises:
         OSError: the server cannot be reached.
-        smtplib.SMTPException: it refused.
+        smtplib.SMTPException: the server refused the message.
     """
     import smtplib
     import ssl
@@ -211,7 +213,7 @@ def send_mail(message: Message, settings: AlertSettings) -> None:
 
     from luigi.notifications import email, smtp
 
-    with warnings.catch_warnings(action="ignore"):  # Luigi's, of its own defaults
+    with warnings.catch_warnings(action="ignore"):  # Luigi warns about its own defaults
         mail, server = EmailMessage(), smtp()
     mail["Subject"], mail["From"], mail["To"] = _one_line(message.title), email().sender, settings.mail_to
     mail.set_content(f"{message.said}\n\nOpen since {message.since}. What to do: docs/operations.md\n")
@@ -228,8 +230,8 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def masked_webhook(url: str) -> str:
-    """An address of the web fit to be shown: what comes after the host may be a secret."""
+def mask_webhook_url(url: str) -> str:
+    """Masks the address of a webhook: what follows the host may be a secret."""
     parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
-    return f"{parts.scheme}://{where}/…"
+    host = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+    return f"{parts.scheme}://{host}/…"

@@ -1,6 +1,6 @@
-"""A published batch measured and compared: its rows and its snapshot, what there was before, the limits of [drift].
+"""Measures a published batch and compares it with earlier batches and with the limits of [drift].
 
-It needs TensorFlow, so a task imports it inside `run`.
+The module needs TensorFlow, so a task imports it inside `run`.
 """
 
 from __future__ import annotations
@@ -16,83 +16,83 @@ from models.statistics.arrays import IntArray
 from models.statistics.stability import Psi, population_stability
 from models.text.vocabulary import Vocabulary
 from tasks.artifacts.locations import snapshot_folder, training_folder
-from tasks.database.batches import BatchRow, latest_published
+from tasks.database.batches import BatchRow, find_latest_published_batch
 from tasks.monitoring.batch_figures import (
+    ProgressCallback,
     ScoreFigures,
     TextFigures,
-    Watch,
     read_counts,
     read_scores,
     read_texts,
-    validation_counts,
-    vocabulary_of,
+    read_validation_counts,
+    read_vocabulary,
 )
 from tasks.monitoring.drift import (
-    Allowed,
+    AllowedRange,
     Crossing,
     Drift,
     DriftFigures,
-    allowed,
-    crossed,
-    drift_of,
-    figures_before,
+    compute_limits,
+    find_crossings,
+    read_drift,
+    read_earlier_figures,
     with_indexes,
 )
 from tasks.settings.loading import load
 from tasks.settings.scoring import DriftSettings, ReportSettings
 
-_ALIKE = 20  # messages looked at for each one listed, for many may be alike
+_CANDIDATES = 20  # candidates for each listed message, because many may be similar
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found of a batch; what is not known is why, as text.
+class BatchComparison:
+    """The measurements of a batch and of what it is compared with. A missing part is the reason, as text.
 
     Attributes:
-        scores: of its rows.
-        texts: of its snapshot.
-        no_words: why no words were looked up; empty where they were.
-        validation: scores of labelled messages, counted.
-        before: the batch before.
-        counts_before: its scores, counted.
-        psi: against either.
-        earlier: figures of the latest batches before, the newest first.
-        figures: its own.
-        limits: in force.
-        crossed: of these.
-        kept: what was found of it at an earlier time; None where it was not.
+        scores: figures of its rows.
+        texts: figures of its snapshot.
+        no_vocabulary: reason why no words were looked up; empty if they were.
+        validation: score counts of labelled messages.
+        before: the previous batch; None if there is none.
+        counts_before: score counts of the previous batch.
+        psi: population stability indexes against `validation` and against `counts_before`.
+        earlier: figures of the latest earlier batches, newest first.
+        figures: figures of this batch.
+        limits: limits in force, by key in [drift].
+        crossed: limits that this batch crosses.
+        stored: drift that an earlier run stored for this batch; None if there is none.
     """
 
     scores: ScoreFigures
     texts: TextFigures | str
-    no_words: str
+    no_vocabulary: str
     validation: IntArray | str
     before: BatchRow | None
     counts_before: IntArray | str
     psi: tuple[Psi | None, Psi | None]
     earlier: list[DriftFigures]
     figures: DriftFigures
-    limits: Mapping[str, Allowed]
+    limits: Mapping[str, AllowedRange]
     crossed: list[Crossing]
-    kept: Drift | None
+    stored: Drift | None
 
 
-def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
-    """Reads rows and snapshot of a batch, once each, and compares them with what there was before."""
+def compare_batch(engine: Engine, batch: BatchRow, on_progress: ProgressCallback) -> BatchComparison:
+    """Reads the rows and the snapshot of a batch, once each, and compares the figures with earlier batches."""
     training = training_folder(batch.checkpoint.split("/")[0])
-    vocabulary, validation = vocabulary_of(training), validation_counts(training)
-    scores = read_scores(engine, batch, most_wanted(), watch)
-    texts = texts_of(batch, scores, None if isinstance(vocabulary, str) else vocabulary, watch)
-    before = latest_published(engine, before=batch.batch_date)
-    counts_before = counts_of(engine, before)
-    psi = (index_of(validation, scores.counts), index_of(counts_before, scores.counts))
-    figures = figures_of_batch(batch, texts, psi)
-    earlier = figures_before(engine, batch.batch_date, load(DriftSettings).batches)
-    limits = allowed(earlier, load(DriftSettings))
-    return Measured(
+    vocabulary, validation = read_vocabulary(training), read_validation_counts(training)
+    scores = read_scores(engine, batch, candidate_limit(), on_progress)
+    texts = read_batch_texts(batch, scores, None if isinstance(vocabulary, str) else vocabulary, on_progress)
+    before = find_latest_published_batch(engine, before=batch.batch_date)
+    counts_before = read_score_counts(engine, before)
+    psi = (compute_psi(validation, scores.counts), compute_psi(counts_before, scores.counts))
+    figures = compute_drift_figures(batch, texts, psi)
+    earlier = read_earlier_figures(engine, batch.batch_date, load(DriftSettings).batches)
+    limits = compute_limits(earlier, load(DriftSettings))
+    return BatchComparison(
         scores=scores,
         texts=texts,
-        no_words=vocabulary if isinstance(vocabulary, str) else "",
+        no_vocabulary=vocabulary if isinstance(vocabulary, str) else "",
         validation=validation,
         before=before,
         counts_before=counts_before,
@@ -100,40 +100,45 @@ def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
         earlier=earlier,
         figures=figures,
         limits=limits,
-        crossed=crossed(figures, limits),
-        kept=drift_of(engine, batch.batch_id),
+        crossed=find_crossings(figures, limits),
+        stored=read_drift(engine, batch.batch_id),
     )
 
 
-def most_wanted() -> int:
-    """Messages looked at for each of the page's lists; of hidden lists one, whose text nobody asks for."""
+def candidate_limit() -> int:
+    """Returns the number of candidates for each list of messages; 1 if the lists are hidden."""
     settings = load(ReportSettings)
-    return 1 if settings.messages == HIDE else settings.listed * _ALIKE
+    return 1 if settings.messages == HIDE else settings.listed * _CANDIDATES
 
 
-def texts_of(batch: BatchRow, scores: ScoreFigures, vocabulary: Vocabulary | None, watch: Watch) -> TextFigures | str:
-    """What the snapshot of a batch says, the texts of the messages to be listed among it."""
+def read_batch_texts(
+    batch: BatchRow, scores: ScoreFigures, vocabulary: Vocabulary | None, on_progress: ProgressCallback
+) -> TextFigures | str:
+    """Reads the figures of the snapshot of a batch, and the texts of the messages that may be listed."""
     settings = load(ReportSettings)
-    listed = () if settings.messages == HIDE else (*scores.suspicious, *scores.uncertain)
-    wanted, folder = {one.message_id for one in listed}, snapshot_folder(batch.batch_date, batch.snapshot)
-    return read_texts(folder, wanted, settings.sample, vocabulary, watch)
+    candidates = () if settings.messages == HIDE else (*scores.suspicious, *scores.uncertain)
+    message_ids = {message.message_id for message in candidates}
+    folder = snapshot_folder(batch.batch_date, batch.snapshot)
+    return read_texts(folder, message_ids, settings.sample, vocabulary, on_progress)
 
 
-def figures_of_batch(batch: BatchRow, texts: TextFigures | str, psi: tuple[Psi | None, Psi | None]) -> DriftFigures:
-    """What of a batch is compared with others."""
-    unknown = None if isinstance(texts, str) else texts.wording.unknown_share
+def compute_drift_figures(
+    batch: BatchRow, texts: TextFigures | str, psi: tuple[Psi | None, Psi | None]
+) -> DriftFigures:
+    """Returns the figures of a batch that are compared with other batches."""
+    unknown = None if isinstance(texts, str) else texts.statistics.unknown_share
     counts = (batch.messages_read or 0, batch.scored or 0, batch.flagged or 0)
     return with_indexes(DriftFigures(batch.batch_id, batch.batch_date, *counts, unknown_share=unknown), *psi)
 
 
-def index_of(expected: IntArray | str, observed: IntArray) -> Psi | None:
-    """The population stability index, if there is something to compare with."""
+def compute_psi(expected: IntArray | str, observed: IntArray) -> Psi | None:
+    """Returns the population stability index; None if there are no expected counts."""
     return None if isinstance(expected, str) else population_stability(expected, observed)
 
 
-def counts_of(engine: Engine, batch: BatchRow | None) -> IntArray | str:
-    """The scores of the batch before, counted: as they were kept, or from its rows where it has no report."""
+def read_score_counts(engine: Engine, batch: BatchRow | None) -> IntArray | str:
+    """Returns the score counts of the previous batch: stored ones, or from its rows if it was never measured."""
     if batch is None:
-        return "none is published of an earlier date"
-    kept = drift_of(engine, batch.batch_id)
-    return np.array(kept.score_counts, np.int64) if kept else read_counts(engine, batch)
+        return "no batch of an earlier date is published"
+    stored = read_drift(engine, batch.batch_id)
+    return np.array(stored.score_counts, np.int64) if stored else read_counts(engine, batch)

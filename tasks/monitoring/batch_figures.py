@@ -1,7 +1,7 @@
-"""What a published batch holds: its scores, counted in one pass over its rows, and its texts, in one over its snapshot.
+"""Reads the figures of a published batch: scores in one pass over its rows, texts in one pass over its snapshot.
 
-Memory does not grow with the batch: scores are counted on a grid, the messages to be shown are found with heaps, texts
-come by in chunks. What is missing is said, and is no error.
+Memory does not grow with the batch: scores are counted on a grid, the messages to list are found with heaps, and texts
+are read in chunks. If a source is missing, the functions return the reason as text instead of raising an error.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from models.statistics.arrays import FloatArray, IntArray
 from models.statistics.stability import GRID, count_scores
 from models.statistics.uncertainty import uncertainty_distances
 from tasks.database.batches import BatchRow
-from tasks.database.chunks import add_checksums, checksum_rows, show_checksum
+from tasks.database.chunks import add_checksums, checksum_rows, format_checksum
 from tasks.database.connection import reading
 from tasks.database.tables import batch_chunks, rejected_messages, spam_scores
 from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
 
 if TYPE_CHECKING:
-    from models.evaluation.text_statistics import Wording
+    from models.evaluation.text_statistics import TextStatistics
     from models.text.vocabulary import Vocabulary
 
-_FETCH = 20_000  # rows asked for at a time
-_CHUNK = 20_000  # messages of the snapshot looked at together
+_FETCH_ROWS = 20_000  # rows fetched at a time
+_CHUNK_ROWS = 20_000  # messages of the snapshot in one chunk
 
-Watch = Callable[[float, float, str], None]
+ProgressCallback = Callable[[float, float, str], None]  # done, total, a line of status
 
 
 @dataclass(frozen=True)
 class ScoredMessage:
-    """A message of the batch, and its score."""
+    """A message of the batch and its score."""
 
     message_id: str
     probability: float
@@ -47,15 +47,15 @@ class ScoredMessage:
 
 @dataclass(frozen=True)
 class ScoreFigures:
-    """What the rows of a batch say.
+    """The figures of the rows of a batch.
 
     Attributes:
-        rows: scored messages.
-        flagged: of them, those flagged.
-        checksum: as the batch's own is made.
-        counts: on the grid of `models.statistics.stability`.
-        suspicious: the messages of the highest probability, the highest first.
-        uncertain: those nearest to the threshold, the nearest first.
+        rows: number of scored messages.
+        flagged: number of flagged messages.
+        checksum: checksum of the rows, computed like the checksum of the batch.
+        counts: score counts on the grid of `models.statistics.stability`.
+        suspicious: messages with the highest probabilities, highest first.
+        uncertain: messages nearest to the threshold, nearest first.
     """
 
     rows: int
@@ -66,46 +66,48 @@ class ScoreFigures:
     uncertain: list[ScoredMessage]
 
 
-class Least:
-    """Keeps the messages of the smallest keys, of any number that go by; equal keys in the order of identifiers."""
+class SmallestKeys:
+    """Keeps the messages with the smallest keys of a stream. Equal keys are ordered by identifier."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: list[tuple[float, str, float, bool]] = []
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rows: list[tuple[float, str, float, bool]] = []
 
     def add(self, keys: FloatArray, message_ids: list[str], probabilities: FloatArray, flagged: Any) -> None:
-        """Lets some messages go by."""
-        worst = self._kept[-1][0] if len(self._kept) == self._most else np.inf
+        """Adds messages."""
+        largest = self._rows[-1][0] if len(self._rows) == self._limit else np.inf
         rows = (
-            (float(keys[place]), message_ids[place], float(probabilities[place]), bool(flagged[place]))
-            for place in np.flatnonzero(keys <= worst).tolist()
+            (float(keys[index]), message_ids[index], float(probabilities[index]), bool(flagged[index]))
+            for index in np.flatnonzero(keys <= largest).tolist()
         )
-        self._kept = heapq.nsmallest(self._most, (*self._kept, *rows))
+        self._rows = heapq.nsmallest(self._limit, (*self._rows, *rows))
 
     def messages(self) -> list[ScoredMessage]:
-        """Those kept, the smallest key first."""
-        return [ScoredMessage(*row[1:]) for row in self._kept]
+        """Returns the messages, smallest key first."""
+        return [ScoredMessage(*row[1:]) for row in self._rows]
 
 
-def read_scores(engine: Engine, batch: BatchRow, most: int, watch: Watch = lambda *_: None) -> ScoreFigures:
+def read_scores(
+    engine: Engine, batch: BatchRow, limit: int, on_progress: ProgressCallback = lambda *_: None
+) -> ScoreFigures:
     """Counts the scores of a batch in one stream.
 
     Args:
         engine: the database.
-        batch: a batch that was published.
-        most: messages wanted of each kind.
-        watch: told rows read, rows in all, and a line of status.
+        batch: a published batch.
+        limit: maximum number of suspicious and of uncertain messages.
+        on_progress: called with rows read, total rows, and a line of status.
 
     Raises:
         DatabaseError: the database was lost.
     """
     table = spam_scores.c
-    wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch.batch_id)
+    query = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch.batch_id)
     counts = np.zeros(len(GRID) - 1, np.int64)
-    suspicious, uncertain = Least(most), Least(most)
+    suspicious, uncertain = SmallestKeys(limit), SmallestKeys(limit)
     rows = flagged = 0
     checksums = []
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
+    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH_ROWS).execute(query) as result:
         for part in result.partitions():
             message_ids, probabilities, flags = _columns(part)
             counts += count_scores(probabilities)
@@ -114,8 +116,8 @@ def read_scores(engine: Engine, batch: BatchRow, most: int, watch: Watch = lambd
             uncertain.add(distances, message_ids, probabilities, flags)
             checksums.append(checksum_rows(message_ids, probabilities, flags))
             rows, flagged = rows + len(part), flagged + int(flags.sum())
-            watch(rows, batch.scored or rows, f"{rows:,} scores counted")
-    checksum = show_checksum(add_checksums(checksums))
+            on_progress(rows, batch.scored or rows, f"{rows:,} scores counted")
+    checksum = format_checksum(add_checksums(checksums))
     return ScoreFigures(rows, flagged, checksum, counts, suspicious.messages(), uncertain.messages())
 
 
@@ -125,89 +127,89 @@ def _columns(rows: Iterable[Any]) -> tuple[list[str], FloatArray, Any]:
 
 
 def read_counts(engine: Engine, batch: BatchRow) -> IntArray:
-    """The scores of a batch counted on the grid, in one stream."""
-    return read_scores(engine, batch, most=1).counts
+    """Counts the scores of a batch on the grid, in one stream."""
+    return read_scores(engine, batch, limit=1).counts
 
 
-def rejected_reasons(engine: Engine, batch_id: int) -> dict[str, int]:
-    """Messages refused, by reason, the most frequent first."""
+def count_rejected_by_reason(engine: Engine, batch_id: int) -> dict[str, int]:
+    """Counts the rejected messages of a batch by reason, the most frequent reason first."""
     reason, number = rejected_messages.c.reason, sa.func.count()
-    wanted = sa.select(reason, number).where(rejected_messages.c.batch_id == batch_id).group_by(reason)
+    query = sa.select(reason, number).where(rejected_messages.c.batch_id == batch_id).group_by(reason)
     with reading(engine) as connection:
-        found = connection.execute(wanted).all()
-    return {str(name): int(count) for name, count in sorted(found, key=lambda row: (-row[1], row[0]))}
+        rows = connection.execute(query).all()
+    return {str(name): int(count) for name, count in sorted(rows, key=lambda row: (-row[1], row[0]))}
 
 
-def ledger_counts(engine: Engine, batch_id: int) -> dict[str, int]:
-    """What the chunks of a batch say together: chunks, messages_read, scored, rejected, flagged."""
+def read_ledger_counts(engine: Engine, batch_id: int) -> dict[str, int]:
+    """Sums the counts of a batch's chunks in the ledger: chunks, messages_read, scored, rejected, flagged."""
     names = ("messages_read", "scored", "rejected", "flagged")
     sums = [sa.func.coalesce(sa.func.sum(batch_chunks.c[name]), 0) for name in names]
-    wanted = sa.select(sa.func.count(), *sums).where(batch_chunks.c.batch_id == batch_id)
+    query = sa.select(sa.func.count(), *sums).where(batch_chunks.c.batch_id == batch_id)
     with reading(engine) as connection:
-        row = connection.execute(wanted).one()
+        row = connection.execute(query).one()
     return {name: int(value) for name, value in zip(("chunks", *names), row, strict=True)}
 
 
 @dataclass(frozen=True)
 class TextFigures:
-    """What the snapshot of a batch says.
+    """The figures of the snapshot of a batch.
 
     Attributes:
-        rows: messages in it.
-        every: of which each so many-th was looked at, as far as it has a text.
-        wording: of these.
-        texts: of the messages asked for, by identifier.
+        rows: number of messages in the snapshot.
+        step: every `step`-th message was measured, if it has a text.
+        statistics: text statistics of the measured messages.
+        texts: texts of the requested messages, by identifier.
     """
 
     rows: int
-    every: int
-    wording: Wording
+    step: int
+    statistics: TextStatistics
     texts: dict[str, str]
 
 
 def read_texts(
     folder: Path,
-    wanted: set[str],
+    message_ids: set[str],
     sample: int,
     vocabulary: Vocabulary | None,
-    watch: Watch = lambda *_: None,
+    on_progress: ProgressCallback = lambda *_: None,
 ) -> TextFigures | str:
-    """Reads a snapshot in one stream: measures messages evenly from all of it, and finds the texts that are wanted.
+    """Reads a snapshot in one stream: measures an even sample of its messages, and finds the requested texts.
 
     Args:
-        folder: of the snapshot.
-        wanted: identifiers of messages whose texts are wanted.
-        sample: most messages measured.
-        vocabulary: what words are looked up in; None measures no words.
-        watch: told messages read, messages in all, and a line of status.
+        folder: folder of the snapshot.
+        message_ids: identifiers of the messages whose texts are requested.
+        sample: maximum number of messages to measure.
+        vocabulary: vocabulary for looking up words; None to measure no words.
+        on_progress: called with messages read, total messages, and a line of status.
 
     Returns:
-        The figures; or why the snapshot cannot be read.
+        The figures, or the reason why the snapshot cannot be read.
     """
-    from models.evaluation.text_statistics import WordingCount
+    from models.evaluation.text_statistics import TextStatisticsCounter
 
     if not folder.is_dir():
-        return f"the messages are not in {folder} any more"
+        return f"the messages are no longer in {folder}"
     try:
         verify_snapshot(folder)
         rows = snapshot_rows(folder / SNAPSHOT_FILE)
     except ArtifactError as error:
         return str(error)
-    every, count, texts = max(-(-rows // sample), 1), WordingCount(vocabulary), dict[str, str]()
-    for chunk in read_snapshot(folder / SNAPSHOT_FILE, _CHUNK):
-        sound = _sound(chunk)
-        count.add([text for number, _, text in sound if number % every == 0])
-        for _, message_id, text in sound:
-            if message_id in wanted:
-                texts.setdefault(message_id, text)  # of rows with one identifier the first was scored
+    step, counter, texts = max(-(-rows // sample), 1), TextStatisticsCounter(vocabulary), dict[str, str]()
+    for chunk in read_snapshot(folder / SNAPSHOT_FILE, _CHUNK_ROWS):
+        valid = _valid_rows(chunk)
+        counter.add([text for number, _, text in valid if number % step == 0])
+        for _, message_id, text in valid:
+            if message_id in message_ids:
+                texts.setdefault(message_id, text)  # if an identifier repeats, its first row was scored
         finished = chunk.first_row - 1 + len(chunk)
-        watch(finished, rows, f"{finished:,} of {rows:,} messages looked at")
-    return TextFigures(rows, every, count.wording(), texts)
+        on_progress(finished, rows, f"{finished:,} of {rows:,} messages read")
+    return TextFigures(rows, step, counter.statistics(), texts)
 
 
-def _sound(chunk: SnapshotChunk) -> list[tuple[int, str, str]]:
-    """Row number, identifier and text of the messages that have a text, and no fault."""
-    columns = (one.to_pylist() for one in (chunk.message_ids, chunk.texts, chunk.faults))
+def _valid_rows(chunk: SnapshotChunk) -> list[tuple[int, str, str]]:
+    """Returns row number, identifier and text of the messages that have a text and no fault."""
+    columns = (column.to_pylist() for column in (chunk.message_ids, chunk.texts, chunk.faults))
     return [
         (number, message_id or "", text)
         for number, message_id, text, fault in zip(chunk.row_numbers.tolist(), *columns, strict=True)
@@ -215,31 +217,31 @@ def _sound(chunk: SnapshotChunk) -> list[tuple[int, str, str]]:
     ]
 
 
-def vocabulary_of(training: Path) -> Vocabulary | str:
-    """The vocabulary of a trained model; or why it cannot be read."""
+def read_vocabulary(training: Path) -> Vocabulary | str:
+    """Returns the vocabulary of a trained model, or the reason why it cannot be read."""
     from models.text.vocabulary import load_vocabulary
     from tasks.artifacts.folders import verify_file
     from tasks.artifacts.locations import VOCABULARY
 
     if not training.is_dir():
-        return f"the model that scored them is not in {training} any more"
+        return f"the model that scored them is no longer in {training}"
     try:
         return load_vocabulary(verify_file(training, VOCABULARY))
     except (ArtifactError, FormatError) as error:
         return str(error)
 
 
-def validation_counts(training: Path) -> IntArray | str:
-    """The scores of labelled messages that a model was not trained on, counted on the grid; or why there are none."""
+def read_validation_counts(training: Path) -> IntArray | str:
+    """Counts the held-out scores of a training on the grid; returns the reason as text if there are none."""
     from models.statistics.calibration import UNSEEN_SCORES
     from tasks.artifacts.folders import list_manifest_files
     from tasks.artifacts.trainings import read_unseen_scores
 
     if not training.is_dir():
-        return f"the model that scored them is not in {training} any more"
+        return f"the model that scored them is no longer in {training}"
     try:
         if UNSEEN_SCORES not in list_manifest_files(training):
-            return f"{training} was trained before they were kept"
+            return f"{training} was trained by an older version, which did not store them"
         return count_scores(read_unseen_scores(training)["probability"])
     except ArtifactError as error:
         return str(error)

@@ -1,6 +1,4 @@
-"""When the scores of a date are due, and what is said as soon as it shows that they will not be ready: not once they
-are late.
-"""
+"""Computes when the scores of a date are due, and warns as soon as the estimate is later than that."""
 
 from __future__ import annotations
 
@@ -13,17 +11,19 @@ from tasks.scheduler.failures import record_note
 
 log = logging.getLogger("spamscore")
 
-Watch = Callable[[float, float, str], None]  # told how much is done, of how much, and a line of status
+ProgressCallback = Callable[[float, float, str], None]  # done, total, a line of status
 _DAY = datetime.timedelta(days=1)
 
 
-def due_at(date: datetime.date, deadline: str, now: datetime.datetime) -> datetime.datetime | None:
-    """When the scores of a date are due; None if they never are, or were long before: a backfill is not late.
+def find_due_time(date: datetime.date, deadline: str, now: datetime.datetime) -> datetime.datetime | None:
+    """Returns when the scores of a date are due; None if there is no deadline, or if the run is a backfill.
+
+    A run that starts a day or more after the due time is a backfill.
 
     Args:
-        date: of the messages.
-        deadline: [run] deadline, as 06:00, of the day after, by the local clock; empty for none.
-        now: local time, with its zone.
+        date: date of the messages.
+        deadline: [run] deadline, for example 06:00, on the day after `date`, local time; empty for no deadline.
+        now: local time with its time zone.
     """
     if not deadline:
         return None
@@ -32,53 +32,57 @@ def due_at(date: datetime.date, deadline: str, now: datetime.datetime) -> dateti
     return due if now < due + _DAY else None
 
 
-class DeadlineWatch:
-    """Passes on what is done, and says once, in log, status and alert, that it will not be done in time.
+class DeadlineMonitor:
+    """A progress callback that warns once, in log, status and alert, if the batch will be late.
 
-    The estimate goes by the messages scored since the first call, for the first chunk also loads the model, and a run
-    that goes on finds some done.
+    The estimate uses only the messages scored since the first call: the first chunk also includes loading the model,
+    and a resumed run starts with messages that are already scored.
 
     Args:
-        watch: told what this is told, with the lateness behind the status.
-        due: when all must be done.
-        tell: takes the one line that says it, once.
+        on_progress: called with the same values; if the batch will be late, the status says so.
+        due: when all messages must be scored.
+        notify: called once with the warning, one line.
     """
 
-    def __init__(self, watch: Watch, due: datetime.datetime, tell: Callable[[str], None]) -> None:
-        self._watch, self._due, self._tell = watch, due, tell
+    def __init__(self, on_progress: ProgressCallback, due: datetime.datetime, notify: Callable[[str], None]) -> None:
+        self._on_progress, self._due, self._notify = on_progress, due, notify
         self._first: tuple[float, float] | None = None
-        self._told = False
+        self._warned = False
 
     def __call__(self, done: float, total: float, status: str) -> None:
-        """After a chunk: `done` of `total` messages are scored."""
-        end = self._end(done, total)
+        """Reports that `done` of `total` messages are scored, after each chunk."""
+        end = self._estimate_end(done, total)
         late = end > self._due
-        if late and not self._told:
-            self._told = True
-            self._say(end, done, total)
-        self._watch(done, total, f"{status}, late: due {self._due:%H:%M}, ends about {end:%H:%M}" if late else status)
+        if late and not self._warned:
+            self._warned = True
+            self._warn(end, done, total)
+        if late:
+            status = f"{status}, late: due {self._due:%H:%M}, estimated end {end:%H:%M}"
+        self._on_progress(done, total, status)
 
-    def _end(self, done: float, total: float) -> datetime.datetime:
-        """When it will be done, as far as can be told: not before now."""
+    def _estimate_end(self, done: float, total: float) -> datetime.datetime:
+        """Estimates when all messages will be scored; never earlier than now."""
         now, clock = datetime.datetime.now(self._due.tzinfo), time.monotonic()
         if self._first is None:
             self._first = (done, clock)
-        first, began = self._first
-        seconds = (total - done) * (clock - began) / (done - first) if done > first else 0.0
+        first_done, started = self._first
+        seconds = (total - done) * (clock - started) / (done - first_done) if done > first_done else 0.0
         return now + datetime.timedelta(seconds=seconds)
 
-    def _say(self, end: datetime.datetime, done: float, total: float) -> None:
-        said = (
-            f"too late: {done:,.0f} of {total:,.0f} messages are scored, and the rest will be at about "
-            f"{end:%Y-%m-%d %H:%M}; [run] deadline is {self._due:%Y-%m-%d %H:%M}. docs/operations.md says what can be "
-            "done"
+    def _warn(self, end: datetime.datetime, done: float, total: float) -> None:
+        warning = (
+            f"too late: {done:,.0f} of {total:,.0f} messages are scored, and the others will be scored at about "
+            f"{end:%Y-%m-%d %H:%M}; [run] deadline is {self._due:%Y-%m-%d %H:%M}. docs/operations.md lists what "
+            "you can do"
         )
-        log.warning("%s", said)
-        record_note(said)
-        self._tell(said)
+        log.warning("%s", warning)
+        record_note(warning)
+        self._notify(warning)
 
 
-def within_deadline(watch: Watch, date: datetime.date, deadline: str, tell: Callable[[str], None]) -> Watch:
-    """A watch that minds when a date is due; one that is never due is watched as before."""
-    due = due_at(date, deadline, datetime.datetime.now().astimezone())
-    return watch if due is None else DeadlineWatch(watch, due, tell)
+def monitor_deadline(
+    on_progress: ProgressCallback, date: datetime.date, deadline: str, notify: Callable[[str], None]
+) -> ProgressCallback:
+    """Wraps a progress callback with a `DeadlineMonitor`; returns it unchanged if the date has no due time."""
+    due = find_due_time(date, deadline, datetime.datetime.now().astimezone())
+    return on_progress if due is None else DeadlineMonitor(on_progress, due, notify)

@@ -1,7 +1,7 @@
-"""How unlike those before a batch is: its figures, the limits of [drift] that they cross, and who accepted that.
+"""Drift of a batch: its figures, the limits of [drift] that they cross, and who accepted that.
 
-Kept in the table `batch_drift`, so that later batches, alerts and metrics find it there. What measures a batch is
-`tasks.report_batch`; nothing here takes a batch back.
+The drift is stored in the table `batch_drift`, where later batches, alerts and metrics read it. `tasks.report_batch`
+measures a batch. This module never withdraws a batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import reading, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import batch_drift, score_batches
 from tasks.settings.scoring import DriftSettings
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from models.statistics.arrays import IntArray
     from models.statistics.stability import Psi
 
-# A flagged share is held to its limit only if its interval, of this confidence, is beyond it too.
+# A flagged share crosses its limit only if its interval with this confidence is completely outside the limit.
 CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True)
 class DriftFigures:
-    """What of a batch is compared with others; a share or an index is None where it is not known.
+    """The figures of a batch that are compared with other batches; a share or an index is None if unknown.
 
     Attributes:
-        batch_id: the batch.
-        batch_date: its date.
-        messages: messages read.
-        scored: of them, those with a score.
-        flagged: of these, those flagged.
+        batch_id: number of the batch.
+        batch_date: date of the batch.
+        messages: number of messages read.
+        scored: number of messages with a score.
+        flagged: number of flagged messages.
         unknown_share: share of the words that are not in the vocabulary.
         psi_validation: population stability index against labelled messages that were not trained on.
-        psi_validation_by_chance: the index that chance alone rarely exceeds, of so few messages.
-        psi_before: population stability index against the batch before.
-        psi_before_by_chance: as above.
+        psi_validation_by_chance: index that chance alone rarely exceeds for this number of messages.
+        psi_before: population stability index against the previous batch.
+        psi_before_by_chance: as above, for `psi_before`.
     """
 
     batch_id: int
@@ -60,13 +60,13 @@ class DriftFigures:
 
     @property
     def flagged_share(self) -> float | None:
-        """Share of the scored messages that were flagged; None if none was scored."""
+        """Share of the scored messages that are flagged; None if no message was scored."""
         return self.flagged / self.scored if self.scored else None
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """A limit that was crossed: its key in [drift], the figure, where the limit lies, and a sentence for a person."""
+    """A crossed limit: its key in [drift], the value, the allowed value, and a sentence (stored as ``said``)."""
 
     limit: str
     value: float
@@ -76,10 +76,10 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Drift:
-    """What is kept of a batch: its figures, its scores as `models.statistics.stability.count_scores` counts them,
-    what it crossed.
+    """The stored drift of a batch: its figures, its crossed limits, and who accepted them.
 
-    `accepted_by` is who said that what it crossed is as it should be; None while nobody did.
+    `score_counts` are its scores, counted by `models.statistics.stability.count_scores`. `accepted_by` is None until a
+    person accepts the crossed limits.
     """
 
     figures: DriftFigures
@@ -91,18 +91,21 @@ class Drift:
 
     @property
     def is_open(self) -> bool:
-        """Whether it crossed a limit, and nobody has accepted that."""
+        """Whether the batch crossed a limit and nobody has accepted that."""
         return bool(self.crossed) and self.accepted_at is None
 
     @property
-    def said(self) -> str:
-        """What was crossed, in one line."""
-        return "; ".join(one.said for one in self.crossed)
+    def summary(self) -> str:
+        """The crossed limits in one line."""
+        return "; ".join(crossing.said for crossing in self.crossed)
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """What a figure may be: from `low` to `high`, None where that end is open. `usual`: the median of `batches`."""
+class AllowedRange:
+    """The allowed range of a figure, from `low` to `high`; a bound is None if there is no limit on that side.
+
+    `usual` is the median of the last `batches` batches; None if the range does not depend on earlier batches.
+    """
 
     low: float | None
     high: float | None
@@ -110,108 +113,105 @@ class Allowed:
     batches: int = 0
 
 
-def allowed(before: Sequence[DriftFigures], settings: DriftSettings) -> dict[str, Allowed]:
-    """The limits in force, by their keys in [drift].
+def compute_limits(earlier: Sequence[DriftFigures], settings: DriftSettings) -> dict[str, AllowedRange]:
+    """Computes the limits in force, by their keys in [drift].
 
     Args:
-        before: the latest batches before, the newest first; those beyond `settings.batches` do not count.
-        settings: the limits.
+        earlier: figures of earlier batches, newest first; only the first `settings.batches` are used.
+        settings: the settings of [drift].
     """
-    found = {
-        key: Allowed(None, getattr(settings, key)) for key in ("psi_before", "psi_validation") if getattr(settings, key)
-    }
-    compared = list(before)[: settings.batches]
+    psi_keys = [key for key in ("psi_before", "psi_validation") if getattr(settings, key)]
+    limits = {key: AllowedRange(None, getattr(settings, key)) for key in psi_keys}
+    compared = list(earlier)[: settings.batches]
     if len(compared) < settings.least_batches:
-        return found
-    shares = [one.flagged_share for one in compared if one.flagged_share is not None]
+        return limits
+    shares = [figures.flagged_share for figures in compared if figures.flagged_share is not None]
     if settings.flagged_share and shares:
-        # Where nothing was flagged in most of them, as if it had been one message.
-        usual = statistics.median(shares) or 1 / statistics.median(one.scored for one in compared if one.scored)
-        found["flagged_share"] = _around(usual, settings.flagged_share, len(shares))
+        # If most batches have no flagged message, the usual share is that of one message.
+        usual = statistics.median(shares) or 1 / statistics.median(batch.scored for batch in compared if batch.scored)
+        limits["flagged_share"] = _range_around(usual, settings.flagged_share, len(shares))
     if settings.message_count:
-        usual = statistics.median(one.messages for one in compared)
-        found["message_count"] = _around(usual, settings.message_count, len(compared))
-    unknown = [one.unknown_share for one in compared if one.unknown_share is not None]
+        usual = statistics.median(figures.messages for figures in compared)
+        limits["message_count"] = _range_around(usual, settings.message_count, len(compared))
+    unknown = [figures.unknown_share for figures in compared if figures.unknown_share is not None]
     if settings.unknown_words and unknown:
         usual = statistics.median(unknown)
-        found["unknown_words"] = Allowed(None, usual + settings.unknown_words, usual, len(unknown))
-    return found
+        limits["unknown_words"] = AllowedRange(None, usual + settings.unknown_words, usual, len(unknown))
+    return limits
 
 
-def _around(usual: float, times: float, batches: int) -> Allowed:
-    return Allowed(usual / times, usual * times, usual, batches)
+def _range_around(usual: float, factor: float, batches: int) -> AllowedRange:
+    return AllowedRange(usual / factor, usual * factor, usual, batches)
 
 
-def crossed(figures: DriftFigures, limits: Mapping[str, Allowed]) -> list[Crossing]:
-    """The limits that a batch crosses; none by what may be chance.
+def find_crossings(figures: DriftFigures, limits: Mapping[str, AllowedRange]) -> list[Crossing]:
+    """Returns the limits that a batch crosses. A figure that chance can explain crosses no limit.
 
     Args:
-        figures: of the batch.
-        limits: what `allowed` gave.
+        figures: figures of the batch.
+        limits: result of `compute_limits`.
     """
-    found = []
-    for key, one in limits.items():
-        value = figure_of(figures, key)
-        if value is not None and _is_beyond(key, figures, one):
-            end = one.high if one.high is not None and value > one.high else one.low
-            found.append(
-                Crossing(
-                    key, value, float(end or 0), f"{_SAID[key].format(SHOWN[key](value))}, where {_said(key, one)}"
-                )
-            )
-    return found
+    crossings = []
+    for key, limit in limits.items():
+        value = limited_figure(figures, key)
+        if value is not None and _is_outside(key, figures, limit):
+            bound = limit.high if limit.high is not None and value > limit.high else limit.low
+            sentence = f"{_SENTENCES[key].format(FORMATS[key](value))}, where {_describe_limit(key, limit)}"
+            crossings.append(Crossing(key, value, float(bound or 0), sentence))
+    return crossings
 
 
-def figure_of(figures: DriftFigures, limit: str) -> Any:
-    """The figure that a limit of [drift] is for; None where it is not known."""
-    return getattr(figures, _FIGURE[limit])
+def limited_figure(figures: DriftFigures, limit: str) -> Any:
+    """Returns the figure that a limit of [drift] applies to; None if unknown."""
+    return getattr(figures, _FIGURE_NAMES[limit])
 
 
-def _is_beyond(key: str, figures: DriftFigures, one: Allowed) -> bool:
+def _is_outside(key: str, figures: DriftFigures, limit: AllowedRange) -> bool:
     if key == "flagged_share":
         from models.evaluation.factors import share_interval
 
         interval = share_interval(figures.flagged, figures.scored, CONFIDENCE)
         low, high = (interval.high, interval.low) if interval else (0.0, 0.0)
     else:
-        low = high = figure_of(figures, key)
+        low = high = limited_figure(figures, key)
     by_chance = getattr(figures, f"{key}_by_chance", None) or 0.0
-    return bool((one.low is not None and low < one.low) or (one.high is not None and high > max(one.high, by_chance)))
+    too_low = limit.low is not None and low < limit.low
+    return bool(too_low or (limit.high is not None and high > max(limit.high, by_chance)))
 
 
-def _said(key: str, one: Allowed) -> str:
-    shown = SHOWN[key]
-    low = "" if one.low is None else f"{shown(one.low)} to "
-    usual = f" (the median of {one.batches} batches is {shown(one.usual)})" if one.usual is not None else ""
-    return f"{low}{shown(one.high)} is allowed{usual}"
+def _describe_limit(key: str, limit: AllowedRange) -> str:
+    show = FORMATS[key]
+    low = "" if limit.low is None else f"{show(limit.low)} to "
+    usual = f" (the median of {limit.batches} batches is {show(limit.usual)})" if limit.usual is not None else ""
+    return f"{low}{show(limit.high)} is allowed{usual}"
 
 
-# By limit the figure it is for, how that is shown, and how a sentence about it begins.
-_FIGURE = {
+# By limit: the name of its figure, the format of the figure, and the start of a sentence about it.
+_FIGURE_NAMES = {
     "flagged_share": "flagged_share",
     "message_count": "messages",
     "unknown_words": "unknown_share",
     "psi_before": "psi_before",
     "psi_validation": "psi_validation",
 }
-SHOWN: dict[str, Callable[[Any], str]] = {
+FORMATS: dict[str, Callable[[Any], str]] = {
     "flagged_share": lambda value: f"{value * 100:.2f} %",
     "message_count": "{:,.0f}".format,
     "unknown_words": lambda value: f"{value * 100:.1f} %",
     "psi_before": "{:.3f}".format,
     "psi_validation": "{:.3f}".format,
 }
-_SAID = {
+_SENTENCES = {
     "flagged_share": "{} of the messages are flagged",
     "message_count": "there are {} messages",
     "unknown_words": "{} of the words are not in the vocabulary",
-    "psi_before": "the scores are unlike the batch before, by an index (PSI) of {}",
-    "psi_validation": "the scores are unlike labelled messages, by an index (PSI) of {}",
+    "psi_before": "the scores differ from the previous batch by an index (PSI) of {}",
+    "psi_validation": "the scores differ from labelled messages by an index (PSI) of {}",
 }
 
 
 def with_indexes(figures: DriftFigures, validation: Psi | None, before: Psi | None) -> DriftFigures:
-    """The figures with the indexes put in."""
+    """Returns a copy of the figures with the indexes set."""
     return dataclasses.replace(
         figures,
         psi_validation=validation.value if validation else None,
@@ -221,7 +221,7 @@ def with_indexes(figures: DriftFigures, validation: Psi | None, before: Psi | No
     )
 
 
-_KEPT = ("unknown_share", "psi_validation", "psi_validation_by_chance", "psi_before", "psi_before_by_chance")
+_STORED_FIGURES = ("unknown_share", "psi_validation", "psi_validation_by_chance", "psi_before", "psi_before_by_chance")
 _BATCH = score_batches.c
 _COLUMNS = (
     _BATCH.batch_id,
@@ -229,92 +229,93 @@ _COLUMNS = (
     _BATCH.messages_read,
     _BATCH.scored,
     _BATCH.flagged,
-    *(batch_drift.c[name] for name in _KEPT),
+    *(batch_drift.c[name] for name in _STORED_FIGURES),
 )
 
 
-def write_drift(engine: Engine, figures: DriftFigures, score_counts: IntArray, found: Sequence[Crossing]) -> Drift:
-    """Keeps what was found of a batch; measured again, it takes the place of what was there, but for who accepted it.
+def write_drift(engine: Engine, figures: DriftFigures, score_counts: IntArray, crossings: Sequence[Crossing]) -> Drift:
+    """Stores the drift of a batch. A repeated measurement replaces the earlier one, except who accepted it.
 
     Raises:
-        DatabaseError: the database refused or was lost.
+        DatabaseError: the database refused the write, or the connection was lost.
     """
-    values = {name: getattr(figures, name) for name in _KEPT} | {
+    values = {name: getattr(figures, name) for name in _STORED_FIGURES} | {
         "score_counts": json.dumps(score_counts.tolist()),
-        "crossed": json.dumps([dataclasses.asdict(one) for one in found]),
+        "crossed": json.dumps([dataclasses.asdict(crossing) for crossing in crossings]),
         "measured_at": datetime.datetime.now(datetime.UTC),
     }
-    there = batch_drift.c.batch_id == figures.batch_id
+    same_batch = batch_drift.c.batch_id == figures.batch_id
 
     def write(connection: Connection) -> None:
-        if connection.scalar(sa.select(batch_drift.c.batch_id).where(there).with_for_update()) is None:
+        if connection.scalar(sa.select(batch_drift.c.batch_id).where(same_batch).with_for_update()) is None:
             connection.execute(sa.insert(batch_drift).values(batch_id=figures.batch_id, **values))
         else:
-            connection.execute(sa.update(batch_drift).where(there).values(values))
+            connection.execute(sa.update(batch_drift).where(same_batch).values(values))
 
-    retried(engine, write)
-    (kept,) = _drifts(engine, there)
-    return kept
+    run_with_retries(engine, write)
+    (stored,) = _select_drifts(engine, same_batch)
+    return stored
 
 
 def accept_drift(engine: Engine, batch_id: int, person: str) -> None:
-    """Notes that a person looked at what a batch crossed, and says that it is as it should be.
+    """Records that a person accepted the crossed limits of a batch.
 
     Raises:
-        DatabaseError: the database refused or was lost.
+        DatabaseError: the database refused the write, or the connection was lost.
     """
     values = {"accepted_at": datetime.datetime.now(datetime.UTC), "accepted_by": person}
     statement = sa.update(batch_drift).where(batch_drift.c.batch_id == batch_id).values(values)
-    retried(engine, lambda connection: connection.execute(statement))
+    run_with_retries(engine, lambda connection: connection.execute(statement))
 
 
-def drift_of(engine: Engine, batch_id: int) -> Drift | None:
-    """What is kept of a batch; None before its report was made."""
-    found = _drifts(engine, batch_drift.c.batch_id == batch_id)
-    return found[0] if found else None
+def read_drift(engine: Engine, batch_id: int) -> Drift | None:
+    """Reads the drift of a batch; None if the batch was not measured yet."""
+    drifts = _select_drifts(engine, batch_drift.c.batch_id == batch_id)
+    return drifts[0] if drifts else None
 
 
-def drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
-    """What is kept of the published batches, the newest date first; of the latest so many, if a limit is given."""
-    return _drifts(engine, _BATCH.published_date.is_not(None), limit)
+def read_drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
+    """Reads the drift of the published batches, newest date first; at most `limit` of them if given."""
+    return _select_drifts(engine, _BATCH.published_date.is_not(None), limit)
 
 
-def latest_drift(engine: Engine) -> Drift | None:
-    """What is kept of the published batch of the newest date that has a report; None where there is none."""
-    found = drifts(engine, 1)
-    return found[0] if found else None
+def read_latest_drift(engine: Engine) -> Drift | None:
+    """Reads the drift of the newest published batch that was measured; None if there is none."""
+    drifts = read_drifts(engine, 1)
+    return drifts[0] if drifts else None
 
 
-def figures_before(engine: Engine, date: datetime.date, most: int) -> list[DriftFigures]:
-    """The figures of the published batches before a date, the newest first; reported or not, for most are counts."""
+def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> list[DriftFigures]:
+    """Reads the figures of the published batches before a date, newest first, including batches without a report."""
     if not has_table(engine, batch_drift.name):
         return []
-    wanted = (
+    query = (
         sa.select(*_COLUMNS)
         .select_from(score_batches.outerjoin(batch_drift))
         .where(_BATCH.published_date < date)
         .order_by(_BATCH.published_date.desc())
-        .limit(most)
+        .limit(limit)
     )
     with reading(engine) as connection:
-        return [DriftFigures(*row) for row in connection.execute(wanted)]
+        return [DriftFigures(*row) for row in connection.execute(query)]
 
 
-def _drifts(engine: Engine, which: sa.ColumnElement[bool], limit: int | None = None) -> list[Drift]:
+def _select_drifts(engine: Engine, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[Drift]:
     if not has_table(engine, batch_drift.name):
         return []
-    rest = ("score_counts", "crossed", "measured_at", "accepted_at", "accepted_by")
-    wanted = (
-        sa.select(*_COLUMNS, *(batch_drift.c[name] for name in rest))
+    columns = ("score_counts", "crossed", "measured_at", "accepted_at", "accepted_by")
+    query = (
+        sa.select(*_COLUMNS, *(batch_drift.c[name] for name in columns))
         .select_from(score_batches.join(batch_drift))
-        .where(which)
+        .where(condition)
         .order_by(_BATCH.batch_date.desc(), _BATCH.batch_id.desc())
         .limit(limit)
     )
     with reading(engine) as connection:
-        return [_drift(row) for row in connection.execute(wanted)]
+        return [_to_drift(row) for row in connection.execute(query)]
 
 
-def _drift(row: Any) -> Drift:
-    figures, (counts, found, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
-    return Drift(DriftFigures(*figures), json.loads(counts), [Crossing(**one) for one in json.loads(found)], *rest)
+def _to_drift(row: Any) -> Drift:
+    figures, (counts, stored, *others) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
+    crossings = [Crossing(**fields) for fields in json.loads(stored)]
+    return Drift(DriftFigures(*figures), json.loads(counts), crossings, *others)

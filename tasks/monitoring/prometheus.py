@@ -1,7 +1,7 @@
-"""What Prometheus is told of a night: of the newest published batch, and of the run that ended.
+"""Exports metrics to Prometheus: of the newest published batch, and of the run that ended.
 
-Written as text files that node_exporter's textfile collector reads, or pushed to a Pushgateway. The two parts are
-written apart: a run that finds no database still tells that it failed, and leaves what was told of the batch.
+The metrics are written as text files for the textfile collector of node_exporter, or pushed to a Pushgateway. Batch and
+run are exported separately: a run without a database still exports its failure, and the metrics of the batch stay.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _PUSH_SECONDS = 10.0
 
 
 def batch_metrics(batch: BatchRow, drift: Drift | None) -> CollectorRegistry:
-    """What is told of a published batch; of drift nothing where its report was not made."""
+    """Builds the metrics of a published batch; without drift figures if the batch was not measured yet."""
     from prometheus_client import CollectorRegistry, Gauge
 
     registry = CollectorRegistry()
     scored, read = batch.scored or 0, batch.messages_read or 0
     values = {
-        "date_timestamp_seconds": ("midnight UTC of the batch's date", _midnight(batch.batch_date)),
+        "date_timestamp_seconds": ("midnight UTC of the date of the batch", _midnight(batch.batch_date)),
         "published_timestamp_seconds": ("when the newest batch was published", _seconds(batch.published_at)),
         "messages": ("messages read", read),
         "scored_messages": ("messages scored", scored),
@@ -47,9 +47,9 @@ def batch_metrics(batch: BatchRow, drift: Drift | None) -> CollectorRegistry:
         "flagged_messages": ("messages flagged", batch.flagged or 0),
         "flagged_share": ("share of the scored messages that were flagged", _ratio(batch.flagged, scored)),
         "rejected_share": ("share of the messages that were rejected", _ratio(batch.rejected, read)),
-        "messages_per_second": ("messages read in a second of the whole batch", _ratio(read, batch.seconds_total)),
+        "messages_per_second": ("messages read per second over the whole batch", _ratio(read, batch.seconds_total)),
         "threshold": ("probability from which a message is flagged", batch.threshold),
-        "model_version": ("version of the model that scored it", batch.model_version),
+        "model_version": ("version of the model that scored the batch", batch.model_version),
     }
     for name, (meaning, value) in values.items():
         Gauge(f"spamscore_batch_{name}", meaning, registry=registry).set(value)
@@ -62,9 +62,9 @@ def _add_seconds(registry: CollectorRegistry, batch: BatchRow) -> None:
     from prometheus_client import Gauge
 
     seconds = Gauge(
-        "spamscore_batch_seconds", "seconds that the batch took, and its parts", ["part"], registry=registry
+        "spamscore_batch_seconds", "duration of the batch and of its parts in seconds", ["part"], registry=registry
     )
-    for name in (one.name for one in dataclasses.fields(batch) if one.name.startswith("seconds_")):
+    for name in (field.name for field in dataclasses.fields(batch) if field.name.startswith("seconds_")):
         if (value := getattr(batch, name)) is not None:
             seconds.labels(part=name.removeprefix("seconds_")).set(value)
 
@@ -72,14 +72,16 @@ def _add_seconds(registry: CollectorRegistry, batch: BatchRow) -> None:
 def _add_drift(registry: CollectorRegistry, drift: Drift | None) -> None:
     from prometheus_client import Gauge
 
-    crossed = Gauge("spamscore_drift_crossed", "limits of [drift] crossed and not accepted", registry=registry)
+    crossed = Gauge("spamscore_drift_crossed", "limits of [drift] that are crossed and not accepted", registry=registry)
     psi = Gauge(
         "spamscore_drift_psi",
-        "population stability index of the scores, against others",
+        "population stability index of the scores, by reference",
         ["against"],
         registry=registry,
     )
-    unknown = Gauge("spamscore_drift_unknown_share", "share of the words not in the vocabulary", registry=registry)
+    unknown = Gauge(
+        "spamscore_drift_unknown_share", "share of the words that are not in the vocabulary", registry=registry
+    )
     if drift is None:
         crossed.set(0)
         return
@@ -93,33 +95,33 @@ def _add_drift(registry: CollectorRegistry, drift: Drift | None) -> None:
 
 
 def run_metrics(alerts: Alerts, failed: bool, seconds: float) -> CollectorRegistry:
-    """What is told of the run that ends now.
+    """Builds the metrics of the run that is ending.
 
     Args:
-        alerts: what is open.
-        failed: whether its date is not done.
-        seconds: from its start.
+        alerts: open alerts and undelivered messages.
+        failed: whether the run did not complete its date.
+        seconds: duration of the run in seconds.
     """
     from prometheus_client import CollectorRegistry, Gauge
 
     registry = CollectorRegistry()
     values = {
         "ended_timestamp_seconds": ("when the last run ended", _seconds(datetime.datetime.now(datetime.UTC))),
-        "failed": ("1 if the last run did not do its date, else 0", float(failed)),
-        "seconds": ("seconds the last run took", seconds),
+        "failed": ("1 if the last run did not complete its date, else 0", float(failed)),
+        "seconds": ("duration of the last run in seconds", seconds),
     }
     for name, (meaning, value) in values.items():
         Gauge(f"spamscore_run_{name}", meaning, registry=registry).set(value)
-    there = Gauge("spamscore_alerts_open", "alerts that are open", ["kind"], registry=registry)
+    open_alerts = Gauge("spamscore_alerts_open", "alerts that are open", ["kind"], registry=registry)
     for kind in KINDS:
-        there.labels(kind=kind).set(len(alerts.dates(kind)))
-    kept = Gauge("spamscore_alerts_undelivered", "alerts that no channel has taken yet", registry=registry)
-    kept.set(len(alerts.undelivered))
+        open_alerts.labels(kind=kind).set(len(alerts.dates(kind)))
+    undelivered = Gauge("spamscore_alerts_undelivered", "messages that are not delivered yet", registry=registry)
+    undelivered.set(len(alerts.undelivered))
     return registry
 
 
-def tell_prometheus(part: str, registry: CollectorRegistry) -> None:
-    """Writes a part's text file and pushes it, as [metrics] says; what fails is said, and harms nothing."""
+def export_metrics(part: str, registry: CollectorRegistry) -> None:
+    """Writes the text file of a part and pushes it, as set in [metrics]. A failure is only logged."""
     settings = load(MetricsSettings)
     if settings.textfile_folder:
         try:
@@ -129,14 +131,14 @@ def tell_prometheus(part: str, registry: CollectorRegistry) -> None:
     if settings.pushgateway:
         try:
             _push(settings.pushgateway, registry)
-        except (OSError, HTTPException) as error:  # urllib's errors are of these kinds
+        except (OSError, HTTPException) as error:  # urllib raises errors of these types
             log.warning("[metrics] pushgateway: not pushed: %s", getattr(error, "reason", None) or type(error).__name__)
 
 
 def _write(folder: Path, part: str, registry: CollectorRegistry) -> None:
     from prometheus_client import write_to_textfile
 
-    # By way of another file, so that the collector reads the old or the new one.
+    # Written through a temporary file, so that the collector reads the old file or the new one.
     write_to_textfile(str(folder / f"spamscore_{part}.prom"), registry)
 
 
@@ -149,7 +151,7 @@ def _push(address: str, registry: CollectorRegistry) -> None:
     if parts.username:
         handler = partial(basic_auth_handler, username=unquote(parts.username), password=unquote(parts.password or ""))
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    # Adds: the other part's metrics stay.
+    # pushadd keeps the metrics of the other part.
     pushadd_to_gateway(bare, job="spamscore", registry=registry, timeout=_PUSH_SECONDS, handler=handler)
 
 

@@ -1,4 +1,4 @@
-"""Where the reports of batches are, and the index of them all."""
+"""Finds the reports of batches and writes their index."""
 
 from __future__ import annotations
 
@@ -12,56 +12,63 @@ from tasks.artifacts.locations import artifacts_folder
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from models.reports.batch_report import Night
+    from models.reports.batch_report import TrendPoint
     from tasks.monitoring.drift import DriftFigures
 
 INDEX = "index.html"
 
 
 def reports_folder() -> Path:
-    """The folder of the reports, their index in it."""
+    """Returns the folder of the reports and of their index."""
     return artifacts_folder() / "reports"
 
 
 def report_path(date: datetime.date, batch_id: int) -> Path:
-    """Where the report of a batch is."""
+    """Returns the path of the report of a batch."""
     return reports_folder() / date.isoformat() / f"batch-{batch_id}.html"
 
 
-def night_of(one: DriftFigures) -> Night:
-    """What a chart shows of a batch."""
-    from models.reports.batch_report import Night
+def to_trend_point(figures: DriftFigures) -> TrendPoint:
+    """Returns the figures of a batch that the trend charts show."""
+    from models.reports.batch_report import TrendPoint
 
-    return Night(one.batch_date, one.batch_id, one.messages, one.flagged_share, one.unknown_share, one.psi_before)
+    return TrendPoint(
+        date=figures.batch_date,
+        batch_id=figures.batch_id,
+        messages=figures.messages,
+        flagged_share=figures.flagged_share,
+        unknown_share=figures.unknown_share,
+        psi_before=figures.psi_before,
+    )
 
 
 def write_index(engine: Engine) -> None:
-    """Writes the index of the published batches whose report is there; processes that do so at once take turns.
+    """Writes the index of the published batches that have a report, under a lock.
 
-    The charts show those too whose report was deleted.
+    The charts also show batches whose report was deleted.
     """
     from models.reports.batch_report import render_index
-    from tasks.monitoring.drift import drifts
+    from tasks.monitoring.drift import read_drifts
 
     with lock_folder(reports_folder()):
-        found = drifts(engine)
+        drifts = read_drifts(engine)
         rows = [
             {
-                "night": night_of(one.figures),
-                "address": f"{one.figures.batch_date}/batch-{one.figures.batch_id}.html",
-                "crossed": [crossing.said for crossing in one.crossed],
-                "accepted": one.accepted_by or "",
+                "point": to_trend_point(drift.figures),
+                "address": f"{drift.figures.batch_date}/batch-{drift.figures.batch_id}.html",
+                "crossed": [crossing.said for crossing in drift.crossed],
+                "accepted": drift.accepted_by or "",
             }
-            for one in found
-            if report_path(one.figures.batch_date, one.figures.batch_id).parent.is_dir()
+            for drift in drifts
+            if report_path(drift.figures.batch_date, drift.figures.batch_id).parent.is_dir()
         ]
-        made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
-        nights = [night_of(one.figures) for one in reversed(found)]
-        write_page(reports_folder() / INDEX, render_index(nights, rows, made))
+        updated = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+        points = [to_trend_point(drift.figures) for drift in reversed(drifts)]
+        write_page(reports_folder() / INDEX, render_index(points, rows, updated))
 
 
 def write_page(path: Path, text: str) -> None:
-    """Writes a page by way of a temporary file, so that a reader sees the old or the new one."""
+    """Writes a page through a temporary file, so that a reader sees the old page or the new one."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -1,1 +1,1 @@
-"""A snapshot → a published batch."""
+"""Scores a snapshot and publishes the batch."""

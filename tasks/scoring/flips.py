@@ -1,8 +1,8 @@
-"""The verdicts on the latest batch's messages that another model would change: a question of the gate.
+"""Counts the verdicts on the latest published batch that another model would flip, for the gate.
 
-It asks the database which batch was published last, and reads that batch's snapshot. Neither is part of a fingerprint:
-a model is judged by what there is when it is judged, as with the version in service, and not judged anew because a
-night went by. Where there is no batch, or its messages are gone, that is the answer.
+The module reads the latest published batch from the database, and its snapshot. Neither is part of a fingerprint: like
+the version in service, they are used as they are at the time of the evaluation, and a new batch does not cause a new
+evaluation. If there is no batch, or its messages are gone, the result is the reason.
 """
 
 from __future__ import annotations
@@ -17,82 +17,87 @@ from tasks.settings.scoring import ScoringSettings
 from tasks.settings.storage import DatabaseSettings
 
 if TYPE_CHECKING:
-    from models.evaluation.gate import FlipCount, Flips
+    from models.evaluation.gate import FlipCounter, Flips
     from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
     from tasks.sources.snapshots import SnapshotChunk
 
 
-def flips_on_latest_batch(
+def count_flips_on_latest_batch(
     before: tuple[Scorer, float],
     now: tuple[Scorer, float],
-    shown: int,
-    watch: Callable[[float, float, str], None] = lambda *_: None,
+    max_examples: int,
+    on_progress: Callable[[float, float, str], None] = lambda *_: None,
 ) -> Flips | str:
     """Scores the messages of the latest published batch with two models, chunk by chunk, and compares the verdicts.
 
     Args:
         before: the version in service and its threshold.
         now: the new model and its threshold.
-        shown: examples kept.
-        watch: told messages done, messages in all, and a line of status after each chunk.
+        max_examples: maximum number of example messages.
+        on_progress: called after each chunk with messages done, total messages, and a line of status.
 
     Returns:
-        The flips; or why there are none to be counted.
+        The flips, or the reason why they could not be counted.
 
     Raises:
         ArtifactError: a model fails on every message.
-        DeviceError: a device does.
+        DeviceError: a device fails on every message.
     """
-    batch = latest_batch()
+    batch = find_latest_batch()
     if isinstance(batch, str):
         return batch
-    from models.evaluation.gate import FlipCount
+    from models.evaluation.gate import FlipCounter
     from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, snapshot_rows, verify_snapshot
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
     if not folder.is_dir():
-        return f"the messages of batch {batch.batch_id} are not in {folder} any more"
+        return f"the messages of batch {batch.batch_id} are no longer in {folder}"
     try:
         verify_snapshot(folder)
     except ArtifactError as error:
         return f"the messages of batch {batch.batch_id} cannot be used: {error}"
-    path, count = folder / SNAPSHOT_FILE, FlipCount(shown)
+    path, counter = folder / SNAPSHOT_FILE, FlipCounter(max_examples)
     rows = snapshot_rows(path)
     for chunk in read_snapshot(path, load(ScoringSettings).chunk_size):
-        add_chunk(count, chunk, before, now)
+        add_chunk(counter, chunk, before, now)
         finished = chunk.first_row - 1 + len(chunk)
-        watch(finished, rows, f"{finished:,} of {rows:,} messages of the latest batch compared")
-    flips = count.flips(f"the messages of {batch.batch_date} (batch {batch.batch_id})")
+        on_progress(finished, rows, f"{finished:,} of {rows:,} messages of the latest batch compared")
+    flips = counter.flips(f"the messages of {batch.batch_date} (batch {batch.batch_id})")
     return flips if flips.messages else f"batch {batch.batch_id} has no message that can be scored"
 
 
-def latest_batch() -> BatchRow | str:
-    """The published batch of the latest date; or why there is none. The database is neither made nor migrated."""
-    from tasks.database.batches import latest_published
+def find_latest_batch() -> BatchRow | str:
+    """Returns the published batch of the latest date, or the reason why there is none.
+
+    Neither creates nor migrates the database.
+    """
+    from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
 
     try:
-        return latest_published(connect(load(DatabaseSettings))) or "no batch is published"
+        return find_latest_published_batch(connect(load(DatabaseSettings))) or "no batch is published"
     except DatabaseError as error:
-        return f"the database cannot be asked: {error}"
+        return f"the database cannot be read: {error}"
 
 
-def add_chunk(count: FlipCount, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]) -> None:
-    """Scores those messages of a chunk that a batch would score, and adds their verdicts to the count."""
+def add_chunk(
+    counter: FlipCounter, chunk: SnapshotChunk, before: tuple[Scorer, float], now: tuple[Scorer, float]
+) -> None:
+    """Scores the messages of a chunk that a batch would score, and adds their verdicts to the counter."""
     import numpy as np
     import pyarrow as pa
 
     from models.inference.scorer import score_isolating_failures
     from tasks.database.chunks import refusals
 
-    sound = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
-    message_ids, texts = (one.take(pa.array(sound)).to_pylist() for one in (chunk.message_ids, chunk.texts))
+    valid = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
+    message_ids, texts = (column.take(pa.array(valid)).to_pylist() for column in (chunk.message_ids, chunk.texts))
     old, new = (score_isolating_failures(scorer, texts).scores.probabilities for scorer, _ in (before, now))
-    kept = np.flatnonzero(np.isfinite(old) & np.isfinite(new))
-    count.add(
-        [message_ids[place] for place in kept],
-        [texts[place] for place in kept],
-        (old[kept], before[1]),
-        (new[kept], now[1]),
+    scored = np.flatnonzero(np.isfinite(old) & np.isfinite(new))
+    counter.add(
+        [message_ids[index] for index in scored],
+        [texts[index] for index in scored],
+        (old[scored], before[1]),
+        (new[scored], now[1]),
     )

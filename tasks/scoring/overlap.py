@@ -1,7 +1,7 @@
-"""Stages that overlap: each works ahead of the one that asks it, by a bounded number of items, in threads of its own.
+"""Overlaps the stages of a pipeline: each stage works ahead of its consumer, with bounded queues and its own threads.
 
-What a stage raises reaches who asks, at the item where it was raised. Who stops asking, by closing the iterator or by
-an error, ends the threads: none is left behind. `StageSeconds` says where the time went.
+An error in a stage is raised in the consumer, at the item where it occurred. If the consumer stops, by closing the
+iterator or by an error, all threads end. `StageSeconds` measures the time of each stage.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_SECONDS_BETWEEN_LOOKS = 0.1
-_SECONDS_BETWEEN_OFFERS = 0.01
-_SECONDS_OF_A_TURN = 0.0005
+_PUT_TIMEOUT = 0.1  # seconds between two checks whether the consumer stopped
+_IDLE_WAIT = 0.01  # seconds between two attempts of an idle thread to help
+_SWITCH_INTERVAL = 0.0005  # seconds
 
 
 class StageSeconds:
-    """Seconds that stages took, added up over all threads by the name of the stage."""
+    """Adds up the seconds of each stage over all threads. Thread-safe."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -36,62 +36,62 @@ class StageSeconds:
         with self._lock:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
-    def of(self, stage: str) -> float:
-        """The seconds of a stage so far."""
+    def total(self, stage: str) -> float:
+        """Returns the seconds of a stage so far."""
         return self._seconds.get(stage, 0.0)
 
     @contextlib.contextmanager
-    def counted(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of a block to a stage."""
-        began = time.monotonic()
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the duration of a `with` block to a stage."""
+        started = time.monotonic()
         try:
             yield
         finally:
-            self.add(stage, time.monotonic() - began)
+            self.add(stage, time.monotonic() - started)
 
-    def asking(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, with the seconds that each was waited for added to a stage."""
-        each = iter(items)
+    def measure_items(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yields the items, and adds the time spent waiting for each to a stage."""
+        iterator = iter(items)
         while True:
-            with self.counted(stage):
-                item = next(each, _NO_MORE)
-            if item is _NO_MORE:
+            with self.measure(stage):
+                item = next(iterator, _END)
+            if item is _END:
                 return
             yield item  # type: ignore[misc]
 
 
-_NO_MORE = object()
+_END = object()
 
 
 @contextlib.contextmanager
-def short_turns() -> Iterator[None]:
-    """Threads take Python's lock from one another after half a millisecond, not five.
+def short_switch_interval() -> Iterator[None]:
+    """Sets Python's thread switch interval to half a millisecond instead of five while the block runs.
 
-    One that comes back from a product of matrices, of which there are thousands a second, waits no longer than that for
-    one that is busy in Python; a core would stand still meanwhile.
+    A thread that returns from a matrix product, of which there are thousands per second, waits at most that long for
+    the global interpreter lock. With the default interval a core would be idle meanwhile.
     """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_SECONDS_OF_A_TURN)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
 
 
-def ahead(items: Iterator[Item], most: int) -> Generator[Item]:
-    """Takes items in a thread, up to `most` before they are asked for.
+def read_ahead(items: Iterator[Item], max_waiting: int) -> Generator[Item]:
+    """Reads items in a thread, up to `max_waiting` items before the consumer requests them.
 
     Args:
-        items: what to take; closed by that thread if it can be.
-        most: items that wait at once.
+        items: the source; the thread closes it if it is a generator.
+        max_waiting: maximum number of items in the queue.
     """
-    taken: queue.Queue[object] = queue.Queue(most)
+    waiting: queue.Queue[object] = queue.Queue(max_waiting)
     stop = threading.Event()
     failures: list[BaseException] = []
-    thread = threading.Thread(target=_take, args=(items, taken, stop, failures), name="ahead", daemon=True)
+    thread = threading.Thread(target=_fill_queue, args=(items, waiting, stop, failures), name="read-ahead", daemon=True)
     thread.start()
     try:
-        while (item := taken.get()) is not _NO_MORE:
+        while (item := waiting.get()) is not _END:
             yield item  # type: ignore[misc]
         if failures:
             raise failures[0]
@@ -100,68 +100,68 @@ def ahead(items: Iterator[Item], most: int) -> Generator[Item]:
         thread.join()
 
 
-def _take(
-    items: Iterator[Item], taken: queue.Queue[object], stop: threading.Event, failures: list[BaseException]
+def _fill_queue(
+    items: Iterator[Item], waiting: queue.Queue[object], stop: threading.Event, failures: list[BaseException]
 ) -> None:
     try:
         for item in items:
-            if not _put(item, taken, stop):
+            if not _put(item, waiting, stop):
                 break
     except BaseException as error:
         failures.append(error)
     finally:
         if isinstance(items, Generator):
             items.close()
-        _put(_NO_MORE, taken, stop)
+        _put(_END, waiting, stop)
 
 
-def _put(item: object, taken: queue.Queue[object], stop: threading.Event) -> bool:
-    """Waits until there is room; False if nobody asks any more."""
+def _put(item: object, waiting: queue.Queue[object], stop: threading.Event) -> bool:
+    """Waits until the queue has space and puts the item; returns False if the consumer stopped."""
     while not stop.is_set():
         try:
-            taken.put(item, timeout=_SECONDS_BETWEEN_LOOKS)
+            waiting.put(item, timeout=_PUT_TIMEOUT)
         except queue.Full:
             continue
         return True
     return False
 
 
-def in_threads(
+def map_in_threads(
     work: Callable[[Item], Result],
     items: Iterator[Item],
     threads: int,
-    most: int,
-    meanwhile: Callable[[], bool] = lambda: False,
+    max_pending: int,
+    help_others: Callable[[], bool] = lambda: False,
 ) -> Generator[Result]:
-    """Does work on items in several threads, and gives the results in the order of the items.
+    """Applies a function to items in several threads, and yields the results in the order of the items.
 
     Args:
         work: called with one item, in any thread.
-        items: what to work on; closed at the end if it can be.
-        threads: how many.
-        most: items that wait, are worked on, or are done and not asked for.
-        meanwhile: called again and again by the threads that have no item any more, while others do; returns whether
+        items: the source; closed at the end if it is a generator.
+        threads: number of threads.
+        max_pending: maximum number of items that wait, are processed, or are done and not yet consumed.
+        help_others: called repeatedly by threads that have no item left while other threads still work. Returns whether
             there was something to do.
     """
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="stage") as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= most:
-                    yield waiting.popleft().result()
+                pending.append(pool.submit(work, item))
+                if len(pending) >= max_pending:
+                    yield pending.popleft().result()
             for _ in range(threads - 1):
-                pool.submit(_until_done, tuple(waiting), meanwhile)
-            while waiting:
-                yield waiting.popleft().result()
+                pool.submit(_help_until_done, tuple(pending), help_others)
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in pending:
+                future.cancel()
             if isinstance(items, Generator):
                 items.close()
 
 
-def _until_done(last: Sequence[Future[Result]], meanwhile: Callable[[], bool]) -> None:
-    while not all(one.done() for one in last):
-        if not meanwhile():
-            wait(last, timeout=_SECONDS_BETWEEN_OFFERS)
+def _help_until_done(futures: Sequence[Future[Result]], help_others: Callable[[], bool]) -> None:
+    while not all(future.done() for future in futures):
+        if not help_others():
+            wait(futures, timeout=_IDLE_WAIT)

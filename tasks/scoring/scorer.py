@@ -1,6 +1,4 @@
-"""A trained model made ready to score, with the threshold it flags by: the one way that the evaluation, a batch and
-`spamscore text` come by both.
-"""
+"""Loads the scorer and the threshold of a trained model, for the evaluation, batches and `spamscore text`."""
 
 from __future__ import annotations
 
@@ -22,18 +20,21 @@ log = logging.getLogger("spamscore")
 
 
 def load_scorer(training: Path) -> tuple[Scorer, str]:
-    """The latest checkpoint of a training, calibrated, on the chosen devices, and the checkpoint's name.
+    """Loads the latest checkpoint of a training, calibrated, on the chosen devices.
+
+    Returns:
+        The scorer, and the name of the checkpoint.
 
     Raises:
         ArtifactError: the training is missing or damaged.
-        DeviceError: a chosen device is not there.
+        DeviceError: a chosen device is not available.
     """
     from models.inference.scorer import Scorer
-    from models.network.devices import chosen_devices
+    from models.network.devices import select_devices
     from models.network.network import ngram_buckets
     from models.text.encoder import TextEncoder
 
-    devices = chosen_devices(load(DeviceSettings))
+    devices = select_devices(load(DeviceSettings))
     model = load_trained_model(training)
     scorer = Scorer(
         TextEncoder(model.vocabulary, ngram_buckets(model.network)),
@@ -44,24 +45,22 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     return scorer, model.checkpoint
 
 
-def threshold_of(training: Path) -> Threshold:
-    """The probability from which a training's model flags a message: [scoring] threshold, or what auto finds.
+def load_threshold(training: Path) -> Threshold:
+    """Returns the probability from which the model of a training flags a message: [scoring] threshold, or that of auto.
 
-    auto looks at what the training says of messages it did not learn from, so a model has one for any share, and
-    nothing is scored for it. A model of before there was that is flagged by at one half, with a warning.
+    auto computes the threshold from the held-out scores of the training, for any share of ham, and scores nothing. A
+    model without held-out scores, trained by an older version, gets the threshold 0.5 with a warning.
 
     Raises:
         ArtifactError: the training is missing or damaged.
     """
-    from models.statistics.calibration import UNFITTED_THRESHOLD, UNSEEN_SCORES, Threshold, threshold_for
+    from models.statistics.calibration import UNFITTED_THRESHOLD, UNSEEN_SCORES, Threshold, find_threshold
 
     settings = load(ScoringSettings)
     if settings.threshold != AUTO:
         return Threshold(float(settings.threshold))
     if UNSEEN_SCORES not in list_manifest_files(training):
-        log.warning(
-            "%s: trained before there was threshold = auto, so its threshold is %g", training, UNFITTED_THRESHOLD
-        )
+        log.warning("%s: trained before threshold = auto existed, so its threshold is %g", training, UNFITTED_THRESHOLD)
         return Threshold(UNFITTED_THRESHOLD)
     scores = read_unseen_scores(training)
-    return threshold_for(scores["spam"], scores["probability"], settings.ham_blocked_share)
+    return find_threshold(scores["spam"], scores["probability"], settings.ham_blocked_share)

@@ -22,20 +22,20 @@ class CorpusSettings:
         "or a SQL query",
         choices=("bundled", "file", "sms_spam_collection", "sql"),
     )
-    path: str = setting("", "file of labelled messages, for source = file", shapes_result=False)
+    path: str = setting("", "file of labelled messages, for source = file", affects_result=False)
     format: str = setting(
         "auto", "format of the file; auto uses the file extension, sms is label TAB text", choices=FILE_FORMATS
     )
     encoding: str = setting("utf-8", "encoding of a CSV, TSV, JSON lines or sms file")
     text_column: str = setting("text", "column that contains the message text")
     label_column: str = setting("label", "column that contains the label")
-    spam_label: str = setting("spam", "value of the label column that means spam", shapes_result=False)
-    ham_label: str = setting("ham", "value of the label column that means ham", shapes_result=False)
+    spam_label: str = setting("spam", "value of the label column that means spam", affects_result=False)
+    ham_label: str = setting("ham", "value of the label column that means ham", affects_result=False)
     url: str = setting(
         "",
         "SQLAlchemy URL for source = sql; empty uses [database] url; SPAMSCORE_CORPUS_URL takes precedence",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
     query: str = setting("", "SELECT that returns the label and text columns, for source = sql")
     edition: str = setting(
@@ -50,15 +50,15 @@ class CorpusSettings:
     download_url: str = setting(
         "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
         "URL of the SMS Spam Collection's zip file, for source = sms_spam_collection",
-        shapes_result=False,
+        affects_result=False,
     )
-    download_timeout: int = setting(300, "seconds that the whole download may take", low=1, shapes_result=False)
+    download_timeout: int = setting(300, "seconds that the whole download may take", low=1, affects_result=False)
     max_refused_share: float = setting(
         0.2,
         "maximum share of refused rows before the run fails; duplicates and overruled rows are not counted",
         low=0.0,
         high=1.0,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class MessagesSettings:
         "",
         "SQLAlchemy URL for source = sql; empty uses [database] url; SPAMSCORE_MESSAGES_URL takes precedence",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
     query: str = setting(
         "",

@@ -18,17 +18,17 @@ class RunSettings:
         "action when another run is scoring the same date or building the same artifact: wait for it, or leave with "
         "exit code 10",
         choices=("wait", "leave"),
-        shapes_result=False,
+        affects_result=False,
     )
     artifacts_url: str = setting(
         "",
         "URL at which a browser finds the artifacts folder, for links on Luigi's page; empty links to the local files",
-        shapes_result=False,
+        affects_result=False,
     )
     tensorboard_url: str = setting(
         "",
         "URL of a TensorBoard that reads the artifacts, for the link to a training on Luigi's page; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
     catch_up_days: int = setting(
         0,
@@ -36,13 +36,13 @@ class RunSettings:
         "machine was off; it scores those too; 0 for none",
         low=0,
         high=1000,
-        shapes_result=False,
+        affects_result=False,
     )
     deadline: str = setting(
         "",
         "local time on the day after a batch's date at which its scores are due, such as 06:00; a run that will be "
         "late warns as early as its first chunks; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -69,17 +69,17 @@ class AlertSettings:
         "",
         "email addresses that receive alerts, separated by commas, through the server of Luigi's [smtp] and from "
         "[email] sender; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
     webhook_url: str = setting(
         "",
         "URL that receives alerts as JSON; SPAMSCORE_ALERTS_WEBHOOK_URL takes precedence, because the URL is often a "
         "secret; empty for none",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
-    timeout: int = setting(10, "seconds that a mail server or webhook may take", low=1, high=300, shapes_result=False)
-    attempts: int = setting(3, "attempts of a run to deliver an alert", low=1, high=10, shapes_result=False)
+    timeout: int = setting(10, "seconds that a mail server or webhook may take", low=1, high=300, affects_result=False)
+    attempts: int = setting(3, "attempts of a run to deliver an alert", low=1, high=10, affects_result=False)
 
     def __post_init__(self) -> None:
         if self.webhook_url and not re.match(r"https?://[^/\s]+", self.webhook_url):
@@ -96,14 +96,14 @@ class MetricsSettings:
     textfile_folder: str = setting(
         "",
         "existing folder that node_exporter's textfile collector reads; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
     pushgateway: str = setting(
         "",
         "URL of a Pushgateway, such as http://pushgateway.internal:9091; SPAMSCORE_METRICS_PUSHGATEWAY takes "
         "precedence, and a password belongs there; empty for none",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -122,14 +122,14 @@ class ConsoleSettings:
         "INFO",
         "lowest level of the pipeline's log lines that are shown",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
-        shapes_result=False,
+        affects_result=False,
     )
     tensorflow_log: str = setting(
         "QUIET",
         "lowest level of TensorFlow's own log lines that are shown; failures are always reported",
         choices=("QUIET", "ERROR", "WARNING", "INFO"),
-        shapes_result=False,
+        affects_result=False,
     )
     progress: str = setting(
-        "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), shapes_result=False
+        "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), affects_result=False
     )

@@ -25,7 +25,7 @@ class ScoringSettings:
         0.002, "share of ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
     )
     chunk_size: int = setting(
-        20_000, "messages that are scored and committed together", low=1, high=10_000_000, shapes_result=False
+        20_000, "messages that are scored and committed together", low=1, high=10_000_000, affects_result=False
     )
     batch_size: int | str = setting(
         AUTO,
@@ -33,10 +33,10 @@ class ScoringSettings:
         low=1,
         high=65_536,
         words=(AUTO,),
-        shapes_result=False,
+        affects_result=False,
     )
     queue: int = setting(
-        2, "chunks that may wait between reading, scoring and writing", low=1, high=1000, shapes_result=False
+        2, "chunks that may wait between reading, scoring and writing", low=1, high=1000, affects_result=False
     )
 
 
@@ -48,14 +48,14 @@ class ReportSettings:
         "show",
         "message texts in the report: show them, mask their letters and digits, or hide the lists of messages",
         choices=("show", "mask", "hide"),
-        shapes_result=False,
+        affects_result=False,
     )
-    listed: int = setting(20, "messages in each list of the report", low=1, high=1000, shapes_result=False)
+    listed: int = setting(20, "messages in each list of the report", low=1, high=1000, affects_result=False)
     sample: int = setting(
         200_000,
         "messages on which unknown words, lengths and scripts are measured, taken evenly from the whole batch",
         low=1,
-        shapes_result=False,
+        affects_result=False,
     )
 
 
@@ -67,46 +67,46 @@ class DriftSettings:
         "warn",
         "action when a limit is exceeded: warn, or fail with exit code 50; the batch stays published",
         choices=("warn", "fail"),
-        shapes_result=False,
+        affects_result=False,
     )
-    batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, shapes_result=False)
+    batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, affects_result=False)
     least_batches: int = setting(
         7,
         "minimum number of earlier batches before flagged share, message count and unknown words are checked",
         low=1,
         high=1000,
-        shapes_result=False,
+        affects_result=False,
     )
     flagged_share: float = setting(
         2.0,
         "maximum factor by which the share of flagged messages may be above or below the median",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
     message_count: float = setting(
         3.0,
         "maximum factor by which the number of messages may be above or below the median",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
     unknown_words: float = setting(
         0.1,
         "maximum difference by which the share of words outside the vocabulary may be above the median",
         low=0.0,
         high=1.0,
-        shapes_result=False,
+        affects_result=False,
     )
     psi_before: float = setting(
         0.25,
         "maximum population stability index between the scores and those of the previous batch",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
     psi_validation: float = setting(
         0.5,
         "maximum population stability index between the scores and the held-out scores of labelled messages",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:

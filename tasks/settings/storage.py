@@ -14,7 +14,7 @@ class ArtifactSettings:
     """[artifacts]: the folder of all files that a run writes, and how long they are kept."""
 
     folder: str = setting(
-        "artifacts", "folder for all output except the database, relative to the working folder", shapes_result=False
+        "artifacts", "folder for all output except the database, relative to the working folder", affects_result=False
     )
     model_name: str = setting("spam_ham", "name of the exported model, as in exports/<model_name>/<version>/")
     keep_days: int = setting(
@@ -23,7 +23,7 @@ class ArtifactSettings:
         "contain message texts; 0 keeps all",
         low=0,
         high=36_500,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -43,16 +43,16 @@ class DatabaseSettings:
         "sqlite:///spamscore.db",
         "SQLAlchemy URL of the database; SPAMSCORE_DATABASE_URL takes precedence, and a password belongs there",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
-    connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
+    connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, affects_result=False)
     keep_days: int = setting(
         90,
         "days that the rows of a batch are kept after its date; spamscore prune and Nightly then delete them, unless "
         "the batch is published; 0 keeps all",
         low=0,
         high=36_500,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ def read_file(source: FileSource) -> Iterator[SourceRow]:
     return _unchanged(source, rows(source))
 
 
-def rows_expected(path: Path) -> int | None:
+def estimate_row_count(path: Path) -> int | None:
     """About how many rows a file has, quickly: what its footer says, or its line ends; None if that cannot be told."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):

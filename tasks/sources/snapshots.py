@@ -96,10 +96,10 @@ def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
                 faults[fault_kind(row.fault)] += 1
             yield (number, *row)
 
-    return SnapshotCounts(write_rows(numbered(), SNAPSHOT_SCHEMA, path), dict(faults))
+    return SnapshotCounts(write_parquet_rows(numbered(), SNAPSHOT_SCHEMA, path), dict(faults))
 
 
-def write_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
+def write_parquet_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
     """Writes rows to a Parquet file, a row group at a time, and returns their number.
 
     Args:

@@ -279,7 +279,7 @@ def feed_checkpoint(content: bytes) -> None:
     import tensorflow as tf
 
     from models.settings import TrainingSettings
-    from models.training.checkpoints import open_manager, restore_latest
+    from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
 
     folder = scratch() / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -288,8 +288,8 @@ def feed_checkpoint(content: bytes) -> None:
         (folder / name).write_bytes(whole)
     (folder / names[content[0] % 3 if content else 0]).write_bytes(content[1:])
     checkpoint = tf.train.Checkpoint(model=network())
-    open_manager(checkpoint, folder, TrainingSettings())
-    restore_latest(checkpoint, folder, partial=True)
+    open_checkpoint_manager(checkpoint, folder, TrainingSettings())
+    restore_latest_checkpoint(checkpoint, folder, partial=True)
 
 
 @functools.cache

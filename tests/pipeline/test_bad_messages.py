@@ -474,7 +474,7 @@ def test_messages_that_make_scoring_fail_are_set_aside_alone_and_the_batch_goes_
     assert {one for (one,) in ids} == {f"m{place}" for place in range(60) if place not in POISONED}
     assert query(inbox, "select messages_read, scored, rejected from score_batches") == [(60, 57, 3)]
     for place in POISONED:
-        assert f"WARNING: row {place + 1}, message 'm{place}': scoring failed, set aside: {detail}" in output
+        assert f"WARNING: row {place + 1}, message 'm{place}': scoring failed, message rejected: {detail}" in output
 
 
 def test_a_model_that_scores_no_message_ends_the_night_with_nothing_set_aside_and_the_next_run_goes_on(

@@ -132,7 +132,7 @@ def write_inbox(folder: Path, date: datetime.date) -> None:
     (folder / f"inbox-{date}.csv").write_text(text, encoding="utf-8")
 
 
-def published_dates(folder: Path) -> list[str]:
+def find_published_dates(folder: Path) -> list[str]:
     return [str(row[0]) for row in query(folder, "select published_date from score_batches where state = 'published'")]
 
 
@@ -148,7 +148,7 @@ def test_a_night_scores_what_was_missed_deletes_what_is_old_and_is_done_then(fol
     write_settings(folder, merged(SMALL, DATED, QUICK, settings))
     done = luigi(folder, "Nightly", "--date", str(tonight))
     assert done.code == 0, done.output
-    assert sorted(published_dates(folder)) == [str(old), str(missed), str(tonight)]
+    assert sorted(find_published_dates(folder)) == [str(old), str(missed), str(tonight)]
     rows = "select batch_id, count(*) from spam_scores group by batch_id order by batch_id"
     assert [row[0] for row in query(folder, rows)] == [2, 3, 4, 5]  # of batch 1, superseded and old, none
     reported = sorted(path.parent.name for path in (folder / "artifacts" / "reports").glob("*/*.html"))

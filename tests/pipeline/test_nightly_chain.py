@@ -452,7 +452,7 @@ def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_row
     kill_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
     assert query(copied, "select count(*) from published_scores") == [(0,)]
     done = luigi(copied, "ScoreBatch", "--date", DATE)
-    assert (done.code, "goes on" in done.output) == (0, True), done.output
+    assert (done.code, "resumed" in done.output) == (0, True), done.output
     scores = "select message_id, spam_probability, flagged from published_scores order by message_id"
     killed, whole = query(copied, scores), query(finished[0], scores)
     assert [row[0] for row in killed] == [row[0] for row in whole]
@@ -526,7 +526,7 @@ def test_a_new_model_is_held_to_the_version_in_service_and_to_the_latest_batch(c
 
 REASONS_NOT_TO_COUNT = {
     "no database": ("spamscore.db*", "no batch is published"),
-    "no snapshot": (f"artifacts/snapshots/{DATE}*", "are not in"),
+    "no snapshot": (f"artifacts/snapshots/{DATE}*", "are no longer in"),
     "no checkpoints": (
         "artifacts/training/{of_version_1}",
         "the checkpoints of version 1, which is in service, are not in",
@@ -586,7 +586,9 @@ def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Pa
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["judged"]["approved"] is False
     assert manifest["judged"]["reasons"]
-    assert "**not approved**, published because a person overruled it" in (exported / "model_card.md").read_text()
+    assert (
+        "**not approved**, published because a person overruled the verdict" in (exported / "model_card.md").read_text()
+    )
     assert luigi(copied, "ScoreBatch", "--date", DATE).code == 0
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 
@@ -640,4 +642,4 @@ def test_sigterm_ends_a_batch_between_two_chunks(copied: Path) -> None:
     assert ended.code == 143
     assert query(copied, "select state from score_batches") == [("running",)]
     done = luigi(copied, "ScoreBatch", "--date", DATE)
-    assert (done.code, "goes on" in done.output) == (0, True)
+    assert (done.code, "resumed" in done.output) == (0, True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.settings import SplitSettings, TextSettings
-from models.statistics.calibration import ham_needed
+from models.statistics.calibration import min_ham_messages
 from models.text.cleaning import clean_texts
 from tasks.settings.scoring import ScoringSettings
 
@@ -76,7 +76,7 @@ def test_the_corpus_has_enough_ham_to_find_the_threshold_without_its_strangest_m
     """With fewer, the ham message with the highest score sets `threshold = auto` alone."""
     ham = sum(row["label"] == "ham" for row in CORPUS)
     not_in_test_part = ham * (1 - SplitSettings().test_share)
-    assert not_in_test_part > 2 * ham_needed(ScoringSettings().ham_blocked_share)
+    assert not_in_test_part > 2 * min_ham_messages(ScoringSettings().ham_blocked_share)
 
 
 def test_web_addresses_in_the_corpus_are_reserved_for_documentation() -> None:

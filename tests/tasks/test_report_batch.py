@@ -17,7 +17,7 @@ from tasks import report_batch
 from tasks.artifacts.folders import write_manifest
 from tasks.database.ledger import restore_batch, withdraw_batch
 from tasks.database.schema import open_database
-from tasks.monitoring.drift import accept_drift, drift_of
+from tasks.monitoring.drift import accept_drift, read_drift
 from tasks.monitoring.report_index import INDEX, report_path, reports_folder
 from tasks.report_batch import ReportBatch
 from tasks.settings.storage import DatabaseSettings
@@ -82,7 +82,7 @@ def test_a_report_writes_page_figures_and_index(database: Engine) -> None:
     assert figures["counts"] == {"read": 200, "scored": 200, "rejected": 0, "flagged": 0}
     assert (sum(figures["score_counts"]), figures["crossed"]) == (200, [])
     assert all(check["agrees"] for check in figures["held"])
-    drift = drift_of(database, batch_id)
+    drift = read_drift(database, batch_id)
     assert drift is not None
     assert (drift.figures.messages, drift.figures.psi_before, drift.crossed) == (200, None, [])
     assert not list(Path().rglob("*.partial"))
@@ -137,13 +137,13 @@ def test_on_drift_fail_fails_until_a_person_accepts_and_measures_once(database: 
     with pytest.raises(DriftError, match="differs from earlier batches") as failure:
         task.run()
     assert failure.value.exit_code == 50
-    first = drift_of(database, batch_id)
+    first = read_drift(database, batch_id)
     assert first is not None
     assert first.is_open
     assert not task.complete()
     with pytest.raises(DriftError):
         task.run()
-    assert drift_of(database, batch_id) == first
+    assert read_drift(database, batch_id) == first
     accept_drift(database, batch_id, "ann")
     assert task.complete()
     task.run()
@@ -181,7 +181,7 @@ def test_a_previous_batch_without_report_is_compared_by_its_rows(database: Engin
     publish(database, HAM)
     batch_id = publish(database, SPAM, DATE + DAY)
     run_report(DATE + DAY)
-    drift = drift_of(database, batch_id)
+    drift = read_drift(database, batch_id)
     assert drift is not None
     assert drift.figures.psi_before is not None
     assert drift.figures.psi_before > 1
@@ -194,7 +194,7 @@ def test_after_seven_nights_a_batch_is_compared_with_the_median(database: Engine
     few = dict(list(HAM.items())[::10])
     batch_id = publish(database, few, DATE + 7 * DAY)
     run_report(DATE + 7 * DAY)
-    drift = drift_of(database, batch_id)
+    drift = read_drift(database, batch_id)
     assert drift is not None
     assert [crossing.limit for crossing in drift.crossed] == ["message_count"]
     assert "Compared with 7 batches, of 2026-01-31 to 2026-02-06." in read_page(batch_id, DATE + 7 * DAY)
@@ -218,7 +218,7 @@ def test_an_empty_batch_has_a_report(database: Engine) -> None:
     publish(database, HAM)
     batch_id = publish(database, {}, DATE + DAY)
     run_report(DATE + DAY)
-    drift = drift_of(database, batch_id)
+    drift = read_drift(database, batch_id)
     assert drift is not None
     assert (drift.figures.flagged_share, drift.figures.psi_before) == (None, None)
     assert dataclasses.asdict(drift)["crossed"] == []

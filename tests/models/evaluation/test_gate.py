@@ -1,4 +1,4 @@
-"""The gate: what is compared, how sure it is, and what is refused."""
+"""The gate: the compared figures, their intervals, and which models are refused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score
 
 from models.evaluation.gate import (
     Check,
-    Compared,
+    Comparison,
     Flip,
-    FlipCount,
+    FlipCounter,
     Flips,
     Interval,
     Verdict,
@@ -27,13 +27,13 @@ from models.evaluation.gate import (
 from models.settings import GateSettings
 from models.statistics.metrics import Metrics, evaluate, recall_at
 
-# A coarse grid beside any float gives the ties that ranking figures must get right.
+# A coarse grid in addition to any float gives the ties that ranking figures must handle.
 probability = st.one_of(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), st.floats(0, 1))
 rows_of_both = st.lists(st.tuples(st.booleans(), probability), min_size=2, max_size=40).filter(
     lambda rows: len({label for label, _ in rows}) == 2
 )
 scored = st.lists(st.tuples(st.booleans(), probability), max_size=40)
-unhurried = settings(deadline=None)
+no_deadline = settings(deadline=None)
 FEW = GateSettings(resamples=200)
 
 
@@ -42,14 +42,14 @@ def unzip(rows: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ranked(correct: int, spam: int = 50, ham: int = 200) -> Metrics:
-    """A model that gets this many of the spam right, and all the ham."""
+    """Returns the metrics of a model that finds `correct` of the spam messages and flags no ham."""
     labels = np.array([True] * spam + [False] * ham)
     scores = np.array([0.9] * correct + [0.1] * (spam - correct) + [0.1] * ham)
     return evaluate(labels, scores, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("metrics", "approved", "said"),
+    ("metrics", "approved", "expected"),
     [
         (ranked(40), True, ["accuracy 96.00 % is above the 80.00 % of calling every message ham", "MCC 0.87"]),
         (ranked(0), False, ["accuracy 80.00 % is not above the 80.00 %", "MCC 0.0000 is not above 0"]),
@@ -58,69 +58,73 @@ def ranked(correct: int, spam: int = 50, ham: int = 200) -> Metrics:
         (evaluate(np.array([0]), np.array([0.1]), 0.5), False, ["not above the 100.00 %", "received 0 spam and 1 ham"]),
     ],
 )
-def test_a_first_model_must_beat_the_more_frequent_label_and_chance(metrics, approved, said) -> None:
+def test_a_first_model_must_beat_the_more_frequent_label_and_chance(metrics, approved, expected) -> None:
     verdict = judge(metrics)
     assert verdict.approved is approved
-    assert len(verdict.reasons) == len(said)
-    for reason, part in zip(verdict.reasons, said, strict=True):
+    assert len(verdict.reasons) == len(expected)
+    for reason, part in zip(verdict.reasons, expected, strict=True):
         assert part in reason
 
 
-@unhurried
+@no_deadline
 @given(scored)
-def test_no_model_is_approved_that_gives_all_messages_one_probability(rows: list[tuple[bool, float]]) -> None:
+def test_a_model_that_gives_all_messages_the_same_probability_is_refused(rows: list[tuple[bool, float]]) -> None:
     labels, _ = unzip(rows)
     assert not judge(evaluate(labels, np.full(len(labels), 0.7), 0.5)).approved
 
 
-def test_a_first_model_is_not_held_to_figures_that_have_nothing_beside_them() -> None:
+def test_a_first_model_is_not_checked_against_a_version_in_service() -> None:
     labels, scores = noisy(0.2)
     compared = compare(labels, scores, None, 0.002, FEW)
-    assert [(one.in_service, one.difference) for one in compared] == [(None, None)] * 3
-    assert all(one.new.low <= one.new.value <= one.new.high for one in compared[:2] if one.new)
+    assert [(comparison.in_service, comparison.difference) for comparison in compared] == [(None, None)] * 3
+    assert all(
+        comparison.new.low <= comparison.new.value <= comparison.new.high
+        for comparison in compared[:2]
+        if comparison.new
+    )
     assert [check.name for check in judge(evaluate(labels, scores, 0.5), compared).checks] == ["majority", "chance"]
 
 
 def noisy(noise: float, spam: int = 100, ham: int = 500, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and probabilities that are wrong the more often the more noise."""
+    """Returns labels, and probabilities that are wrong more often the more noise there is."""
     labels = np.array([True] * spam + [False] * ham)
     random = np.random.default_rng(seed)
     return labels, np.clip(labels * 0.8 + 0.1 + random.normal(0, noise, len(labels)), 0, 1)
 
 
-@unhurried
+@no_deadline
 @given(rows_of_both, st.sampled_from([0.0, 0.002, 0.1, 0.5, 1.0]))
-def test_the_figures_are_those_of_the_metrics(rows: list[tuple[bool, float]], share: float) -> None:
+def test_the_figures_equal_those_of_the_metrics(rows: list[tuple[bool, float]], share: float) -> None:
     labels, scores = unzip(rows)
-    found = {
-        one.name: one.new.value for one in compare(labels, scores, None, share, GateSettings(resamples=100)) if one.new
+    figures = {
+        comparison.name: comparison.new.value
+        for comparison in compare(labels, scores, None, share, GateSettings(resamples=100))
+        if comparison.new
     }
     metrics = evaluate(labels, scores, 0.5)
-    assert found["pr_auc"] == pytest.approx(metrics.pr_auc, abs=1e-12)
-    assert found["recall"] == pytest.approx(recall_at(labels, scores, share), abs=1e-12)
-    assert found["calibration_error"] == pytest.approx(metrics.expected_calibration_error, abs=1e-12)
+    assert figures["pr_auc"] == pytest.approx(metrics.pr_auc, abs=1e-12)
+    assert figures["recall"] == pytest.approx(recall_at(labels, scores, share), abs=1e-12)
+    assert figures["calibration_error"] == pytest.approx(metrics.expected_calibration_error, abs=1e-12)
 
 
-@unhurried
+@no_deadline
 @given(rows_of_both, st.integers(0, 2**32 - 1))
-def test_a_resample_is_measured_as_if_its_messages_stood_there_as_often_as_they_were_drawn(
-    rows: list[tuple[bool, float]], seed: int
-) -> None:
+def test_a_weighted_resample_equals_measuring_the_repeated_messages(rows: list[tuple[bool, float]], seed: int) -> None:
     labels, scores = unzip(rows)
     (weights, *_) = _resamples(labels, 3)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     labels, scores, weights = labels[shuffled], scores[shuffled], weights[:, shuffled]
-    found = _Ranking(labels, scores, 0.1).figures(weights)
+    figures = _Ranking(labels, scores, 0.1).compute_figures(weights)
     for number, counts in enumerate(weights.astype(int)):
         repeated = np.repeat(np.arange(len(labels)), counts)
         metrics = evaluate(labels[repeated], scores[repeated], 0.5)
         by_sklearn = average_precision_score(labels, scores, sample_weight=counts)
-        assert found[0, number] == pytest.approx(by_sklearn, abs=1e-12)
-        assert found[1, number] == pytest.approx(recall_at(labels[repeated], scores[repeated], 0.1), abs=1e-12)
-        assert found[2, number] == pytest.approx(metrics.expected_calibration_error, abs=1e-12)
+        assert figures[0, number] == pytest.approx(by_sklearn, abs=1e-12)
+        assert figures[1, number] == pytest.approx(recall_at(labels[repeated], scores[repeated], 0.1), abs=1e-12)
+        assert figures[2, number] == pytest.approx(metrics.expected_calibration_error, abs=1e-12)
 
 
-def test_a_resample_has_as_many_of_each_kind_and_the_blocks_are_as_many_as_asked() -> None:
+def test_a_resample_keeps_the_counts_of_spam_and_ham_and_all_resamples_are_drawn() -> None:
     labels, _ = noisy(0.2)
     for weights in (blocks := list(_resamples(labels, 250))):
         assert (weights[:, labels].sum(axis=1) == 100).all()
@@ -134,18 +138,18 @@ def test_memory_does_not_grow_with_the_resamples_and_the_result_does_not_depend_
     labels, scores = noisy(0.2)
     first = compare(labels, scores, scores[::-1], 0.002, FEW)
     assert compare(labels, scores, scores[::-1], 0.002, FEW) == first
-    monkeypatch.setattr("models.evaluation.gate._CELLS", 6000)
+    monkeypatch.setattr("models.evaluation.gate._BLOCK_CELLS", 6000)
     assert [weights.shape for weights in _resamples(labels, 25)] == [(10, 600), (10, 600), (5, 600)]
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_an_interval_covers_the_true_value_about_as_often_as_its_confidence() -> None:
     true = average_precision_score(*noisy(0.35, 20_000, 100_000, seed=1))
-    held = 0
+    covered = 0
     for seed in range(100, 160):
-        (one, *_) = compare(*noisy(0.35, seed=seed), None, 0.002, GateSettings(resamples=300, confidence=0.9))
-        assert one.new
-        held += one.new.low <= true <= one.new.high
-    assert 46 <= held <= 60
+        (pr_auc, *_) = compare(*noisy(0.35, seed=seed), None, 0.002, GateSettings(resamples=300, confidence=0.9))
+        assert pr_auc.new
+        covered += pr_auc.new.low <= true <= pr_auc.new.high
+    assert 46 <= covered <= 60
 
 
 def verdict_on(new: float, in_service: float, **values: Any) -> Verdict:
@@ -171,19 +175,19 @@ def test_a_better_model_is_approved() -> None:
     assert verdict_on(0.1, 0.4, calibration_allowance=1.0).approved
 
 
-def test_a_model_that_is_shown_to_be_worse_than_allowed_is_refused_and_told_by_how_much() -> None:
+def test_a_model_worse_than_allowed_is_refused_with_the_size_of_the_loss() -> None:
     verdict = verdict_on(0.3, 0.1)
     assert {"pr_auc", "recall"} <= failed(verdict)
     assert any("PR AUC" in reason and "is more than 0.01 below the 1.0000" in reason for reason in verdict.reasons)
     assert all("and not by chance" in reason for reason in verdict.reasons)
 
 
-def test_what_is_allowed_is_approved() -> None:
+def test_a_loss_within_the_allowance_is_approved() -> None:
     allowed = {"pr_auc_allowance": 1.0, "recall_allowance": 1.0, "calibration_allowance": 1.0}
     assert failed(verdict_on(0.3, 0.1, **allowed)) == set()
 
 
-def test_probabilities_that_come_true_less_are_refused_although_the_ranking_is_the_same() -> None:
+def test_a_worse_calibration_is_refused_although_the_ranking_is_the_same() -> None:
     labels, scores = noisy(0.1)
     compared = compare(labels, scores * 0.5, scores, 0.01, FEW)
     assert failed(judge(evaluate(labels, scores, 0.5), compared)) == {"calibration_error"}
@@ -197,9 +201,9 @@ def interval(low: float, high: float) -> Interval:
     ("lower_is_better", "low", "high", "shows_loss", "by_chance"),
     [
         (False, -0.21, -0.01, True, False),
-        (False, -0.5, 0.0, False, True),  # it may be, but is not shown
+        (False, -0.5, 0.0, False, True),  # a loss is possible, but not shown
         (False, -0.5, 0.1, False, True),
-        (False, -0.15, -0.05, False, False),  # shown, but no more than is allowed
+        (False, -0.15, -0.05, False, False),  # shown, but within the allowance
         (False, 0.11, 0.5, False, False),  # better
         (True, 0.01, 0.21, True, False),
         (True, 0.0, 0.5, False, True),
@@ -208,13 +212,13 @@ def interval(low: float, high: float) -> Interval:
         (True, -0.5, -0.11, False, False),
     ],
 )
-def test_a_figure_fails_that_is_worse_by_more_than_is_allowed_and_not_by_chance(
+def test_a_figure_fails_if_the_loss_exceeds_the_allowance_and_is_not_by_chance(
     lower_is_better: bool, low: float, high: float, shows_loss: bool, by_chance: bool
 ) -> None:
     same = interval(0.4, 0.6)
-    one = Compared("figure", "Figure", lower_is_better, 0.1, same, same, interval(low, high))
-    assert one.shows_loss is shows_loss
-    verdict = judge(ranked(40), [one])
+    comparison = Comparison("figure", "Figure", lower_is_better, 0.1, same, same, interval(low, high))
+    assert comparison.shows_loss is shows_loss
+    verdict = judge(ranked(40), [comparison])
     assert verdict.approved is not shows_loss
     assert ("and not by chance" in "".join(verdict.reasons)) is shows_loss
     assert ("which may be chance" in "".join(verdict.reasons)) is by_chance
@@ -223,7 +227,7 @@ def test_a_figure_fails_that_is_worse_by_more_than_is_allowed_and_not_by_chance(
 def test_a_later_model_without_a_pr_auc_is_not_approved() -> None:
     labels, scores = np.array([0, 0]), np.array([0.1, 0.2])
     compared = compare(labels, scores, scores, 0.002, FEW)
-    assert all(one.new is None for one in compared)
+    assert all(comparison.new is None for comparison in compared)
     assert "no PR AUC to compare: expected spam and ham, received 0 spam and 2 ham" in "".join(
         judge(evaluate(labels, scores, 0.5), compared).reasons
     )
@@ -233,11 +237,16 @@ def test_a_later_model_without_a_pr_auc_is_not_approved() -> None:
 
 
 def counted(
-    before: list[float], now: list[float], thresholds: tuple[float, float] = (0.5, 0.5), shown: int = 10
+    before: list[float], now: list[float], thresholds: tuple[float, float] = (0.5, 0.5), max_examples: int = 10
 ) -> Flips:
-    count = FlipCount(shown)
+    count = FlipCounter(max_examples)
     ids = [f"m-{number}" for number in range(len(before))]
-    count.add(ids, [f"text {one}" for one in ids], (np.array(before), thresholds[0]), (np.array(now), thresholds[1]))
+    count.add(
+        ids,
+        [f"text {identifier}" for identifier in ids],
+        (np.array(before), thresholds[0]),
+        (np.array(now), thresholds[1]),
+    )
     return count.flips("the messages")
 
 
@@ -247,26 +256,26 @@ def test_each_model_flags_at_its_own_threshold() -> None:
     assert found.examples == [Flip("m-1", "text m-1", 0.6, 0.6, flagged_now=False)]
 
 
-def test_the_examples_are_those_that_moved_furthest_whatever_the_chunks() -> None:
+def test_the_examples_have_the_largest_changes_for_any_chunk_size() -> None:
     random = np.random.default_rng(8)
     before, now = random.random(300), random.random(300)
     ids, texts = [str(number) for number in range(300)], [f"text {number}" for number in range(300)]
-    found = []
+    results = []
     for size in (300, 7):
-        count = FlipCount(5)
+        count = FlipCounter(5)
         for first in range(0, 300, size):
             part = slice(first, first + size)
             count.add(ids[part], texts[part], (before[part], 0.5), (now[part], 0.5))
-        found.append(count.flips("them"))
-    assert found[0] == found[1]
+        results.append(count.flips("them"))
+    assert results[0] == results[1]
     flipped = (before >= 0.5) != (now >= 0.5)
-    assert found[0].newly_flagged + found[0].newly_passed == flipped.sum()
+    assert results[0].newly_flagged + results[0].newly_passed == flipped.sum()
     wanted = sorted(np.abs(before - now)[flipped], reverse=True)[:5]
-    assert [abs(one.now - one.before) for one in found[0].examples] == pytest.approx(wanted)
+    assert [abs(flip.now - flip.before) for flip in results[0].examples] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("flipped", "passed"), [(0, True), (5, True), (6, False), (100, False)])
-def test_more_changed_verdicts_than_the_budget_are_refused(flipped: int, passed: bool) -> None:
+def test_more_flips_than_the_budget_are_refused(flipped: int, passed: bool) -> None:
     flips = counted([0.1] * 100, [0.9] * flipped + [0.1] * (100 - flipped))
     verdict = judge(ranked(40), (), flips, GateSettings(flip_budget=0.05))
     assert verdict.approved is passed
@@ -276,17 +285,15 @@ def test_more_changed_verdicts_than_the_budget_are_refused(flipped: int, passed:
     )
 
 
-def test_flips_that_could_not_be_counted_refuse_nothing_and_are_said() -> None:
+def test_flips_that_could_not_be_counted_do_not_refuse_a_model_and_are_reported() -> None:
     verdict = judge(ranked(40), (), "no batch is published")
     assert verdict.approved
-    assert verdict.checks[-1] == Check(
-        "flips", None, "verdicts that would change were not counted: no batch is published"
-    )
+    assert verdict.checks[-1] == Check("flips", None, "flipped verdicts were not counted: no batch is published")
     refused = judge(ranked(0), (), "no batch is published")
     assert not any("not counted" in reason for reason in refused.reasons)
 
 
-def test_what_is_written_down_holds_no_text_of_a_message() -> None:
+def test_stored_flips_contain_no_text_of_a_message() -> None:
     written = json.dumps(counted([0.1], [0.9]).to_dict())
     assert "text m-0" not in written
     assert json.loads(written)["examples"] == [
@@ -294,6 +301,6 @@ def test_what_is_written_down_holds_no_text_of_a_message() -> None:
     ]
 
 
-def test_a_verdict_is_found_again_in_what_is_written() -> None:
+def test_a_verdict_is_read_back_from_metrics_json() -> None:
     verdict = verdict_on(0.3, 0.1)
     assert Verdict.from_dict({"pr_auc": 0.5, **json.loads(json.dumps(verdict.to_dict()))}) == verdict

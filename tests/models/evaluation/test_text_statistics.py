@@ -1,4 +1,4 @@
-"""What is counted of messages: their lengths, their scripts, the words that the vocabulary lacks."""
+"""Text statistics: lengths, scripts, and words that are not in the vocabulary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.text_statistics import LENGTHS, NO_LETTERS, WordingCount, count_scripts
+from models.evaluation.text_statistics import LENGTH_BOUNDS, NO_LETTERS, TextStatisticsCounter, count_scripts
 from models.settings import TextSettings
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -19,7 +19,7 @@ def scripts(*texts: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("texts", "found"),
+    ("texts", "expected"),
     [
         (["hello", "Hallo Welt"], {"Latin": 2}),
         (["привет", "hello привет"], {"Cyrillic": 2, "Latin": 1}),
@@ -30,44 +30,46 @@ def scripts(*texts: str) -> dict[str, int]:
         ([], {}),
     ],
 )  # fmt: skip
-def test_a_message_counts_once_for_each_script_that_it_has_a_letter_of(texts: list[str], found: dict[str, int]) -> None:
-    assert scripts(*texts) == found
+def test_a_message_counts_once_for_each_of_its_scripts(texts: list[str], expected: dict[str, int]) -> None:
+    assert scripts(*texts) == expected
 
 
 @given(texts=TEXTS)
 def test_each_message_has_a_script_or_none_and_one_length(texts: list[str]) -> None:
-    counted = WordingCount(None)
-    counted.add(texts)
-    found = counted.wording()
-    assert (found.messages, sum(found.lengths)) == (len(texts), len(texts))
-    assert sum(found.scripts.values()) >= len(texts)
-    assert all(count <= len(texts) for count in found.scripts.values())
-    assert found.most_characters == max(map(len, texts), default=0)
+    counter = TextStatisticsCounter(None)
+    counter.add(texts)
+    statistics = counter.statistics()
+    assert (statistics.messages, sum(statistics.lengths)) == (len(texts), len(texts))
+    assert sum(statistics.scripts.values()) >= len(texts)
+    assert all(count <= len(texts) for count in statistics.scripts.values())
+    assert statistics.most_characters == max(map(len, texts), default=0)
 
 
 @given(texts=TEXTS, cut=st.integers(0, 20))
-def test_counting_in_parts_is_counting_at_once(texts: list[str], cut: int) -> None:
-    parts, whole = WordingCount(None), WordingCount(None)
-    for some in (texts[:cut], texts[cut:]):
-        parts.add(some)
+def test_counting_in_parts_equals_counting_at_once(texts: list[str], cut: int) -> None:
+    parts, whole = TextStatisticsCounter(None), TextStatisticsCounter(None)
+    for part in (texts[:cut], texts[cut:]):
+        parts.add(part)
     whole.add(texts)
-    assert parts.wording() == whole.wording()
+    assert parts.statistics() == whole.statistics()
 
 
-@pytest.mark.parametrize(("length", "place"), [(1, 0), (10, 0), (11, 1), (160, 4), (161, 5), (1280, 7), (10_000, 8)])
-def test_a_length_belongs_to_the_last_that_it_reaches(length: int, place: int) -> None:
-    counted = WordingCount(None)
-    counted.add(["x" * length])
-    assert counted.wording().lengths[place] == 1
-    assert len(counted.wording().lengths) == len(LENGTHS)
+@pytest.mark.parametrize(
+    ("length", "bin_index"), [(1, 0), (10, 0), (11, 1), (160, 4), (161, 5), (1280, 7), (10_000, 8)]
+)
+def test_a_length_belongs_to_the_last_bound_that_it_reaches(length: int, bin_index: int) -> None:
+    counter = TextStatisticsCounter(None)
+    counter.add(["x" * length])
+    assert counter.statistics().lengths[bin_index] == 1
+    assert len(counter.statistics().lengths) == len(LENGTH_BOUNDS)
 
 
 def test_words_are_looked_up_as_the_network_reads_them() -> None:
     vocabulary = Vocabulary((*SPECIAL_TOKENS, "win", "prize", "!"), (0, 0, 3, 2, 1), TextSettings(max_tokens=4))
-    counted = WordingCount(vocabulary)
-    counted.add(["WIN a prize!", "win win win win zebra", "zebra"])
-    found = counted.wording()
-    assert (found.words, found.unknown) == (9, 2)  # the fifth word of the second message is cut
-    assert found.unknown_share == pytest.approx(2 / 9)
-    without = WordingCount(None).wording()
-    assert (without.words, without.unknown, without.unknown_share, without.mean_characters) == (None, None, None, None)
+    counter = TextStatisticsCounter(vocabulary)
+    counter.add(["WIN a prize!", "win win win win zebra", "zebra"])
+    statistics = counter.statistics()
+    assert (statistics.words, statistics.unknown) == (9, 2)  # the fifth word of the second message is cut off
+    assert statistics.unknown_share == pytest.approx(2 / 9)
+    empty = TextStatisticsCounter(None).statistics()
+    assert (empty.words, empty.unknown, empty.unknown_share, empty.mean_characters) == (None, None, None, None)

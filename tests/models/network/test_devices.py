@@ -41,7 +41,7 @@ def in_process(name: str, *arguments: Any) -> Any:
 
 def chosen(settings: DeviceSettings) -> list[str]:
     start_tensorflow(settings)
-    return devices.chosen_devices(settings)
+    return devices.select_devices(settings)
 
 
 def started_twice(first: DeviceSettings, second: DeviceSettings) -> list[str]:
@@ -69,7 +69,7 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     from models.network.linear import fit_linear
     from models.network.network import build_network, set_linear
     from models.settings import NetworkSettings, TextSettings, VocabularySettings
-    from models.statistics.calibration import probabilities_of
+    from models.statistics.calibration import to_probabilities
     from models.text.encoder import TextEncoder, encode_messages
     from models.text.vocabulary import build_vocabulary
 
@@ -80,9 +80,9 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, make.ngram_buckets))
     found = []
     for names in choices:
-        on_devices = DeviceNetworks(network, devices.chosen_devices(DeviceSettings(devices=names, **TWO)))
+        on_devices = DeviceNetworks(network, devices.select_devices(DeviceSettings(devices=names, **TWO)))
         places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._networks]
-        found.append((probabilities_of(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
+        found.append((to_probabilities(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
     return found
 
 
@@ -116,7 +116,7 @@ RUBBISH = ["", "cpu", "cpu:", "cpu:x", "tpu:0", "cpu:0;cpu:1", "cpu:0,", "cpu:-1
 @pytest.mark.parametrize("rubbish", RUBBISH)
 def test_what_is_no_device_name_is_a_settings_error_that_shows_it(rubbish: str) -> None:
     with pytest.raises(SettingsError, match=r"\[devices\] devices: expected auto or names such as cpu:0") as error:
-        devices.chosen_devices(DeviceSettings(devices=rubbish))
+        devices.select_devices(DeviceSettings(devices=rubbish))
     part = next(one.strip() for one in rubbish.split(",") if not re.fullmatch(r"cpu:\d+", one.strip()))
     assert repr(part) in str(error.value)
 

@@ -21,8 +21,8 @@ from models.evaluation.factors import FACTORS, measure_groups
 from models.evaluation.gate import Check, Flip, Flips, Verdict, compare, judge
 from models.reports import evaluation_report
 from models.reports.evaluation_report import (
-    HARDEST,
-    MOVING_CHARACTERS,
+    MAX_HARDEST,
+    MAX_WORD_CHARACTERS,
     hardest_messages,
     headline,
     render_evaluation,
@@ -52,7 +52,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Reads a page as strictly as it can: every tag that opens must close in its turn."""
+    """Parses a page strictly: every tag must be closed in the right order."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -105,12 +105,12 @@ def render(**changes: Any) -> str:
 
 
 def render_without_plots(**changes: Any) -> str:
-    """A plot takes a second and holds no text from outside."""
+    """Renders without plots: a plot takes a second and contains no untrusted text."""
     with patch.object(evaluation_report, "_draw_all", return_value=[]):
         return render(**changes)
 
 
-def test_the_page_says_what_it_is_and_what_was_decided_first() -> None:
+def test_the_page_starts_with_the_model_and_the_verdict() -> None:
     page = Page(render())
     order = [
         page.words.index(part)
@@ -133,7 +133,7 @@ def test_the_same_input_gives_the_same_page() -> None:
     assert render() == render()
 
 
-def test_the_page_fetches_nothing() -> None:
+def test_the_page_requests_nothing() -> None:
     html = render()
     page = Page(html)
     assert not set(page.tags) & {
@@ -159,7 +159,7 @@ def test_the_page_fetches_nothing() -> None:
 GROUPS = measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, {**FACTORS, "<Factor>": lambda text: f"<{len(text) > 6}>"})
 
 
-def test_no_id_stands_on_the_page_twice_and_every_link_finds_its_own() -> None:
+def test_ids_are_unique_and_every_link_has_a_target() -> None:
     page = Page(render(groups=GROUPS, flips=["no batch"]))
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
@@ -169,7 +169,7 @@ def test_no_id_stands_on_the_page_twice_and_every_link_finds_its_own() -> None:
     assert linked == {"gate", "flips", "plots", "mistakes", "kinds", "figures", "facts"} & set(ids)
 
 
-def test_whoever_cannot_see_the_page_is_told_what_it_shows() -> None:
+def test_the_page_is_accessible_without_seeing_it() -> None:
     page = Page(render(groups=GROUPS))
     assert ("html", "lang", "en") in page.attributes
     assert page.tags.count("h1") == page.tags.count("main") == page.tags.count("title") == 1
@@ -177,9 +177,14 @@ def test_whoever_cannot_see_the_page_is_told_what_it_shows() -> None:
     assert all(later <= level + 1 for level, later in itertools.pairwise(levels))
     drawings = [value or "" for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     assert len(drawings) == page.attributes.count(("svg", "role", "img")) == page.tags.count("svg")
-    for told in ("2 spam caught, 1 spam missed, 1 ham flagged wrongly, 2 ham let through", "average precision 0.9167",
-                 "66.7 % of the spam is caught", "3 ham and 3 spam", "the best is epoch 1"):  # fmt: skip
-        assert any(told in drawing for drawing in drawings), told
+    for expected in (
+        "2 spam caught, 1 spam missed, 1 ham flagged wrongly, 2 ham let through",
+        "average precision 0.9167",
+        "66.7 % of the spam is caught",
+        "3 ham and 3 spam",
+        "the best is epoch 1",
+    ):
+        assert any(expected in drawing for drawing in drawings), expected
     scopes = [value for tag, name, value in page.attributes if tag == "th" and name == "scope"]
     assert len(scopes) == page.tags.count("th")
     assert len(re.findall("<thead>|<caption>", render_without_plots())) == Page(render_without_plots()).tags.count(
@@ -187,7 +192,7 @@ def test_whoever_cannot_see_the_page_is_told_what_it_shows() -> None:
     )
 
 
-def test_kinds_of_message_are_shown_with_counts_and_intervals() -> None:
+def test_groups_of_messages_are_shown_with_counts_and_intervals() -> None:
     words = " ".join(Page(render_without_plots(groups=GROUPS, confidence=0.9)).words.split())
     assert "its 90 % interval (Wilson)" in words
     assert "Long number with a number of four digits or more0 of 01 of 1100.0 %" in words
@@ -195,26 +200,26 @@ def test_kinds_of_message_are_shown_with_counts_and_intervals() -> None:
     assert "Kinds of message" not in Page(render_without_plots()).words
 
 
-def test_an_approved_model_says_how_many_checks_it_passed_and_which_could_not_be_made() -> None:
+def test_the_page_of_an_approved_model_counts_its_checks() -> None:
     checks = [Check("a", True, "check one"), Check("b", True, "check two"), Check("c", None, "third")]
     words = Page(render_without_plots(verdict=Verdict(True, ["check one", "check two"], checks))).words
     assert "2 of 3 checks passed; 1 could not be made." in words
     assert words.count("check one") == 1
 
 
-def test_the_page_fits_a_phone_and_the_dark() -> None:
+def test_the_page_supports_phones_and_dark_mode() -> None:
     html = render_without_plots()
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "prefers-color-scheme: dark" in html
 
 
-def test_a_refused_model_says_why() -> None:
+def test_the_page_of_a_refused_model_gives_the_reasons() -> None:
     page = Page(render_without_plots(verdict=Verdict(False, ["MCC 0.0000 is <not> above 0"])))
     assert "Not approved" in page.words
     assert "MCC 0.0000 is <not> above 0" in page.words
 
 
-def test_the_version_in_service_stands_beside() -> None:
+def test_the_version_in_service_is_shown_for_comparison() -> None:
     worse = evaluate(LABELS, 1 - SCORES, 0.5)
     assert "In service" not in Page(render_without_plots()).words
     page = Page(render_without_plots(in_service=worse))
@@ -239,19 +244,19 @@ hostile_text = st.one_of(
 @given(st.lists(hostile_text, min_size=len(TEXTS), max_size=len(TEXTS)))
 @example(HOSTILE[:6])
 @example(HOSTILE[4:])
-def test_no_message_changes_the_page_and_each_is_shown_as_it_is(texts: list[str]) -> None:
+def test_no_message_changes_the_page_and_each_is_shown_literally(texts: list[str]) -> None:
     html = render_without_plots(texts=texts)
     html.encode("utf-8")
     page, plain = Page(html), Page(render_without_plots())
-    known = ("i", "small")
-    assert [tag for tag in page.tags if tag not in known] == [tag for tag in plain.tags if tag not in known]
-    in_order = [texts[place] for place in (2, 1, 0, 3, 4, 5)]
+    varying = ("i", "small")
+    assert [tag for tag in page.tags if tag not in varying] == [tag for tag in plain.tags if tag not in varying]
+    in_order = [texts[index] for index in (2, 1, 0, 3, 4, 5)]
     assert page.messages == [spell_out(text[:SHOWN_CHARACTERS]) for text in in_order]
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
-def test_what_is_spelled_out_holds_nothing_unseen_and_nothing_that_turns_the_line(text: str) -> None:
+def test_spelled_out_text_has_no_invisible_and_no_direction_characters(text: str) -> None:
     shown = spell_out(text)
     assert shown == shown.encode("utf-8").decode("utf-8")
     categories = {unicodedata.category(character) for character in shown if character not in "\n\t "}
@@ -276,42 +281,42 @@ def test_what_is_spelled_out_holds_nothing_unseen_and_nothing_that_turns_the_lin
         ("", ""),
     ],
 )
-def test_characters_that_cannot_be_seen_are_written_out(text: str, shown: str) -> None:
+def test_invisible_characters_are_spelled_out(text: str, shown: str) -> None:
     assert spell_out(text) == shown
 
 
-def test_what_is_written_out_is_set_apart() -> None:
+def test_spelled_out_characters_are_highlighted() -> None:
     html = render_without_plots(texts=["f\u200bree", *TEXTS[1:]])
     assert "<bdi>f<i>[U+200B]</i>ree</bdi>" in html
 
 
 @pytest.mark.parametrize(("length", "hidden"), [(SHOWN_CHARACTERS, 0), (SHOWN_CHARACTERS + 1234, 1234)])
-def test_a_long_message_is_cut_and_says_so(length: int, hidden: int) -> None:
+def test_a_long_message_is_cut_with_a_note(length: int, hidden: int) -> None:
     page = Page(render_without_plots(texts=["x" * length, *TEXTS[1:]]))
     assert "x" * SHOWN_CHARACTERS in page.messages
     assert ("1,234 more characters" in page.words) is bool(hidden)
 
 
-def test_the_hardest_messages_are_the_worst_of_each_kind_worst_first() -> None:
+def test_the_hardest_messages_of_each_label_are_sorted_worst_first() -> None:
     rng = np.random.default_rng(1)
     labels, scores = rng.random(200) < 0.5, rng.random(200)
     texts = [f"{number}" for number in range(200)]
-    for of_spam in (True, False):
-        found = hardest_messages(labels, scores, texts, 0.5, of_spam)
-        wanted = sorted(scores[labels == of_spam], reverse=not of_spam)[:HARDEST]
+    for list_spam in (True, False):
+        found = hardest_messages(labels, scores, texts, 0.5, list_spam)
+        wanted = sorted(scores[labels == list_spam], reverse=not list_spam)[:MAX_HARDEST]
         assert [message.probability for message in found] == wanted
-        assert all(labels[int(message.parts[0])] == of_spam for message in found)
-        assert [message.wrong for message in found] == [(score >= 0.5) != of_spam for score in wanted]
+        assert all(labels[int(message.parts[0])] == list_spam for message in found)
+        assert [message.wrong for message in found] == [(score >= 0.5) != list_spam for score in wanted]
 
 
 @dataclass
 class Moved:
-    """Stands for an explanation, which would bring TensorFlow along."""
+    """Replaces an explanation, which would need TensorFlow."""
 
     message: str
 
-    def strongest(self, most: int) -> list[SimpleNamespace]:
-        words = self.message.split(" ")[:most]
+    def strongest(self, limit: int) -> list[SimpleNamespace]:
+        words = self.message.split(" ")[:limit]
         return [SimpleNamespace(text=word, change=1.25 if word != "me" else -0.5) for word in words]
 
     @property
@@ -319,16 +324,16 @@ class Moved:
         return self.strongest(2)
 
 
-def moved(messages: Sequence[str]) -> list[Any]:
+def explain_all(messages: Sequence[str]) -> list[Any]:
     return [Moved(message) for message in messages]
 
 
-def test_the_worst_mistakes_say_which_words_moved_their_scores_and_no_other_message_is_asked_about() -> None:
+def test_only_the_worst_mistakes_are_explained_with_the_words_that_moved_their_scores() -> None:
     asked: list[str] = []
 
     def explain(messages: Sequence[str]) -> list[Any]:
         asked.extend(messages)
-        return moved(messages)
+        return explain_all(messages)
 
     page = Page(render_without_plots(explain=explain))
     assert asked == ["hi, it is me", "your code is 1234"]
@@ -343,10 +348,10 @@ def test_the_worst_mistakes_say_which_words_moved_their_scores_and_no_other_mess
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_words_that_moved_a_score_are_escaped_spelled_out_and_cut(hostile: str) -> None:
+def test_words_of_an_explanation_are_escaped_spelled_out_and_cut(hostile: str) -> None:
     word = hostile.replace(" ", "_") + "x" * 500
-    page = Page(render_without_plots(texts=[*TEXTS[:2], word, *TEXTS[3:]], explain=moved))
-    assert spell_out(word[:MOVING_CHARACTERS]) + "…" in page.messages
+    page = Page(render_without_plots(texts=[*TEXTS[:2], word, *TEXTS[3:]], explain=explain_all))
+    assert spell_out(word[:MAX_WORD_CHARACTERS]) + "…" in page.messages
     assert page.tags.count("script") == page.tags.count("img") == 0
 
 
@@ -354,21 +359,21 @@ IN_SERVICE = np.array([0.9, 0.4, 0.2, 0.6, 0.4, 0.0])
 GATE = GateSettings(resamples=100)
 
 
-def test_a_figure_stands_beside_that_in_service_with_both_intervals_and_that_of_the_difference() -> None:
+def test_a_figure_is_shown_with_that_in_service_and_all_three_intervals() -> None:
     metrics, compared = evaluate(LABELS, SCORES, 0.5), compare(LABELS, SCORES, IN_SERVICE, 0.002, GATE)
     html = render_without_plots(
         compared=compared, verdict=judge(metrics, compared), in_service=metrics, in_service_version=7, confidence=0.9
     )
     words = " ".join(Page(html).words.split())
     assert "Against version 7, on the same test messages" in words
-    assert "Below each figure its 90 % interval" in words
-    one = compared[0]
-    for interval, form in ((one.new, ".4f"), (one.in_service, ".4f"), (one.difference, "+.4f")):
+    assert "Below each figure is its 90 % interval" in words
+    first = compared[0]
+    for interval, form in ((first.new, ".4f"), (first.in_service, ".4f"), (first.difference, "+.4f")):
         assert interval
         assert f"{interval.value:{form}}" in words
         assert f"{interval.low:{form}} to {interval.high:{form}}" in words
     alone = Page(render_without_plots(compared=compare(LABELS, SCORES, None, 0.002, GATE))).words
-    assert "How sure the figures are" in alone
+    assert "Uncertainty of the figures" in alone
     assert "Difference" not in alone
 
 
@@ -379,13 +384,13 @@ def test_each_check_of_the_gate_is_passed_failed_or_not_made() -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_messages_whose_verdict_changes_are_counted_and_shown_escaped(hostile: str) -> None:
+def test_flipped_messages_are_counted_and_shown_escaped(hostile: str) -> None:
     examples = [Flip("<id>", hostile, 0.1234, 0.8766, flagged_now=True, spam=False), Flip("b", "x", 0.9, 0.1, False)]
     html = render_without_plots(flips=[Flips("the <messages>", 1000, 20, 1, examples)])
     page = Page(html)
     words = " ".join(page.words.split())
-    assert "Of the <messages>, 1,000 in all, 20 would be flagged that are not now, and 1 would be" in words
-    assert "2.10 %. The 2 whose probability moved furthest:" in words
+    assert "Of the <messages>, 1,000 in all, 20 would be newly flagged, and 1 would no longer be" in words
+    assert "2.10 %. The 2 with the largest change of probability:" in words
     assert spell_out(hostile) in page.messages
     assert "flagged now, wrong: it is ham0.12340.8766" in words  # cells of one row
     assert "no longer flagged0.90000.1000" in words
@@ -393,13 +398,13 @@ def test_messages_whose_verdict_changes_are_counted_and_shown_escaped(hostile: s
     assert page.tags.count("script") == page.tags.count("img") == 0
 
 
-def test_why_verdicts_could_not_be_compared_is_said() -> None:
+def test_the_reason_is_shown_if_flips_could_not_be_counted() -> None:
     assert (
         "Not counted: no batch is <published>." in Page(render_without_plots(flips=["no batch is <published>"])).words
     )
 
 
-def test_how_the_threshold_was_come_by_is_said() -> None:
+def test_the_page_says_how_the_threshold_was_chosen() -> None:
     threshold = Threshold(0.5, 0.002, 700, 0)
     assert threshold.said in Page(render_without_plots(threshold=threshold)).words
 
@@ -410,19 +415,19 @@ def test_how_the_threshold_was_come_by_is_said() -> None:
         ([1] * 98 + [0] * 640, [0.9] * 94 + [0.1] * 4 + [0.9] * 2 + [0.1] * 638,
          ["Of 98 spam messages 94 were caught; of 640 ham messages 2 were flagged wrongly.",
           "With a threshold that flags at most 0.1 % of the ham (here 0 of 640), 0.0 % of the spam would be caught.",
-          "One spam message is 1 % of recall here; smaller differences say nothing."]),
+          "One spam message is 1 % of recall here; smaller differences mean nothing."]),
         ([1, 0], [0.9, 0.9], ["Of 1 spam message 1 was caught; of 1 ham message 1 was flagged wrongly."]),
         ([1], [0.9], ["Of 1 spam message 1 was caught; there was no ham."]),
         ([0, 0], [0.1, 0.1], ["There was no spam; of 2 ham messages 0 were flagged wrongly."]),
-        ([], [], ["No labelled message was scored, so there is nothing to tell."]),
+        ([], [], ["No labelled message was scored, so there are no figures."]),
     ],
 )  # fmt: skip
-def test_the_headline_is_in_plain_words(labels: list[int], scores: list[float], expected: list[str]) -> None:
+def test_the_headline_summarizes_the_metrics(labels: list[int], scores: list[float], expected: list[str]) -> None:
     found = headline(evaluate(np.array(labels, dtype=int), np.array(scores), 0.5))
     assert found[: len(expected)] == expected
 
 
-def test_a_page_without_messages_can_be_read() -> None:
+def test_a_page_without_messages_is_complete() -> None:
     none = np.array([], dtype=bool)
     metrics = evaluate(none, np.array([]), 0.5)
     page = Page(
@@ -437,7 +442,7 @@ def test_a_page_without_messages_can_be_read() -> None:
         )
     )
     assert "not defined" in page.words
-    assert page.words.count("There is none.") == 2
+    assert page.words.count("None.") == 2
 
 
 @pytest.mark.parametrize(
@@ -449,7 +454,7 @@ def test_a_page_without_messages_can_be_read() -> None:
         {"probabilities": SCORES + 1},
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused(changes: dict[str, Any]) -> None:
+def test_inputs_of_different_length_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"Expected .*Received: "):
         render_without_plots(**changes)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
+from models.evaluation.factors import COMBINED_FACTORS, FACTORS, measure_groups
 from models.evaluation.gate import Verdict, compare, judge
 from models.reports.model_card import escape_markdown, render_model_card
 from models.settings import GateSettings
@@ -26,15 +26,15 @@ METRICS = evaluate(LABELS, SCORES, 0.5)
 GATE = GateSettings(resamples=100)
 
 
-def as_kept(found: Sequence[Any]) -> list[dict[str, Any]]:
-    """As `metrics.json` has it."""
-    return [dict(json.loads(json.dumps(dataclasses.asdict(one)))) for one in found]
+def as_stored(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Returns the values as `metrics.json` stores them."""
+    return [dict(json.loads(json.dumps(dataclasses.asdict(value)))) for value in values]
 
 
 MEASURED = {
-    "compared": as_kept(compare(LABELS, SCORES, 1 - SCORES, 0.002, GATE)),
-    "groups": as_kept(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, {**FACTORS, "a | b": lambda _: "<x>"})),
-    "groups_together": as_kept(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, TOGETHER)),
+    "compared": as_stored(compare(LABELS, SCORES, 1 - SCORES, 0.002, GATE)),
+    "groups": as_stored(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, {**FACTORS, "a | b": lambda _: "<x>"})),
+    "groups_together": as_stored(measure_groups(TEXTS, LABELS, SCORES, 0.5, 0.9, COMBINED_FACTORS)),
     "confidence": 0.9,
 }
 
@@ -97,7 +97,7 @@ def test_the_card_has_the_nine_sections_of_mitchell_et_al_in_their_order() -> No
         "The test part holds 3 spam and 3 ham messages",
     ],
 )
-def test_the_card_holds(part: str) -> None:
+def test_the_card_contains(part: str) -> None:
     assert part in render()
 
 
@@ -118,34 +118,35 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_heading(
         widths = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
         assert len(table.splitlines()) > 2
-    assert ("In service before" in card) is (in_service is not None)
-    parts = ("### How sure the figures are", "### Unitary results", "### Intersectional results", "- Measured below")
+    assert ("Previously in service" in card) is (in_service is not None)
+    parts = ("### Uncertainty of the figures", "### Unitary results", "### Intersectional results", "- Measured below")
     assert [part in card for part in parts] == [bool(measured)] * len(parts)
-    assert ("Not measured apart" in card) is not bool(measured)
+    assert ("Not measured separately" in card) is not bool(measured)
 
 
-def test_each_kind_of_message_and_each_interval_is_in_the_card() -> None:
+def test_each_group_of_messages_and_each_interval_is_in_the_card() -> None:
     card = render(in_service=METRICS, **MEASURED)
     assert "With 90 % intervals (Wilson)" in card
-    unitary = {(cells[0], cells[1]): cells[2:] for cells in rows(card, "Unitary results: one factor at a time")[2:]}
+    unitary = {(cells[0], cells[1]): cells[2:] for cells in rows(card, "Unitary results: single factors")[2:]}
     assert len(unitary) == len(MEASURED["groups"])
     assert unitary["Long number", "with a number of four digits or more"] == [
         "1 of 1", "100.0 % (27.0 to 100.0)", "1 of 1", "100.0 % (27.0 to 100.0)",
     ]  # fmt: skip
-    assert unitary["Money", "with a sum of money"][2:] == ["0 of 0", "none there"]
+    assert unitary["Money", "with a sum of money"][2:] == ["0 of 0", "no messages"]
     assert unitary["a \\| b", "\\<x\\>"][0] == "2 of 3"
-    together = rows(card, "Intersectional results: factors together")[2:]
+    together = rows(card, "Intersectional results: combined factors")[2:]
     assert len(together) == len(MEASURED["groups_together"])
-    (pr_auc,) = (cells for cells in rows(card, "How sure the figures are") if cells[0] == "PR AUC")
+    (pr_auc,) = (cells for cells in rows(card, "Uncertainty of the figures") if cells[0] == "PR AUC")
     new, difference = MEASURED["compared"][0]["new"], MEASURED["compared"][0]["difference"]
     assert pr_auc[1] == f"{new['value']:.4f} ({new['low']:.4f} to {new['high']:.4f})"
     assert pr_auc[3] == f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
 
 
-def test_a_refused_model_says_so_and_why() -> None:
+def test_the_card_of_a_refused_model_gives_the_reasons() -> None:
     card = render(verdict=Verdict(False, ["MCC 0.0000 is not above 0"]))
     assert (
-        "- Verdict: **not approved**, published because a person overruled it\n  - MCC 0.0000 is not above 0\n" in card
+        "- Verdict: **not approved**, published because a person overruled the verdict\n  - MCC 0.0000 is not above 0\n"
+        in card
     )
 
 
@@ -161,7 +162,7 @@ def test_the_same_input_gives_the_same_card_without_trailing_blanks() -> None:
     assert not re.search(r"[ \t]$|\n\n\n", render(in_service=METRICS, **MEASURED), flags=re.MULTILINE)
 
 
-def test_there_is_no_way_for_a_message_into_the_card() -> None:
+def test_the_card_takes_no_message() -> None:
     assert set(inspect.signature(render_model_card).parameters) == {
         "model", "version", "date", "metrics", "threshold", "verdict", "fingerprints", "settings", "training_data",
         "evaluation_data", "network", "in_service", "compared", "groups", "groups_together", "confidence",
@@ -182,7 +183,7 @@ def test_there_is_no_way_for_a_message_into_the_card() -> None:
         ("[text](http://x)", "\\[text\\](http://x)"),
     ],
 )
-def test_values_from_outside_are_shown_as_they_stand(value: object, shown: str) -> None:
+def test_untrusted_values_are_shown_literally(value: object, shown: str) -> None:
     assert escape_markdown(value) == shown
 
 

@@ -48,7 +48,7 @@ def test_the_same_input_gives_the_same_text(draw: Callable[[], str]) -> None:
 
 def test_another_process_gives_the_same_text() -> None:
     code = (
-        "import numpy as np; from models import plots; from models.statistics.metrics import evaluate;"
+        "import numpy as np; from models.reports import plots; from models.statistics.metrics import evaluate;"
         f"s = np.array({SCORES.tolist()}); y = np.array({LABELS.tolist()});"
         "print(plots.draw_roc(y, s, evaluate(y, s, 0.5)), end='')"
     )
@@ -57,7 +57,7 @@ def test_another_process_gives_the_same_text() -> None:
 
 
 @each_plot
-def test_a_plot_is_svg_that_takes_nothing_from_elsewhere(draw: Callable[[], str]) -> None:
+def test_a_plot_is_svg_without_external_references(draw: Callable[[], str]) -> None:
     svg = draw()
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg"
@@ -69,7 +69,7 @@ def test_a_plot_is_svg_that_takes_nothing_from_elsewhere(draw: Callable[[], str]
 
 
 @each_plot
-def test_every_reference_inside_a_plot_finds_its_id(draw: Callable[[], str]) -> None:
+def test_every_reference_inside_a_plot_has_a_target(draw: Callable[[], str]) -> None:
     svg = draw()
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
@@ -77,12 +77,13 @@ def test_every_reference_inside_a_plot_finds_its_id(draw: Callable[[], str]) -> 
 
 
 def test_plots_on_one_page_share_no_id() -> None:
-    ids = [one for name, draw in ALL.items() if name != "note" for one in re.findall(r'\bid="([^"]+)"', draw())]
+    svgs = [draw() for name, draw in ALL.items() if name != "note"]
+    ids = [identifier for svg in svgs for identifier in re.findall(r'\bid="([^"]+)"', svg)]
     assert len(ids) == len(set(ids))
 
 
 @each_plot
-def test_lettering_takes_the_colour_of_the_page(draw: Callable[[], str]) -> None:
+def test_text_takes_the_colour_of_the_page(draw: Callable[[], str]) -> None:
     svg = draw()
     for element in ElementTree.fromstring(svg).iter(f"{SVG}text"):
         assert "fill: currentColor" in element.get("style", "")
@@ -93,15 +94,15 @@ def test_lettering_takes_the_colour_of_the_page(draw: Callable[[], str]) -> None
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    """Returns the relative luminance, WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize("colour", [plots.SPAM_COLOUR, plots.HAM_COLOUR])
 @pytest.mark.parametrize("page", ["#ffffff", "#15171c"])
-def test_the_colours_of_the_data_stand_out_in_the_light_and_in_the_dark(colour: str, page: str) -> None:
+def test_the_data_colours_have_enough_contrast_in_light_and_dark_mode(colour: str, page: str) -> None:
     light, dark = sorted([luminance(colour), luminance(page)], reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
 
@@ -114,17 +115,19 @@ def test_drawing_leaves_matplotlib_as_it_was(draw: Callable[[], str]) -> None:
 
 
 def test_drawing_does_not_load_pyplot() -> None:
-    code = "import sys; from models import plots; plots.draw_history([]); print('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys; from models.reports import plots; plots.draw_history([]);print('matplotlib.pyplot' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert ran.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [1, 1]])
-def test_a_curve_without_both_kinds_says_why_it_is_not_there(labels: list[int]) -> None:
+def test_a_curve_without_both_labels_is_a_note(labels: list[int]) -> None:
     spam, scores = np.array(labels, dtype=bool), np.full(len(labels), 0.4)
     metrics = evaluate(spam, scores, 0.5)
-    assert words(plots.draw_roc(spam, scores, metrics)) == [plots.ONE_KIND]
-    assert words(plots.draw_precision_recall(spam, scores, metrics)) == [plots.ONE_KIND]
+    assert words(plots.draw_roc(spam, scores, metrics)) == [plots.ONE_LABEL]
+    assert words(plots.draw_precision_recall(spam, scores, metrics)) == [plots.ONE_LABEL]
     plots.draw_scores(spam, scores, 0.5)
     plots.draw_confusion(metrics)
     plots.draw_calibration(spam, scores)
@@ -139,7 +142,7 @@ def test_a_curve_without_both_kinds_says_why_it_is_not_there(labels: list[int]) 
         ("history", ["training", "validation", "best epoch: 2", "epoch", "loss"]),
     ],
 )
-def test_a_plot_names_its_figures(draw: str, expected: list[str]) -> None:
+def test_a_plot_shows_its_figures(draw: str, expected: list[str]) -> None:
     assert set(expected) <= {line for text in words(ALL[draw]()) for line in text.split("\n")}
 
 

@@ -15,10 +15,10 @@ from models.statistics.calibration import (
     SCALES,
     Calibration,
     Threshold,
+    find_threshold,
     fit_calibration,
-    ham_needed,
-    probabilities_of,
-    threshold_for,
+    min_ham_messages,
+    to_probabilities,
 )
 
 STEP = 10**-DECIMALS
@@ -27,7 +27,7 @@ ham_scores = st.lists(st.integers(0, 10**DECIMALS).map(lambda one: round(one * S
 
 
 def of_ham(scores: list[float], share: float) -> Threshold:
-    return threshold_for(np.zeros(len(scores), bool), np.array(scores), share)
+    return find_threshold(np.zeros(len(scores), bool), np.array(scores), share)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.5])
@@ -97,7 +97,7 @@ def test_no_calibration_is_made_that_would_turn_the_ranking_or_is_no_number(scal
 
 def test_probabilities_have_six_decimals_at_any_logit() -> None:
     logits = np.array([-np.inf, -1e300, -800.0, 0.0, 0.3, 40.0, np.inf], np.float64)
-    found = probabilities_of(logits)
+    found = to_probabilities(logits)
     np.testing.assert_allclose(found, expit(logits), atol=STEP / 2, rtol=0)
     assert (np.round(found, DECIMALS) == found).all()
 
@@ -131,7 +131,7 @@ def test_the_threshold_by_the_share_of_ham(
 
 def test_spam_has_no_say_in_the_threshold() -> None:
     labels, scores = np.array([0] * 499 + [1] * 3), np.array([0.2] * 499 + [0.1, 0.9, 1.0])
-    assert threshold_for(labels, scores, 0.002).value == 0.200001
+    assert find_threshold(labels, scores, 0.002).value == 0.200001
 
 
 @unhurried
@@ -163,7 +163,7 @@ def test_new_ham_is_blocked_no_more_often_than_the_share_on_average() -> None:
 
 @pytest.mark.parametrize(("share", "needed"), [(0.002, 499), (0.01, 99), (0.5, 1), (1.0, 0), (0.0, 0), (0.003, 333)])
 def test_so_many_ham_messages_are_needed_for_a_share(share: float, needed: int) -> None:
-    assert ham_needed(share) == needed
+    assert min_ham_messages(share) == needed
     assert of_ham([0.1] * needed, share).enough
     assert needed == 0 or not of_ham([0.1] * (needed - 1), share).enough
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.statistics.curves import score_histogram
-from models.statistics.stability import CHANCE, GRID, Psi, bin_starts, count_scores, even_counts, population_stability
+from models.statistics.stability import CHANCE, GRID, Psi, bin_starts, count_scores, population_stability, rebin_counts
 
 SCORES = st.lists(st.integers(0, 10**6).map(lambda value: value / 10**6), max_size=200)
 
@@ -31,7 +31,7 @@ def found(expected: np.ndarray, observed: np.ndarray) -> Psi:
 def test_every_score_is_counted_once_and_the_counts_give_the_histogram_of_the_evaluation(scores: list[float]) -> None:
     counts = count_scores(scores)
     assert (counts.sum(), len(counts)) == (len(scores), len(GRID) - 1)
-    assert even_counts(counts).tolist() == score_histogram([False] * len(scores), scores).ham.tolist()
+    assert rebin_counts(counts).tolist() == score_histogram([False] * len(scores), scores).ham.tolist()
 
 
 def test_the_index_is_the_sum_that_its_source_gives() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.statistics.uncertainty import ALIKE, pick_unlike, uncertainty_distance, uncertainty_distances
+from models.statistics.uncertainty import ALIKE, pick_dissimilar, uncertainty_distance, uncertainty_distances
 
 probabilities = st.floats(0, 1)
 texts = st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=8).map(" ".join), max_size=12)
@@ -41,7 +41,7 @@ def test_the_distance_is_in_logits() -> None:
 def test_what_is_picked_is_alike_neither_to_another_nor_to_what_is_known(
     cleaned: list[str], known: list[str], most: int
 ) -> None:
-    picked = pick_unlike(cleaned, known, most)
+    picked = pick_dissimilar(cleaned, known, most)
     assert picked == sorted(set(picked))
     assert len(picked) <= most
     sets = [frozenset(cleaned[place].split()) for place in picked]
@@ -58,8 +58,8 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 def test_of_a_campaign_one_is_picked() -> None:
     copies = [f"dear {name} you won a prize call PHONE now !" for name in ("ann", "bob", "eve")]
-    assert pick_unlike([*copies, "see you at lunch"], [], 5) == [0, 3]
-    assert pick_unlike([*copies, "see you at lunch"], ["dear joe you won a prize call PHONE now !"], 5) == [3]
+    assert pick_dissimilar([*copies, "see you at lunch"], [], 5) == [0, 3]
+    assert pick_dissimilar([*copies, "see you at lunch"], ["dear joe you won a prize call PHONE now !"], 5) == [3]
 
 
 @given(some=st.lists(probabilities, min_size=1), threshold=probabilities)

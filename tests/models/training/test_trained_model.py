@@ -19,7 +19,7 @@ from models.errors import ArtifactError
 from models.inference.scorer import network_logits
 from models.network.network import LINEAR, LOGIT
 from models.settings import NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
+from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 from models.training.checkpoints import weights_sha256
@@ -29,9 +29,9 @@ from models.training.trained_model import (
     DESCRIPTION,
     VOCABULARY,
     UnseenScores,
-    describe_trained,
     load_trained,
     unseen_scores,
+    write_trained_model,
 )
 
 # As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
@@ -65,7 +65,7 @@ def logits_by(network: keras.Model) -> np.ndarray:
 def described_unseen(trained: Trained, folder: Path) -> dict[str, Any]:
     """Describes a training by the messages it was validated with."""
     unseen = unseen_scores(trained, vocabulary(), NETWORK, messages(), None)
-    return describe_trained(trained, vocabulary(), NETWORK, unseen, folder)
+    return write_trained_model(trained, vocabulary(), NETWORK, unseen, folder)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def test_scores_of_unseen_messages_are_kept_as_the_calibrated_network_gives_them
     assert kept["spam"].tolist() == [True, False] * 5
     np.testing.assert_array_equal(kept["logit"], logits_by(trained.network))
     calibrated = Calibration(**description["calibration"]).apply(kept["logit"])
-    np.testing.assert_array_equal(kept["probability"], probabilities_of(calibrated))
-    served = probabilities_of(logits_by(load_trained(folder).network))
+    np.testing.assert_array_equal(kept["probability"], to_probabilities(calibrated))
+    served = to_probabilities(logits_by(load_trained(folder).network))
     np.testing.assert_allclose(served, kept["probability"], rtol=0, atol=2e-6)
 
 
@@ -123,7 +123,7 @@ def test_held_out_scores_come_before_those_of_the_validation_part(
     assert unseen.logits[:3].tolist() == [2.5, -1.5, 0.25]
     np.testing.assert_array_equal(unseen.logits[3:], logits_by(trained.network))
     assert unseen.labels.tolist() == [1, 0, 0, *messages().labels.tolist()]
-    describe_trained(trained, vocabulary(), NETWORK, unseen, tmp_path)
+    write_trained_model(trained, vocabulary(), NETWORK, unseen, tmp_path)
     kept = pd.read_parquet(tmp_path / UNSEEN_SCORES)
     assert kept["logit"].tolist() == unseen.logits.tolist()
     assert kept["spam"].tolist() == unseen.labels.astype(bool).tolist()
@@ -135,7 +135,7 @@ def test_the_calibration_is_that_of_the_unseen_messages(
     random = np.random.default_rng(0)
     labels = (random.uniform(size=300) < 0.3).astype(np.int32)
     unseen = UnseenScores((3 * labels - 1 + random.normal(size=300)).astype(np.float32), labels)
-    description = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
+    description = write_trained_model(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
     assert Calibration(**description["calibration"]) == fit_calibration(unseen.logits, labels)
 
 
@@ -146,7 +146,7 @@ def test_the_description_tells_of_a_training_that_a_person_stopped(
     limit = EpochLimit(tmp_path)
     limit.stop_after(2)
     unseen = unseen_scores(whole[1], vocabulary(), NETWORK, messages(), None)
-    described = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
+    described = write_trained_model(whole[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
     assert json.loads((tmp_path / DESCRIPTION).read_text())["stopped_after_epoch"] == 2
     assert described == {**whole[2], "stopped_after_epoch": 2}
 

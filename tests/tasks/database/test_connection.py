@@ -13,7 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database.connection import connect, connection_kept, masked, reading, retried, writing
+from tasks.database.connection import connect, masked, persistent_connection, reading, run_with_retries, writing
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.schema import has_schema, open_database, schema_revision
 from tasks.settings.storage import DatabaseSettings
@@ -252,7 +252,7 @@ def test_a_deadlock_is_tried_again_until_both_are_done(server: str, request: pyt
             both_hold_one.wait()
         connection.exec_driver_sql(f"UPDATE numbers SET times = times + 1 WHERE number = {3 - first}")
 
-    in_threads(2, lambda place: retried(engine, lambda connection: work(place + 1, connection)))
+    in_threads(2, lambda place: run_with_retries(engine, lambda connection: work(place + 1, connection)))
     assert numbers(engine) == [(1, 2), (2, 2)]
     assert len(tries) == 3
 
@@ -269,7 +269,7 @@ def test_a_session_that_the_server_ends_is_replaced_and_the_work_done(postgresql
             end_session(engine, connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         connection.exec_driver_sql("SELECT 1")
 
-    retried(engine, work)
+    run_with_retries(engine, work)
     assert numbers(engine)[0] == (1, 1)
     assert len(tries) == 2
 
@@ -291,7 +291,7 @@ def session(engine: Engine) -> int:
 def test_one_connection_is_kept_from_transaction_to_transaction_and_closed_at_the_end(database_url: str) -> None:
     engine = open_database(settings(database_url))
     make_numbers(engine)
-    with connection_kept(engine) as kept:
+    with persistent_connection(engine) as kept:
         sessions = {session(kept) for _ in range(3)}
         with pytest.raises(KeyError):
             fail_in(kept)
@@ -310,7 +310,7 @@ def test_one_connection_is_kept_from_transaction_to_transaction_and_closed_at_th
 def test_a_kept_session_that_the_server_ends_between_transactions_is_replaced(postgresql_url: str) -> None:
     engine = open_database(settings(postgresql_url))
     make_numbers(engine)
-    with connection_kept(engine) as kept:
+    with persistent_connection(engine) as kept:
         first = session(kept)
         end_session(engine, first)
         assert session(kept) != first
@@ -324,7 +324,7 @@ def test_a_rule_that_mysql_checks_is_told_on_a_kept_connection_as_elsewhere(mari
     engine = open_database(settings(mariadb_url))
     with writing(engine) as connection:
         connection.exec_driver_sql("CREATE TABLE positive (number INTEGER CHECK (number > 0))")
-    with connection_kept(engine) as kept, pytest.raises(exc.IntegrityError), writing(kept) as connection:
+    with persistent_connection(engine) as kept, pytest.raises(exc.IntegrityError), writing(kept) as connection:
         connection.exec_driver_sql("INSERT INTO positive VALUES (-1)")
 
 

@@ -24,8 +24,8 @@ from tasks.database.batches import (
     BatchRow,
     batches,
     dates_done,
-    published_batch,
-    published_dates,
+    find_published_batch,
+    find_published_dates,
     recompute_checksum,
     rejected,
     scores,
@@ -37,17 +37,17 @@ from tasks.database.chunks import (
     ScoredChunk,
     add_checksums,
     checksum_rows,
-    show_checksum,
+    format_checksum,
 )
 from tasks.database.connection import connect, reading, writing
 from tasks.database.ledger import (
     BatchPlan,
-    begin_batch,
-    chunks_done,
     commit_chunk,
+    find_committed_chunks,
     publish_batch,
     record_times,
     restore_batch,
+    start_batch,
     withdraw_batch,
 )
 from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
@@ -67,7 +67,7 @@ def chunk(number: int, ids: Sequence[str], refused: Sequence[RejectedMessage] = 
 
 
 def begin(engine: Engine, **changes: Any) -> int:
-    return begin_batch(engine, replace(PLAN, **changes)).batch_id
+    return start_batch(engine, replace(PLAN, **changes)).batch_id
 
 
 def published(engine: Engine, ids: Sequence[str] = ("a", "b", "c"), **changes: Any) -> int:
@@ -96,12 +96,12 @@ def scored_ids(engine: Engine, batch_id: int) -> list[str]:
 
 
 def test_a_batch_begun_again_as_it_was_goes_on(engine: Engine) -> None:
-    first = begin_batch(engine, PLAN)
+    first = start_batch(engine, PLAN)
     commit_chunk(engine, first.batch_id, chunk(1, ["a"]))
-    again = begin_batch(engine, replace(PLAN, devices="gpu:0", checkpoint="elsewhere/ckpt-500"))
+    again = start_batch(engine, replace(PLAN, devices="gpu:0", checkpoint="elsewhere/ckpt-500"))
     assert (first.resumed, again.resumed) == (False, True)
     assert again.batch_id == first.batch_id
-    assert chunks_done(engine, again.batch_id) == {1}
+    assert find_committed_chunks(engine, again.batch_id) == {1}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_batch_begun_again_as_it_was_goes_on(engine: Engine) -> None:
 )
 def test_a_batch_begun_otherwise_takes_the_place_of_the_one_left_over(engine: Engine, change: dict[str, Any]) -> None:
     left = begin(engine)
-    other = begin_batch(engine, replace(PLAN, **change))
+    other = start_batch(engine, replace(PLAN, **change))
     assert not other.resumed
     assert states(engine) == {left: "withdrawn", other.batch_id: "running"}
     assert {row.batch_id: row.ended_at is not None for row in batches(engine)} == {left: True, other.batch_id: False}
@@ -134,7 +134,7 @@ def test_other_dates_are_left_alone(engine: Engine) -> None:
 def test_writers_that_begin_at_once_are_given_the_same_batch(engine: Engine) -> None:
     for day in range(5):
         plan = replace(PLAN, batch_date=DATE + datetime.timedelta(days=day))
-        found = at_once(4, lambda _, plan=plan: begin_batch(engine, plan))
+        found = at_once(4, lambda _, plan=plan: start_batch(engine, plan))
         assert len({one.batch_id for one in found}) == 1
         assert [one.resumed for one in found].count(False) == 1
 
@@ -162,7 +162,7 @@ def test_a_chunk_leaves_its_scores_its_refused_messages_and_its_row_in_the_ledge
         (row,) = connection.execute(sa.select(batch_chunks)).all()
         stored = connection.execute(sa.select(spam_scores).order_by(spam_scores.c.message_id)).all()
     assert (row.chunk_number, row.first_row, row.messages_read, row.scored, row.rejected) == (2, 200, 6, 4, 2)
-    assert (row.flagged, row.checksum, row.seconds) == (int(one.flagged.sum()), show_checksum(one.checksum()), 0.25)
+    assert (row.flagged, row.checksum, row.seconds) == (int(one.flagged.sum()), format_checksum(one.checksum()), 0.25)
     assert stored == sorted(
         (batch_id, message_id, float(probability), bool(flag))
         for message_id, probability, flag in zip(one.message_ids, one.probabilities, one.flagged, strict=True)
@@ -258,7 +258,7 @@ def test_a_writer_killed_in_a_chunk_leaves_nothing_of_it_and_the_chunk_can_be_wr
     writer.kill()
     writer.communicate(timeout=30)
     assert counts(engine) == {"batch_chunks": 1, "spam_scores": 2, "rejected_messages": 0}
-    batch = begin_batch(engine, PLAN)
+    batch = start_batch(engine, PLAN)
     assert batch.resumed
     assert commit_chunk(engine, batch.batch_id, chunk(1, [str(one) for one in range(100)]))
     assert publish_batch(engine, batch.batch_id, 102).scored == 102
@@ -271,12 +271,12 @@ from datetime import date
 import numpy as np
 from tasks.database.chunks import ScoredChunk
 from tasks.database.schema import open_database
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk
+from tasks.database.ledger import BatchPlan, start_batch, commit_chunk
 def chunk(number, ids):
     return ScoredChunk(number, 0, ids, np.arange(len(ids)), np.full(len(ids), 0.5), np.ones(len(ids), bool), [], 0.1)
 engine = open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=5))
 plan = BatchPlan(date(2026, 1, 31), "0123456789abcdef", "spam_ham", 3, "ckpt-500", "snapshot", 0.5, "cpu:0", 4)
-batch_id = begin_batch(engine, plan).batch_id
+batch_id = start_batch(engine, plan).batch_id
 """
 
 
@@ -317,7 +317,7 @@ def test_ids_that_an_earlier_chunk_has_are_refused_and_the_rest_of_the_chunk_is_
         (100, "c", REPEATED),
         (102, "a", REPEATED),
     ]
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert (batch.messages_read, batch.scored, batch.rejected) == (6, 4, 2)
     assert batch.checksum == recompute_checksum(engine, batch_id)
@@ -367,7 +367,7 @@ def test_a_refused_row_that_is_there_already_is_an_error_and_not_dropped(engine:
     commit_chunk(engine, batch_id, chunk(0, [], [RejectedMessage(0, "a", "empty text")]))
     with pytest.raises(sa.exc.IntegrityError):
         commit_chunk(engine, batch_id, chunk(1, ["b"], [RejectedMessage(0, "a", "empty text")]))
-    assert chunks_done(engine, batch_id) == {0}
+    assert find_committed_chunks(engine, batch_id) == {0}
 
 
 @pytest.mark.parametrize("probability", [float("nan"), float("inf"), -0.1, 1.1])
@@ -452,12 +452,12 @@ def test_the_checksum_tells_a_row_lost_doubled_or_changed(rows: list[Any], data:
     ],
 )
 def test_the_checksum_is_what_it_was_on_other_machines_and_in_other_years(rows: list[Any], shown: str) -> None:
-    assert show_checksum(checksum(rows)) == shown
+    assert format_checksum(checksum(rows)) == shown
 
 
 def test_a_row_changed_in_the_table_changes_the_checksum_recomputed(engine: Engine) -> None:
     batch_id = published(engine)
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert recompute_checksum(engine, batch_id) == batch.checksum
     with writing(engine) as connection:
@@ -482,7 +482,7 @@ def test_publishing_makes_a_batch_the_one_that_readers_see_and_supersedes_the_on
 
 def test_publishing_again_changes_nothing(engine: Engine) -> None:
     batch_id = published(engine)
-    before = published_batch(engine, DATE)
+    before = find_published_batch(engine, DATE)
     assert publish_batch(engine, batch_id, 3) == before
 
 
@@ -495,10 +495,10 @@ def test_a_batch_is_published_with_its_receipt_or_not_at_all(engine: Engine) -> 
 
     with pytest.raises(OSError, match="No space left"):
         publish_batch(engine, batch_id, 2, full)
-    assert published_batch(engine, DATE) is None
+    assert find_published_batch(engine, DATE) is None
     receipts: list[BatchRow] = []
     publish_batch(engine, batch_id, 2, receipts.append)
-    assert receipts == [published_batch(engine, DATE)]
+    assert receipts == [find_published_batch(engine, DATE)]
 
 
 def test_a_batch_published_by_several_at_once_is_published_once(engine: Engine) -> None:
@@ -569,13 +569,13 @@ def test_a_batch_withdrawn_is_seen_by_nobody_and_its_date_can_be_run_again(engin
     assert withdraw_batch(engine, batch_id).state == "withdrawn"
     assert list(scores(engine, DATE)) == []
     assert dates_done(engine, {DATE: PLAN.recipe}) == set()
-    assert not begin_batch(engine, PLAN).resumed
+    assert not start_batch(engine, PLAN).resumed
 
 
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_going_back_to_the_batch_before_brings_its_scores_back(engine: Engine, withdrawn: bool) -> None:
     first = published(engine, ["a"])
-    was = published_batch(engine, DATE)
+    was = find_published_batch(engine, DATE)
     second = published(engine, ["b"], recipe="f" * 16)
     if withdrawn:
         withdraw_batch(engine, second)
@@ -624,10 +624,10 @@ def test_a_batch_that_is_not_there_cannot_be_flipped(engine: Engine, flip: Calla
 
 def test_a_database_without_tables_has_nothing(database_url: str) -> None:
     engine = connect(DatabaseSettings(url=database_url))
-    assert published_batch(engine, DATE) is None
+    assert find_published_batch(engine, DATE) is None
     assert batches(engine) == []
     assert dates_done(engine, {DATE: PLAN.recipe}) == set()
-    assert published_dates(engine, [DATE]) == set()
+    assert find_published_dates(engine, [DATE]) == set()
     assert list(scores(engine, DATE)) == []
 
 
@@ -636,8 +636,8 @@ def test_the_dates_that_are_published_are_found_among_many(engine: Engine) -> No
     for day in days[:2]:
         published(engine, batch_date=day)
     begin(engine, batch_date=days[2])
-    assert published_dates(engine, days) == set(days[:2])
-    assert published_dates(engine, []) == set()
+    assert find_published_dates(engine, days) == set(days[:2])
+    assert find_published_dates(engine, []) == set()
     assert [row.batch_date for row in batches(engine, limit=2)] == [days[2], days[1]]
 
 
@@ -668,7 +668,7 @@ def test_times_are_noted_and_what_is_not_given_stays(engine: Engine) -> None:
     record_times(engine, batch_id, total=10.5, text=1.25)
     record_times(engine, batch_id, network=2.0, write=0.0)
     record_times(engine, batch_id)
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert (batch.seconds_total, batch.seconds_text, batch.seconds_network, batch.seconds_write) == (
         10.5,

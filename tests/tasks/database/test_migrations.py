@@ -20,13 +20,13 @@ from alembic.script import ScriptDirectory
 from published import DATE, publish
 from sqlalchemy.engine import Engine
 
-from tasks.database.batches import batches, published_batch
+from tasks.database.batches import batches, find_published_batch
 from tasks.database.connection import connect, reading, writing
-from tasks.database.labels import found_labels
+from tasks.database.labels import read_labels
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.schema import alembic_config, has_schema, open_database, schema_revision
 from tasks.database.tables import metadata
-from tasks.monitoring.drift import drifts, figures_before
+from tasks.monitoring.drift import read_drifts, read_earlier_figures
 from tasks.settings.storage import DatabaseSettings
 
 
@@ -112,13 +112,13 @@ def test_batches_of_an_earlier_version_are_known_before_the_database_is_brought_
 ) -> None:
     batch_id = publish(engine, {"a": 0.25, "b": 0.75})
     migrate_to(engine, revision)
-    known = published_batch(engine, DATE)
+    known = find_published_batch(engine, DATE)
     assert known is not None
     assert (known.batch_id, known.scored, known.seconds_total, known.seconds_read) == (batch_id, 2, 12.34, None)
     assert batches(engine) == [known]
-    assert (drifts(engine), figures_before(engine, DATE, 5), found_labels(engine)) == ([], [], [])
+    assert (read_drifts(engine), read_earlier_figures(engine, DATE, 5), read_labels(engine)) == ([], [], [])
     migrate_to(engine, "head")
-    assert published_batch(engine, DATE) == known
+    assert find_published_batch(engine, DATE) == known
 
 
 @pytest.mark.parametrize("left", [["score_batches"], ["score_batches", "spam_scores", "rejected_messages"]])

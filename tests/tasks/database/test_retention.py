@@ -22,11 +22,11 @@ from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError
 from tasks.database import retention
-from tasks.database.batches import batches, batches_of, compare_rows, published_batch, scores
+from tasks.database.batches import batches, compare_rows, find_published_batch, list_batches_of_date, scores
 from tasks.database.chunks import RejectedMessage, ScoredChunk
-from tasks.database.connection import connect, reading, retried, writing
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, restore_batch, withdraw_batch
-from tasks.database.retention import Pruned, prunable, prune_batch
+from tasks.database.connection import connect, reading, run_with_retries, writing
+from tasks.database.ledger import BatchPlan, commit_chunk, publish_batch, restore_batch, start_batch, withdraw_batch
+from tasks.database.retention import Pruned, find_prunable_batches, prune_batch
 from tasks.database.schema import open_database
 from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
 from tasks.settings.storage import DatabaseSettings
@@ -39,7 +39,7 @@ FOREVER = datetime.date(9000, 1, 1)
 
 def begun(engine: Engine, recipe: str = "r", date: datetime.date = DATE, chunks: int = 0, rows: int = 3) -> int:
     """A running batch with some chunks; each has one refused message beside its rows."""
-    batch_id = begin_batch(engine, BatchPlan(date, recipe, "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10)).batch_id
+    batch_id = start_batch(engine, BatchPlan(date, recipe, "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10)).batch_id
     for number in range(chunks):
         commit(engine, batch_id, number, rows)
     return batch_id
@@ -59,7 +59,7 @@ def published(engine: Engine, recipe: str = "r", date: datetime.date = DATE, chu
 
 
 def prune(engine: Engine, before: datetime.date = LATER) -> list[Pruned]:
-    return [prune_batch(engine, one, before) for one in prunable(engine, before)]
+    return [prune_batch(engine, one, before) for one in find_prunable_batches(engine, before)]
 
 
 def rows_left(engine: Engine) -> dict[int, tuple[int, int, int]]:
@@ -112,9 +112,9 @@ def test_batches_of_the_days_that_are_kept_stay(engine: Engine) -> None:
     for recipe in ("a", "b"):
         published(engine, recipe, DATE)
         published(engine, recipe, LATER)
-    assert prunable(engine, DATE) == []
-    assert [one.batch_date for one in prunable(engine, LATER)] == [DATE]
-    assert [one.batch_date for one in prunable(engine, FOREVER)] == [DATE, LATER]
+    assert find_prunable_batches(engine, DATE) == []
+    assert [one.batch_date for one in find_prunable_batches(engine, LATER)] == [DATE]
+    assert [one.batch_date for one in find_prunable_batches(engine, FOREVER)] == [DATE, LATER]
 
 
 def test_a_stale_running_batch_is_withdrawn_and_its_rows_go(engine: Engine) -> None:
@@ -134,7 +134,7 @@ def test_an_old_date_that_is_scored_now_is_not_stale(engine: Engine, table: sa.T
     column = "written_at" if table is score_batches else "started_at"
     other = batch_chunks if table is score_batches else score_batches
     set_columns(engine, other, batch_id, **{column: LONG_AGO})
-    assert prunable(engine, LATER) == []
+    assert find_prunable_batches(engine, LATER) == []
     prune_batch(engine, Pruned(batch_id, DATE, "running", 3, 1, 1), LATER)
     assert (states(engine), rows_left(engine)) == ({batch_id: "running"}, {batch_id: (3, 1, 1)})
 
@@ -154,7 +154,7 @@ def watched_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     deleted: list[int] = []
 
     def watch(engine: Engine, work: Any) -> Any:
-        found = retried(engine, work)
+        found = run_with_retries(engine, work)
         if found is not None:
             deleted.append(found)
         return found
@@ -178,7 +178,7 @@ def test_a_prune_killed_in_the_middle_is_run_again_and_the_batch_cannot_come_bac
 
 def killed_after_the_first_slice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(engine: Engine, work: Any) -> Any:
-        if retried(engine, work) is not None:
+        if run_with_retries(engine, work) is not None:
             raise KeyboardInterrupt
         return None
 
@@ -191,7 +191,7 @@ def killed_after_the_first_slice(engine: Engine, monkeypatch: pytest.MonkeyPatch
 def test_a_batch_restored_before_its_turn_loses_nothing(engine: Engine) -> None:
     first = published(engine, "a")
     published(engine, "b")
-    (found,) = prunable(engine, LATER)
+    (found,) = find_prunable_batches(engine, LATER)
     restore_batch(engine, first)
     assert prune_batch(engine, found, LATER).rows == 0
     assert rows_left(engine)[first] == (6, 2, 2)
@@ -212,7 +212,7 @@ def test_two_prunes_at_once_delete_each_row_once(engine: Engine, monkeypatch: py
 
 
 def test_a_database_without_tables_has_nothing_to_prune(database_url: str) -> None:
-    assert prunable(connect(DatabaseSettings(url=database_url)), FOREVER) == []
+    assert find_prunable_batches(connect(DatabaseSettings(url=database_url)), FOREVER) == []
 
 
 # Comparing
@@ -220,7 +220,7 @@ def test_a_database_without_tables_has_nothing_to_prune(database_url: str) -> No
 
 def test_a_batch_as_it_was_published_agrees_with_its_rows(engine: Engine) -> None:
     published(engine)
-    (batch,) = batches_of(engine, DATE)
+    (batch,) = list_batches_of_date(engine, DATE)
     compared = compare_rows(engine, batch)
     assert [(one.name, one.expected) for one in compared] == [
         ("checksum", batch.checksum), ("scored", 6), ("rejected", 2), ("flagged", 4), ("messages_read", 8),
@@ -243,7 +243,7 @@ def test_what_differs_from_what_was_published_is_named(engine: Engine, damage: A
     published(engine)
     with writing(engine) as connection:
         connection.execute(damage)
-    (batch,) = batches_of(engine, DATE)
+    (batch,) = list_batches_of_date(engine, DATE)
     assert {one.name for one in compare_rows(engine, batch) if not one.agrees} == differing
 
 
@@ -422,7 +422,7 @@ class Ledger(RuleBasedStateMachine):
             shown = [(key, one) for key, one in self.known.items() if (one.date, one.state) == (date, "published")]
             expected = {(key, f"{number}-{row:04}") for key, one in shown for number in one.chunks for row in (0, 1)}
             assert {(row.batch_id, row.message_id) for row in scores(self.engine, date)} == expected
-            found = published_batch(self.engine, date)
+            found = find_published_batch(self.engine, date)
             assert [key for key, _ in shown] == ([found.batch_id] if found else [])
             assert not found or all(one.agrees for one in compare_rows(self.engine, found))
 

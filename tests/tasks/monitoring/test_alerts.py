@@ -1,4 +1,4 @@
-"""Who is told what, once; and that telling it, or failing to, harms nothing."""
+"""Alerts: each is sent once, and a failed delivery does not harm the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from receivers import Mailbox, Web, mail_server, web_server
 
 from models.errors import SettingsError
 from tasks.monitoring import alerts
-from tasks.monitoring.alerts import DRIFT, FAILURE, known_alerts, masked_webhook, raise_alert, recover
+from tasks.monitoring.alerts import DRIFT, FAILURE, mask_webhook_url, raise_alert, read_alerts, recover
 from tasks.settings.loading import load
 from tasks.settings.operation import AlertSettings
 
@@ -24,32 +24,32 @@ Set = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "_PAUSE", 0.001)
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_RETRY_SECONDS", 0.001)
 
 
 @pytest.fixture
 def web(set_settings: Set, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    with web_server() as one:
-        monkeypatch.setenv("SPAMSCORE_ALERTS_WEBHOOK_URL", one.url + SECRET)
-        yield one
+    with web_server() as server:
+        monkeypatch.setenv("SPAMSCORE_ALERTS_WEBHOOK_URL", server.url + SECRET)
+        yield server
 
 
 @pytest.fixture
 def mailbox(set_settings: Set) -> Iterator[Mailbox]:
-    with mail_server() as one:
+    with mail_server() as server:
         set_settings("alerts", mail_to="a@example.org, b@example.org")
-        set_settings("smtp", host="127.0.0.1", port=str(one.port))
+        set_settings("smtp", host="127.0.0.1", port=str(server.port))
         set_settings("email", sender="spamscore@example.org")
-        yield one
+        yield server
 
 
-def test_what_goes_on_for_ten_runs_is_told_once_and_so_is_its_end(web: Web, mailbox: Mailbox) -> None:
+def test_an_alert_that_stays_open_for_ten_runs_is_sent_once_and_so_is_its_recovery(web: Web, mailbox: Mailbox) -> None:
     for run in range(10):
         raise_alert(FAILURE, DATE, f"no such file, run {run}: \u2026")
     for _ in range(10):
         recover(FAILURE, [str(DATE)], "its scores are published")
-    assert [(one["kind"], one["state"], one["date"]) for one in web.messages] == [
+    assert [(message["kind"], message["state"], message["date"]) for message in web.messages] == [
         ("failure", "open", "2026-01-31"), ("failure", "recovered", "2026-01-31"),
     ]  # fmt: skip
     assert web.received[0][0] == SECRET
@@ -58,23 +58,23 @@ def test_what_goes_on_for_ten_runs_is_told_once_and_so_is_its_end(web: Web, mail
     first, second = mailbox.mails
     assert first["Subject"].endswith("the night of 2026-01-31 failed")
     assert first.get_content().startswith("no such file, run 0: \u2026\r\n")
-    assert second["Subject"].endswith("the night of 2026-01-31 is well again")
+    assert second["Subject"].endswith("the night of 2026-01-31 has recovered")
     assert mailbox.recipients[0] == ["a@example.org", "b@example.org"]
     assert first["From"] == "spamscore@example.org"
 
 
-def test_another_date_and_another_kind_are_told_for_themselves(web: Web) -> None:
+def test_each_date_and_each_kind_has_its_own_alert(web: Web) -> None:
     for kind, date in [(FAILURE, DATE), (FAILURE, NEXT), (DRIFT, DATE)]:
         raise_alert(kind, date, "why")
     recover(FAILURE, [str(DATE), "2026-03-01"], "well")
-    assert [(one["kind"], one["date"], one["state"]) for one in web.messages] == [
+    assert [(message["kind"], message["date"], message["state"]) for message in web.messages] == [
         ("failure", "2026-01-31", "open"), ("failure", "2026-02-01", "open"), ("drift", "2026-01-31", "open"),
         ("failure", "2026-01-31", "recovered"),
     ]  # fmt: skip
-    assert (known_alerts().dates(FAILURE), known_alerts().dates(DRIFT)) == (["2026-02-01"], ["2026-01-31"])
+    assert (read_alerts().dates(FAILURE), read_alerts().dates(DRIFT)) == (["2026-02-01"], ["2026-01-31"])
 
 
-def test_what_does_not_get_through_is_said_and_delivered_by_a_later_run_in_order(
+def test_undelivered_alerts_are_logged_and_delivered_in_order_by_a_later_run(
     web: Web, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     web.status, mailbox.refuses = 500, True
@@ -84,15 +84,15 @@ def test_what_does_not_get_through_is_said_and_delivered_by_a_later_run_in_order
     assert "webhook alert not delivered after 3 attempts (it answered 500)" in caplog.text
     assert "mail alert not delivered after 3 attempts (SMTPDataError)" in caplog.text
     assert "hunter2" not in caplog.text
-    assert [one.to for one in known_alerts().undelivered] == [["mail", "webhook"]]
+    assert [message.to for message in read_alerts().undelivered] == [["mail", "webhook"]]
     web.status, mailbox.refuses = 204, False
     recover(FAILURE, [str(DATE)], "well")
-    assert [one["state"] for one in web.messages[3:]] == ["open", "recovered"]
+    assert [message["state"] for message in web.messages[3:]] == ["open", "recovered"]
     assert len(mailbox.mails) == 2
-    assert known_alerts().undelivered == []
+    assert read_alerts().undelivered == []
 
 
-def test_a_webhook_that_hangs_is_left_after_its_timeout(
+def test_a_webhook_that_hangs_is_given_up_after_the_timeout(
     set_settings: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with web_server(hangs=True) as web:
@@ -102,11 +102,11 @@ def test_a_webhook_that_hangs_is_left_after_its_timeout(
     assert "after 1 attempts (ReadTimeout)" in caplog.text
 
 
-NOBODY = [("nobody listens", "http://127.0.0.1:9"), ("no such host", "http://nowhere.invalid")]
+UNREACHABLE = [("connection refused", "http://127.0.0.1:9"), ("no such host", "http://nowhere.invalid")]
 
 
-@pytest.mark.parametrize("address", [row[1] for row in NOBODY], ids=[row[0] for row in NOBODY])
-def test_a_webhook_that_is_not_there_is_said_without_its_address(
+@pytest.mark.parametrize("address", [row[1] for row in UNREACHABLE], ids=[row[0] for row in UNREACHABLE])
+def test_an_unreachable_webhook_is_logged_without_its_address(
     set_settings: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
     monkeypatch.setenv("SPAMSCORE_ALERTS_WEBHOOK_URL", address + SECRET)
@@ -115,42 +115,40 @@ def test_a_webhook_that_is_not_there_is_said_without_its_address(
     assert "hunter2" not in caplog.text
 
 
-def test_a_webhook_that_sends_elsewhere_is_not_followed(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_redirect_of_a_webhook_is_not_followed(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     web.status = 302
     raise_alert(FAILURE, DATE, "why")
     assert "(it answered 302)" in caplog.text
 
 
-def test_where_nobody_is_to_be_told_what_is_open_is_kept_all_the_same(set_settings: Set) -> None:
+def test_open_alerts_are_stored_without_any_channel(set_settings: Set) -> None:
     raise_alert(FAILURE, DATE, "why")
-    assert known_alerts().dates(FAILURE) == ["2026-01-31"]
-    assert known_alerts().undelivered == []
+    assert read_alerts().dates(FAILURE) == ["2026-01-31"]
+    assert read_alerts().undelivered == []
 
 
-def test_a_channel_that_is_set_up_no_more_is_no_longer_tried(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_that_is_no_longer_set_up_is_not_tried(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     web.status = 500
     raise_alert(FAILURE, DATE, "why")
     monkeypatch.delenv("SPAMSCORE_ALERTS_WEBHOOK_URL")
     raise_alert(FAILURE, DATE, "why")
-    assert known_alerts().undelivered == []
+    assert read_alerts().undelivered == []
 
 
-def test_a_disk_that_refuses_to_keep_it_does_not_keep_it_from_being_told(
-    web: Web, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_alert_is_sent_even_if_it_cannot_be_stored(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     Path("artifacts").write_text("a file where the folder should be", encoding="utf-8")
     raise_alert(FAILURE, DATE, "why")
     assert len(web.messages) == 1
-    assert "alerts may be told again by the next run" in caplog.text
+    assert "the next run may send alerts again" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"open": {}, "undelivered": [{"colour": 1}]}'])
-def test_a_file_that_cannot_be_read_is_begun_anew(web: Web, caplog: pytest.LogCaptureFixture, content: str) -> None:
+def test_an_unreadable_file_is_replaced(web: Web, caplog: pytest.LogCaptureFixture, content: str) -> None:
     path = Path("artifacts/alerts/alerts.json")
     path.parent.mkdir(parents=True)
     path.write_text(content, encoding="utf-8")
     raise_alert(FAILURE, DATE, "why")
-    assert "what was told before is not known" in caplog.text
+    assert "alerts that were already sent may be sent again" in caplog.text
     assert len(web.messages) == 1
     assert list(json.loads(path.read_text(encoding="utf-8"))["open"]) == ["failure 2026-01-31"]
 
@@ -162,12 +160,12 @@ MASKED = [
 
 
 @pytest.mark.parametrize(("address", "shown"), MASKED, ids=["path", "password"])
-def test_of_a_webhook_only_its_host_is_shown(address: str, shown: str) -> None:
-    assert masked_webhook(address) == shown
+def test_a_masked_webhook_shows_only_the_host(address: str, shown: str) -> None:
+    assert mask_webhook_url(address) == shown
 
 
 @pytest.mark.parametrize("address", ["hooks.example.org/hunter2", "ftp://hunter2", "https://"])
-def test_what_is_no_address_of_the_web_is_refused_without_being_shown(set_settings: Set, address: str) -> None:
+def test_an_invalid_webhook_address_is_refused_without_being_shown(set_settings: Set, address: str) -> None:
     set_settings("alerts", webhook_url=address)
     with pytest.raises(SettingsError, match=r"\[alerts\] webhook_url = …: expected a URL") as error:
         load(AlertSettings)

@@ -1,4 +1,4 @@
-"""Whether the scores of a date will be ready in time, and that it is said early, once."""
+"""The deadline: due times, and one early warning if the scores will be late."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.monitoring.deadline import DeadlineWatch, due_at, within_deadline
+from tasks.monitoring.deadline import DeadlineMonitor, find_due_time, monitor_deadline
 
 DATE = datetime.date(2026, 1, 30)
 
@@ -20,64 +20,64 @@ DUE = [
     ("that night", "06:00", "2026-01-31 02:00", "2026-01-31 06:00"),
     ("already late", "06:00", "2026-01-31 23:59", "2026-01-31 06:00"),
     ("on the same day", "06:00", "2026-01-30 23:00", "2026-01-31 06:00"),
-    ("a day later it is a backfill", "06:00", "2026-02-01 06:00", None),
+    ("a backfill a day later", "06:00", "2026-02-01 06:00", None),
     ("no deadline", "", "2026-01-31 02:00", None),
 ]
 
 
 @pytest.mark.parametrize(("_what", "deadline", "now", "due"), DUE, ids=[row[0] for row in DUE])
 def test_scores_are_due_on_the_day_after_their_date(_what: str, deadline: str, now: str, due: str | None) -> None:
-    found = due_at(DATE, deadline, local(now))
+    found = find_due_time(DATE, deadline, local(now))
     assert (found and found.isoformat(" ", "minutes")) == (due and local(due).isoformat(" ", "minutes"))
 
 
 class Run:
-    """A run of a thousand messages that is watched, with a clock of its own."""
+    """A run of a thousand messages with its own clock, monitored for its deadline."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, due_in: float) -> None:
-        self.clock, self.statuses, self.told = 1000.0, list[str](), list[str]()
+        self.clock, self.statuses, self.warnings = 1000.0, list[str](), list[str]()
         monkeypatch.setattr(time, "monotonic", lambda: self.clock)
         due = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=due_in)
-        self.watch = DeadlineWatch(lambda *told: self.statuses.append(told[2]), due, self.told.append)
+        self.monitor = DeadlineMonitor(lambda *values: self.statuses.append(values[2]), due, self.warnings.append)
 
     def score(self, *chunks: tuple[float, float]) -> None:
-        """Each chunk: seconds that it takes, messages that are done after it."""
+        """Scores chunks: each is the seconds that it takes and the messages done after it."""
         for seconds, done in chunks:
             self.clock += seconds
-            self.watch(done, 1000, f"{done:g}")
+            self.monitor(done, 1000, f"{done:g}")
 
 
 SLOW_START, STEADY = (500.0, 100.0), (10.0, 200.0)
 
 
-def test_a_run_in_time_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_in_time_keeps_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=3600)
     run.score(SLOW_START, STEADY, (10, 300), (10, 1000))
-    assert (run.statuses, run.told) == (["100", "200", "300", "1000"], [])
+    assert (run.statuses, run.warnings) == (["100", "200", "300", "1000"], [])
 
 
-def test_a_run_that_will_be_late_says_so_from_its_second_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_will_be_late_warns_once_from_its_second_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=600)
-    run.score((5, 100), (100, 200), (100, 300))  # a second each: 800 left after the second chunk
+    run.score((5, 100), (100, 200), (100, 300))  # one second for each message: 800 are left after the second chunk
     assert run.statuses[0] == "100"
     assert all(", late: due " in status for status in run.statuses[1:])
-    (said,) = run.told
-    assert said.startswith("too late: 200 of 1,000 messages are scored, and the rest will be at about ")
+    (warning,) = run.warnings
+    assert warning.startswith("too late: 200 of 1,000 messages are scored, and the others will be scored at about ")
 
 
-def test_what_an_earlier_run_scored_does_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_an_earlier_run_do_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=300)
-    run.score((5, 900), (50, 910))  # 90 left, five seconds each
-    assert len(run.told) == 1
+    run.score((5, 900), (50, 910))  # 90 are left, five seconds each
+    assert len(run.warnings) == 1
 
 
-def test_a_run_that_begins_after_its_deadline_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_starts_after_its_deadline_warns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=-60)
     run.score((5, 1000))
-    assert len(run.told) == 1
+    assert len(run.warnings) == 1
 
 
-def test_a_backfill_is_watched_as_without_a_deadline() -> None:
-    def watch(done: float, total: float, status: str) -> None: ...
+def test_a_backfill_keeps_its_callback() -> None:
+    def on_progress(done: float, total: float, status: str) -> None: ...
 
-    assert within_deadline(watch, datetime.date(2020, 1, 1), "06:00", print) is watch
+    assert monitor_deadline(on_progress, datetime.date(2020, 1, 1), "06:00", print) is on_progress

@@ -1,4 +1,4 @@
-"""What Prometheus is told, where it looks for it."""
+"""The metrics for Prometheus, in the text files and at the Pushgateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receivers import web_server
 from tasks.database.batches import BatchRow
 from tasks.monitoring.alerts import FAILURE, Alerts
 from tasks.monitoring.drift import Crossing, Drift, DriftFigures
-from tasks.monitoring.prometheus import BATCH, RUN, batch_metrics, run_metrics, tell_prometheus
+from tasks.monitoring.prometheus import BATCH, RUN, batch_metrics, export_metrics, run_metrics
 
 DATE = datetime.date(2026, 1, 31)
 PUBLISHED = datetime.datetime(2026, 2, 1, 2, 30, tzinfo=datetime.UTC)
@@ -28,9 +28,9 @@ def batch(**values: Any) -> BatchRow:
 
 
 def read(text: str) -> dict[str, float]:
-    """Each sample by its name and the values of its labels."""
-    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-    return {" ".join([one.name, *one.labels.values()]): one.value for one in samples}
+    """Returns the value of each sample by its name and label values."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
 
 def written(name: str) -> dict[str, float]:
@@ -50,12 +50,12 @@ def drift(accepted: bool) -> Drift:
     return Drift(figures, [1], crossings, PUBLISHED, PUBLISHED if accepted else None, "ann" if accepted else None)
 
 
-def test_a_batch_is_told_in_full(metrics_folder: Path) -> None:
-    one = batch(
+def test_all_metrics_of_a_batch_are_exported(metrics_folder: Path) -> None:
+    row = batch(
         messages_read=1000, scored=990, rejected=10, flagged=99, seconds_total=20.0, seconds_text=5.0,
         seconds_network=12.0,
     )  # fmt: skip
-    tell_prometheus(BATCH, batch_metrics(one, drift(accepted=False)))
+    export_metrics(BATCH, batch_metrics(row, drift(accepted=False)))
     assert written("spamscore_batch.prom") == {
         "spamscore_batch_date_timestamp_seconds": datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC).timestamp(),
         "spamscore_batch_published_timestamp_seconds": PUBLISHED.timestamp(),
@@ -79,30 +79,30 @@ def test_a_batch_is_told_in_full(metrics_folder: Path) -> None:
     assert [path.name for path in metrics_folder.iterdir()] == ["spamscore_batch.prom"]
 
 
-def test_an_empty_batch_has_shares_of_nought_and_what_was_accepted_is_not_crossed(metrics_folder: Path) -> None:
-    tell_prometheus(BATCH, batch_metrics(batch(messages_read=0, scored=0, rejected=0, flagged=0), drift(accepted=True)))
-    told = written("spamscore_batch.prom")
-    assert told["spamscore_batch_messages"] == told["spamscore_batch_flagged_share"] == 0
-    assert told["spamscore_drift_crossed"] == 0
+def test_an_empty_batch_has_shares_of_zero_and_accepted_limits_do_not_count_as_crossed(metrics_folder: Path) -> None:
+    export_metrics(BATCH, batch_metrics(batch(messages_read=0, scored=0, rejected=0, flagged=0), drift(accepted=True)))
+    metrics = written("spamscore_batch.prom")
+    assert metrics["spamscore_batch_messages"] == metrics["spamscore_batch_flagged_share"] == 0
+    assert metrics["spamscore_drift_crossed"] == 0
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_run_is_told_apart_from_the_batch(metrics_folder: Path, failed: bool) -> None:
+def test_run_and_batch_are_exported_separately(metrics_folder: Path, failed: bool) -> None:
     before = datetime.datetime.now(datetime.UTC).timestamp()
-    tell_prometheus(RUN, run_metrics(Alerts({f"{FAILURE} {DATE}": {}}), failed, 12.5))
-    told = written("spamscore_run.prom")
-    assert told.pop("spamscore_run_ended_timestamp_seconds") >= before
-    assert told == {
+    export_metrics(RUN, run_metrics(Alerts({f"{FAILURE} {DATE}": {}}), failed, 12.5))
+    metrics = written("spamscore_run.prom")
+    assert metrics.pop("spamscore_run_ended_timestamp_seconds") >= before
+    assert metrics == {
         "spamscore_run_failed": float(failed), "spamscore_run_seconds": 12.5, "spamscore_alerts_undelivered": 0,
         "spamscore_alerts_open failure": 1, "spamscore_alerts_open drift": 0, "spamscore_alerts_open deadline": 0,
     }  # fmt: skip
 
 
-def test_a_pushgateway_is_sent_both_parts_so_that_each_leaves_the_other(set_settings: Callable[..., None]) -> None:
+def test_pushing_one_part_keeps_the_other_part_on_the_pushgateway(set_settings: Callable[..., None]) -> None:
     with web_server() as web:
         set_settings("metrics", pushgateway=web.url.replace("://", "://ann:p%%40ss@"))
-        tell_prometheus(BATCH, batch_metrics(batch(), None))
-        tell_prometheus(RUN, run_metrics(Alerts(), False, 1.0))
+        export_metrics(BATCH, batch_metrics(batch(), None))
+        export_metrics(RUN, run_metrics(Alerts(), False, 1.0))
     assert [path for path, _ in web.received] == ["/metrics/job/spamscore"] * 2
     assert web.logins == [f"Basic {base64.b64encode(b'ann:p@ss').decode()}"] * 2
     assert web.methods == ["POST", "POST"]  # PUT would replace the other part
@@ -110,10 +110,10 @@ def test_a_pushgateway_is_sent_both_parts_so_that_each_leaves_the_other(set_sett
     assert "spamscore_run_failed" in read(web.received[1][1].decode())
 
 
-def test_where_nothing_can_be_written_or_pushed_it_is_said_and_the_night_goes_on(
+def test_a_failed_export_is_logged_and_does_not_stop_the_run(
     set_settings: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     set_settings("metrics", textfile_folder="nowhere", pushgateway="http://127.0.0.1:9")
-    tell_prometheus(RUN, run_metrics(Alerts(), False, 1.0))
+    export_metrics(RUN, run_metrics(Alerts(), False, 1.0))
     assert "[metrics] textfile_folder = nowhere: No such file or directory" in caplog.text
     assert "[metrics] pushgateway: not pushed: [Errno 111] Connection refused" in caplog.text

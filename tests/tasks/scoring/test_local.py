@@ -1,4 +1,4 @@
-"""Scoring a snapshot: a chunk at a time, which message is scored, which is refused, and why."""
+"""Scoring a chunk: which messages are scored, which are rejected, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.sources.snapshots import SnapshotChunk
 
 
 class Lengths:
-    """Scores a message by its length; some messages it cannot score at all."""
+    """Scores a message by its length; fails on messages that start with "raise" or "nan"."""
 
     def score(self, texts: Sequence[str] | pa.Array) -> Scores:
         texts = texts.to_pylist() if isinstance(texts, pa.Array) else texts
@@ -32,9 +32,9 @@ class Lengths:
 
 
 def chunk(*rows: tuple[str | None, str | None, str | None]) -> SnapshotChunk:
-    """The second chunk of a snapshot in chunks of 50."""
+    """Returns the second chunk of a snapshot with chunks of 50 rows."""
     ids, texts, faults = zip(*rows, strict=True) if rows else ((), (), ())
-    columns = (pa.array(one, pa.string()) for one in (ids, texts, faults))
+    columns = (pa.array(values, pa.string()) for values in (ids, texts, faults))
     return SnapshotChunk(1, 51, np.arange(51, 51 + len(rows)), *columns)
 
 
@@ -42,7 +42,7 @@ def scored_chunk(chunk: SnapshotChunk, seconds: StageSeconds | None = None) -> S
     return score_chunk(Lengths(), chunk, 0.5, seconds or StageSeconds())
 
 
-def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> None:
+def test_valid_messages_are_scored_and_the_others_rejected_with_their_rows() -> None:
     seconds = StageSeconds()
     rows = [
         ("a", "four", None), (None, "no id", None), ("b", "raise it", None), ("c", " \n", None), ("d", "sixsix", None),
@@ -61,27 +61,25 @@ def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> No
         RejectedMessage(56, "e", "unreadable row", "bad row: why"),
         RejectedMessage(57, "f", "scoring failed", "FloatingPointError: the probability is not a finite number"),
     ]
-    assert (seconds.of("text"), seconds.of("network")) > (0, 0)
+    assert (seconds.total("text"), seconds.total("network")) > (0, 0)
 
 
-def test_a_message_set_aside_is_warned_of_by_row_and_id_and_the_id_cannot_act_on_a_terminal(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_a_rejected_message_is_logged_with_row_and_escaped_id(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with caplog.at_level(logging.WARNING, "spamscore"):
         scored_chunk(chunk(("a", "x", None), ("b\x1b[2J\n" + "c" * 500, "raise", None)))
     (line,) = caplog.messages
     assert line.startswith("row 52, message 'b\\x1b[2J\\nccc")
-    assert line.endswith("': scoring failed, set aside: ValueError: no [31m")
+    assert line.endswith("': scoring failed, message rejected: ValueError: no [31m")
     assert len(line) < 200
 
 
 @pytest.mark.parametrize("rows", [[], [("a", "", None)], [("a", "raise", None)], [(None, None, "x")] * 3])
-def test_a_chunk_may_have_no_message_that_can_be_scored(rows: list[tuple[str | None, str | None, str | None]]) -> None:
+def test_a_chunk_can_have_no_message_that_can_be_scored(rows: list[tuple[str | None, str | None, str | None]]) -> None:
     scored = scored_chunk(chunk(*rows))
     assert (scored.message_ids, len(scored.rejected), len(scored.probabilities)) == ([], len(rows), 0)
 
 
-def test_a_chunk_in_which_everything_fails_is_an_error_that_says_what_failed_first() -> None:
+def test_a_chunk_in_which_every_message_fails_raises_the_first_error() -> None:
     with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored.*ValueError: no"):
         scored_chunk(chunk(*[("a", "raise", None)] * 11))
 
@@ -99,7 +97,7 @@ def test_a_chunk_in_which_everything_fails_is_an_error_that_says_what_failed_fir
         (None, None, "wrong number of fields", "unreadable row"),
     ],
 )
-def test_a_message_is_refused_for_the_first_thing_that_is_wrong(
+def test_a_message_is_rejected_for_its_first_fault(
     message_id: str | None, text: str | None, fault: str | None, reason: str | None
 ) -> None:
     found = refusal(7, message_id, text, fault)
@@ -113,8 +111,8 @@ faults = st.sampled_from([None, None, None, "", "bad row: x"])
 
 
 @given(rows=st.lists(st.tuples(ids, texts, faults), max_size=20))
-def test_the_messages_refused_of_a_chunk_are_those_that_are_refused_one_by_one(
+def test_refusals_of_a_chunk_equal_the_refusals_of_its_rows(
     rows: list[tuple[str | None, str | None, str | None]],
 ) -> None:
-    expected = {place: refusal(51 + place, *row) for place, row in enumerate(rows)}
-    assert refusals(chunk(*rows)) == {place: one for place, one in expected.items() if one is not None}
+    expected = {index: refusal(51 + index, *row) for index, row in enumerate(rows)}
+    assert refusals(chunk(*rows)) == {index: rejected for index, rejected in expected.items() if rejected is not None}
