@@ -31,7 +31,7 @@ from tasks.stage import Stage
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from tasks.database.retention import Pruned
+    from tasks.database.retention import PrunedRows
 
 log = logging.getLogger("spamscore")
 _DAY = datetime.timedelta(days=1)
@@ -63,10 +63,10 @@ class Nightly(Stage):
         before = [self.date - _DAY * number for number in range(load(RunSettings).catch_up_days, 0, -1)]
         if not before:
             return [self.date]
-        from tasks.database.batches import never_published
+        from tasks.database.batches import find_never_published_dates
         from tasks.database.connection import connect
 
-        return [*never_published(connect(load(DatabaseSettings)), before), self.date]
+        return [*find_never_published_dates(connect(load(DatabaseSettings)), before), self.date]
 
     def complete(self) -> bool:
         """Whether every date is scored and reported on, and what comes after it was done."""
@@ -137,19 +137,19 @@ class NightTarget(luigi.Target):
             write_json(path, content)
 
     def _path(self) -> Path | None:
-        from tasks.database.batches import published_batch
+        from tasks.database.batches import find_published_batch
         from tasks.database.connection import connect
 
-        batch = published_batch(connect(load(DatabaseSettings)), self.date)
+        batch = find_published_batch(connect(load(DatabaseSettings)), self.date)
         return self.folder / f"batch-{batch.batch_id}.json" if batch else None
 
 
-def prune_batches(engine: Engine, report: ProgressReport) -> list[Pruned]:
+def prune_batches(engine: Engine, report: ProgressReport) -> list[PrunedRows]:
     """Deletes the rows of old batches, as `spamscore prune` does; [database] keep_days says which."""
-    from tasks.database.retention import prunable, prune_batch
+    from tasks.database.retention import find_prunable_batches, prune_batch
 
     before = kept_from(load(DatabaseSettings).keep_days)
-    found = prunable(engine, before) if before else []
+    found = find_prunable_batches(engine, before) if before else []
     pruned = []
     for number, one in enumerate(found):
         report.update(number, len(found), f"deleting the rows of batch {one.batch_id} of {one.batch_date}")
@@ -163,10 +163,10 @@ def delete_artifacts(engine: Engine) -> list[Path]:
 
     Those of the latest published batch stay: the gate compares models on its messages.
     """
-    from tasks.database.batches import latest_published
+    from tasks.database.batches import find_latest_published_batch
     from tasks.database.retention import delete_dated_folders
 
-    before, latest = kept_from(load(ArtifactSettings).keep_days), latest_published(engine)
+    before, latest = kept_from(load(ArtifactSettings).keep_days), find_latest_published_batch(engine)
     if before is None:
         return []
     deleted = delete_dated_folders(artifacts_folder(), min(before, latest.batch_date if latest else before))

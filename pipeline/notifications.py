@@ -55,13 +55,13 @@ def reason(failed: Sequence[Failure]) -> str:
 
 
 def _tell_of_batches(date: datetime.date, done: bool) -> None:
-    from tasks.database.batches import latest_published
+    from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
     from tasks.monitoring.drift import drift_of
 
     engine = connect(load(DatabaseSettings))
     _close_alerts(engine, date, done)
-    newest = latest_published(engine)
+    newest = find_latest_published_batch(engine)
     if newest is not None:
         drift = drift_of(engine, newest.batch_id)
         _tell_of_drift(newest, drift)
@@ -70,11 +70,11 @@ def _tell_of_batches(date: datetime.date, done: bool) -> None:
 
 def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
     """Closes those of failure and lateness of the dates that are published now; this one's only if all is done."""
-    from tasks.database.batches import published_dates
+    from tasks.database.batches import find_published_dates
 
     alerts = known_alerts()
     dates = {one for kind in (FAILURE, DEADLINE) for one in alerts.dates(kind)}
-    published = {str(one) for one in published_dates(engine, map(datetime.date.fromisoformat, dates))}
+    published = {str(one) for one in find_published_dates(engine, map(datetime.date.fromisoformat, dates))}
     if not done:
         published -= {str(date)}
     recover(FAILURE, published, "its scores are published")

@@ -71,7 +71,7 @@ class ExtractMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, returns their counts."""
-        from tasks.sources.files import rows_expected
+        from tasks.sources.files import estimate_row_count
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = located(load(MessagesSettings), self.date)
@@ -79,7 +79,7 @@ class ExtractMessages(FolderStage):
         rows = read_messages(settings, load(DatabaseSettings), self.date)
         with reporting(self, "extraction", ends_anywhere=True) as report:
             report.link(link_to(self.output().path / MANIFEST))
-            seen = report.counted(rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None)
+            seen = report.counted(rows, estimate_row_count(Path(settings.path)) if settings.source != "sql" else None)
             taken = of_date(seen, settings.date_column, self.date, others) if settings.date_column else seen
             counts = write_snapshot(snapshot_rows(taken, settings), folder / SNAPSHOT_FILE)
             report.conclude(f"{counts.rows:,} messages of {self.date} taken, {others.rows:,} of other dates left out")

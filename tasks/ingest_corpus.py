@@ -60,17 +60,17 @@ class IngestCorpus(FolderStage):
 
     @functools.cached_property
     def labels(self) -> list[tuple[str, str]]:
-        """What people said, as `settled` has it, as it was when this process first asked: a label given while a model
-        trains on the ones before must not make that training void. The next run sees it.
+        """What people said, as `resolve_labels` has it, as it was when this process first asked: a label given while
+        a model trains on the ones before must not make that training void. The next run sees it.
         """
         from tasks.database.connection import connect
-        from tasks.database.labels import found_labels, settled
+        from tasks.database.labels import read_labels, resolve_labels
 
-        return settled(found_labels(connect(load(DatabaseSettings))))
+        return resolve_labels(read_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, returns their counts."""
-        from tasks.sources.files import rows_expected
+        from tasks.sources.files import estimate_row_count
 
         settings = located(load(CorpusSettings))
         counts = CorpusCounts()
@@ -78,7 +78,7 @@ class IngestCorpus(FolderStage):
         rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
         with reporting(self, "corpus", ends_anywhere=True) as report:
             report.link(link_to(self.output().path / MANIFEST))
-            expected = rows_expected(Path(settings.path)) if settings.source != "sql" else None
+            expected = estimate_row_count(Path(settings.path)) if settings.source != "sql" else None
             write_corpus(report.counted(with_feedback(rows, feedback), expected), folder / CORPUS)
             report.conclude(f"{counts}")
         counts.check(settings)
@@ -168,11 +168,11 @@ def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
     """Writes rows as `with_feedback` yields them to a Parquet file."""
     import pyarrow as pa
 
-    from tasks.sources.snapshots import write_rows
+    from tasks.sources.snapshots import write_parquet_rows
 
     number = pa.field("row_number", pa.int64(), nullable=False)
     texts = [pa.field(name, pa.string()) for name in ("label", "text", "fault")]
-    write_rows(rows, pa.schema([number, *texts, pa.field("feedback", pa.bool_(), nullable=False)]), path)
+    write_parquet_rows(rows, pa.schema([number, *texts, pa.field("feedback", pa.bool_(), nullable=False)]), path)
 
 
 @dataclass

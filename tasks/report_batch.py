@@ -46,17 +46,17 @@ class ReportBatch(Stage):
 
     def run(self) -> None:
         """Measures the batch unless that was done, keeps the figures, writes the pages, says what limits it crosses."""
-        from tasks.database.batches import published_batch
-        from tasks.database.connection import masked
+        from tasks.database.batches import find_published_batch
+        from tasks.database.connection import mask_password
         from tasks.database.schema import open_database
         from tasks.monitoring.drift import drift_of
 
         engine = open_database(load(DatabaseSettings))
-        batch = published_batch(engine, self.date)
+        batch = find_published_batch(engine, self.date)
         if batch is None:
             raise DatabaseError(
-                f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn meanwhile. "
-                "Run the date again."
+                f"{mask_password(engine.url)}: no batch of {self.date} is published any more: it was withdrawn "
+                "meanwhile. Run the date again."
             )
         drift = drift_of(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
@@ -79,12 +79,12 @@ class ReportTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Asks the database, which is neither made nor migrated by that, and looks for the file."""
-        from tasks.database.batches import published_batch
+        from tasks.database.batches import find_published_batch
         from tasks.database.connection import connect
         from tasks.monitoring.drift import drift_of
 
         engine = connect(load(DatabaseSettings))
-        batch = published_batch(engine, self.date)
+        batch = find_published_batch(engine, self.date)
         if batch is None or not report_path(self.date, batch.batch_id).is_file():
             return False
         drift = drift_of(engine, batch.batch_id)

@@ -18,7 +18,7 @@ from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, 
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
-from tasks.database.completion import done_in_sqlite
+from tasks.database.completion import find_completed_dates_in_sqlite
 from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
@@ -73,7 +73,7 @@ class ScoreBatch(Stage):
             parameter_tuples: dates; Luigi's name for them, which it passes by place.
         """
         tasks = [cls(date) for date in parameter_tuples]
-        done = dates_done(tasks)
+        done = find_completed_dates(tasks)
         return [task.date for task in tasks if task.date in done]
 
     @property
@@ -130,9 +130,9 @@ class ScoreBatch(Stage):
 
     def score(self, engine: Engine, model: ModelInUse, report: ProgressReport, watch: Watch) -> None:
         """Scores and publishes one date, alone, unless another run did while this one waited."""
-        from tasks.database.batch_lock import scoring_alone
+        from tasks.database.batch_lock import hold_batch_lock
 
-        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", watch):
+        with hold_batch_lock(engine, self.date, load(RunSettings).when_running == "wait", watch):
             if not self.complete():
                 report.hears(PAUSE, RESUME)
                 report.link(link_to(version_folder(model.version) / MODEL_CARD))
@@ -325,7 +325,7 @@ class BatchTarget(luigi.Target):
         return bool(_done({self.date: self.recipe}, self.exactly))
 
 
-def dates_done(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
+def find_completed_dates(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
     """The dates of tasks of one date and one model version each that are done, by one query."""
     with held_fingerprints():
         recipes = {task.date: task.fingerprint() for task in tasks}
@@ -334,10 +334,10 @@ def dates_done(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
 
 def _done(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
     settings = load(DatabaseSettings)
-    done = done_in_sqlite(settings.url, recipes, exactly)
+    done = find_completed_dates_in_sqlite(settings.url, recipes, exactly)
     if done is not None:
         return done
-    from tasks.database.batches import dates_done
+    from tasks.database.batches import find_completed_dates
     from tasks.database.connection import connect
 
-    return dates_done(connect(settings), recipes, exactly)
+    return find_completed_dates(connect(settings), recipes, exactly)

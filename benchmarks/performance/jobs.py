@@ -193,19 +193,19 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     import sqlalchemy as sa
 
     from tasks.database.chunks import ScoredChunk
-    from tasks.database.connection import writing
-    from tasks.database.ledger import begin_batch, commit_chunk
+    from tasks.database.connection import write_transaction
+    from tasks.database.ledger import commit_chunk, start_batch
     from tasks.database.tables import spam_scores
     from tasks.database.writer import insert_rows
 
     engine, count = database(folder, url), int(rows)
     ids = [f"{number:032x}" for number in range(count)]
     scores = np.round(np.random.default_rng(0).random(count), 6)
-    batch_id = begin_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
+    batch_id = start_batch(engine, plan(datetime.date(2026, 1, 31))).batch_id
     began = time.monotonic()
     if way == "ours":
         columns = {"message_id": ids, "spam_probability": scores, "flagged": scores >= 0.5}
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             insert_rows(connection, spam_scores, {"batch_id": [batch_id] * count, **columns})
     elif way == "ledger":
         for number, at in enumerate(range(0, count, CHUNK)):

@@ -124,9 +124,9 @@ def _masked(one: Setting, value: str) -> str:
 
 
 def _masked_address(value: str) -> str:
-    from tasks.database.connection import masked
+    from tasks.database.connection import mask_password
 
-    return masked(value) if value else value
+    return mask_password(value) if value else value
 
 
 def _source(one: Setting) -> str:

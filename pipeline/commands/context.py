@@ -50,10 +50,10 @@ def require_published(engine: Engine, date: datetime.date | None) -> BatchRow:
     Raises:
         InputError: there is none; names dates that have one.
     """
-    from tasks.database.batches import batches as found_batches
-    from tasks.database.batches import published_batch
+    from tasks.database.batches import find_published_batch
+    from tasks.database.batches import list_batches as found_batches
 
-    if date is not None and (batch := published_batch(engine, date)):
+    if date is not None and (batch := find_published_batch(engine, date)):
         return batch
     published = [one for one in found_batches(engine, _BATCHES_LOOKED_AT) if one.state == "published"]
     if date is None and published:

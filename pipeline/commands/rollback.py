@@ -101,11 +101,11 @@ def restore(date: datetime.date, number: int, yes: bool) -> None:
     """
     engine = open_scores()
     from pipeline.answers.rollback import question_of_restoring, restorable
-    from tasks.database.batches import published_batch
+    from tasks.database.batches import find_published_batch
     from tasks.database.ledger import restore_batch
 
     batch = restorable(engine, date, number)
-    before = published_batch(engine, date)
+    before = find_published_batch(engine, date)
     if batch.state != "published":
         ask(question_of_restoring(batch, before), yes)
         restore_batch(engine, number)
@@ -140,11 +140,11 @@ def prune(keep_days: int | None, dry_run: bool, yes: bool) -> None:
     """
     engine = open_scores()
     from pipeline.answers.rollback import pruned_line, question_of_pruning
-    from tasks.database.retention import prunable, prune_batch
+    from tasks.database.retention import find_prunable_batches, prune_batch
 
     days = load(DatabaseSettings).keep_days if keep_days is None else keep_days
     before = datetime.date.today() - datetime.timedelta(days=days)
-    found = prunable(engine, before) if days else []
+    found = find_prunable_batches(engine, before) if days else []
     if not found:
         remark(f"nothing to delete before {before}" if days else "nothing to delete: 0 days keep all")
     elif dry_run:

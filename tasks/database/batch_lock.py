@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import AlreadyRunningError, SettingsError
-from tasks.database.connection import masked, reading, sqlite_path
+from tasks.database.connection import mask_password, read_transaction, sqlite_path
 from tasks.database.tables import is_mysql
 
 log = logging.getLogger("spamscore")
@@ -28,7 +28,7 @@ _SECONDS_BETWEEN = 1.0
 
 
 @contextlib.contextmanager
-def scoring_alone(
+def hold_batch_lock(
     engine: Engine, date: datetime.date, wait: bool, watch: Callable[[float, float, str], None]
 ) -> Iterator[None]:
     """Holds the lock of a date on a database, for every run that writes to it.
@@ -48,7 +48,7 @@ def scoring_alone(
         taken = _lock(engine, date, stack)
         if not taken() and not wait:
             raise AlreadyRunningError(
-                f"{masked(engine.url)}: another run is scoring the messages of {date}, and [run] when_running = leave. "
+                f"{mask_password(engine.url)}: another run is scoring the messages of {date}, and [run] when_running = leave. "
                 "Nothing is to be done: it publishes the batch. Or set it to wait."
             )
         if not taken():
@@ -69,7 +69,7 @@ def _lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack) -> C
     elif is_mysql(engine.dialect):
         ask = _mysql_lock(_own_connection(engine, stack), date)
     else:
-        raise SettingsError(f"[database] url = {masked(engine.url)}: there is no lock for {name}.")
+        raise SettingsError(f"[database] url = {mask_password(engine.url)}: there is no lock for {name}.")
     held = False
 
     def taken() -> bool:
@@ -109,7 +109,7 @@ def _mysql_lock(connection: Connection, date: datetime.date) -> Callable[[], boo
 
 def _own_connection(engine: Engine, stack: contextlib.ExitStack) -> Connection:
     """A connection whose end is the lock's. It is in no transaction, for that would hold up the database's cleaning."""
-    connection = stack.enter_context(reading(engine)).execution_options(isolation_level="AUTOCOMMIT")
+    connection = stack.enter_context(read_transaction(engine)).execution_options(isolation_level="AUTOCOMMIT")
     # Closed without a word to the server: there may be none any more, and then the lock is gone with the connection.
     stack.callback(connection.invalidate)
     return connection

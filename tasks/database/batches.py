@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows, show_checksum
-from tasks.database.completion import done_of
-from tasks.database.connection import reading
+from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows, format_checksum
+from tasks.database.completion import select_completed_dates
+from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
 from tasks.database.schema import has_schema, schema_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
@@ -94,13 +94,13 @@ class Comparison:
 BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
 
 
-def published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
+def find_published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
     """The published batch of a date."""
     found = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date == date))
     return found[0] if found else None
 
 
-def latest_published(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
+def find_latest_published_batch(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
     """The published batch of the latest date; of the latest before a date, if one is given."""
     wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
     if before is not None:
@@ -109,19 +109,21 @@ def latest_published(engine: Engine, before: datetime.date | None = None) -> Bat
     return found[0] if found else None
 
 
-def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
+def list_batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
     """The batches of the latest dates, the newest first."""
     order = (score_batches.c.batch_date.desc(), score_batches.c.batch_id.desc())
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).order_by(*order).limit(limit))
 
 
-def batches_of(engine: Engine, date: datetime.date) -> list[BatchRow]:
+def list_batches_of_date(engine: Engine, date: datetime.date) -> list[BatchRow]:
     """All batches of a date, the newest first."""
     order = score_batches.c.batch_id.desc()
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
 
 
-def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False) -> set[datetime.date]:
+def find_completed_dates(
+    engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False
+) -> set[datetime.date]:
     """Those of some dates whose scores by a recipe are published, by one query.
 
     A date counts too if a batch by its recipe was published and a person went back to another.
@@ -137,32 +139,32 @@ def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bo
     wanted = sa.select(*columns).where(
         score_batches.c.batch_date.in_(list(recipes)), score_batches.c.state.in_(("published", "superseded"))
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         rows = connection.execute(wanted).all()
-    return done_of(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
+    return select_completed_dates(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
 
 
-def never_published(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
+def find_never_published_dates(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
     """Those of some dates of which nothing was ever published, by one query: no person took anything back either."""
     if not has_schema(engine):
         return list(dates)
     ever = score_batches.c.published_at.is_not(None)
     wanted = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), ever)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         known = set(connection.scalars(wanted))
     return [date for date in dates if date not in known]
 
 
-def published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
+def find_published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
     """Those of some dates that have a published batch, by one query."""
     if not has_schema(engine):
         return set()
     wanted = sa.select(score_batches.c.published_date).where(score_batches.c.published_date.in_(list(dates)))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return set(connection.scalars(wanted))
 
 
-def scores(
+def stream_scores(
     engine: Engine,
     date: datetime.date,
     flagged_only: bool = False,
@@ -187,7 +189,7 @@ def scores(
         yield ScoreRow(*row)
 
 
-def rejected(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
+def stream_rejections(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
     """The refused messages of a batch in the order of their rows, streamed."""
     table = rejected_messages.c
     columns = (table.row_number, table.message_id, table.reason, table.detail)
@@ -197,7 +199,7 @@ def rejected(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
 
 def compare_rows(engine: Engine, batch: BatchRow) -> list[Comparison]:
     """What `score_batches` says of a batch that was published once, held against the rows that are there now."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         counts = compare_counts(batch, count_rows(connection, batch.batch_id))
     return [Comparison("checksum", str(batch.checksum), recompute_checksum(engine, batch.batch_id)), *counts]
 
@@ -229,8 +231,11 @@ def recompute_checksum(engine: Engine, batch_id: int) -> str:
     """The checksum of the rows that are in the table now, to hold against the one published; streamed."""
     table = spam_scores.c
     wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
-        return show_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH).execute(wanted) as result,
+    ):
+        return format_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
 
 
 def _checksum_of(rows: Iterable[Any]) -> int:
@@ -242,14 +247,17 @@ def _checksum_of(rows: Iterable[Any]) -> int:
 
 def _streamed(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
     # The cursor is closed by itself: on PostgreSQL it is one of the server's, and who stops early leaves it open.
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(statement) as result:
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH).execute(statement) as result,
+    ):
         yield from result
 
 
 def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:
     if not has_schema(engine):
         return []
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         columns = _columns_there(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from tasks.sources.snapshots import SnapshotChunk
 
-REPEATED = "repeated message_id"
-UNUSABLE = "unusable message_id"
+REPEATED_MESSAGE_ID = "repeated message_id"
+UNUSABLE_MESSAGE_ID = "unusable message_id"
 
 # What has none of these is looked at once more, by `refusal`; Arrow makes a pattern ready for each chunk, and one with
 # all that Unicode takes for white space takes it milliseconds.
@@ -48,7 +48,9 @@ class RejectedMessage:
     detail: str | None = None
 
 
-def refusal(row_number: int, message_id: str | None, text: str | None, fault: str | None) -> RejectedMessage | None:
+def find_rejection(
+    row_number: int, message_id: str | None, text: str | None, fault: str | None
+) -> RejectedMessage | None:
     """Why a message cannot be scored, or None if it can. What databases refuse of an identifier is the ledger's."""
     if fault:
         return RejectedMessage(row_number, message_id, "unreadable row", fault)
@@ -59,7 +61,7 @@ def refusal(row_number: int, message_id: str | None, text: str | None, fault: st
     return None
 
 
-def refusals(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
+def find_rejections(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
     """The messages of a chunk that cannot be scored, by their place in it; `refusal` says why of each."""
     import numpy as np
     import pyarrow as pa
@@ -73,7 +75,7 @@ def refusals(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
         & chunk.faults.is_null().to_numpy(zero_copy_only=False)
     ))  # fmt: skip
     columns = [one.take(pa.array(suspects)).to_pylist() for one in (chunk.message_ids, chunk.texts, chunk.faults)]
-    found = map(refusal, chunk.row_numbers[suspects].tolist(), *columns)
+    found = map(find_rejection, chunk.row_numbers[suspects].tolist(), *columns)
     return {place: one for place, one in zip(suspects.tolist(), found, strict=True) if one is not None}
 
 
@@ -162,7 +164,7 @@ class ScoredChunk:
         if _is_sound("".join(self.message_ids)) and max(map(len, self.message_ids), default=0) <= MESSAGE_ID_LENGTH:
             return {}
         return {
-            place: RejectedMessage(int(self.row_numbers[place]), one, UNUSABLE, _fault(one))
+            place: RejectedMessage(int(self.row_numbers[place]), one, UNUSABLE_MESSAGE_ID, _fault(one))
             for place, one in enumerate(self.message_ids)
             if _fault(one)
         }
@@ -176,13 +178,17 @@ class ScoredChunk:
         for place in self.row_numbers.argsort(kind="stable").tolist():
             row, message_id = int(self.row_numbers[place]), self.message_ids[place]
             if first.setdefault(message_id, row) != row:
-                found[place] = RejectedMessage(row, message_id, REPEATED, f"row {first[message_id]} has it already")
+                found[place] = RejectedMessage(
+                    row, message_id, REPEATED_MESSAGE_ID, f"row {first[message_id]} has it already"
+                )
         return found
 
     def known(self, message_ids: set[str]) -> dict[int, RejectedMessage]:
         """Messages whose identifier another chunk of the batch has, by their place in the chunk."""
         return {
-            place: RejectedMessage(int(self.row_numbers[place]), one, REPEATED, "another chunk of the batch has it")
+            place: RejectedMessage(
+                int(self.row_numbers[place]), one, REPEATED_MESSAGE_ID, "another chunk of the batch has it"
+            )
             for place, one in enumerate(self.message_ids)
             if one in message_ids
         }
@@ -238,12 +244,12 @@ def add_checksums(checksums: Iterable[int]) -> int:
     return sum(checksums) % 2**64
 
 
-def show_checksum(checksum: int) -> str:
+def format_checksum(checksum: int) -> str:
     """The checksum as it is stored: 16 hexadecimal digits."""
     return f"{checksum:016x}"
 
 
-def read_checksum(text: str) -> int:
+def parse_checksum(text: str) -> int:
     """The checksum from its 16 hexadecimal digits."""
     return int(text, 16)
 

@@ -20,7 +20,7 @@ _SQLITE = "sqlite:///"
 _NOT_A_PATH = frozenset("?#%:")
 
 
-def done_of(
+def select_completed_dates(
     batches: Iterable[tuple[datetime.date, str, str]], recipes: Mapping[datetime.date, str], exactly: bool
 ) -> set[datetime.date]:
     """Those of some dates that are done: the recipe's batch is the published one, or it was and a person went back.
@@ -39,7 +39,9 @@ def done_of(
     return published & by_recipe
 
 
-def done_in_sqlite(address: str, recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date] | None:
+def find_completed_dates_in_sqlite(
+    address: str, recipes: Mapping[datetime.date, str], exactly: bool
+) -> set[datetime.date] | None:
     """Those of some dates that are done; None where the short way does not lead there.
 
     That is so where the address is not that of a SQLite file, the file is not there, its schema is not that of this
@@ -48,7 +50,7 @@ def done_in_sqlite(address: str, recipes: Mapping[datetime.date, str], exactly: 
     Args:
         address: [database] url.
         recipes: of each date.
-        exactly: as for `done_of`.
+        exactly: as for `select_completed_dates`.
     """
     path = Path(address.removeprefix(_SQLITE))
     if not address.startswith(_SQLITE) or _NOT_A_PATH & set(str(path)) or not path.is_file():
@@ -65,4 +67,6 @@ def done_in_sqlite(address: str, recipes: Mapping[datetime.date, str], exactly: 
             rows = connection.execute(wanted, [date.isoformat() for date in recipes]).fetchall()
     except sqlite3.Error:
         return None  # asked in full, it says what is wrong
-    return done_of(((datetime.date.fromisoformat(date), *rest) for date, *rest in rows), recipes, exactly)
+    return select_completed_dates(
+        ((datetime.date.fromisoformat(date), *rest) for date, *rest in rows), recipes, exactly
+    )

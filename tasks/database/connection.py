@@ -51,7 +51,7 @@ _SECRET_KEY = re.compile(r"pass|secret|token|api_?key|credential|signature", re.
 Result = TypeVar("Result")
 
 
-def masked(url: str | URL) -> str:
+def mask_password(url: str | URL) -> str:
     """An address fit to be shown: its password, and any in its query, as ``***``; one that cannot be read as ``…``."""
     try:
         parsed = sa.make_url(url)
@@ -83,7 +83,7 @@ def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads.
 
     Raises:
@@ -94,7 +94,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction that writes: committed at the end of the block, rolled back if an error leaves it.
 
     Raises:
@@ -105,7 +105,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def retried(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+def run_with_retries(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     """Does work in one transaction, and again when it fell to a deadlock or a server that restarts; eight seconds long.
 
     The work must be safe to do twice, for a connection may break after the commit and before its answer.
@@ -146,7 +146,7 @@ def _explained(engine: Engine) -> Iterator[None]:
         raise
     except exc.SQLAlchemyError as error:
         raise DatabaseError(
-            f"{masked(engine.url)}: {_reason(error, engine.url)}. What was committed is safe: mend it and run again."
+            f"{mask_password(engine.url)}: {_reason(error, engine.url)}. What was committed is safe: mend it and run again."
         ) from error
 
 
@@ -181,7 +181,7 @@ def _parsed(address: str, section: str) -> URL:
 
 def _malformed(address: str, section: str, reason: str) -> SettingsError:
     return SettingsError(
-        f"[{section}] url = {masked(address)}: {reason}. Expected a SQLAlchemy address such as {_EXAMPLE} or "
+        f"[{section}] url = {mask_password(address)}: {reason}. Expected a SQLAlchemy address such as {_EXAMPLE} or "
         f"sqlite:///spamscore.db, with signs like @ : / in a password written %40 %3A %2F. {_way_out(section)}"
     )
 
@@ -203,7 +203,9 @@ def _engine(url: URL, timeout: int, section: str) -> Engine:
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(url.get_backend_name())
         install = f'pip install "spamscore[{extra}]"' if extra else f"pip install {error.name}"
-        raise DatabaseError(f"{masked(url)}: its driver {error.name} is not installed. Install it: {install}") from None
+        raise DatabaseError(
+            f"{mask_password(url)}: its driver {error.name} is not installed. Install it: {install}"
+        ) from None
 
 
 def _connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
@@ -259,7 +261,7 @@ def _sort_mysql_errors(engine: Engine) -> None:
 
 
 @contextmanager
-def connection_kept(engine: Engine) -> Iterator[Engine]:
+def persistent_connection(engine: Engine) -> Iterator[Engine]:
     """Within, an engine that keeps a connection from one transaction to the next, for who has many; closed at the end.
 
     A new one costs PostgreSQL a process, and SQLite the copy of its write-ahead log into the database when the last one
@@ -299,7 +301,7 @@ def is_missing_file(engine: Engine) -> bool:
 def _check_sqlite_folder(url: URL, section: str) -> None:
     path = sqlite_path(url)
     if path is not None and not path.parent.is_dir():
-        raise DatabaseError(f"{masked(url)}: no such folder: {path.parent}. Create it. Or: {_way_out(section)}")
+        raise DatabaseError(f"{mask_password(url)}: no such folder: {path.parent}. Create it. Or: {_way_out(section)}")
 
 
 def _check_reachable(engine: Engine, section: str) -> None:
@@ -310,5 +312,5 @@ def _check_reachable(engine: Engine, section: str) -> None:
             connection.exec_driver_sql(question)
     except exc.SQLAlchemyError as error:
         raise DatabaseError(
-            f"{masked(engine.url)}: cannot be reached: {_reason(error, engine.url)}. {_way_out(section)}"
+            f"{mask_password(engine.url)}: cannot be reached: {_reason(error, engine.url)}. {_way_out(section)}"
         ) from None

@@ -15,7 +15,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import labels as labels_table
 
@@ -64,9 +64,9 @@ def change_labels(engine: Engine, given: Sequence[MessageLabel], taken_back: Seq
     work = partial(_change, given=given, taken_back=taken_back)
     # Two at once may both find no row of a key: who comes second is refused, and then finds that of the first.
     with contextlib.suppress(sa.exc.IntegrityError):
-        retried(engine, work)
+        run_with_retries(engine, work)
         return
-    retried(engine, work)
+    run_with_retries(engine, work)
 
 
 def _change(connection: Connection, given: Sequence[MessageLabel], taken_back: Sequence[MessageLabel]) -> None:
@@ -85,7 +85,7 @@ def _row(one: MessageLabel) -> dict[str, object]:
     return {**vars(one), "text": one.text.replace("\0", " ")}
 
 
-def found_labels(engine: Engine, date: datetime.date | None = None) -> list[MessageLabel]:
+def read_labels(engine: Engine, date: datetime.date | None = None) -> list[MessageLabel]:
     """The labels there are, the latest first; none where there is no table yet, and none is made.
 
     Args:
@@ -99,11 +99,11 @@ def found_labels(engine: Engine, date: datetime.date | None = None) -> list[Mess
     wanted = sa.select(*_COLUMNS).order_by(*order)
     if date is not None:
         wanted = wanted.where(table.batch_date == date)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [MessageLabel(*row) for row in connection.execute(wanted)]
 
 
-def settled(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
+def resolve_labels(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
     """Label and text of each message that is labelled, each once, in the order of the texts: the latest label of a text
     counts, whoever gave it. Two that contradict each other at the same instant, in one file, are both there.
     """
@@ -115,7 +115,7 @@ def settled(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
     return sorted(last, key=lambda pair: (pair[1], pair[0]))
 
 
-def disputed(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:
+def find_disputed_messages(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:
     """Date and identifier of the messages that carry both labels."""
     said: dict[tuple[datetime.date, str], str] = {}
     return {key for one in labels if said.setdefault(key := (one.batch_date, one.message_id), one.label) != one.label}

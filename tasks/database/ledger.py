@@ -24,10 +24,10 @@ from tasks.database.batches import BATCH_COLUMNS, BatchRow, compare_counts, coun
 from tasks.database.chunks import (
     ScoredChunk,
     add_checksums,
-    read_checksum,
-    show_checksum,
+    format_checksum,
+    parse_checksum,
 )
-from tasks.database.connection import masked, reading, retried
+from tasks.database.connection import mask_password, read_transaction, run_with_retries
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 from tasks.database.writer import Columns, insert_rows
 
@@ -81,7 +81,7 @@ class _ChunkRows(NamedTuple):
     rejected: Columns
 
 
-def begin_batch(engine: Engine, plan: BatchPlan) -> Batch:
+def start_batch(engine: Engine, plan: BatchPlan) -> Batch:
     """Takes up the date's running batch if it is the one planned, else withdraws it and begins a new one.
 
     Processes that begin the same batch at once are given the same one.
@@ -91,11 +91,11 @@ def begin_batch(engine: Engine, plan: BatchPlan) -> Batch:
     """
     for _ in range(_BEGIN_ATTEMPTS):
         try:
-            return retried(engine, partial(_begin, plan=plan))
+            return run_with_retries(engine, partial(_begin, plan=plan))
         except exc.IntegrityError:
             continue  # another process has begun one since we looked
     raise DatabaseError(
-        f"{masked(engine.url)}: {plan.batch_date} got another running batch {_BEGIN_ATTEMPTS} times meanwhile. "
+        f"{mask_password(engine.url)}: {plan.batch_date} got another running batch {_BEGIN_ATTEMPTS} times meanwhile. "
         "Two runs with different settings compete for the date: end one of them."
     )
 
@@ -113,9 +113,9 @@ def _begin(connection: Connection, plan: BatchPlan) -> Batch:
     return Batch(cast("Any", created).batch_id, resumed=False)
 
 
-def chunks_done(engine: Engine, batch_id: int) -> set[int]:
+def find_committed_chunks(engine: Engine, batch_id: int) -> set[int]:
     """Numbers of the chunks that are committed."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return set(
             connection.scalars(sa.select(batch_chunks.c.chunk_number).where(batch_chunks.c.batch_id == batch_id))
         )
@@ -139,9 +139,9 @@ def commit_chunk(engine: Engine, batch_id: int, chunk: ScoredChunk) -> bool:
         # Made before the transaction, which holds a lock that others may wait for.
         rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_columns(batch_id))
         try:
-            return retried(engine, partial(_write_chunk, rows=rows))
+            return run_with_retries(engine, partial(_write_chunk, rows=rows))
         except exc.IntegrityError as error:
-            if chunk.chunk_number in chunks_done(engine, batch_id):
+            if chunk.chunk_number in find_committed_chunks(engine, batch_id):
                 return False
             chunk = chunk.without(chunk.known(_ids_there(engine, batch_id, chunk.message_ids, error)))
 
@@ -175,7 +175,7 @@ def _has_chunk(connection: Connection, batch_id: int, chunk_number: int) -> bool
 def _refused(engine: Engine, batch_id: int, batch: Any, rule: str) -> DatabaseError:
     found = "not there" if batch is None else f"{batch.state} (of {batch.batch_date})"
     return DatabaseError(
-        f"{masked(engine.url)}: batch {batch_id} is {found}: {rule}. "
+        f"{mask_password(engine.url)}: batch {batch_id} is {found}: {rule}. "
         "Another run took its place or a person withdrew it; run the date again."
     )
 
@@ -189,7 +189,7 @@ def _ledger_row(batch_id: int, chunk: ScoredChunk) -> dict[str, Any]:
         "scored": len(chunk.message_ids),
         "rejected": len(chunk.rejected),
         "flagged": int(chunk.flagged.sum()),
-        "checksum": show_checksum(chunk.checksum()),
+        "checksum": format_checksum(chunk.checksum()),
         "seconds": chunk.seconds,
         "written_at": _now(),
     }
@@ -198,7 +198,7 @@ def _ledger_row(batch_id: int, chunk: ScoredChunk) -> dict[str, Any]:
 def _ids_there(engine: Engine, batch_id: int, message_ids: list[str], error: exc.IntegrityError) -> set[str]:
     """Those of some identifiers that the batch has. If it has none, they were not what the error was about."""
     found: set[str] = set()
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         for start in range(0, len(message_ids), _LOOKUP):
             some = spam_scores.c.message_id.in_(message_ids[start : start + _LOOKUP])
             found.update(
@@ -240,7 +240,7 @@ def publish_batch(
         _put_in_service(connection, date, batch_id, **counts, published_at=_now())
         receipt(_read_row(connection, batch_id))
 
-    retried(engine, publish)
+    run_with_retries(engine, publish)
     return _row_of(engine, batch_id)
 
 
@@ -259,7 +259,7 @@ def withdraw_batch(engine: Engine, batch_id: int) -> BatchRow:
         if batch.state != "withdrawn":
             _set_state(connection, batch_id, "withdrawn", ended_at=_now())
 
-    retried(engine, withdraw)
+    run_with_retries(engine, withdraw)
     return _row_of(engine, batch_id)
 
 
@@ -280,7 +280,7 @@ def restore_batch(engine: Engine, batch_id: int) -> BatchRow:
         _require_whole(engine, batch, count_rows(connection, batch_id))
         _put_in_service(connection, date, batch_id)
 
-    retried(engine, restore)
+    run_with_retries(engine, restore)
     return _row_of(engine, batch_id)
 
 
@@ -288,7 +288,7 @@ def _require_whole(engine: Engine, batch: Any, rows: dict[str, int]) -> None:
     wrong = [str(one) for one in compare_counts(batch, rows) if not one.agrees]
     if wrong:
         raise DatabaseError(
-            f"{masked(engine.url)}: batch {batch.batch_id} of {batch.batch_date} is not whole any more and stays "
+            f"{mask_password(engine.url)}: batch {batch.batch_id} of {batch.batch_date} is not whole any more and stays "
             f"{batch.state}: {'; '.join(wrong)}. Its rows were pruned or deleted: restore another batch of the date, "
             "or score it again."
         )
@@ -311,7 +311,7 @@ def _set_state(connection: Connection, batch_id: int, state: str, **values: Any)
 
 def _date_of(engine: Engine, batch_id: int) -> datetime.date:
     # In a transaction of its own: MySQL shows one what there was at its first plain read, and `_locked` must be first.
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         date = connection.scalar(sa.select(score_batches.c.batch_date).where(score_batches.c.batch_id == batch_id))
     if date is None:
         raise _refused(engine, batch_id, None, "expected the number of a batch")
@@ -335,7 +335,7 @@ def _ledger_counts(connection: Connection, batch_id: int) -> dict[str, Any]:
         sa.select(*columns, batch_chunks.c.checksum).where(batch_chunks.c.batch_id == batch_id)
     ).all()
     counts: dict[str, Any] = {column.name: sum(row[place] for row in rows) for place, column in enumerate(columns)}
-    return {**counts, "checksum": show_checksum(add_checksums(read_checksum(row.checksum) for row in rows))}
+    return {**counts, "checksum": format_checksum(add_checksums(parse_checksum(row.checksum) for row in rows))}
 
 
 def _reconcile(engine: Engine, batch: Any, ledger: dict[str, Any], tables: dict[str, int], expected_rows: int) -> None:
@@ -346,7 +346,7 @@ def _reconcile(engine: Engine, batch: Any, ledger: dict[str, Any], tables: dict[
     ]
     if wrong:
         raise DatabaseError(
-            f"{masked(engine.url)}: batch {batch.batch_id} of {batch.batch_date} is not whole and stays unpublished: "
+            f"{mask_password(engine.url)}: batch {batch.batch_id} of {batch.batch_date} is not whole and stays unpublished: "
             f"{'; '.join(wrong)}. Run the date again; if it says the same, withdraw the batch and run once more."
         )
 
@@ -373,11 +373,11 @@ def record_times(
     values = {f"seconds_{name}": seconds for name, seconds in given.items() if seconds is not None}
     if values:
         statement = sa.update(score_batches).where(score_batches.c.batch_id == batch_id).values(values)
-        retried(engine, lambda connection: connection.execute(statement))
+        run_with_retries(engine, lambda connection: connection.execute(statement))
 
 
 def _row_of(engine: Engine, batch_id: int) -> BatchRow:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return _read_row(connection, batch_id)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_schema
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 
@@ -37,7 +37,7 @@ _TABLES: dict[str, tuple[sa.Table, sa.Column[Any]]] = {
 
 
 @dataclass(frozen=True)
-class Pruned:
+class PrunedRows:
     """The rows of a batch that are to go, or went."""
 
     batch_id: int
@@ -53,7 +53,7 @@ class Pruned:
         return self.scores + self.rejected + self.chunks
 
 
-def prunable(engine: Engine, before: datetime.date) -> list[Pruned]:
+def find_prunable_batches(engine: Engine, before: datetime.date) -> list[PrunedRows]:
     """What retention takes: rows of the batches of earlier dates that are superseded, withdrawn, or stale.
 
     A running batch is stale if it was begun before that date and has committed no chunk since: a date of long ago may
@@ -69,9 +69,9 @@ def prunable(engine: Engine, before: datetime.date) -> list[Pruned]:
     wanted = sa.select(table.batch_id, table.batch_date, table.state, *map(_rows_of_batch, _TABLES)).where(
         table.batch_date < before, table.state.in_(_ENDED) | _is_stale(before)
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         rows = connection.execute(wanted.order_by(table.batch_date, table.batch_id)).all()
-    found = [Pruned(*row) for row in rows]
+    found = [PrunedRows(*row) for row in rows]
     return [one for one in found if one.rows or one.state == "running"]
 
 
@@ -89,7 +89,7 @@ def _is_stale(before: datetime.date) -> sa.ColumnElement[bool]:
     return (score_batches.c.state == "running") & begun & ~later.correlate(score_batches).exists()
 
 
-def prune_batch(engine: Engine, one: Pruned, before: datetime.date) -> Pruned:
+def prune_batch(engine: Engine, one: PrunedRows, before: datetime.date) -> PrunedRows:
     """Deletes the rows of a batch if it may go; a stale running one is withdrawn first, so that nobody writes to it.
 
     Each transaction deletes no more than 10,000 rows, and looks before it does whether the batch may still go. Killed
@@ -106,14 +106,14 @@ def prune_batch(engine: Engine, one: Pruned, before: datetime.date) -> Pruned:
     Raises:
         DatabaseError: the database refused or was lost.
     """
-    retried(engine, partial(_end_stale, batch_id=one.batch_id, before=before))
+    run_with_retries(engine, partial(_end_stale, batch_id=one.batch_id, before=before))
     gone = dict.fromkeys(_TABLES, 0)
     for name in _TABLES:
         deleted = _SLICE
         while deleted == _SLICE:
-            deleted = retried(engine, partial(_delete_slice, batch_id=one.batch_id, before=before, name=name))
+            deleted = run_with_retries(engine, partial(_delete_slice, batch_id=one.batch_id, before=before, name=name))
             gone[name] += deleted
-    return Pruned(one.batch_id, one.batch_date, one.state, **gone)
+    return PrunedRows(one.batch_id, one.batch_date, one.state, **gone)
 
 
 def _end_stale(connection: Connection, batch_id: int, before: datetime.date) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database.connection import connect, is_missing_file, masked, reading, writing
+from tasks.database.connection import connect, is_missing_file, mask_password, read_transaction, write_transaction
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.tables import is_mysql
 
@@ -44,8 +44,8 @@ def open_database(settings: DatabaseSettings) -> Engine:
     """
     engine = connect(settings)
     if engine.dialect.name not in _SUPPORTED:
-        raise SettingsError(f"[database] url = {masked(engine.url)}: expected one of {', '.join(_SUPPORTED)}.")
-    with reading(engine) as connection:
+        raise SettingsError(f"[database] url = {mask_password(engine.url)}: expected one of {', '.join(_SUPPORTED)}.")
+    with read_transaction(engine) as connection:
         revision = schema_revision(connection)
     if revision != SCHEMA_REVISION:
         _migrate(engine)
@@ -60,7 +60,7 @@ def has_schema(engine: Engine) -> bool:
     """
     if is_missing_file(engine):
         return False
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         revision = schema_revision(connection)
     if revision not in (None, SCHEMA_REVISION):
         _refuse_unknown(engine, revision)
@@ -71,7 +71,7 @@ def has_table(engine: Engine, name: str) -> bool:
     """Whether a table is there: a schema of an earlier version, which the next run brings up, may have none yet."""
     if not has_schema(engine):
         return False
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return sa.inspect(connection).has_table(name)
 
 
@@ -99,7 +99,7 @@ def _migrate(engine: Engine) -> None:
 
     if engine.dialect.name == "sqlite":
         _lay_out(engine)
-    with _migration_lock(engine), writing(engine) as connection:
+    with _migration_lock(engine), write_transaction(engine) as connection:
         # Asked again: another process may have been first while this one waited.
         revision = schema_revision(connection)
         if revision is not None:
@@ -129,13 +129,15 @@ def _migration_lock(engine: Engine) -> Iterator[None]:
 
     The lock is a connection's own, which goes when it is closed: after the migration was committed, not before.
     """
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         if is_mysql(engine.dialect):
             name = f"spamscore.{engine.url.database}"[:64]
             if connection.scalar(sa.select(sa.func.get_lock(name, _MIGRATION_LOCK_SECONDS))) != 1:
-                raise DatabaseError(f"{masked(engine.url)}: another process has been migrating it for ten minutes.")
+                raise DatabaseError(
+                    f"{mask_password(engine.url)}: another process has been migrating it for ten minutes."
+                )
         yield
 
 
@@ -147,6 +149,6 @@ def _refuse_unknown(engine: Engine, revision: str | None) -> None:
     known = sorted(one.revision for one in script.walk_revisions())
     if revision not in known:
         raise DatabaseError(
-            f"{masked(engine.url)}: its schema is version {revision}, and this spamscore knows {', '.join(known)}. "
+            f"{mask_password(engine.url)}: its schema is version {revision}, and this spamscore knows {', '.join(known)}. "
             f"A newer spamscore made it: install that one, or set [database] url to another database."
         )

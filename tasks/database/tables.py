@@ -21,7 +21,7 @@ MESSAGE_ID_LENGTH = 255
 REASON_LENGTH = 64
 DETAIL_LENGTH = 1000
 
-NAMING = {
+NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -93,7 +93,7 @@ def _is_not_postgresql(*_: Any, dialect: Dialect, **__: Any) -> bool:
     return dialect.name != "postgresql"
 
 
-metadata = sa.MetaData(naming_convention=NAMING)
+metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
 # SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
 _BatchId = sa.BigInteger().with_variant(sa.Integer, "sqlite")

@@ -16,7 +16,7 @@ from models.statistics.arrays import IntArray
 from models.statistics.stability import Psi, population_stability
 from models.text.vocabulary import Vocabulary
 from tasks.artifacts.locations import snapshot_folder, training_folder
-from tasks.database.batches import BatchRow, latest_published
+from tasks.database.batches import BatchRow, find_latest_published_batch
 from tasks.monitoring.batch_figures import (
     ScoreFigures,
     TextFigures,
@@ -83,7 +83,7 @@ def measured(engine: Engine, batch: BatchRow, watch: Watch) -> Measured:
     vocabulary, validation = vocabulary_of(training), validation_counts(training)
     scores = read_scores(engine, batch, most_wanted(), watch)
     texts = texts_of(batch, scores, None if isinstance(vocabulary, str) else vocabulary, watch)
-    before = latest_published(engine, before=batch.batch_date)
+    before = find_latest_published_batch(engine, before=batch.batch_date)
     counts_before = counts_of(engine, before)
     psi = (index_of(validation, scores.counts), index_of(counts_before, scores.counts))
     figures = figures_of_batch(batch, texts, psi)

@@ -21,10 +21,10 @@ from models.statistics.arrays import FloatArray, IntArray
 from models.statistics.stability import GRID, count_scores
 from models.statistics.uncertainty import uncertainty_distances
 from tasks.database.batches import BatchRow
-from tasks.database.chunks import add_checksums, checksum_rows, show_checksum
-from tasks.database.connection import reading
+from tasks.database.chunks import add_checksums, checksum_rows, format_checksum
+from tasks.database.connection import read_transaction
 from tasks.database.tables import batch_chunks, rejected_messages, spam_scores
-from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 if TYPE_CHECKING:
     from models.evaluation.text_statistics import Wording
@@ -105,7 +105,10 @@ def read_scores(engine: Engine, batch: BatchRow, most: int, watch: Watch = lambd
     suspicious, uncertain = Least(most), Least(most)
     rows = flagged = 0
     checksums = []
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH).execute(wanted) as result,
+    ):
         for part in result.partitions():
             message_ids, probabilities, flags = _columns(part)
             counts += count_scores(probabilities)
@@ -115,7 +118,7 @@ def read_scores(engine: Engine, batch: BatchRow, most: int, watch: Watch = lambd
             checksums.append(checksum_rows(message_ids, probabilities, flags))
             rows, flagged = rows + len(part), flagged + int(flags.sum())
             watch(rows, batch.scored or rows, f"{rows:,} scores counted")
-    checksum = show_checksum(add_checksums(checksums))
+    checksum = format_checksum(add_checksums(checksums))
     return ScoreFigures(rows, flagged, checksum, counts, suspicious.messages(), uncertain.messages())
 
 
@@ -133,7 +136,7 @@ def rejected_reasons(engine: Engine, batch_id: int) -> dict[str, int]:
     """Messages refused, by reason, the most frequent first."""
     reason, number = rejected_messages.c.reason, sa.func.count()
     wanted = sa.select(reason, number).where(rejected_messages.c.batch_id == batch_id).group_by(reason)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         found = connection.execute(wanted).all()
     return {str(name): int(count) for name, count in sorted(found, key=lambda row: (-row[1], row[0]))}
 
@@ -143,7 +146,7 @@ def ledger_counts(engine: Engine, batch_id: int) -> dict[str, int]:
     names = ("messages_read", "scored", "rejected", "flagged")
     sums = [sa.func.coalesce(sa.func.sum(batch_chunks.c[name]), 0) for name in names]
     wanted = sa.select(sa.func.count(), *sums).where(batch_chunks.c.batch_id == batch_id)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         row = connection.execute(wanted).one()
     return {name: int(value) for name, value in zip(("chunks", *names), row, strict=True)}
 
@@ -190,7 +193,7 @@ def read_texts(
         return f"the messages are not in {folder} any more"
     try:
         verify_snapshot(folder)
-        rows = snapshot_rows(folder / SNAPSHOT_FILE)
+        rows = count_snapshot_rows(folder / SNAPSHOT_FILE)
     except ArtifactError as error:
         return str(error)
     every, count, texts = max(-(-rows // sample), 1), WordingCount(vocabulary), dict[str, str]()

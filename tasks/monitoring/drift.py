@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, retried
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import batch_drift, score_batches
 from tasks.settings.scoring import DriftSettings
@@ -252,7 +252,7 @@ def write_drift(engine: Engine, figures: DriftFigures, score_counts: IntArray, f
         else:
             connection.execute(sa.update(batch_drift).where(there).values(values))
 
-    retried(engine, write)
+    run_with_retries(engine, write)
     (kept,) = _drifts(engine, there)
     return kept
 
@@ -265,7 +265,7 @@ def accept_drift(engine: Engine, batch_id: int, person: str) -> None:
     """
     values = {"accepted_at": datetime.datetime.now(datetime.UTC), "accepted_by": person}
     statement = sa.update(batch_drift).where(batch_drift.c.batch_id == batch_id).values(values)
-    retried(engine, lambda connection: connection.execute(statement))
+    run_with_retries(engine, lambda connection: connection.execute(statement))
 
 
 def drift_of(engine: Engine, batch_id: int) -> Drift | None:
@@ -296,7 +296,7 @@ def figures_before(engine: Engine, date: datetime.date, most: int) -> list[Drift
         .order_by(_BATCH.published_date.desc())
         .limit(most)
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [DriftFigures(*row) for row in connection.execute(wanted)]
 
 
@@ -311,7 +311,7 @@ def _drifts(engine: Engine, which: sa.ColumnElement[bool], limit: int | None = N
         .order_by(_BATCH.batch_date.desc(), _BATCH.batch_id.desc())
         .limit(limit)
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [_drift(row) for row in connection.execute(wanted)]
 
 

@@ -48,7 +48,7 @@ def flips_on_latest_batch(
     if isinstance(batch, str):
         return batch
     from models.evaluation.gate import FlipCount
-    from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, snapshot_rows, verify_snapshot
+    from tasks.sources.snapshots import SNAPSHOT_FILE, count_snapshot_rows, read_snapshot, verify_snapshot
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
     if not folder.is_dir():
@@ -58,7 +58,7 @@ def flips_on_latest_batch(
     except ArtifactError as error:
         return f"the messages of batch {batch.batch_id} cannot be used: {error}"
     path, count = folder / SNAPSHOT_FILE, FlipCount(shown)
-    rows = snapshot_rows(path)
+    rows = count_snapshot_rows(path)
     for chunk in read_snapshot(path, load(ScoringSettings).chunk_size):
         add_chunk(count, chunk, before, now)
         finished = chunk.first_row - 1 + len(chunk)
@@ -69,11 +69,11 @@ def flips_on_latest_batch(
 
 def latest_batch() -> BatchRow | str:
     """The published batch of the latest date; or why there is none. The database is neither made nor migrated."""
-    from tasks.database.batches import latest_published
+    from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
 
     try:
-        return latest_published(connect(load(DatabaseSettings))) or "no batch is published"
+        return find_latest_published_batch(connect(load(DatabaseSettings))) or "no batch is published"
     except DatabaseError as error:
         return f"the database cannot be asked: {error}"
 
@@ -84,9 +84,9 @@ def add_chunk(count: FlipCount, chunk: SnapshotChunk, before: tuple[Scorer, floa
     import pyarrow as pa
 
     from models.inference.scorer import score_apart
-    from tasks.database.chunks import refusals
+    from tasks.database.chunks import find_rejections
 
-    sound = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
+    sound = np.setdiff1d(np.arange(len(chunk)), list(find_rejections(chunk)))
     message_ids, texts = (one.take(pa.array(sound)).to_pylist() for one in (chunk.message_ids, chunk.texts))
     old, new = (score_apart(scorer, texts).scored.probabilities for scorer, _ in (before, now))
     kept = np.flatnonzero(np.isfinite(old) & np.isfinite(new))

@@ -22,11 +22,18 @@ from sqlalchemy.engine import Engine
 
 from models.inference.scorer import Scorer, score_apart
 from tasks.database.batches import BatchRow
-from tasks.database.chunks import RejectedMessage, ScoredChunk, refusals
-from tasks.database.connection import connection_kept
-from tasks.database.ledger import BatchPlan, begin_batch, chunks_done, commit_chunk, publish_batch, record_times
+from tasks.database.chunks import RejectedMessage, ScoredChunk, find_rejections
+from tasks.database.connection import persistent_connection
+from tasks.database.ledger import (
+    BatchPlan,
+    commit_chunk,
+    find_committed_chunks,
+    publish_batch,
+    record_times,
+    start_batch,
+)
 from tasks.scoring.overlap import StageSeconds, ahead, in_threads, short_turns
-from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 log = logging.getLogger("spamscore")
 
@@ -68,10 +75,10 @@ def score_snapshot(
     """
     verify_snapshot(snapshot)
     path = snapshot / SNAPSHOT_FILE
-    rows = snapshot_rows(path)
-    with connection_kept(engine) as kept:
-        batch = begin_batch(kept, plan)
-        done = chunks_done(kept, batch.batch_id)
+    rows = count_snapshot_rows(path)
+    with persistent_connection(engine) as kept:
+        batch = start_batch(kept, plan)
+        done = find_committed_chunks(kept, batch.batch_id)
         if done:
             log.info("batch %d of %s goes on: %d chunks are there already", batch.batch_id, plan.batch_date, len(done))
         seconds, processor = StageSeconds(), time.process_time()
@@ -133,7 +140,7 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
         DeviceError: the device fails, whatever the message.
     """
     began = time.monotonic()
-    refused = refusals(chunk)
+    refused = find_rejections(chunk)
     places = _others(len(chunk), refused)
     result = score_apart(scorer, chunk.texts.take(pa.array(places)) if refused else chunk.texts)
     failed = {int(places[place]): detail for place, detail in result.failures.items()}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from models.errors import InputError
-from tasks.sources.rows import SourceRow, check_columns, whole_text
-from tasks.sources.text_files import TOO_LONG, FileSource, file_format, read_lines
+from tasks.sources.rows import SourceRow, check_columns, replace_surrogates
+from tasks.sources.text_files import LINE_TOO_LONG, FileSource, detect_format, read_lines
 
-MAX_RECORD = 16 * 2**20  # characters of one CSV record; also how far a quote that is never closed is followed
+MAX_RECORD_LENGTH = 16 * 2**20  # characters of one CSV record; also how far a quote that is never closed is followed
 
 
 class Record(NamedTuple):
@@ -44,8 +44,8 @@ class _RecordLines:
         line = self.again.popleft() if self.again else next(self.lines)
         self.record.append(line)
         self.size += len(line or "")
-        if line is None or self.size > MAX_RECORD:
-            raise csv.Error(f"more than {MAX_RECORD} characters; is a quote not closed?")
+        if line is None or self.size > MAX_RECORD_LENGTH:
+            raise csv.Error(f"more than {MAX_RECORD_LENGTH} characters; is a quote not closed?")
         return line
 
     def begin(self) -> None:
@@ -78,7 +78,7 @@ def _tab_records(source: FileSource, most_splits: int = -1) -> Iterator[Record]:
     """Records without quoting: a quote is a character of the message."""
     for number, line in enumerate(read_lines(source, newline="\n"), 1):
         if line is None:
-            yield Record(number, (), TOO_LONG)
+            yield Record(number, (), LINE_TOO_LONG)
         else:
             text = line.removesuffix("\n").removesuffix("\r")
             yield Record(number, text.split("\t", most_splits) if text else ())
@@ -99,7 +99,7 @@ def _headed_rows(source: FileSource, records: Iterator[Record]) -> Iterator[Sour
 
 def _told(source: FileSource, header: Sequence[str]) -> str:
     """How the header was read, and a likely reason where it is one single column."""
-    told = f" The file was read as {file_format(source)} in {source.encoding}"
+    told = f" The file was read as {detect_format(source)} in {source.encoding}"
     for name, sign in (("semicolons", ";"), ("tabs", "\t"), ("commas", ",")):
         if len(header) == 1 and sign in header[0]:
             return f"{told}; its columns seem to be separated by {name}."
@@ -120,21 +120,21 @@ def _row(number: int, record: Record, places: list[tuple[str, int]], width: int)
     fields, fault = record.fields, record.fault
     if fault is None and len(fields) != width:
         fault = f"wrong number of fields: expected {width}, received {len(fields)}"
-    values = {name: whole_text(fields[place]) if place < len(fields) else None for name, place in places}
+    values = {name: replace_surrogates(fields[place]) if place < len(fields) else None for name, place in places}
     return SourceRow(number, values, fault and f"{fault} (line {record.line})")
 
 
-def csv_rows(source: FileSource) -> Iterator[SourceRow]:
+def read_csv(source: FileSource) -> Iterator[SourceRow]:
     """Yields each row of a CSV file."""
     yield from _headed_rows(source, _csv_records(source))
 
 
-def tsv_rows(source: FileSource) -> Iterator[SourceRow]:
+def read_tsv(source: FileSource) -> Iterator[SourceRow]:
     """Yields each row of a TSV file."""
     yield from _headed_rows(source, _tab_records(source))
 
 
-def sms_rows(source: FileSource) -> Iterator[SourceRow]:
+def read_sms(source: FileSource) -> Iterator[SourceRow]:
     """Yields each row of a file in the layout `label TAB text`."""
     names = [source.columns["label_column"], source.columns["text_column"]]
     yield from _rows(source, names, _tab_records(source, most_splits=1))

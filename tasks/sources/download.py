@@ -34,8 +34,8 @@ log = logging.getLogger("spamscore")
 SMS_SPAM_COLLECTION_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 MEMBER = "SMSSpamCollection"
 MAX_BYTES = 64 * 2**20  # of the archive, and of the member; the published ones have 0.2 and 0.5 MB
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
-SILENCE_SECONDS = 10.0  # without a byte, after which an attempt counts as broken
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
+READ_TIMEOUT_SECONDS = 10.0  # without a byte, after which an attempt counts as broken
 _PASSING_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 _BY_HAND = (
@@ -116,13 +116,13 @@ class Download:
         Raises:
             InputError: it cannot be had, or not in time.
         """
-        for pause in (*PAUSES, None):
+        for pause in (*RETRY_DELAYS, None):
             try:
                 self._attempt()
                 break
             except _BrokenError as error:
                 if pause is None:
-                    raise self._refused(f"{error}, {len(PAUSES) + 1} times in a row. Try later.") from None
+                    raise self._refused(f"{error}, {len(RETRY_DELAYS) + 1} times in a row. Try later.") from None
                 log.warning("%s: %s; trying again in %g s", _shown(self.url), error, pause)
                 time.sleep(min(pause, max(0.0, self.deadline - time.monotonic())))
         os.replace(self.part, self.path)
@@ -147,7 +147,7 @@ class Download:
 
     def _asked(self, session: requests.Session) -> requests.Response:
         """The server's answer to a request for what is missing."""
-        wait = min(SILENCE_SECONDS, self._remaining())
+        wait = min(READ_TIMEOUT_SECONDS, self._remaining())
         # identity: a range is one of the bytes as they are sent, and a zip gains nothing.
         headers = {"Accept-Encoding": "identity", "User-Agent": "spamscore", **self._range()}
         return session.get(self.url, stream=True, timeout=(wait, wait), headers=headers)

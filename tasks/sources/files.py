@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import InputError
-from tasks.sources.delimited import MAX_RECORD, csv_rows, sms_rows, tsv_rows
-from tasks.sources.json_lines import jsonl_rows
-from tasks.sources.parquet import parquet_rows
+from tasks.sources.delimited import MAX_RECORD_LENGTH, read_csv, read_sms, read_tsv
+from tasks.sources.json_lines import read_json_lines
+from tasks.sources.parquet import read_parquet
 from tasks.sources.rows import SourceRow
-from tasks.sources.text_files import FileSource, check_encoding, check_file, file_format
+from tasks.sources.text_files import FileSource, check_encoding, check_file, detect_format
 
 # Python's own limit of 131,072 characters refuses a megabyte message. It is one for the whole process.
-csv.field_size_limit(MAX_RECORD)
+csv.field_size_limit(MAX_RECORD_LENGTH)
 
 
 def read_file(source: FileSource) -> Iterator[SourceRow]:
@@ -36,13 +36,13 @@ def read_file(source: FileSource) -> Iterator[SourceRow]:
         SettingsError: the encoding does not exist.
         InputError: the file is missing, empty, damaged, of unknown ending, lacks a column, or changed meanwhile.
     """
-    rows = _READERS[file_format(source)]
+    rows = _READERS[detect_format(source)]
     check_encoding(source)
     check_file(source)
     return _unchanged(source, rows(source))
 
 
-def rows_expected(path: Path) -> int | None:
+def estimate_row_count(path: Path) -> int | None:
     """About how many rows a file has, quickly: what its footer says, or its line ends; None if that cannot be told."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
@@ -86,9 +86,9 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 _READERS: dict[str, Callable[[FileSource], Iterator[SourceRow]]] = {
-    "csv": csv_rows,
-    "tsv": tsv_rows,
-    "jsonl": jsonl_rows,
-    "parquet": parquet_rows,
-    "sms": sms_rows,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "sms": read_sms,
 }

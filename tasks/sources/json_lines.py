@@ -7,18 +7,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tasks.sources.rows import SourceRow, WrittenNumber, check_columns, kind_of, typed_row
-from tasks.sources.text_files import TOO_LONG, FileSource, read_lines
+from tasks.sources.rows import NumberLiteral, SourceRow, check_columns, convert_row, describe_type
+from tasks.sources.text_files import LINE_TOO_LONG, FileSource, read_lines
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON = json.JSONDecoder(parse_int=WrittenNumber, parse_float=WrittenNumber, parse_constant=_refuse_constant)
+_JSON = json.JSONDecoder(parse_int=NumberLiteral, parse_float=NumberLiteral, parse_constant=_refuse_constant)
 
 
-def jsonl_rows(source: FileSource) -> Iterator[SourceRow]:
+def read_json_lines(source: FileSource) -> Iterator[SourceRow]:
     """Rows of a file of JSON objects, one a line; a key that is not there is a value that is not there."""
     keys = _SeenKeys(source)
     number = 0
@@ -54,7 +54,7 @@ class _SeenKeys:
 def _json_object(line: str | None) -> tuple[dict[str, Any], str | None]:
     """The object of a line, or the line's fault."""
     if line is None:
-        return {}, TOO_LONG
+        return {}, LINE_TOO_LONG
     try:
         found = _JSON.decode(line)
     except RecursionError:
@@ -62,12 +62,12 @@ def _json_object(line: str | None) -> tuple[dict[str, Any], str | None]:
     except ValueError as error:
         return {}, f"invalid JSON: {error}"
     if not isinstance(found, dict):
-        return {}, f"not a JSON object: received {kind_of(found)}"
+        return {}, f"not a JSON object: received {describe_type(found)}"
     return found, None
 
 
 def _json_row(
     number: int, found: Mapping[str, Any], fault: str | None, names: Iterable[str], text_column: str
 ) -> SourceRow:
-    row = typed_row(number, {name: found.get(name) for name in names}, text_column)
+    row = convert_row(number, {name: found.get(name) for name in names}, text_column)
     return row if fault is None else row._replace(fault=fault)

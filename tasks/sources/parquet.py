@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import InputError
-from tasks.sources.rows import SourceRow, check_columns, typed_row
+from tasks.sources.rows import SourceRow, check_columns, convert_row
 from tasks.sources.text_files import FileSource
 
-PARQUET_ROWS = 1024  # rows of a Parquet file decoded at once
+BATCH_SIZE = 1024  # rows of a Parquet file decoded at once
 
 
-def parquet_rows(source: FileSource) -> Iterator[SourceRow]:
+def read_parquet(source: FileSource) -> Iterator[SourceRow]:
     """Yields each row of a Parquet file."""
     try:
         with pq.ParquetFile(source.path, buffer_size=2**20) as file:
@@ -59,11 +59,11 @@ _TEXT_TYPES = (
 def _batch_rows(source: FileSource, file: Any) -> Iterator[SourceRow]:
     names = list(dict.fromkeys(source.columns.values()))
     text_column, number = source.columns["text_column"], 0
-    for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=names):
+    for batch in file.iter_batches(batch_size=BATCH_SIZE, columns=names):
         columns = [_python_values(batch.column(name)) for name in names]
         for values in zip(*columns, strict=True):
             number += 1
-            yield typed_row(number, dict(zip(names, values, strict=True)), text_column)
+            yield convert_row(number, dict(zip(names, values, strict=True)), text_column)
 
 
 def _value_type(kind: Any) -> Any:

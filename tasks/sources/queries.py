@@ -19,11 +19,11 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, CursorResult, Engine
 
 from models.errors import DatabaseError, InputError
-from tasks.database.connection import connect, masked
+from tasks.database.connection import connect, mask_password
 from tasks.settings.storage import DatabaseSettings
-from tasks.sources.rows import SourceRow, check_columns, typed_row
+from tasks.sources.rows import SourceRow, check_columns, convert_row
 
-ROWS_AT_ONCE = 1000  # rows fetched from the server in one go
+FETCH_SIZE = 1000  # rows fetched from the server in one go
 
 _READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",
@@ -67,12 +67,12 @@ def read_query(source: QuerySource) -> Iterator[SourceRow]:
         DatabaseError: the database cannot be reached, or is lost on the way.
         InputError: the query is not valid, returns no rows by its nature, or lacks a column.
     """
-    statement = bound_query(source)
-    engine = open_source(source)
+    statement = bind_parameters(source)
+    engine = open_source_database(source)
     return _query_rows(source, engine, statement)
 
 
-def bound_query(source: QuerySource) -> sa.TextClause:
+def bind_parameters(source: QuerySource) -> sa.TextClause:
     """The query with the parameters that it mentions.
 
     Raises:
@@ -90,7 +90,7 @@ def bound_query(source: QuerySource) -> sa.TextClause:
     return statement.bindparams(**{name: source.parameters[name] for name in mentioned})
 
 
-def open_source(source: QuerySource) -> Engine:
+def open_source_database(source: QuerySource) -> Engine:
     """The database to ask: the section's own, or that of [database].
 
     Raises:
@@ -102,7 +102,7 @@ def open_source(source: QuerySource) -> Engine:
     engine = connect(settings, section)
     if engine.dialect.name == "sqlite" and not Path((engine.url.database or "").removeprefix("file:")).exists():
         raise DatabaseError(
-            f"[{section}] url = {masked(engine.url)}: no such file (looked in {Path.cwd()}), and {source} reads "
+            f"[{section}] url = {mask_password(engine.url)}: no such file (looked in {Path.cwd()}), and {source} reads "
             f"from it. Correct [{section}] url."
         )
     return engine
@@ -113,7 +113,7 @@ def _query_rows(source: QuerySource, engine: Engine, statement: sa.TextClause) -
     with _explained(source, engine), engine.connect() as connection, _executed(connection, statement) as result:
         places = _places(source, result)
         for number, row in enumerate(result, 1):
-            yield typed_row(number, {name: row[place] for name, place in places}, text_column)
+            yield convert_row(number, {name: row[place] for name, place in places}, text_column)
         connection.rollback()
 
 
@@ -125,7 +125,7 @@ def _executed(connection: Connection, statement: sa.TextClause) -> CursorResult[
         # SQLite stores any bytes as text, and its driver ends the whole query at the first that are not UTF-8.
         driver: Any = connection.connection.driver_connection
         driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-    return connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
+    return connection.execution_options(yield_per=FETCH_SIZE).execute(statement)
 
 
 def _places(source: QuerySource, result: CursorResult[Any]) -> list[tuple[str, int]]:
@@ -144,9 +144,11 @@ def _explained(source: QuerySource, engine: Engine) -> Iterator[None]:
     except exc.DBAPIError as error:
         said = _said(error, engine)
         if error.connection_invalidated:
-            raise DatabaseError(f"{masked(engine.url)}: lost while {source} was read: {said}. Run again.") from None
+            raise DatabaseError(
+                f"{mask_password(engine.url)}: lost while {source} was read: {said}. Run again."
+            ) from None
         raise InputError(
-            f"{source}: {masked(engine.url)} refused it: {said}. Correct it; it is: {_shown(source)}"
+            f"{source}: {mask_password(engine.url)} refused it: {said}. Correct it; it is: {_shown(source)}"
         ) from None
     except exc.SQLAlchemyError as error:
         raise InputError(f"{source}: {_said(error, engine)}. Correct it; it is: {_shown(source)}") from None

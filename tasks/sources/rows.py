@@ -33,13 +33,13 @@ class SourceRow(NamedTuple):
     fault: str | None
 
 
-class WrittenNumber(str):
+class NumberLiteral(str):
     """A number of a JSON file as it is written: an id of twenty digits or 0.10 must not go through a float."""
 
     __slots__ = ()
 
 
-def typed_row(number: int, values: Mapping[str, Any], text_column: str) -> SourceRow:
+def convert_row(number: int, values: Mapping[str, Any], text_column: str) -> SourceRow:
     """A row of typed values (JSON, Parquet, SQL): the message must be text, the rest becomes text.
 
     Args:
@@ -51,14 +51,14 @@ def typed_row(number: int, values: Mapping[str, Any], text_column: str) -> Sourc
     fault = None
     for name, value in values.items():
         try:
-            texts[name] = message_text(value) if name == text_column else plain_text(value)
+            texts[name] = to_message_text(value) if name == text_column else to_plain_text(value)
         except TypeError as error:
             texts[name] = None
-            fault = fault or f"{error}: column {name} holds {kind_of(value)}"
+            fault = fault or f"{error}: column {name} holds {describe_type(value)}"
     return SourceRow(number, texts, fault)
 
 
-def message_text(value: Any) -> str | None:
+def to_message_text(value: Any) -> str | None:
     """The text of a message; bytes are UTF-8.
 
     Raises:
@@ -66,14 +66,14 @@ def message_text(value: Any) -> str | None:
     """
     if value is None:
         return None
-    if isinstance(value, str) and not isinstance(value, WrittenNumber):
-        return whole_text(value)
+    if isinstance(value, str) and not isinstance(value, NumberLiteral):
+        return replace_surrogates(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
     raise TypeError("text is not a string")
 
 
-def plain_text(value: Any) -> str | None:
+def to_plain_text(value: Any) -> str | None:
     """The text of an id, label or date: numbers in decimal, a whole float without ".0", times in ISO 8601, bytes that
     are not UTF-8 in hexadecimal; NaN is None.
 
@@ -103,7 +103,7 @@ def _bytes_text(value: bytes | bytearray | memoryview) -> str:
 
 
 _CONVERSIONS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
-    (str, lambda value: whole_text(str(value))),
+    (str, lambda value: replace_surrogates(str(value))),
     (bool, lambda value: str(value).lower()),
     (int, str),
     (float, _number_text),
@@ -113,16 +113,16 @@ _CONVERSIONS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
 )
 
 
-def whole_text(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with U+FFFD for each lone surrogate: such a half of a character has no bytes in UTF-8."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def kind_of(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """What a value is, in the words of JSON where they fit."""
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, WrittenNumber | int | float | Decimal):
+    if isinstance(value, NumberLiteral | int | float | Decimal):
         return "a number"
     names = {str: "a string", dict: "an object", list: "a list", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
@@ -149,14 +149,14 @@ def check_columns(where: str, section: str, columns: Mapping[str, str], names: S
     for setting, name in columns.items():
         count = list(names).count(name)
         if count != 1:
-            received = "more than one column has the name." if count else f"no such column{nearest(name, names)}"
+            received = "more than one column has the name." if count else f"no such column{suggest_name(name, names)}"
             raise InputError(
                 f"{where}: [{section}] {setting} = {name}: {received} Columns are {_listed(names)}.{hint} "
                 f"Correct [{section}] {setting} or the source."
             )
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def suggest_name(name: str, names: Sequence[str]) -> str:
     """The end of a sentence: a question that proposes the most similar name, or a full stop."""
     folded = {one.casefold(): one for one in names}
     near = difflib.get_close_matches(name.casefold(), list(folded), n=1)

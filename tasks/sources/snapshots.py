@@ -23,9 +23,9 @@ from tasks.artifacts.folders import FolderTarget, file_damage
 from tasks.sources.rows import fault_kind
 
 SNAPSHOT_FILE = "messages.parquet"
-GROUP_ROWS = 20_000  # rows of a row group
+ROW_GROUP_SIZE = 20_000  # rows of a row group
 _NARROW_BYTES = 2**31 - 1
-GROUP_CHARACTERS = 16 * 2**20  # characters after which a row group ends early: rows may hold a megabyte each
+ROW_GROUP_CHARACTERS = 16 * 2**20  # characters after which a row group ends early: rows may hold a megabyte each
 
 SNAPSHOT_SCHEMA = pa.schema(
     [
@@ -96,10 +96,10 @@ def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
                 faults[fault_kind(row.fault)] += 1
             yield (number, *row)
 
-    return SnapshotCounts(write_rows(numbered(), SNAPSHOT_SCHEMA, path), dict(faults))
+    return SnapshotCounts(write_parquet_rows(numbered(), SNAPSHOT_SCHEMA, path), dict(faults))
 
 
-def write_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
+def write_parquet_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
     """Writes rows to a Parquet file, a row group at a time, and returns their number.
 
     Args:
@@ -119,20 +119,20 @@ def write_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
 
 
 def _groups(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
-    """Rows in groups of `GROUP_ROWS`, or fewer when they are long."""
+    """Rows in groups of `ROW_GROUP_SIZE`, or fewer when they are long."""
     group: list[Sequence[Any]] = []
     characters = 0
     for row in rows:
         group.append(row)
         characters += sum(len(value) for value in row if isinstance(value, str))
-        if len(group) >= GROUP_ROWS or characters >= GROUP_CHARACTERS:
+        if len(group) >= ROW_GROUP_SIZE or characters >= ROW_GROUP_CHARACTERS:
             yield group
             group, characters = [], 0
     if group:
         yield group
 
 
-def snapshot_rows(path: Path) -> int:
+def count_snapshot_rows(path: Path) -> int:
     """The number of messages in a snapshot's file; reads its footer alone.
 
     Raises:

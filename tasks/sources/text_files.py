@@ -12,10 +12,10 @@ from typing import TextIO
 
 from models.errors import InputError, SettingsError
 
-MAX_LINE = 128 * 2**20  # characters of one JSON, TSV or sms line; a longer one is a row with a fault
+MAX_LINE_LENGTH = 128 * 2**20  # characters of one JSON, TSV or sms line; a longer one is a row with a fault
 
 
-ENDINGS = {
+FORMATS_BY_SUFFIX = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
@@ -27,7 +27,7 @@ ENDINGS = {
 
 
 # Only a corpus may have the layout "label TAB text"; the Collection goes about without an ending and as .txt.
-CORPUS_ENDINGS = {**ENDINGS, "": "sms", ".txt": "sms"}
+CORPUS_FORMATS_BY_SUFFIX = {**FORMATS_BY_SUFFIX, "": "sms", ".txt": "sms"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FileSource:
         return f"[{self.section}] path = {self.path}"
 
 
-def file_format(source: FileSource) -> str:
+def detect_format(source: FileSource) -> str:
     """The format of a file: the one that is set, or by its ending.
 
     Raises:
@@ -60,7 +60,7 @@ def file_format(source: FileSource) -> str:
     """
     if source.format != "auto":
         return source.format
-    endings = CORPUS_ENDINGS if source.section == "corpus" else ENDINGS
+    endings = CORPUS_FORMATS_BY_SUFFIX if source.section == "corpus" else FORMATS_BY_SUFFIX
     found = endings.get(source.path.suffix.lower())
     if found is None:
         raise InputError(
@@ -128,15 +128,15 @@ def open_text(source: FileSource, newline: str) -> Iterator[TextIO]:
 
 
 def read_lines(source: FileSource, newline: str) -> Iterator[str | None]:
-    """Yields each line with its end; None stands for one longer than `MAX_LINE`.
+    """Yields each line with its end; None stands for one longer than `MAX_LINE_LENGTH`.
 
     Args:
         source: the file.
         newline: as for `open`: the empty text ends lines at LF, CRLF and CR, a line feed at LF alone.
     """
     with open_text(source, newline) as file:
-        while line := file.readline(MAX_LINE):
-            if len(line) == MAX_LINE and not line.endswith("\n"):
+        while line := file.readline(MAX_LINE_LENGTH):
+            if len(line) == MAX_LINE_LENGTH and not line.endswith("\n"):
                 _skip_line(file)
                 yield None
             else:
@@ -148,4 +148,4 @@ def _skip_line(file: TextIO) -> None:
         pass
 
 
-TOO_LONG = f"row too long: more than {MAX_LINE} characters"
+LINE_TOO_LONG = f"row too long: more than {MAX_LINE_LENGTH} characters"

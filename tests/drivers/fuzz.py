@@ -307,10 +307,10 @@ def checkpoints() -> list[bytes]:
 
 
 def feed_snapshot(content: bytes) -> None:
-    from tasks.sources.snapshots import read_snapshot, snapshot_rows
+    from tasks.sources.snapshots import count_snapshot_rows, read_snapshot
 
     path = written("messages.parquet", content)
-    rows = snapshot_rows(path)
+    rows = count_snapshot_rows(path)
     assert sum(len(chunk) for chunk in read_snapshot(path, 2)) == rows
 
 

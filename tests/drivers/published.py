@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy.engine import Engine
 
 from tasks.database.chunks import RejectedMessage, ScoredChunk
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, record_times
+from tasks.database.ledger import BatchPlan, commit_chunk, publish_batch, record_times, start_batch
 
 DATE = datetime.date(2026, 1, 31)
 
@@ -23,7 +23,7 @@ def publish(
     snapshot: str = "snap",
 ) -> int:
     plan = BatchPlan(date, f"r{version}", "spam_ham", version, "fingerprint/ckpt-7", snapshot, 0.5, "cpu:0", 1000)
-    batch_id = begin_batch(engine, plan).batch_id
+    batch_id = start_batch(engine, plan).batch_id
     values = np.array(list(scores.values()))
     rows = np.arange(1, len(scores) + 1)
     commit_chunk(engine, batch_id, ScoredChunk(0, 1, list(scores), rows, values, values >= 0.5, rejected or [], 1.0))

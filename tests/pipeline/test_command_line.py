@@ -38,10 +38,10 @@ from models.statistics.stability import count_scores
 from pipeline.answers import configuration, probabilities
 from pipeline.command_line import cli
 from tasks.artifacts.folders import read_manifest, write_json, write_manifest
-from tasks.database.batches import scores as found_scores
+from tasks.database.batches import stream_scores as found_scores
 from tasks.database.chunks import RejectedMessage
-from tasks.database.connection import writing
-from tasks.database.ledger import BatchPlan, begin_batch
+from tasks.database.connection import write_transaction
+from tasks.database.ledger import BatchPlan, start_batch
 from tasks.database.schema import open_database
 from tasks.database.tables import spam_scores
 from tasks.monitoring.drift import Crossing, DriftFigures, write_drift
@@ -249,7 +249,7 @@ def test_batches_are_listed_newest_first_with_tabs_between(database: Engine) -> 
 
 
 def test_a_running_batch_has_no_counts_yet(database: Engine) -> None:
-    begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
     assert lines("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", ""]]
 
 
@@ -377,7 +377,7 @@ def test_the_summary_tells_what_happened(database: Engine, folder: Path) -> None
 def test_the_summary_is_of_the_newest_published_batch_or_of_a_date(database: Engine) -> None:
     publish(database, {"m": 0.5}, datetime.date(2026, 1, 30))
     publish(database, SCORES)
-    begin_batch(database, BatchPlan(datetime.date(2026, 2, 1), "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    start_batch(database, BatchPlan(datetime.date(2026, 2, 1), "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
     assert json.loads(answered("summary", "--json"))["batch_date"] == "2026-01-31"
     assert json.loads(answered("summary", "2026-01-30", "--json"))["batch_date"] == "2026-01-30"
 
@@ -564,7 +564,7 @@ def test_a_batch_is_withdrawn_restored_verified_and_pruned_on_every_database(
 def test_verify_names_each_difference_in_one_line_and_ends_with_1(database: Engine) -> None:
     publish(database, SCORES)
     assert json.loads(answered("verify", "2026-01-31", "--json"))["agrees"] is True
-    with writing(database) as connection:
+    with write_transaction(database) as connection:
         connection.execute(sa.delete(spam_scores).where(spam_scores.c.message_id == "m-1"))
     done = run("verify", "2026-01-31")
     assert done.exit_code == 1
@@ -587,7 +587,7 @@ def test_verify_names_each_difference_in_one_line_and_ends_with_1(database: Engi
 
 
 def test_a_batch_that_was_never_published_has_nothing_to_verify(database: Engine) -> None:
-    begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
+    start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
     assert "batch 1 of 2026-01-31 is running and was never published" in refused(
         1, "verify", "2026-01-31", "--batch", "1"
     )
@@ -605,10 +605,10 @@ def test_a_batch_of_another_date_is_not_taken_for_one_of_this(database: Engine) 
 def test_a_batch_that_cannot_be_restored_is_refused_with_those_of_the_date_and_their_states(database: Engine) -> None:
     for version in (1, 2, 3, 4):
         publish(database, SCORES, version=version)
-    with writing(database) as connection:
+    with write_transaction(database) as connection:
         connection.execute(sa.delete(spam_scores).where(spam_scores.c.batch_id == 1))
     for snapshot in ("left", "snap"):
-        begin_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", snapshot, 0.5, "cpu:0", 10))
+        start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", snapshot, 0.5, "cpu:0", 10))
     there = (
         "those there are: 6 running; 5 withdrawn before it was published; 4 published; 3 superseded; 2 superseded; "
         "1 superseded with rows missing, as after spamscore prune"

@@ -12,7 +12,7 @@ from receivers import Web, web_server
 from sqlalchemy.engine import Engine
 
 from pipeline.notifications import reason, tell_how_it_ended
-from tasks.database.ledger import BatchPlan, begin_batch, publish_batch
+from tasks.database.ledger import BatchPlan, publish_batch, start_batch
 from tasks.database.schema import open_database
 from tasks.monitoring.alerts import DEADLINE, known_alerts, raise_alert
 from tasks.monitoring.drift import Crossing, DriftFigures, accept_drift, write_drift
@@ -42,7 +42,7 @@ def engine(web: Web) -> Iterator[Engine]:
 def published(engine: Engine, date: datetime.date, crossed: bool = False) -> int:
     """An empty batch with its figures."""
     plan = BatchPlan(date, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10)
-    batch_id = begin_batch(engine, plan).batch_id
+    batch_id = start_batch(engine, plan).batch_id
     publish_batch(engine, batch_id, 0)
     crossings = [Crossing("psi_before", 0.5, 0.25, "the scores moved")] if crossed else []
     write_drift(engine, DriftFigures(batch_id, date, 0, 0, 0), np.zeros(1, np.int64), crossings)

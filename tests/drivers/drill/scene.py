@@ -32,7 +32,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from tasks.database.chunks import ScoredChunk
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch
+from tasks.database.ledger import BatchPlan, commit_chunk, publish_batch, start_batch
 from tasks.database.schema import open_database
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 from tasks.settings.storage import DatabaseSettings
@@ -453,7 +453,7 @@ def publish_old_batch(url: URL) -> list[Row]:
         snapshot="old", threshold=0.9, devices="cpu:0", chunk_size=len(ids),
     )  # fmt: skip
     rows = np.arange(1, len(ids) + 1)
-    batch = begin_batch(engine, plan)
+    batch = start_batch(engine, plan)
     commit_chunk(engine, batch.batch_id, ScoredChunk(0, 1, ids, rows, probabilities, probabilities >= 0.9, [], 0.0))
     publish_batch(engine, batch.batch_id, len(ids))
     with engine.connect() as connection:

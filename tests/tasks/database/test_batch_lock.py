@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from models.errors import AlreadyRunningError
-from tasks.database.batch_lock import scoring_alone
+from tasks.database.batch_lock import hold_batch_lock
 from tasks.database.tables import is_mysql
 
 DATE = datetime.date(2026, 1, 31)
@@ -18,10 +18,10 @@ HOLD = """
 import sys
 from datetime import date
 from types import SimpleNamespace
-from tasks.database.batch_lock import scoring_alone
+from tasks.database.batch_lock import hold_batch_lock
 from tasks.database.schema import open_database
 engine = open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=5))
-with scoring_alone(engine, date.fromisoformat(sys.argv[2]), False, print):
+with hold_batch_lock(engine, date.fromisoformat(sys.argv[2]), False, print):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -56,15 +56,15 @@ def test_a_date_that_another_run_scores_is_left_to_it_when_told_so(engine: Engin
     with (
         Holder(engine),
         pytest.raises(AlreadyRunningError, match="another run is scoring the messages of 2026-01-31"),
-        scoring_alone(engine, DATE, wait=False, watch=nothing),
+        hold_batch_lock(engine, DATE, wait=False, watch=nothing),
     ):
         pytest.fail("both hold it")
-    with scoring_alone(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
         pass
 
 
 def test_another_date_is_scored_meanwhile(engine: Engine) -> None:
-    with Holder(engine, DATE - datetime.timedelta(days=1)), scoring_alone(engine, DATE, wait=False, watch=nothing):
+    with Holder(engine, DATE - datetime.timedelta(days=1)), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
         pass
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_waits_says_so_and_goes_on_when_the_other_has_ended(engine: E
             told.append((done, total, status))
             holder.let_go()
 
-        with scoring_alone(engine, DATE, wait=True, watch=watch):
+        with hold_batch_lock(engine, DATE, wait=True, watch=watch):
             pass
     assert set(told) == {(0, 1, "waiting for another run of 2026-01-31 to end")}
 
@@ -86,7 +86,7 @@ def test_the_lock_goes_with_the_run_that_was_killed(engine: Engine) -> None:
         holder.process.kill()
         holder.process.wait()
         # A server notices that a client is gone a moment later.
-        with scoring_alone(engine, DATE, wait=True, watch=nothing):
+        with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
             pass
 
 
@@ -97,15 +97,15 @@ def test_waiting_ends_by_what_the_watch_raises(engine: Engine) -> None:
     with (
         Holder(engine),
         pytest.raises(KeyboardInterrupt),
-        scoring_alone(engine, DATE, wait=True, watch=ended),
+        hold_batch_lock(engine, DATE, wait=True, watch=ended),
     ):
         pytest.fail("both hold it")
 
 
 def test_an_error_in_the_work_is_not_hidden_and_gives_the_lock_back(engine: Engine) -> None:
-    with pytest.raises(sa.exc.IntegrityError), scoring_alone(engine, DATE, wait=False, watch=nothing):
+    with pytest.raises(sa.exc.IntegrityError), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
         raise sa.exc.IntegrityError("insert", None, ValueError("twice"))
-    with scoring_alone(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
         pass
 
 
@@ -113,10 +113,10 @@ def test_an_error_in_the_work_is_not_hidden_and_gives_the_lock_back(engine: Engi
 def test_a_connection_that_is_cut_does_not_fail_the_work_it_kept_alone(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with scoring_alone(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
         cut_all_others(engine)
     assert not caplog.records
-    with scoring_alone(engine, DATE, wait=True, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
         pass
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published import DATE, publish
 
-from tasks.database.batches import dates_done
-from tasks.database.completion import done_in_sqlite, done_of
+from tasks.database.batches import find_completed_dates
+from tasks.database.completion import find_completed_dates_in_sqlite, select_completed_dates
 from tasks.database.connection import connect
 from tasks.database.ledger import withdraw_batch
 from tasks.database.schema import open_database
@@ -30,7 +30,7 @@ def test_a_date_is_done_if_it_is_published_and_the_recipe_was_or_is(
 ) -> None:
     published = any(state == "published" for _, _, state in batches)
     ours = [state for _, recipe, state in batches if recipe == "ours" and not (exactly and state == "superseded")]
-    assert done_of(batches, {DATE: "ours"}, exactly) == ({DATE} if published and ours else set())
+    assert select_completed_dates(batches, {DATE: "ours"}, exactly) == ({DATE} if published and ours else set())
 
 
 @pytest.mark.parametrize("exactly", [False, True])
@@ -41,8 +41,8 @@ def test_the_short_way_and_the_long_one_give_the_same(sqlite_url: str, exactly: 
     def ask() -> None:
         for recipe in ("r1", "r2"):
             recipes = {DATE: recipe, OTHER: recipe}
-            answers.append(done_in_sqlite(sqlite_url, recipes, exactly))
-            assert answers[-1] == dates_done(engine, recipes, exactly)
+            answers.append(find_completed_dates_in_sqlite(sqlite_url, recipes, exactly))
+            assert answers[-1] == find_completed_dates(engine, recipes, exactly)
 
     ask()
     publish(engine, {"a": 0.5}, version=1)
@@ -63,11 +63,11 @@ def test_the_short_way_and_the_long_one_give_the_same(sqlite_url: str, exactly: 
 def test_what_is_not_plainly_a_file_of_ours_is_not_answered(address: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.db"
     publish(open_database(DatabaseSettings(url=f"sqlite:///{path}")), {"a": 0.5})
-    assert done_in_sqlite(f"sqlite:///{path}", {DATE: "r1"}, exactly=False) == {DATE}
+    assert find_completed_dates_in_sqlite(f"sqlite:///{path}", {DATE: "r1"}, exactly=False) == {DATE}
     Path(f"{path}.rubbish").write_bytes(b"rubbish" * 999)
     Path(f"{path}.empty").touch()
     Path(f"{path}.folder").mkdir()
-    assert done_in_sqlite(address.format(path), {DATE: "r1"}, exactly=False) is None
+    assert find_completed_dates_in_sqlite(address.format(path), {DATE: "r1"}, exactly=False) is None
     assert not Path(f"{path}.none").exists()
 
 
@@ -77,14 +77,14 @@ def test_a_schema_of_another_version_is_not_answered(sqlite_url: str, version: s
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE spamscore_version SET version_num = ?", (version,))
     connection.close()
-    assert done_in_sqlite(sqlite_url, {DATE: "r1"}, exactly=False) is None
+    assert find_completed_dates_in_sqlite(sqlite_url, {DATE: "r1"}, exactly=False) is None
 
 
 def test_a_file_locked_by_another_process_is_not_called_undone(sqlite_url: str) -> None:
     publish(open_database(DatabaseSettings(url=sqlite_url)), {"a": 0.5})
     connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    assert done_in_sqlite(sqlite_url, {DATE: "r1"}, exactly=False) == {DATE}
+    assert find_completed_dates_in_sqlite(sqlite_url, {DATE: "r1"}, exactly=False) == {DATE}
     connection.close()
 
 
@@ -93,7 +93,7 @@ def test_a_path_with_spaces_and_signs_is_asked(tmp_path: Path) -> None:
     folder.mkdir()
     url = f"sqlite:///{folder}/scores.db"
     publish(open_database(DatabaseSettings(url=url)), {"a": 0.5})
-    assert done_in_sqlite(url, {DATE: "r1"}, exactly=False) == {DATE} == dates_done(
+    assert find_completed_dates_in_sqlite(url, {DATE: "r1"}, exactly=False) == {DATE} == find_completed_dates(
         connect(DatabaseSettings(url=url)), {DATE: "r1"}
     )  # fmt: skip
 

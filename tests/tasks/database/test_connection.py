@@ -13,7 +13,14 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database.connection import connect, connection_kept, masked, reading, retried, writing
+from tasks.database.connection import (
+    connect,
+    mask_password,
+    persistent_connection,
+    read_transaction,
+    run_with_retries,
+    write_transaction,
+)
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.schema import has_schema, open_database, schema_revision
 from tasks.settings.storage import DatabaseSettings
@@ -38,7 +45,7 @@ def settings(url: str, connect_timeout: int = 5) -> DatabaseSettings:
     ],
 )
 def test_a_masked_address_shows_all_but_passwords(url: str, shown: str) -> None:
-    assert masked(url) == shown
+    assert mask_password(url) == shown
 
 
 @pytest.mark.parametrize(
@@ -144,17 +151,17 @@ def test_opening_makes_the_schema_and_opening_again_changes_nothing(database_url
     for _ in range(2):
         engine = open_database(settings(database_url))
         assert has_schema(engine)
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             assert schema_revision(connection) == SCHEMA_REVISION
 
 
 def test_a_current_schema_is_opened_and_asked_without_alembic_luigi_or_pandas(engine: Engine) -> None:
     script = (
         "import sys; from types import SimpleNamespace\n"
-        "from tasks.database.connection import open_database, has_schema\n"
+        "from tasks.database.schema import open_database, has_schema\n"
         "import tasks.database.batches, tasks.database.ledger, datetime\n"
         "engine = open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=5)); assert has_schema(engine)\n"
-        "assert tasks.database.batches.dates_done(engine, {datetime.date(2026, 1, 31): 'none'}) == set()\n"
+        "assert tasks.database.batches.find_completed_dates(engine, {datetime.date(2026, 1, 31): 'none'}) == set()\n"
         "heavy = {'alembic', 'luigi', 'pandas', 'numpy', 'tensorflow'} & set(sys.modules); assert not heavy, heavy"
     )
     run([script, engine.url.render_as_string(hide_password=False)])
@@ -163,7 +170,7 @@ def test_a_current_schema_is_opened_and_asked_without_alembic_luigi_or_pandas(en
 def test_processes_that_open_an_empty_database_at_once_all_succeed(database_url: str) -> None:
     script = (
         "import sys; from types import SimpleNamespace\n"
-        "from tasks.database.connection import open_database, has_schema\n"
+        "from tasks.database.schema import open_database, has_schema\n"
         "import alembic.command\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "assert has_schema(open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=20)))"
@@ -181,27 +188,27 @@ def test_processes_that_open_an_empty_database_at_once_all_succeed(database_url:
 
 @pytest.mark.parametrize("question", [has_schema, lambda engine: open_database(settings(full_url(engine)))])
 def test_a_newer_schema_is_refused_and_left_alone(engine: Engine, question: object) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(DatabaseError) as refused:
         question(engine)  # type: ignore[operator]
     assert "version 9999" in str(refused.value)
     assert SCHEMA_REVISION in str(refused.value)
     assert "newer spamscore" in str(refused.value)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert schema_revision(connection) == "9999"
 
 
 def test_mysql_as_a_name_for_mariadb_makes_the_same_tables(mariadb_url: str) -> None:
     engine = open_database(settings(mariadb_url.replace("mariadb+pymysql", "mysql")))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         made = connection.exec_driver_sql("SHOW CREATE TABLE spam_scores").one()[1]
     assert "utf8mb4_nopad_bin" in made
 
 
 def test_a_transaction_that_an_error_leaves_leaves_nothing(engine: Engine) -> None:
     make_numbers(engine)
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         change_until_refused(connection)
     assert numbers(engine) == [(1, 0), (2, 0)]
 
@@ -214,15 +221,15 @@ def change_until_refused(connection: sa.Connection) -> None:
 
 def test_a_broken_rule_surfaces_as_integrity_error_and_anything_else_as_ours(engine: Engine) -> None:
     make_numbers(engine)
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.exec_driver_sql("INSERT INTO numbers VALUES (1, 0)")
-    with pytest.raises(DatabaseError, match="no_such_table") as refused, reading(engine) as connection:
+    with pytest.raises(DatabaseError, match="no_such_table") as refused, read_transaction(engine) as connection:
         connection.exec_driver_sql("SELECT * FROM no_such_table")
     assert "a secret" not in str(refused.value)
 
 
 def test_foreign_keys_hold(engine: Engine) -> None:
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.exec_driver_sql("INSERT INTO rejected_messages VALUES (99, 1, 'a', 'empty text', NULL)")
 
 
@@ -234,7 +241,7 @@ def test_transactions_that_read_before_they_write_do_not_lose_an_update_on_sqlit
 
 
 def add_one(engine: Engine) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         times = connection.exec_driver_sql("SELECT times FROM numbers WHERE number = 1").scalar_one()
         connection.exec_driver_sql(f"UPDATE numbers SET times = {times + 1} WHERE number = 1")
 
@@ -252,7 +259,7 @@ def test_a_deadlock_is_tried_again_until_both_are_done(server: str, request: pyt
             both_hold_one.wait()
         connection.exec_driver_sql(f"UPDATE numbers SET times = times + 1 WHERE number = {3 - first}")
 
-    in_threads(2, lambda place: retried(engine, lambda connection: work(place + 1, connection)))
+    in_threads(2, lambda place: run_with_retries(engine, lambda connection: work(place + 1, connection)))
     assert numbers(engine) == [(1, 2), (2, 2)]
     assert len(tries) == 3
 
@@ -269,19 +276,19 @@ def test_a_session_that_the_server_ends_is_replaced_and_the_work_done(postgresql
             end_session(engine, connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
         connection.exec_driver_sql("SELECT 1")
 
-    retried(engine, work)
+    run_with_retries(engine, work)
     assert numbers(engine)[0] == (1, 1)
     assert len(tries) == 2
 
 
 def fail_in(engine: Engine) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql("UPDATE numbers SET times = 7")
         raise KeyError
 
 
 def session(engine: Engine) -> int:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         if engine.dialect.name == "sqlite":
             return id(connection.connection.dbapi_connection)
         asked = "pg_backend_pid" if engine.dialect.name == "postgresql" else "connection_id"
@@ -291,16 +298,16 @@ def session(engine: Engine) -> int:
 def test_one_connection_is_kept_from_transaction_to_transaction_and_closed_at_the_end(database_url: str) -> None:
     engine = open_database(settings(database_url))
     make_numbers(engine)
-    with connection_kept(engine) as kept:
+    with persistent_connection(engine) as kept:
         sessions = {session(kept) for _ in range(3)}
         with pytest.raises(KeyError):
             fail_in(kept)
         assert numbers(kept) == [(1, 0), (2, 0)]
-        with writing(kept) as connection:
+        with write_transaction(kept) as connection:
             connection.exec_driver_sql("UPDATE numbers SET times = 1 WHERE number = 2")
         assert {session(kept)} == sessions
         assert numbers(engine) == [(1, 0), (2, 1)]
-        with reading(kept), reading(kept):  # one more is opened where two are wanted at once
+        with read_transaction(kept), read_transaction(kept):  # one more is opened where two are wanted at once
             pass
     assert kept.pool.checkedin() == 0
     if engine.dialect.name == "sqlite":
@@ -310,37 +317,41 @@ def test_one_connection_is_kept_from_transaction_to_transaction_and_closed_at_th
 def test_a_kept_session_that_the_server_ends_between_transactions_is_replaced(postgresql_url: str) -> None:
     engine = open_database(settings(postgresql_url))
     make_numbers(engine)
-    with connection_kept(engine) as kept:
+    with persistent_connection(engine) as kept:
         first = session(kept)
         end_session(engine, first)
         assert session(kept) != first
         end_session(engine, session(kept))
-        with writing(kept) as connection:
+        with write_transaction(kept) as connection:
             connection.exec_driver_sql("UPDATE numbers SET times = 1 WHERE number = 1")
     assert numbers(engine)[0] == (1, 1)
 
 
 def test_a_rule_that_mysql_checks_is_told_on_a_kept_connection_as_elsewhere(mariadb_url: str) -> None:
     engine = open_database(settings(mariadb_url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql("CREATE TABLE positive (number INTEGER CHECK (number > 0))")
-    with connection_kept(engine) as kept, pytest.raises(exc.IntegrityError), writing(kept) as connection:
+    with (
+        persistent_connection(engine) as kept,
+        pytest.raises(exc.IntegrityError),
+        write_transaction(kept) as connection,
+    ):
         connection.exec_driver_sql("INSERT INTO positive VALUES (-1)")
 
 
 def end_session(engine: Engine, session: int) -> None:
-    with reading(engine) as other:
+    with read_transaction(engine) as other:
         other.exec_driver_sql(f"SELECT pg_terminate_backend({session}, 5000)")
 
 
 def make_numbers(engine: Engine) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql("CREATE TABLE numbers (number INTEGER PRIMARY KEY, times INTEGER)")
         connection.exec_driver_sql("INSERT INTO numbers VALUES (1, 0), (2, 0)")
 
 
 def numbers(engine: Engine) -> list[tuple[int, int]]:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [tuple(row) for row in connection.exec_driver_sql("SELECT * FROM numbers ORDER BY number")]
 
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
-from tasks.database.connection import connect, reading, writing
-from tasks.database.labels import MessageLabel, change_labels, disputed, found_labels, settled
+from tasks.database.connection import connect, read_transaction, write_transaction
+from tasks.database.labels import MessageLabel, change_labels, find_disputed_messages, read_labels, resolve_labels
 from tasks.database.schema import open_database
 from tasks.database.tables import labels
 from tasks.settings.storage import DatabaseSettings
@@ -31,9 +31,9 @@ def changed(one: MessageLabel, **values: object) -> MessageLabel:
 
 def test_a_label_comes_back_as_it_was_given(engine: Engine) -> None:
     change_labels(engine, [ONE])
-    assert found_labels(engine) == [ONE]
-    assert found_labels(engine, DATE) == [ONE]
-    assert found_labels(engine, datetime.date(2026, 2, 1)) == []
+    assert read_labels(engine) == [ONE]
+    assert read_labels(engine, DATE) == [ONE]
+    assert read_labels(engine, datetime.date(2026, 2, 1)) == []
 
 
 def test_a_later_label_of_the_same_person_replaces_the_earlier_and_nobody_elses(engine: Engine) -> None:
@@ -42,27 +42,27 @@ def test_a_later_label_of_the_same_person_replaces_the_earlier_and_nobody_elses(
     change_labels(engine, [ONE, *others])
     later = changed(ONE, label="ham", labelled_at=NOON + datetime.timedelta(hours=1))
     change_labels(engine, [later])
-    assert found_labels(engine)[0] == later
-    assert {repr(one) for one in found_labels(engine)} == {repr(one) for one in (later, *others)}
+    assert read_labels(engine)[0] == later
+    assert {repr(one) for one in read_labels(engine)} == {repr(one) for one in (later, *others)}
 
 
 def test_a_label_taken_back_is_gone_and_its_text_with_it(engine: Engine) -> None:
     kept = changed(ONE, message_id="m-2")
     change_labels(engine, [ONE, kept])
     change_labels(engine, [], taken_back=[changed(ONE, label="none"), changed(ONE, message_id="never labelled")])
-    assert found_labels(engine) == [kept]
+    assert read_labels(engine) == [kept]
 
 
 def test_all_is_written_or_nothing(engine: Engine) -> None:
     change_labels(engine, [ONE])
     with pytest.raises(sa.exc.IntegrityError):
         change_labels(engine, [changed(ONE, label="ham"), changed(ONE, message_id="m-2", label="eggs")])
-    assert found_labels(engine) == [ONE]
+    assert read_labels(engine) == [ONE]
 
 
 @pytest.mark.parametrize("label", ["none", "", "eggs"])
 def test_the_database_itself_knows_only_spam_and_ham(engine: Engine, label: str) -> None:
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.execute(sa.insert(labels).values(vars(changed(ONE, label=label))))
 
 
@@ -70,12 +70,12 @@ def test_the_database_itself_knows_only_spam_and_ham(engine: Engine, label: str)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_kept_but_that_a_nul_becomes_a_space(engine: Engine, text: str) -> None:
     change_labels(engine, [changed(ONE, text=text)])
-    assert [one.text for one in found_labels(engine)] == [text.replace("\0", " ")]
+    assert [one.text for one in read_labels(engine)] == [text.replace("\0", " ")]
 
 
 def test_a_message_of_a_megabyte_is_kept_whole(engine: Engine) -> None:
     change_labels(engine, [changed(ONE, text="ü" * 2**20)])
-    assert found_labels(engine)[0].text == "ü" * 2**20
+    assert read_labels(engine)[0].text == "ü" * 2**20
 
 
 def test_two_that_label_the_same_message_at_once_leave_one_label(engine: Engine) -> None:
@@ -97,12 +97,12 @@ def test_two_that_label_the_same_message_at_once_leave_one_label(engine: Engine)
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(found_labels(engine)) == 1
+    assert len(read_labels(engine)) == 1
 
 
 def test_where_there_is_no_table_yet_there_are_no_labels_and_none_is_made(database_url: str) -> None:
     engine = connect(DatabaseSettings(url=database_url))
-    assert found_labels(engine) == []
+    assert read_labels(engine) == []
     assert not sa.inspect(engine).get_table_names()
 
 
@@ -112,11 +112,11 @@ def test_a_schema_of_before_there_were_labels_has_none_and_gets_the_table_with_t
     from tasks.database.schema import alembic_config
 
     engine = open_database(DatabaseSettings(url=database_url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         command.downgrade(alembic_config(connection), "0001")
-    assert found_labels(engine) == []
+    assert read_labels(engine) == []
     change_labels(open_database(DatabaseSettings(url=database_url)), [ONE])
-    assert found_labels(engine) == [ONE]
+    assert read_labels(engine) == [ONE]
 
 
 def test_a_table_of_that_name_that_is_somebody_elses_is_not_taken(database_url: str) -> None:
@@ -126,19 +126,19 @@ def test_a_table_of_that_name_that_is_somebody_elses_is_not_taken(database_url: 
     from tasks.database.schema import alembic_config
 
     engine = open_database(DatabaseSettings(url=database_url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         command.downgrade(alembic_config(connection), "0001")
         connection.exec_driver_sql("CREATE TABLE labels (somebody INTEGER)")
     with pytest.raises(DatabaseError, match="labels"):
         open_database(DatabaseSettings(url=database_url))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert [column["name"] for column in sa.inspect(connection).get_columns("labels")] == ["somebody"]
 
 
 def test_a_message_is_disputed_when_two_people_say_different_things_of_it() -> None:
     elsewhere = changed(ONE, batch_date=datetime.date(2026, 2, 1), labelled_by="bob", label="ham")
-    assert disputed([ONE, changed(ONE, labelled_by="bob"), elsewhere]) == set()
-    assert disputed([ONE, changed(ONE, labelled_by="bob", label="ham"), elsewhere]) == {(DATE, "m-1")}
+    assert find_disputed_messages([ONE, changed(ONE, labelled_by="bob"), elsewhere]) == set()
+    assert find_disputed_messages([ONE, changed(ONE, labelled_by="bob", label="ham"), elsewhere]) == {(DATE, "m-1")}
 
 
 LATER = NOON + datetime.timedelta(seconds=1)
@@ -158,4 +158,4 @@ LATER = NOON + datetime.timedelta(seconds=1)
 )  # fmt: skip
 def test_the_latest_label_of_a_text_settles_it(other: dict[str, object], taken: list[tuple[str, str]]) -> None:
     second = changed(ONE, **other)
-    assert settled([ONE, second]) == settled(iter([second, ONE])) == taken
+    assert resolve_labels([ONE, second]) == resolve_labels(iter([second, ONE])) == taken

@@ -22,32 +22,32 @@ from sqlalchemy.engine import Engine
 from models.errors import ArtifactError, DatabaseError
 from tasks.database.batches import (
     BatchRow,
-    batches,
-    dates_done,
-    published_batch,
-    published_dates,
+    find_completed_dates,
+    find_published_batch,
+    find_published_dates,
+    list_batches,
     recompute_checksum,
-    rejected,
-    scores,
+    stream_rejections,
+    stream_scores,
 )
 from tasks.database.chunks import (
-    REPEATED,
-    UNUSABLE,
+    REPEATED_MESSAGE_ID,
+    UNUSABLE_MESSAGE_ID,
     RejectedMessage,
     ScoredChunk,
     add_checksums,
     checksum_rows,
-    show_checksum,
+    format_checksum,
 )
-from tasks.database.connection import connect, reading, writing
+from tasks.database.connection import connect, read_transaction, write_transaction
 from tasks.database.ledger import (
     BatchPlan,
-    begin_batch,
-    chunks_done,
     commit_chunk,
+    find_committed_chunks,
     publish_batch,
     record_times,
     restore_batch,
+    start_batch,
     withdraw_batch,
 )
 from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
@@ -67,7 +67,7 @@ def chunk(number: int, ids: Sequence[str], refused: Sequence[RejectedMessage] = 
 
 
 def begin(engine: Engine, **changes: Any) -> int:
-    return begin_batch(engine, replace(PLAN, **changes)).batch_id
+    return start_batch(engine, replace(PLAN, **changes)).batch_id
 
 
 def published(engine: Engine, ids: Sequence[str] = ("a", "b", "c"), **changes: Any) -> int:
@@ -78,17 +78,17 @@ def published(engine: Engine, ids: Sequence[str] = ("a", "b", "c"), **changes: A
 
 
 def states(engine: Engine) -> dict[int, str]:
-    return {row.batch_id: row.state for row in batches(engine)}
+    return {row.batch_id: row.state for row in list_batches(engine)}
 
 
 def counts(engine: Engine) -> dict[str, int]:
     tables = (batch_chunks, spam_scores, rejected_messages)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return {table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables}
 
 
 def scored_ids(engine: Engine, batch_id: int) -> list[str]:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return sorted(connection.scalars(sa.select(spam_scores.c.message_id).where(spam_scores.c.batch_id == batch_id)))
 
 
@@ -96,12 +96,12 @@ def scored_ids(engine: Engine, batch_id: int) -> list[str]:
 
 
 def test_a_batch_begun_again_as_it_was_goes_on(engine: Engine) -> None:
-    first = begin_batch(engine, PLAN)
+    first = start_batch(engine, PLAN)
     commit_chunk(engine, first.batch_id, chunk(1, ["a"]))
-    again = begin_batch(engine, replace(PLAN, devices="gpu:0", checkpoint="elsewhere/ckpt-500"))
+    again = start_batch(engine, replace(PLAN, devices="gpu:0", checkpoint="elsewhere/ckpt-500"))
     assert (first.resumed, again.resumed) == (False, True)
     assert again.batch_id == first.batch_id
-    assert chunks_done(engine, again.batch_id) == {1}
+    assert find_committed_chunks(engine, again.batch_id) == {1}
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,19 @@ def test_a_batch_begun_again_as_it_was_goes_on(engine: Engine) -> None:
 )
 def test_a_batch_begun_otherwise_takes_the_place_of_the_one_left_over(engine: Engine, change: dict[str, Any]) -> None:
     left = begin(engine)
-    other = begin_batch(engine, replace(PLAN, **change))
+    other = start_batch(engine, replace(PLAN, **change))
     assert not other.resumed
     assert states(engine) == {left: "withdrawn", other.batch_id: "running"}
-    assert {row.batch_id: row.ended_at is not None for row in batches(engine)} == {left: True, other.batch_id: False}
+    assert {row.batch_id: row.ended_at is not None for row in list_batches(engine)} == {
+        left: True,
+        other.batch_id: False,
+    }
 
 
 def test_a_batch_keeps_what_it_was_planned_as(engine: Engine) -> None:
     before = datetime.datetime.now(datetime.UTC)
     begin(engine)
-    (row,) = batches(engine)
+    (row,) = list_batches(engine)
     assert all(getattr(row, name) == value for name, value in vars(PLAN).items())
     assert before <= row.started_at <= datetime.datetime.now(datetime.UTC)
     assert (row.state, row.published_at, row.ended_at, row.messages_read, row.checksum) == ("running", *[None] * 4)
@@ -134,7 +137,7 @@ def test_other_dates_are_left_alone(engine: Engine) -> None:
 def test_writers_that_begin_at_once_are_given_the_same_batch(engine: Engine) -> None:
     for day in range(5):
         plan = replace(PLAN, batch_date=DATE + datetime.timedelta(days=day))
-        found = at_once(4, lambda _, plan=plan: begin_batch(engine, plan))
+        found = at_once(4, lambda _, plan=plan: start_batch(engine, plan))
         assert len({one.batch_id for one in found}) == 1
         assert [one.resumed for one in found].count(False) == 1
 
@@ -158,16 +161,16 @@ def test_a_chunk_leaves_its_scores_its_refused_messages_and_its_row_in_the_ledge
         2, ["b", "a", "B", "a "], [RejectedMessage(204, None, "empty text"), RejectedMessage(205, "z", "x", "y")]
     )
     assert commit_chunk(engine, batch_id, one)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         (row,) = connection.execute(sa.select(batch_chunks)).all()
         stored = connection.execute(sa.select(spam_scores).order_by(spam_scores.c.message_id)).all()
     assert (row.chunk_number, row.first_row, row.messages_read, row.scored, row.rejected) == (2, 200, 6, 4, 2)
-    assert (row.flagged, row.checksum, row.seconds) == (int(one.flagged.sum()), show_checksum(one.checksum()), 0.25)
+    assert (row.flagged, row.checksum, row.seconds) == (int(one.flagged.sum()), format_checksum(one.checksum()), 0.25)
     assert stored == sorted(
         (batch_id, message_id, float(probability), bool(flag))
         for message_id, probability, flag in zip(one.message_ids, one.probabilities, one.flagged, strict=True)
     )
-    assert list(rejected(engine, batch_id)) == list(one.rejected)
+    assert list(stream_rejections(engine, batch_id)) == list(one.rejected)
 
 
 @pytest.mark.parametrize("ids", [[], ["a"]])
@@ -229,7 +232,7 @@ def test_processes_that_score_the_same_batch_at_once_leave_each_chunk_once(engin
     said = [one.communicate(timeout=120)[0].split() for one in writers]
     assert [one.returncode for one in writers] == [0, 0]
     assert [sorted(pair) for pair in zip(*said, strict=True)] == [["False", "True"]] * 8
-    (batch,) = batches(engine)
+    (batch,) = list_batches(engine)
     assert publish_batch(engine, batch.batch_id, 1600).scored == 1600
 
 
@@ -258,7 +261,7 @@ def test_a_writer_killed_in_a_chunk_leaves_nothing_of_it_and_the_chunk_can_be_wr
     writer.kill()
     writer.communicate(timeout=30)
     assert counts(engine) == {"batch_chunks": 1, "spam_scores": 2, "rejected_messages": 0}
-    batch = begin_batch(engine, PLAN)
+    batch = start_batch(engine, PLAN)
     assert batch.resumed
     assert commit_chunk(engine, batch.batch_id, chunk(1, [str(one) for one in range(100)]))
     assert publish_batch(engine, batch.batch_id, 102).scored == 102
@@ -271,12 +274,12 @@ from datetime import date
 import numpy as np
 from tasks.database.chunks import ScoredChunk
 from tasks.database.schema import open_database
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk
+from tasks.database.ledger import BatchPlan, start_batch, commit_chunk
 def chunk(number, ids):
     return ScoredChunk(number, 0, ids, np.arange(len(ids)), np.full(len(ids), 0.5), np.ones(len(ids), bool), [], 0.1)
 engine = open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=5))
 plan = BatchPlan(date(2026, 1, 31), "0123456789abcdef", "spam_ham", 3, "ckpt-500", "snapshot", 0.5, "cpu:0", 4)
-batch_id = begin_batch(engine, plan).batch_id
+batch_id = start_batch(engine, plan).batch_id
 """
 
 
@@ -295,15 +298,15 @@ def test_of_ids_repeated_in_a_chunk_the_earliest_row_keeps_its_score(engine: Eng
     commit_chunk(engine, batch_id, one)
     kept = {row.message_id: row.spam_probability for row in scores_of(engine, batch_id, 4)}
     assert kept == {"a": 0.3, "b": 0.2}
-    assert list(rejected(engine, batch_id)) == [
-        RejectedMessage(7, "a", REPEATED, "row 5 has it already"),
-        RejectedMessage(9, "a", REPEATED, "row 5 has it already"),
+    assert list(stream_rejections(engine, batch_id)) == [
+        RejectedMessage(7, "a", REPEATED_MESSAGE_ID, "row 5 has it already"),
+        RejectedMessage(9, "a", REPEATED_MESSAGE_ID, "row 5 has it already"),
     ]
 
 
 def scores_of(engine: Engine, batch_id: int, expected: int) -> list[Any]:
     publish_batch(engine, batch_id, expected)
-    return list(scores(engine, DATE))
+    return list(stream_scores(engine, DATE))
 
 
 def test_ids_that_an_earlier_chunk_has_are_refused_and_the_rest_of_the_chunk_is_kept(engine: Engine) -> None:
@@ -313,11 +316,11 @@ def test_ids_that_an_earlier_chunk_has_are_refused_and_the_rest_of_the_chunk_is_
     assert commit_chunk(engine, batch_id, later)
     first = dict(zip("abc", chunk(0, ["a", "b", "c"]).probabilities.tolist(), strict=True))
     assert {row.message_id: row.spam_probability for row in scores_of(engine, batch_id, 6)} == {**first, "d": 0.0}
-    assert [(one.row_number, one.message_id, one.reason) for one in rejected(engine, batch_id)] == [
-        (100, "c", REPEATED),
-        (102, "a", REPEATED),
+    assert [(one.row_number, one.message_id, one.reason) for one in stream_rejections(engine, batch_id)] == [
+        (100, "c", REPEATED_MESSAGE_ID),
+        (102, "a", REPEATED_MESSAGE_ID),
     ]
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert (batch.messages_read, batch.scored, batch.rejected) == (6, 4, 2)
     assert batch.checksum == recompute_checksum(engine, batch_id)
@@ -353,13 +356,13 @@ def test_an_id_that_not_every_database_keeps_is_refused_and_the_rest_of_the_chun
     batch_id = begin(engine)
     commit_chunk(engine, batch_id, chunk(0, ["é" * 255, message_id, "😀"]))
     assert scored_ids(engine, batch_id) == sorted(["é" * 255, "😀"])
-    assert list(rejected(engine, batch_id)) == [RejectedMessage(1, kept, UNUSABLE, detail)]
+    assert list(stream_rejections(engine, batch_id)) == [RejectedMessage(1, kept, UNUSABLE_MESSAGE_ID, detail)]
 
 
 def test_texts_of_refused_messages_are_made_to_fit(engine: Engine) -> None:
     batch_id = begin(engine)
     commit_chunk(engine, batch_id, chunk(0, [], [RejectedMessage(0, "i" * 300, "r" * 100, "a\0\ud800" * 1000)]))
-    assert list(rejected(engine, batch_id)) == [RejectedMessage(0, "i" * 255, "r" * 64, ("a??" * 1000)[:1000])]
+    assert list(stream_rejections(engine, batch_id)) == [RejectedMessage(0, "i" * 255, "r" * 64, ("a??" * 1000)[:1000])]
 
 
 def test_a_refused_row_that_is_there_already_is_an_error_and_not_dropped(engine: Engine) -> None:
@@ -367,7 +370,7 @@ def test_a_refused_row_that_is_there_already_is_an_error_and_not_dropped(engine:
     commit_chunk(engine, batch_id, chunk(0, [], [RejectedMessage(0, "a", "empty text")]))
     with pytest.raises(sa.exc.IntegrityError):
         commit_chunk(engine, batch_id, chunk(1, ["b"], [RejectedMessage(0, "a", "empty text")]))
-    assert chunks_done(engine, batch_id) == {0}
+    assert find_committed_chunks(engine, batch_id) == {0}
 
 
 @pytest.mark.parametrize("probability", [float("nan"), float("inf"), -0.1, 1.1])
@@ -405,7 +408,7 @@ def test_read_is_scored_and_rejected_whatever_is_repeated_and_each_id_has_the_sc
 
 
 def clear(engine: Engine) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         for table in (batch_chunks, rejected_messages, spam_scores, score_batches):
             connection.execute(sa.delete(table))
 
@@ -452,15 +455,15 @@ def test_the_checksum_tells_a_row_lost_doubled_or_changed(rows: list[Any], data:
     ],
 )
 def test_the_checksum_is_what_it_was_on_other_machines_and_in_other_years(rows: list[Any], shown: str) -> None:
-    assert show_checksum(checksum(rows)) == shown
+    assert format_checksum(checksum(rows)) == shown
 
 
 def test_a_row_changed_in_the_table_changes_the_checksum_recomputed(engine: Engine) -> None:
     batch_id = published(engine)
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert recompute_checksum(engine, batch_id) == batch.checksum
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.update(spam_scores).where(spam_scores.c.message_id == "b").values(spam_probability=0.123))
     assert recompute_checksum(engine, batch_id) != batch.checksum
 
@@ -472,17 +475,19 @@ def test_publishing_makes_a_batch_the_one_that_readers_see_and_supersedes_the_on
     first = published(engine, ["a", "b"])
     second = published(engine, ["b", "c"], recipe="f" * 16, model_version=4)
     assert states(engine) == {first: "superseded", second: "published"}
-    assert [(row.message_id, row.batch_id, row.model_version) for row in scores(engine, DATE, order="message_id")] == [
+    assert [
+        (row.message_id, row.batch_id, row.model_version) for row in stream_scores(engine, DATE, order="message_id")
+    ] == [
         ("b", second, 4),
         ("c", second, 4),
     ]
     for recipe, exactly, done in [(PLAN.recipe, False, {DATE}), ("f" * 16, True, {DATE}), (PLAN.recipe, True, set())]:
-        assert dates_done(engine, {DATE: recipe, DATE + datetime.timedelta(days=1): recipe}, exactly) == done
+        assert find_completed_dates(engine, {DATE: recipe, DATE + datetime.timedelta(days=1): recipe}, exactly) == done
 
 
 def test_publishing_again_changes_nothing(engine: Engine) -> None:
     batch_id = published(engine)
-    before = published_batch(engine, DATE)
+    before = find_published_batch(engine, DATE)
     assert publish_batch(engine, batch_id, 3) == before
 
 
@@ -495,10 +500,10 @@ def test_a_batch_is_published_with_its_receipt_or_not_at_all(engine: Engine) -> 
 
     with pytest.raises(OSError, match="No space left"):
         publish_batch(engine, batch_id, 2, full)
-    assert published_batch(engine, DATE) is None
+    assert find_published_batch(engine, DATE) is None
     receipts: list[BatchRow] = []
     publish_batch(engine, batch_id, 2, receipts.append)
-    assert receipts == [published_batch(engine, DATE)]
+    assert receipts == [find_published_batch(engine, DATE)]
 
 
 def test_a_batch_published_by_several_at_once_is_published_once(engine: Engine) -> None:
@@ -526,7 +531,7 @@ def test_a_batch_that_is_not_whole_is_not_published(engine: Engine, expected_row
     commit_chunk(engine, batch_id, one)
     if damage is not None:
         table = damage.table
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(damage.where(table.c.batch_id == batch_id))
     with pytest.raises(DatabaseError) as refused:
         publish_batch(engine, batch_id, expected_rows)
@@ -545,7 +550,7 @@ def test_a_reader_never_sees_a_mix_nor_nothing_while_batches_are_published(engin
 
     def poll() -> None:
         while not stop.is_set():
-            with reading(engine) as connection:
+            with read_transaction(engine) as connection:
                 seen.append([tuple(row) for row in connection.execute(wanted)])
 
     made = [published(engine, [str(one) for one in range(300)])]
@@ -567,20 +572,20 @@ def test_a_batch_withdrawn_is_seen_by_nobody_and_its_date_can_be_run_again(engin
     batch_id = published(engine)
     assert withdraw_batch(engine, batch_id).state == "withdrawn"
     assert withdraw_batch(engine, batch_id).state == "withdrawn"
-    assert list(scores(engine, DATE)) == []
-    assert dates_done(engine, {DATE: PLAN.recipe}) == set()
-    assert not begin_batch(engine, PLAN).resumed
+    assert list(stream_scores(engine, DATE)) == []
+    assert find_completed_dates(engine, {DATE: PLAN.recipe}) == set()
+    assert not start_batch(engine, PLAN).resumed
 
 
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_going_back_to_the_batch_before_brings_its_scores_back(engine: Engine, withdrawn: bool) -> None:
     first = published(engine, ["a"])
-    was = published_batch(engine, DATE)
+    was = find_published_batch(engine, DATE)
     second = published(engine, ["b"], recipe="f" * 16)
     if withdrawn:
         withdraw_batch(engine, second)
     assert restore_batch(engine, first) == was
-    assert [row.message_id for row in scores(engine, DATE)] == ["a"]
+    assert [row.message_id for row in stream_scores(engine, DATE)] == ["a"]
     assert states(engine) == {first: "published", second: "withdrawn" if withdrawn else "superseded"}
     assert restore_batch(engine, second).state == "published"
     assert states(engine) == {first: "superseded", second: "published"}
@@ -624,11 +629,11 @@ def test_a_batch_that_is_not_there_cannot_be_flipped(engine: Engine, flip: Calla
 
 def test_a_database_without_tables_has_nothing(database_url: str) -> None:
     engine = connect(DatabaseSettings(url=database_url))
-    assert published_batch(engine, DATE) is None
-    assert batches(engine) == []
-    assert dates_done(engine, {DATE: PLAN.recipe}) == set()
-    assert published_dates(engine, [DATE]) == set()
-    assert list(scores(engine, DATE)) == []
+    assert find_published_batch(engine, DATE) is None
+    assert list_batches(engine) == []
+    assert find_completed_dates(engine, {DATE: PLAN.recipe}) == set()
+    assert find_published_dates(engine, [DATE]) == set()
+    assert list(stream_scores(engine, DATE)) == []
 
 
 def test_the_dates_that_are_published_are_found_among_many(engine: Engine) -> None:
@@ -636,20 +641,20 @@ def test_the_dates_that_are_published_are_found_among_many(engine: Engine) -> No
     for day in days[:2]:
         published(engine, batch_date=day)
     begin(engine, batch_date=days[2])
-    assert published_dates(engine, days) == set(days[:2])
-    assert published_dates(engine, []) == set()
-    assert [row.batch_date for row in batches(engine, limit=2)] == [days[2], days[1]]
+    assert find_published_dates(engine, days) == set(days[:2])
+    assert find_published_dates(engine, []) == set()
+    assert [row.batch_date for row in list_batches(engine, limit=2)] == [days[2], days[1]]
 
 
 def test_scores_come_by_suspicion_or_by_id_all_or_flagged_or_some(engine: Engine) -> None:
     published(engine, [f"m{one}" for one in range(20)])
-    by_id = list(scores(engine, DATE, order="message_id"))
+    by_id = list(stream_scores(engine, DATE, order="message_id"))
     assert [row.message_id for row in by_id] == sorted(row.message_id for row in by_id)
     assert len(by_id) == 20
     by_suspicion = sorted(by_id, key=lambda row: (-row.spam_probability, row.message_id))
-    assert list(scores(engine, DATE)) == by_suspicion
-    assert list(scores(engine, DATE, limit=3)) == by_suspicion[:3]
-    flagged = list(scores(engine, DATE, flagged_only=True))
+    assert list(stream_scores(engine, DATE)) == by_suspicion
+    assert list(stream_scores(engine, DATE, limit=3)) == by_suspicion[:3]
+    flagged = list(stream_scores(engine, DATE, flagged_only=True))
     assert flagged == [row for row in by_suspicion if row.flagged]
     assert 0 < len(flagged) < 20
     assert by_id[0].scored_at.tzinfo is datetime.UTC
@@ -657,7 +662,7 @@ def test_scores_come_by_suspicion_or_by_id_all_or_flagged_or_some(engine: Engine
 
 def test_a_reader_that_stops_early_leaves_the_database_usable(engine: Engine) -> None:
     published(engine, [f"m{one}" for one in range(50)])
-    stream = scores(engine, DATE)
+    stream = stream_scores(engine, DATE)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     published(engine, recipe="f" * 16)
@@ -668,7 +673,7 @@ def test_times_are_noted_and_what_is_not_given_stays(engine: Engine) -> None:
     record_times(engine, batch_id, total=10.5, text=1.25)
     record_times(engine, batch_id, network=2.0, write=0.0)
     record_times(engine, batch_id)
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     assert (batch.seconds_total, batch.seconds_text, batch.seconds_network, batch.seconds_write) == (
         10.5,

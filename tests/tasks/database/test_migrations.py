@@ -20,9 +20,9 @@ from alembic.script import ScriptDirectory
 from published import DATE, publish
 from sqlalchemy.engine import Engine
 
-from tasks.database.batches import batches, published_batch
-from tasks.database.connection import connect, reading, writing
-from tasks.database.labels import found_labels
+from tasks.database.batches import find_published_batch, list_batches
+from tasks.database.connection import connect, read_transaction, write_transaction
+from tasks.database.labels import read_labels
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.schema import alembic_config, has_schema, open_database, schema_revision
 from tasks.database.tables import metadata
@@ -31,12 +31,12 @@ from tasks.settings.storage import DatabaseSettings
 
 
 def test_the_revision_known_by_heart_is_the_newest_there_is(engine: Engine) -> None:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert ScriptDirectory.from_config(alembic_config(connection)).get_heads() == [SCHEMA_REVISION]
 
 
 def test_alembic_finds_no_difference_between_migrations_and_tables(engine: Engine) -> None:
-    with reading(engine) as connection, warnings.catch_warnings():
+    with read_transaction(engine) as connection, warnings.catch_warnings():
         # PostgreSQL and MariaDB write the expression out in their own way; `described` below holds it.
         warnings.filterwarnings("ignore", "Computed default on score_batches")
         opts = {"version_table": VERSION_TABLE, "compare_type": True, "include_object": is_made_here(engine)}
@@ -52,7 +52,7 @@ def is_made_here(engine: Engine) -> Callable[..., bool]:
 def test_the_database_reads_migrations_and_tables_alike_to_the_last_check(engine: Engine, database_url: str) -> None:
     migrated = described(engine)
     migrate_to(engine, "base")
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         metadata.create_all(connection)
     assert described(engine) == migrated
     assert len(migrated) == 6
@@ -86,7 +86,7 @@ def statement(engine: Engine, name: str) -> str:
         "sqlite": f"SELECT sql FROM sqlite_master WHERE name = '{name}'",
         "mariadb": f"SHOW CREATE TABLE {name}",
     }.get(engine.dialect.name)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         text = str(connection.exec_driver_sql(question).one()[-1]) if question else ""
     return " ".join(sorted(re.sub(r"AUTO_INCREMENT=\d+", "", text).replace(",", " ").split()))
 
@@ -101,7 +101,7 @@ def test_going_back_to_nothing_leaves_nothing_and_the_way_up_again_works(engine:
 
 
 def migrate_to(engine: Engine, revision: str) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         move = command.upgrade if revision == "head" else command.downgrade
         move(alembic_config(connection), revision)
 
@@ -112,19 +112,19 @@ def test_batches_of_an_earlier_version_are_known_before_the_database_is_brought_
 ) -> None:
     batch_id = publish(engine, {"a": 0.25, "b": 0.75})
     migrate_to(engine, revision)
-    known = published_batch(engine, DATE)
+    known = find_published_batch(engine, DATE)
     assert known is not None
     assert (known.batch_id, known.scored, known.seconds_total, known.seconds_read) == (batch_id, 2, 12.34, None)
-    assert batches(engine) == [known]
-    assert (drifts(engine), figures_before(engine, DATE, 5), found_labels(engine)) == ([], [], [])
+    assert list_batches(engine) == [known]
+    assert (drifts(engine), figures_before(engine, DATE, 5), read_labels(engine)) == ([], [], [])
     migrate_to(engine, "head")
-    assert published_batch(engine, DATE) == known
+    assert find_published_batch(engine, DATE) == known
 
 
 @pytest.mark.parametrize("left", [["score_batches"], ["score_batches", "spam_scores", "rejected_messages"]])
 def test_a_migration_killed_half_way_is_completed_where_each_table_commits(mariadb_url: str, left: list[str]) -> None:
     engine = connect(DatabaseSettings(url=mariadb_url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         metadata.create_all(connection, [metadata.tables[name] for name in left])
         for index in metadata.tables["score_batches"].indexes:
             index.drop(connection)
@@ -140,7 +140,7 @@ def test_a_migration_that_fails_leaves_nothing_where_tables_are_transactional(
 ) -> None:
     url = request.getfixturevalue(server)
     engine = connect(DatabaseSettings(url=url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql("CREATE TABLE batch_chunks (somebody INTEGER)")
     with pytest.raises(Exception, match="batch_chunks"):
         open_database(DatabaseSettings(url=url))
@@ -149,11 +149,11 @@ def test_a_migration_that_fails_leaves_nothing_where_tables_are_transactional(
 
 def test_a_migration_keeps_the_rows_of_others_in_the_same_database(database_url: str) -> None:
     engine = connect(DatabaseSettings(url=database_url))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('of somebody else')")
     open_database(DatabaseSettings(url=database_url))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "of somebody else"
         assert schema_revision(connection) == SCHEMA_REVISION
 
@@ -169,7 +169,7 @@ def test_migrations_are_part_of_the_distribution() -> None:
 
 def test_a_new_version_starts_from_the_template(sqlite_url: str, tmp_path: Path) -> None:
     engine = open_database(DatabaseSettings(url=sqlite_url))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         config = alembic_config(connection)
         config.set_main_option("version_locations", str(tmp_path))
         made = command.revision(config, f"Made on {datetime.date(2026, 1, 31)}", rev_id="9999", head="base")

@@ -22,11 +22,11 @@ from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError
 from tasks.database import retention
-from tasks.database.batches import batches, batches_of, compare_rows, published_batch, scores
+from tasks.database.batches import compare_rows, find_published_batch, list_batches, list_batches_of_date, stream_scores
 from tasks.database.chunks import RejectedMessage, ScoredChunk
-from tasks.database.connection import connect, reading, retried, writing
-from tasks.database.ledger import BatchPlan, begin_batch, commit_chunk, publish_batch, restore_batch, withdraw_batch
-from tasks.database.retention import Pruned, prunable, prune_batch
+from tasks.database.connection import connect, read_transaction, run_with_retries, write_transaction
+from tasks.database.ledger import BatchPlan, commit_chunk, publish_batch, restore_batch, start_batch, withdraw_batch
+from tasks.database.retention import PrunedRows, find_prunable_batches, prune_batch
 from tasks.database.schema import open_database
 from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
 from tasks.settings.storage import DatabaseSettings
@@ -39,7 +39,7 @@ FOREVER = datetime.date(9000, 1, 1)
 
 def begun(engine: Engine, recipe: str = "r", date: datetime.date = DATE, chunks: int = 0, rows: int = 3) -> int:
     """A running batch with some chunks; each has one refused message beside its rows."""
-    batch_id = begin_batch(engine, BatchPlan(date, recipe, "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10)).batch_id
+    batch_id = start_batch(engine, BatchPlan(date, recipe, "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10)).batch_id
     for number in range(chunks):
         commit(engine, batch_id, number, rows)
     return batch_id
@@ -58,14 +58,14 @@ def published(engine: Engine, recipe: str = "r", date: datetime.date = DATE, chu
     return batch_id
 
 
-def prune(engine: Engine, before: datetime.date = LATER) -> list[Pruned]:
-    return [prune_batch(engine, one, before) for one in prunable(engine, before)]
+def prune(engine: Engine, before: datetime.date = LATER) -> list[PrunedRows]:
+    return [prune_batch(engine, one, before) for one in find_prunable_batches(engine, before)]
 
 
 def rows_left(engine: Engine) -> dict[int, tuple[int, int, int]]:
     """Scores, refused messages and chunks of each batch."""
     left = {}
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         for batch_id in connection.scalars(sa.select(score_batches.c.batch_id)).all():
             counts = [
                 connection.scalar(sa.select(sa.func.count()).select_from(table).where(table.c.batch_id == batch_id))
@@ -76,11 +76,11 @@ def rows_left(engine: Engine) -> dict[int, tuple[int, int, int]]:
 
 
 def states(engine: Engine) -> dict[int, str]:
-    return {row.batch_id: row.state for row in batches(engine)}
+    return {row.batch_id: row.state for row in list_batches(engine)}
 
 
 def set_columns(engine: Engine, table: sa.Table, batch_id: int, **values: Any) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.update(table).where(table.c.batch_id == batch_id).values(values))
 
 
@@ -92,19 +92,22 @@ def test_the_rows_of_superseded_and_withdrawn_batches_go_and_published_ones_stay
     third = published(engine, "c")
     withdraw_batch(engine, third)
     restore_batch(engine, second)
-    before = list(scores(engine, DATE))
-    assert prune(engine) == [Pruned(first, DATE, "superseded", 6, 2, 2), Pruned(third, DATE, "withdrawn", 6, 2, 2)]
+    before = list(stream_scores(engine, DATE))
+    assert prune(engine) == [
+        PrunedRows(first, DATE, "superseded", 6, 2, 2),
+        PrunedRows(third, DATE, "withdrawn", 6, 2, 2),
+    ]
     assert rows_left(engine) == {first: (0, 0, 0), second: (6, 2, 2), third: (0, 0, 0)}
-    assert list(scores(engine, DATE)) == before
+    assert list(stream_scores(engine, DATE)) == before
     assert prune(engine) == []
 
 
 def test_a_pruned_batch_keeps_its_row_as_it_was(engine: Engine) -> None:
     first = published(engine, "a")
     published(engine, "b")
-    before = batches(engine)
+    before = list_batches(engine)
     prune(engine)
-    assert batches(engine) == before
+    assert list_batches(engine) == before
     assert first in states(engine)
 
 
@@ -112,16 +115,16 @@ def test_batches_of_the_days_that_are_kept_stay(engine: Engine) -> None:
     for recipe in ("a", "b"):
         published(engine, recipe, DATE)
         published(engine, recipe, LATER)
-    assert prunable(engine, DATE) == []
-    assert [one.batch_date for one in prunable(engine, LATER)] == [DATE]
-    assert [one.batch_date for one in prunable(engine, FOREVER)] == [DATE, LATER]
+    assert find_prunable_batches(engine, DATE) == []
+    assert [one.batch_date for one in find_prunable_batches(engine, LATER)] == [DATE]
+    assert [one.batch_date for one in find_prunable_batches(engine, FOREVER)] == [DATE, LATER]
 
 
 def test_a_stale_running_batch_is_withdrawn_and_its_rows_go(engine: Engine) -> None:
     batch_id = begun(engine, chunks=2)
     set_columns(engine, score_batches, batch_id, started_at=LONG_AGO)
     set_columns(engine, batch_chunks, batch_id, written_at=LONG_AGO)
-    assert prune(engine) == [Pruned(batch_id, DATE, "running", 6, 2, 2)]
+    assert prune(engine) == [PrunedRows(batch_id, DATE, "running", 6, 2, 2)]
     assert states(engine) == {batch_id: "withdrawn"}
     with pytest.raises(DatabaseError, match="is withdrawn"):
         commit(engine, batch_id, 2, 3)
@@ -134,8 +137,8 @@ def test_an_old_date_that_is_scored_now_is_not_stale(engine: Engine, table: sa.T
     column = "written_at" if table is score_batches else "started_at"
     other = batch_chunks if table is score_batches else score_batches
     set_columns(engine, other, batch_id, **{column: LONG_AGO})
-    assert prunable(engine, LATER) == []
-    prune_batch(engine, Pruned(batch_id, DATE, "running", 3, 1, 1), LATER)
+    assert find_prunable_batches(engine, LATER) == []
+    prune_batch(engine, PrunedRows(batch_id, DATE, "running", 3, 1, 1), LATER)
     assert (states(engine), rows_left(engine)) == ({batch_id: "running"}, {batch_id: (3, 1, 1)})
 
 
@@ -144,7 +147,7 @@ def test_no_transaction_deletes_more_rows_than_a_slice(engine: Engine, monkeypat
     deleted = watched_slices(monkeypatch)
     batch_id = published(engine, "a", rows=7)
     other = published(engine, "b", rows=7)
-    assert prune(engine) == [Pruned(batch_id, DATE, "superseded", 14, 2, 2)]
+    assert prune(engine) == [PrunedRows(batch_id, DATE, "superseded", 14, 2, 2)]
     assert deleted == [4, 4, 4, 2, 2, 2]
     assert rows_left(engine) == {batch_id: (0, 0, 0), other: (14, 2, 2)}
 
@@ -154,12 +157,12 @@ def watched_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     deleted: list[int] = []
 
     def watch(engine: Engine, work: Any) -> Any:
-        found = retried(engine, work)
+        found = run_with_retries(engine, work)
         if found is not None:
             deleted.append(found)
         return found
 
-    monkeypatch.setattr(retention, "retried", watch)
+    monkeypatch.setattr(retention, "run_with_retries", watch)
     return deleted
 
 
@@ -173,17 +176,17 @@ def test_a_prune_killed_in_the_middle_is_run_again_and_the_batch_cannot_come_bac
     with pytest.raises(DatabaseError, match=r"not whole any more and stays superseded: scored: expected 6, found 2"):
         restore_batch(engine, first)
     assert states(engine) == {first: "superseded", second: "published"}
-    assert prune(engine) == [Pruned(first, DATE, "superseded", 2, 2, 2)]
+    assert prune(engine) == [PrunedRows(first, DATE, "superseded", 2, 2, 2)]
 
 
 def killed_after_the_first_slice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(engine: Engine, work: Any) -> Any:
-        if retried(engine, work) is not None:
+        if run_with_retries(engine, work) is not None:
             raise KeyboardInterrupt
         return None
 
     with monkeypatch.context() as patched:
-        patched.setattr(retention, "retried", kill)
+        patched.setattr(retention, "run_with_retries", kill)
         with pytest.raises(KeyboardInterrupt):
             prune(engine)
 
@@ -191,7 +194,7 @@ def killed_after_the_first_slice(engine: Engine, monkeypatch: pytest.MonkeyPatch
 def test_a_batch_restored_before_its_turn_loses_nothing(engine: Engine) -> None:
     first = published(engine, "a")
     published(engine, "b")
-    (found,) = prunable(engine, LATER)
+    (found,) = find_prunable_batches(engine, LATER)
     restore_batch(engine, first)
     assert prune_batch(engine, found, LATER).rows == 0
     assert rows_left(engine)[first] == (6, 2, 2)
@@ -201,7 +204,7 @@ def test_two_prunes_at_once_delete_each_row_once(engine: Engine, monkeypatch: py
     monkeypatch.setattr(retention, "_SLICE", 7)
     first = published(engine, "a", rows=60)
     published(engine, "b", rows=60)
-    found: list[Pruned] = []
+    found: list[PrunedRows] = []
     threads = [threading.Thread(target=lambda: found.extend(prune(engine))) for _ in range(2)]
     for one in threads:
         one.start()
@@ -212,7 +215,7 @@ def test_two_prunes_at_once_delete_each_row_once(engine: Engine, monkeypatch: py
 
 
 def test_a_database_without_tables_has_nothing_to_prune(database_url: str) -> None:
-    assert prunable(connect(DatabaseSettings(url=database_url)), FOREVER) == []
+    assert find_prunable_batches(connect(DatabaseSettings(url=database_url)), FOREVER) == []
 
 
 # Comparing
@@ -220,7 +223,7 @@ def test_a_database_without_tables_has_nothing_to_prune(database_url: str) -> No
 
 def test_a_batch_as_it_was_published_agrees_with_its_rows(engine: Engine) -> None:
     published(engine)
-    (batch,) = batches_of(engine, DATE)
+    (batch,) = list_batches_of_date(engine, DATE)
     compared = compare_rows(engine, batch)
     assert [(one.name, one.expected) for one in compared] == [
         ("checksum", batch.checksum), ("scored", 6), ("rejected", 2), ("flagged", 4), ("messages_read", 8),
@@ -241,9 +244,9 @@ def test_a_batch_as_it_was_published_agrees_with_its_rows(engine: Engine) -> Non
 )
 def test_what_differs_from_what_was_published_is_named(engine: Engine, damage: Any, differing: set[str]) -> None:
     published(engine)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(damage)
-    (batch,) = batches_of(engine, DATE)
+    (batch,) = list_batches_of_date(engine, DATE)
     assert {one.name for one in compare_rows(engine, batch) if not one.agrees} == differing
 
 
@@ -260,7 +263,7 @@ def polled(engine: Engine) -> Iterator[list[list[tuple[int, int]]]]:
 
     def poll() -> None:
         while not stop.is_set():
-            with reading(engine) as connection:
+            with read_transaction(engine) as connection:
                 seen.append([(int(row[0]), int(row[1])) for row in connection.execute(wanted)])
 
     reader = threading.Thread(target=poll)
@@ -327,7 +330,7 @@ class Ledger(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             for table in (batch_chunks, rejected_messages, spam_scores, score_batches):
                 connection.execute(sa.delete(table))
         self.known: dict[int, Known] = {}
@@ -421,8 +424,8 @@ class Ledger(RuleBasedStateMachine):
         for date in (DATE, LATER):
             shown = [(key, one) for key, one in self.known.items() if (one.date, one.state) == (date, "published")]
             expected = {(key, f"{number}-{row:04}") for key, one in shown for number in one.chunks for row in (0, 1)}
-            assert {(row.batch_id, row.message_id) for row in scores(self.engine, date)} == expected
-            found = published_batch(self.engine, date)
+            assert {(row.batch_id, row.message_id) for row in stream_scores(self.engine, date)} == expected
+            found = find_published_batch(self.engine, date)
             assert [key for key, _ in shown] == ([found.batch_id] if found else [])
             assert not found or all(one.agrees for one in compare_rows(self.engine, found))
 

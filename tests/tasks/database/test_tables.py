@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
-from tasks.database.connection import reading, writing
+from tasks.database.connection import read_transaction, write_transaction
 from tasks.database.tables import (
     batch_chunks,
     batch_drift,
@@ -38,7 +38,7 @@ def add_batch(engine: Engine, state: str = "running", date: datetime.date = DATE
         "recipe": "0123456789abcdef", "snapshot": "snapshot", "threshold": 0.5, "devices": "cpu:0", "chunk_size": 10,
         "started_at": NOON, **values,
     }  # fmt: skip
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         key = connection.execute(sa.insert(score_batches).values(row)).inserted_primary_key
         assert key is not None
         return int(key.batch_id)
@@ -46,13 +46,13 @@ def add_batch(engine: Engine, state: str = "running", date: datetime.date = DATE
 
 def add_scores(engine: Engine, batch_id: int, *message_ids: str) -> None:
     rows = [{"batch_id": batch_id, "message_id": one, "spam_probability": 0.5, "flagged": True} for one in message_ids]
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.insert(spam_scores), rows)
 
 
 def message_ids(engine: Engine, batch_id: int) -> list[str]:
     wanted = sa.select(spam_scores.c.message_id).where(spam_scores.c.batch_id == batch_id)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return list(connection.scalars(wanted.order_by(spam_scores.c.message_id)))
 
 
@@ -100,7 +100,7 @@ def test_a_state_that_is_none_and_a_published_batch_that_is_not_whole_are_refuse
 def test_a_probability_outside_0_to_1_is_refused(engine: Engine, probability: float | None) -> None:
     batch_id = add_batch(engine)
     row = {"batch_id": batch_id, "message_id": "a", "spam_probability": probability, "flagged": True}
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.execute(sa.insert(spam_scores).values(row))
 
 
@@ -109,7 +109,7 @@ def test_a_chunk_that_drops_a_message_is_refused(engine: Engine) -> None:
         "batch_id": add_batch(engine), "chunk_number": 0, "first_row": 0, "messages_read": 3, "scored": 1,
         "rejected": 1, "flagged": 0, "checksum": "0" * 16, "seconds": 0.1, "written_at": NOON,
     }  # fmt: skip
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.execute(sa.insert(batch_chunks).values(row))
 
 
@@ -126,15 +126,15 @@ def test_a_batch_that_has_a_chunk_cannot_be_deleted_before_it(engine: Engine) ->
         "batch_id": batch_id, "chunk_number": 0, "first_row": 0, "messages_read": 1, "scored": 1, "rejected": 0,
         "flagged": 0, "checksum": "0" * 16, "seconds": 0.1, "written_at": NOON,
     }  # fmt: skip
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.insert(batch_chunks).values(row))
-    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+    with pytest.raises(sa.exc.IntegrityError), write_transaction(engine) as connection:
         connection.execute(sa.delete(score_batches))
 
 
 def test_the_number_of_a_deleted_batch_is_not_given_out_again(engine: Engine) -> None:
     first = add_batch(engine)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.delete(score_batches))
     assert add_batch(engine) > first
 
@@ -158,7 +158,7 @@ def test_a_message_has_one_score_in_a_batch(engine: Engine) -> None:
 def test_ids_of_up_to_255_characters_come_back_as_they_were_in_the_order_python_sorts(
     engine: Engine, ids: set[str]
 ) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.delete(spam_scores))
         connection.execute(sa.delete(score_batches))
     batch_id = add_batch(engine)
@@ -176,10 +176,10 @@ def test_ids_of_up_to_255_characters_come_back_as_they_were_in_the_order_python_
     )
 )
 def test_times_come_back_in_utc_to_the_microsecond(engine: Engine, moment: datetime.datetime) -> None:
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(sa.delete(score_batches))
     add_batch(engine, started_at=moment)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         stored = connection.scalar(sa.select(score_batches.c.started_at))
     # Compared in UTC, for Python holds a time that a zone has twice unequal to itself in any other zone.
     assert (stored, stored.tzinfo) == (moment.astimezone(datetime.UTC), datetime.UTC)
@@ -191,7 +191,7 @@ def test_a_session_with_another_time_zone_reads_the_same_times(postgresql_url: s
 
     add_batch(open_database(DatabaseSettings(url=postgresql_url)))
     elsewhere = open_database(DatabaseSettings(url=f"{postgresql_url}&options=-c%20timezone%3DAsia/Kathmandu"))
-    with reading(elsewhere) as connection:
+    with read_transaction(elsewhere) as connection:
         stored = connection.scalar(sa.select(score_batches.c.started_at))
     assert (stored, stored.tzinfo) == (NOON, datetime.UTC)
 
@@ -204,7 +204,7 @@ def test_a_time_without_a_zone_is_refused(engine: Engine) -> None:
 def test_the_view_shows_the_published_batch_alone(engine: Engine) -> None:
     for state, name in [("running", "r"), ("published", "p"), ("superseded", "s"), ("withdrawn", "w")]:
         add_scores(engine, add_batch(engine, state, **WHOLE, model_version=7), name)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         (row,) = connection.execute(sa.select(published_scores)).all()
     assert row._asdict() == {
         "batch_date": DATE, "message_id": "p", "spam_probability": 0.5, "flagged": True, "model_version": 7,

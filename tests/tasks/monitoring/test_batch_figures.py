@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from models.statistics.stability import count_scores
 from tasks.artifacts.folders import write_manifest
-from tasks.database.batches import published_batch
+from tasks.database.batches import find_published_batch
 from tasks.database.chunks import RejectedMessage
 from tasks.monitoring import batch_figures
 from tasks.monitoring.batch_figures import (
@@ -41,7 +41,7 @@ def _few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_rows_of_a_batch_are_counted_and_the_outermost_found_in_one_pass(engine: Engine) -> None:
     publish(engine, SCORES, rejected=REFUSED)
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     seen: list[float] = []
     found = read_scores(engine, batch, 5, lambda done, _total, _status: seen.append(done))
@@ -68,7 +68,7 @@ def test_what_was_refused_and_what_the_ledger_holds_is_counted(engine: Engine) -
 
 def test_a_batch_of_nothing_has_figures_too(engine: Engine) -> None:
     publish(engine, {})
-    batch = published_batch(engine, DATE)
+    batch = find_published_batch(engine, DATE)
     assert batch is not None
     found = read_scores(engine, batch, 5)
     assert (found.rows, found.suspicious, found.checksum) == (0, [], batch.checksum)

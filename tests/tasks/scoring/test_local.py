@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.errors import ArtifactError
 from models.inference.scorer import Scored
-from tasks.database.chunks import RejectedMessage, ScoredChunk, refusal, refusals
+from tasks.database.chunks import RejectedMessage, ScoredChunk, find_rejection, find_rejections
 from tasks.scoring.local import score_chunk
 from tasks.scoring.overlap import StageSeconds
 from tasks.sources.snapshots import SnapshotChunk
@@ -102,7 +102,7 @@ def test_a_chunk_in_which_everything_fails_is_an_error_that_says_what_failed_fir
 def test_a_message_is_refused_for_the_first_thing_that_is_wrong(
     message_id: str | None, text: str | None, fault: str | None, reason: str | None
 ) -> None:
-    found = refusal(7, message_id, text, fault)
+    found = find_rejection(7, message_id, text, fault)
     assert (found and found.reason) == reason
     assert found is None or (found.row_number, found.message_id) == (7, message_id)
 
@@ -116,5 +116,5 @@ faults = st.sampled_from([None, None, None, "", "bad row: x"])
 def test_the_messages_refused_of_a_chunk_are_those_that_are_refused_one_by_one(
     rows: list[tuple[str | None, str | None, str | None]],
 ) -> None:
-    expected = {place: refusal(51 + place, *row) for place, row in enumerate(rows)}
-    assert refusals(chunk(*rows)) == {place: one for place, one in expected.items() if one is not None}
+    expected = {place: find_rejection(51 + place, *row) for place, row in enumerate(rows)}
+    assert find_rejections(chunk(*rows)) == {place: one for place, one in expected.items() if one is not None}

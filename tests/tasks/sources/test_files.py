@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from models.errors import InputError, SettingsError
 from tasks.sources import delimited, text_files
 from tasks.sources.files import read_file
-from tasks.sources.rows import SourceRow, fault_kind, plain_text
+from tasks.sources.rows import SourceRow, fault_kind, to_plain_text
 from tasks.sources.text_files import FileSource
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -168,8 +168,8 @@ def test_what_could_be_read_of_a_faulty_row_is_kept(tmp_path: Path) -> None:
 def test_a_row_beyond_the_limit_is_a_row_with_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(text_files, "MAX_LINE", 1000)
-    monkeypatch.setattr(delimited, "MAX_RECORD", 1000)
+    monkeypatch.setattr(text_files, "MAX_LINE_LENGTH", 1000)
+    monkeypatch.setattr(delimited, "MAX_RECORD_LENGTH", 1000)
     contents = {
         "m.csv": f"id,text\n1,{'x' * 5000}\n2,b\n",
         "m.tsv": f"id\ttext\n1\t{'x' * 5000}\n2\tb\n",
@@ -297,7 +297,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, cut: int) -> None:
     ],
 )
 def test_auto_goes_by_the_ending(section: str, name: str, expected: str) -> None:
-    assert text_files.file_format(FileSource(section, Path(name), MESSAGES)) == expected
+    assert text_files.detect_format(FileSource(section, Path(name), MESSAGES)) == expected
 
 
 @pytest.mark.parametrize("name", ["m.txt", "m.json", "m.csv.gz", "m", "m.xlsx"])
@@ -408,4 +408,4 @@ def test_faults_are_counted_by_kind(fault: str, kind: str) -> None:
     ],
 )
 def test_a_plain_value_becomes_text(value: Any, expected: str) -> None:
-    assert plain_text(value) == expected
+    assert to_plain_text(value) == expected

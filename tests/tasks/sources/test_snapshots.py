@@ -23,8 +23,8 @@ from tasks.sources.snapshots import (
     SnapshotChunk,
     SnapshotCounts,
     SnapshotRow,
+    count_snapshot_rows,
     read_snapshot,
-    snapshot_rows,
     verify_snapshot,
     write_snapshot,
 )
@@ -54,12 +54,12 @@ def test_what_is_written_is_read_whatever_the_chunks_and_row_groups(
 ) -> None:
     path = tmp_path / "one.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots, "GROUP_ROWS", group)
-        patch.setattr(snapshots, "GROUP_CHARACTERS", characters)
+        patch.setattr(snapshots, "ROW_GROUP_SIZE", group)
+        patch.setattr(snapshots, "ROW_GROUP_CHARACTERS", characters)
         counts = write_snapshot(rows, path)
     faults = sum(row.fault is not None for row in rows)
     assert counts == SnapshotCounts(len(rows), {"bad": faults} if faults else {})
-    assert snapshot_rows(path) == len(rows)
+    assert count_snapshot_rows(path) == len(rows)
 
     chunks = list(read_snapshot(path, chunk_size))
     assert content(chunks) == [(number, *row[1:]) for number, row in enumerate(rows, 1)]
@@ -75,7 +75,7 @@ def test_what_is_written_is_read_whatever_the_chunks_and_row_groups(
 
 
 def test_row_groups_of_chunks_that_are_skipped_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "GROUP_ROWS", 10)
+    monkeypatch.setattr(snapshots, "ROW_GROUP_SIZE", 10)
     write_snapshot(numbered(100), tmp_path / "one.parquet")
     read = []
     original = pq.ParquetFile.read_row_group
@@ -91,7 +91,7 @@ def test_row_groups_of_chunks_that_are_skipped_are_not_read(tmp_path: Path, monk
 
 
 def test_memory_does_not_grow_with_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "GROUP_ROWS", 1000)
+    monkeypatch.setattr(snapshots, "ROW_GROUP_SIZE", 1000)
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_not_read(whole: Path, damage: Any) -> None:
     with pytest.raises(ArtifactError, match=r"messages\.parquet: not the snapshot that was written"):
         list(read_snapshot(whole / SNAPSHOT_FILE, 100))
     with pytest.raises(ArtifactError):
-        snapshot_rows(whole / SNAPSHOT_FILE)
+        count_snapshot_rows(whole / SNAPSHOT_FILE)
 
 
 def test_a_snapshot_without_its_manifest_is_refused(whole: Path) -> None:
