@@ -138,8 +138,8 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
         from tasks.sources.queries import QuerySource, read_query
 
         return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
+    from tasks.sources.file_source import FileSource
     from tasks.sources.files import read_file
-    from tasks.sources.text_files import FileSource
 
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 

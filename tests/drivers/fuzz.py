@@ -75,8 +75,8 @@ LABELLED = {"text_column": "text", "label_column": "label"}
 
 
 def feed_messages(layout: str, content: bytes) -> None:
+    from tasks.sources.file_source import FileSource
     from tasks.sources.files import read_file
-    from tasks.sources.text_files import FileSource
 
     columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
     for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):

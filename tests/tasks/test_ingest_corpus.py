@@ -126,7 +126,7 @@ def test_a_source_without_what_it_needs_is_refused_before_any_work(
         ("c.csv", "label,text\n", "received no row"),
         ("c.csv", "", "received an empty file"),
         ("c.csv", "label,message\nham,Hello\n", "text_column = text: no such column"),
-        ("c.xlsx", "PK", "does not tell the layout"),
+        ("c.xlsx", "PK", "unknown format"),
     ],
 )
 def test_a_file_that_cannot_be_used_leaves_no_corpus(
