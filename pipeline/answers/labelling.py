@@ -75,7 +75,7 @@ def label_messages(engine: Engine, batch: BatchRow, given: Sequence[tuple[str, s
         if label
     ]
     written = [one for label, one in made if label != TAKEN_BACK]
-    change_labels(engine, written, taken_back=[one for label, one in made if label == TAKEN_BACK])
+    change_labels(engine, written, deleted=[one for label, one in made if label == TAKEN_BACK])
     counts = {word: sum(label == word for _, label in given) for word in (*WORDS, "")}
     return Labelled(counts["spam"], counts["ham"], counts[TAKEN_BACK], counts[""])
 

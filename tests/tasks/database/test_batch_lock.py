@@ -56,15 +56,18 @@ def test_a_date_that_another_run_scores_is_left_to_it_when_told_so(engine: Engin
     with (
         Holder(engine),
         pytest.raises(AlreadyRunningError, match="another run is scoring the messages of 2026-01-31"),
-        hold_batch_lock(engine, DATE, wait=False, watch=nothing),
+        hold_batch_lock(engine, DATE, wait=False, on_progress=nothing),
     ):
         pytest.fail("both hold it")
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=nothing):
         pass
 
 
 def test_another_date_is_scored_meanwhile(engine: Engine) -> None:
-    with Holder(engine, DATE - datetime.timedelta(days=1)), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with (
+        Holder(engine, DATE - datetime.timedelta(days=1)),
+        hold_batch_lock(engine, DATE, wait=False, on_progress=nothing),
+    ):
         pass
 
 
@@ -76,7 +79,7 @@ def test_a_run_that_waits_says_so_and_goes_on_when_the_other_has_ended(engine: E
             told.append((done, total, status))
             holder.let_go()
 
-        with hold_batch_lock(engine, DATE, wait=True, watch=watch):
+        with hold_batch_lock(engine, DATE, wait=True, on_progress=watch):
             pass
     assert set(told) == {(0, 1, "waiting for another run of 2026-01-31 to end")}
 
@@ -86,7 +89,7 @@ def test_the_lock_goes_with_the_run_that_was_killed(engine: Engine) -> None:
         holder.process.kill()
         holder.process.wait()
         # A server notices that a client is gone a moment later.
-        with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
+        with hold_batch_lock(engine, DATE, wait=True, on_progress=nothing):
             pass
 
 
@@ -97,15 +100,15 @@ def test_waiting_ends_by_what_the_watch_raises(engine: Engine) -> None:
     with (
         Holder(engine),
         pytest.raises(KeyboardInterrupt),
-        hold_batch_lock(engine, DATE, wait=True, watch=ended),
+        hold_batch_lock(engine, DATE, wait=True, on_progress=ended),
     ):
         pytest.fail("both hold it")
 
 
 def test_an_error_in_the_work_is_not_hidden_and_gives_the_lock_back(engine: Engine) -> None:
-    with pytest.raises(sa.exc.IntegrityError), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with pytest.raises(sa.exc.IntegrityError), hold_batch_lock(engine, DATE, wait=False, on_progress=nothing):
         raise sa.exc.IntegrityError("insert", None, ValueError("twice"))
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=nothing):
         pass
 
 
@@ -113,10 +116,10 @@ def test_an_error_in_the_work_is_not_hidden_and_gives_the_lock_back(engine: Engi
 def test_a_connection_that_is_cut_does_not_fail_the_work_it_kept_alone(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=nothing):
         cut_all_others(engine)
     assert not caplog.records
-    with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=True, on_progress=nothing):
         pass
 
 

@@ -53,13 +53,13 @@ def test_a_masked_address_shows_all_but_passwords(url: str, shown: str) -> None:
     [
         ("", "expected a SQLAlchemy address"),
         (SECRET, "expected a SQLAlchemy address"),
-        (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be read"),
+        (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be parsed"),
         (f"postgresql://me:a@{SECRET}@host/scores", "must be written %40"),
         (f"nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no nosuch"),
         (f"postgresql+nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no postgresql+nosuch"),
-        ("sqlite://", "in memory"),
-        ("sqlite:///:memory:", "in memory"),
-        ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
+        ("sqlite://", "in-memory database"),
+        ("sqlite:///:memory:", "in-memory database"),
+        ("sqlite:///file:x?mode=memory&uri=true", "in-memory database"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_by_the_setting_that_holds_it(url: str, reason: str) -> None:

@@ -49,7 +49,7 @@ def test_a_later_label_of_the_same_person_replaces_the_earlier_and_nobody_elses(
 def test_a_label_taken_back_is_gone_and_its_text_with_it(engine: Engine) -> None:
     kept = changed(ONE, message_id="m-2")
     change_labels(engine, [ONE, kept])
-    change_labels(engine, [], taken_back=[changed(ONE, label="none"), changed(ONE, message_id="never labelled")])
+    change_labels(engine, [], deleted=[changed(ONE, label="none"), changed(ONE, message_id="never labelled")])
     assert read_labels(engine) == [kept]
 
 

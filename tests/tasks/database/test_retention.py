@@ -143,7 +143,7 @@ def test_an_old_date_that_is_scored_now_is_not_stale(engine: Engine, table: sa.T
 
 
 def test_no_transaction_deletes_more_rows_than_a_slice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "_SLICE", 4)
+    monkeypatch.setattr(retention, "_SLICE_ROWS", 4)
     deleted = watched_slices(monkeypatch)
     batch_id = published(engine, "a", rows=7)
     other = published(engine, "b", rows=7)
@@ -170,10 +170,10 @@ def test_a_prune_killed_in_the_middle_is_run_again_and_the_batch_cannot_come_bac
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = published(engine, "a"), published(engine, "b")
-    monkeypatch.setattr(retention, "_SLICE", 4)
+    monkeypatch.setattr(retention, "_SLICE_ROWS", 4)
     killed_after_the_first_slice(engine, monkeypatch)
     assert rows_left(engine)[first] == (2, 2, 2)
-    with pytest.raises(DatabaseError, match=r"not whole any more and stays superseded: scored: expected 6, found 2"):
+    with pytest.raises(DatabaseError, match=r"is incomplete and stays superseded: scored: expected 6, found 2"):
         restore_batch(engine, first)
     assert states(engine) == {first: "superseded", second: "published"}
     assert prune(engine) == [PrunedRows(first, DATE, "superseded", 2, 2, 2)]
@@ -201,7 +201,7 @@ def test_a_batch_restored_before_its_turn_loses_nothing(engine: Engine) -> None:
 
 
 def test_two_prunes_at_once_delete_each_row_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "_SLICE", 7)
+    monkeypatch.setattr(retention, "_SLICE_ROWS", 7)
     first = published(engine, "a", rows=60)
     published(engine, "b", rows=60)
     found: list[PrunedRows] = []
@@ -278,7 +278,7 @@ def polled(engine: Engine) -> Iterator[list[list[tuple[int, int]]]]:
 def test_a_reader_sees_a_batch_whole_or_nothing_while_batches_are_flipped_and_pruned(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_SLICE", 50)
+    monkeypatch.setattr(retention, "_SLICE_ROWS", 50)
     made = [published(engine, recipe, chunks=1, rows=300) for recipe in "abcd"]
     with polled(engine) as seen:
         for _ in range(3):

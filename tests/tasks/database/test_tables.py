@@ -197,7 +197,7 @@ def test_a_session_with_another_time_zone_reads_the_same_times(postgresql_url: s
 
 
 def test_a_time_without_a_zone_is_refused(engine: Engine) -> None:
-    with pytest.raises(Exception, match="expected a datetime with a zone"):
+    with pytest.raises(Exception, match="expected a datetime with a time zone"):
         add_batch(engine, started_at=datetime.datetime(2026, 1, 31))
 
 

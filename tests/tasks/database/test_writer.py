@@ -69,7 +69,7 @@ def test_rows_come_back_to_the_last_bit(
 def test_more_rows_than_one_slice_and_columns_in_another_order(
     engine: Engine, batch_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SLICE", 100)
+    monkeypatch.setattr(writer, "_SLICE_ROWS", 100)
     rows = [(False, f"{number:05}", batch_id, 0.25) for number in range(1050)]
     with write_transaction(engine) as connection:
         names = ("flagged", "message_id", "batch_id", "spam_probability")
