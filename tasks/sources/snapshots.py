@@ -242,6 +242,6 @@ def verify_snapshot(folder: Path) -> dict[str, Any]:
 
 def _damage_error(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(
-        f"{path}: not the snapshot that was written: {reason}. Restore it from a backup, or delete {path.parent}: "
-        "the next run then takes a new snapshot of the current content of the source."
+        f"{path}: not the snapshot that was written: {reason}. Restore it from a backup; or delete {path.parent}, "
+        "and the next run takes a new snapshot of the current content of the source."
     )
