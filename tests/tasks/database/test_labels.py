@@ -25,8 +25,8 @@ ONE = MessageLabel(DATE, "m-1", "ann", "spam", NOON, "WIN now")
 ON_ONE_DATABASE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def changed(label: MessageLabel, **values: object) -> MessageLabel:
-    return dataclasses.replace(label, **values)  # type: ignore[arg-type]
+def changed(original: MessageLabel, **values: object) -> MessageLabel:
+    return dataclasses.replace(original, **values)  # type: ignore[arg-type]
 
 
 def test_a_label_is_read_as_it_was_written(engine: Engine) -> None:
