@@ -31,7 +31,7 @@ from tasks.stage import Stage
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from tasks.database.retention import Pruned
+    from tasks.database.retention import PrunedRows
 
 log = logging.getLogger("spamscore")
 _DAY = datetime.timedelta(days=1)
@@ -144,7 +144,7 @@ class NightTarget(luigi.Target):
         return self.folder / f"batch-{batch.batch_id}.json" if batch else None
 
 
-def prune_batches(engine: Engine, report: ProgressReport) -> list[Pruned]:
+def prune_batches(engine: Engine, report: ProgressReport) -> list[PrunedRows]:
     """Deletes the rows of old batches, as `spamscore prune` does; [database] keep_days says which."""
     from tasks.database.retention import find_prunable_batches, prune_batch
 

@@ -204,9 +204,9 @@ def describe_verdict(evaluation: Evaluation) -> str:
 
 def describe_metrics(metrics: Metrics) -> str:
     """Formats MCC and PR AUC as one line."""
-    from models.statistics.metrics import meanings
+    from models.statistics.metrics import metric_descriptions
 
-    titles = meanings()
+    titles = metric_descriptions()
     return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
 
 

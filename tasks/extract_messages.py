@@ -139,8 +139,8 @@ def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: 
 
         parameters = {"start": date, "end": date + datetime.timedelta(days=1)}
         return read_query(QuerySource("messages", settings.query, columns, database, settings.url, parameters))
+    from tasks.sources.file_source import FileSource
     from tasks.sources.files import read_file
-    from tasks.sources.text_files import FileSource
 
     return read_file(FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding))
 

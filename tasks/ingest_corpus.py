@@ -66,9 +66,9 @@ class IngestCorpus(FolderStage):
         reads it.
         """
         from tasks.database.connection import connect
-        from tasks.database.labels import read_labels, settled
+        from tasks.database.labels import read_labels, resolve_labels
 
-        return settled(read_labels(connect(load(DatabaseSettings))))
+        return resolve_labels(read_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, and returns their counts."""
@@ -140,8 +140,8 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
         from tasks.sources.queries import QuerySource, read_query
 
         return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
+    from tasks.sources.file_source import FileSource
     from tasks.sources.files import read_file
-    from tasks.sources.text_files import FileSource
 
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 

@@ -47,7 +47,7 @@ class ReportBatch(Stage):
     def run(self) -> None:
         """Reads the published batch, writes its report unless it exists, and warns or fails on drift."""
         from tasks.database.batches import find_published_batch
-        from tasks.database.connection import masked
+        from tasks.database.connection import mask_password
         from tasks.database.schema import open_database
         from tasks.monitoring.drift import read_drift
 
@@ -55,7 +55,7 @@ class ReportBatch(Stage):
         batch = find_published_batch(engine, self.date)
         if batch is None:
             raise DatabaseError(
-                f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during the "
+                f"{mask_password(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during the "
                 "run. Run the date again."
             )
         drift = read_drift(engine, batch.batch_id)

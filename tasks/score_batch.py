@@ -347,7 +347,7 @@ def _query_done_dates(recipes: Mapping[datetime.date, str], exactly: bool) -> se
     done = find_completed_dates_in_sqlite(settings.url, recipes, exactly)
     if done is not None:
         return done
-    from tasks.database.batches import dates_done
+    from tasks.database.batches import find_completed_dates
     from tasks.database.connection import connect
 
-    return dates_done(connect(settings), recipes, exactly)
+    return find_completed_dates(connect(settings), recipes, exactly)

@@ -20,7 +20,7 @@ from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
     from models.training.epoch_limit import EpochLimit
-    from models.training.loop import LabelledMessages, Progress, Trained
+    from models.training.loop import LabelledMessages, Progress, TrainingResult
 
 
 @requires(CleanText, BuildVocabulary)
@@ -40,7 +40,7 @@ class TrainModel(FolderStage):
         from models.training.epoch_limit import EpochLimit
         from models.training.held_out import compute_held_out_logits
         from models.training.loop import HISTORY, train
-        from models.training.trained_model import unseen_scores, write_trained_model
+        from models.training.trained_model import collect_unseen_scores, write_trained_model
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
@@ -59,7 +59,7 @@ class TrainModel(FolderStage):
                 )
             trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit)
             progress.conclude(describe_training(trained, settings, limit))
-        unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
+        unseen = collect_unseen_scores(trained, vocabulary, network, validation, held_out)
         return write_trained_model(trained, vocabulary, network, unseen, folder, limit)
 
 
@@ -100,7 +100,7 @@ class TrainingReporter:
         return f"written: {self._latest.save()}"
 
 
-def describe_training(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> str:
+def describe_training(trained: TrainingResult, settings: TrainingSettings, limit: EpochLimit) -> str:
     """Describes the result of a training in one line."""
     stopped = " (stopped by a message)" if limit.shortens(settings.epochs) else ""
     best = trained.history[trained.best_epoch - 1]

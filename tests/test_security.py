@@ -25,7 +25,7 @@ from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
 from models.errors import InputError
-from tasks.database.connection import masked, reading, writing
+from tasks.database.connection import mask_password, read_transaction, write_transaction
 from tasks.database.writer import insert_rows
 from tasks.settings.storage import DatabaseSettings
 from tasks.sources.queries import QuerySource, read_query
@@ -244,8 +244,8 @@ def test_an_address_that_fails_is_told_without_its_password(
     "query", ["password=s3cr3t", "sslpassword=s3cr3t", "token=s3cr3t", "api_key=s3cr3t", "X-Amz-Signature=s3cr3t"]
 )
 def test_a_secret_in_the_query_of_an_address_is_masked(query: str) -> None:
-    assert masked(f"postgresql://host/scores?{query}") == f"postgresql://host/scores?{query.split('=')[0]}=***"
-    assert masked(f"https://host/file.zip?{query}") == f"https://host/file.zip?{query.split('=')[0]}=***"
+    assert mask_password(f"postgresql://host/scores?{query}") == f"postgresql://host/scores?{query.split('=')[0]}=***"
+    assert mask_password(f"https://host/file.zip?{query}") == f"https://host/file.zip?{query.split('=')[0]}=***"
 
 
 # Files
@@ -379,9 +379,9 @@ def test_hostile_names_and_values_go_into_a_table_as_they_are(engine: Engine) ->
         'odd "name"; drop table `x', sa.MetaData(), *columns, mysql_charset="utf8mb4", mariadb_charset="utf8mb4"
     )
     rows = [tuple(HOSTILE[(place + shift) % len(HOSTILE)] for place in range(len(columns))) for shift in range(3)]
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         table.create(connection)
         insert_rows(connection, table, {one.name: [row[place] for row in rows] for place, one in enumerate(columns)})
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert sorted(map(tuple, connection.execute(sa.select(table)))) == sorted(rows)
         assert sa.inspect(connection).has_table("spam_scores")

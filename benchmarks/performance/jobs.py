@@ -60,9 +60,9 @@ def load_model(folder: Path) -> Any:
     from models.settings import DeviceSettings
 
     start_tensorflow(DeviceSettings())
-    from models.training.trained_model import load_trained
+    from models.training.trained_model import load_trained_model
 
-    return load_trained(training(folder))
+    return load_trained_model(training(folder))
 
 
 def open_empty_database(folder: Path, url: str) -> Any:
@@ -195,7 +195,7 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     import sqlalchemy as sa
 
     from tasks.database.chunks import ScoredChunk
-    from tasks.database.connection import writing
+    from tasks.database.connection import write_transaction
     from tasks.database.ledger import commit_chunk, start_batch
     from tasks.database.tables import spam_scores
     from tasks.database.writer import insert_rows
@@ -207,7 +207,7 @@ def write(folder: Path, way: str, url: str, rows: str) -> Figures:
     started = time.monotonic()
     if way == "ours":
         columns = {"message_id": ids, "spam_probability": scores, "flagged": scores >= 0.5}
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             insert_rows(connection, spam_scores, {"batch_id": [batch_id] * count, **columns})
     elif way == "ledger":
         for number, start in enumerate(range(0, count, CHUNK)):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.gate import Interval
-from models.statistics.arrays import BoolArray, checked
+from models.statistics.arrays import BoolArray, validate_scores
 
 SHORT, LONG = 40, 120  # characters; half of the messages of a typical corpus have a length between them
 _LINK = re.compile(r"https?:|www\.|\b[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?:/|\b)", re.IGNORECASE)
@@ -106,7 +106,7 @@ def measure_groups(
     Raises:
         ValueError: texts, labels and probabilities have different lengths, or a value is out of range.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     if len(texts) != len(spam):
         raise ValueError(f"Expected as many texts as labels. Received: {len(texts)} texts, {len(spam)} labels")
     flagged = scores >= threshold

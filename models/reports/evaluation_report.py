@@ -18,9 +18,9 @@ import numpy.typing as npt
 from models.evaluation.factors import Group
 from models.evaluation.gate import Comparison, Flip, Flips, Interval, Verdict
 from models.reports.pages import load_template, quote_message, spell_out
-from models.statistics.arrays import checked
+from models.statistics.arrays import validate_scores
 from models.statistics.calibration import Threshold
-from models.statistics.metrics import Metrics, meanings
+from models.statistics.metrics import Metrics, metric_descriptions
 
 if TYPE_CHECKING:
     from models.evaluation.explanation import Explanation
@@ -121,7 +121,7 @@ def render_evaluation(
         ValueError: labels, probabilities and texts have different lengths, a value is out of range, or the metrics are
             those of other messages.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     _check_lengths(metrics, len(spam), len(texts))
     return load_template("evaluation.html").render(
         model=model,
@@ -223,7 +223,7 @@ def hardest_messages(
         list_spam: whether to list the spam or the ham.
         explain: explains the scores of messages; called for those with a wrong verdict.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     order = np.argsort(scores if list_spam else -scores, kind="stable")
     hardest = order[spam[order] == list_spam][:MAX_HARDEST].tolist()
     wrong = [index for index in hardest if bool(scores[index] >= threshold) != list_spam]
@@ -288,7 +288,7 @@ def _flipped_message(flip: Flip) -> FlippedMessage:
 
 def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:
     rows = []
-    for name, meaning in meanings().items():
+    for name, meaning in metric_descriptions().items():
         shown = meaning.shown(getattr(metrics, name))
         before = meaning.shown(getattr(in_service, name)) if in_service else ""
         rows.append({"title": meaning.title, "sentence": meaning.sentence, "shown": shown, "before": before})

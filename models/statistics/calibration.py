@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.statistics.arrays import FloatArray, checked
+from models.statistics.arrays import FloatArray, validate_scores
 
 UNSEEN_SCORES = "unseen_scores.parquet"
 DECIMALS = 6  # of a probability, wherever it is stored
@@ -68,7 +68,7 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     """
     from scipy.optimize import minimize
 
-    spam, _ = checked(labels, np.zeros(np.shape(labels)))
+    spam, _ = validate_scores(labels, np.zeros(np.shape(labels)))
     values = np.asarray(logits, np.float64)
     if values.shape != spam.shape or not np.isfinite(values).all() or spam.all() or not spam.any():
         raise ValueError(
@@ -158,7 +158,7 @@ def find_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: f
     """
     if not 0 <= share <= 1:
         raise ValueError(f"Expected a share in [0, 1]. Received: {share!r}")
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     ham = np.sort(scores[~spam])[::-1]
     rank = int(np.floor(share * (len(ham) + 1) + ROUNDING))
     enough = rank >= 1 or share == 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.statistics.arrays import FloatArray, IntArray, checked
+from models.statistics.arrays import FloatArray, IntArray, validate_scores
 
 CALIBRATION_BINS = 15
 
@@ -27,7 +27,7 @@ def roc_points(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> RocPoints
     """The ROC curve, no point left out; None when all messages are of one kind."""
     from sklearn.metrics import roc_curve
 
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     if spam.all() or not spam.any():
         return None
     false_positive_rate, recall, _ = roc_curve(spam, scores, drop_intermediate=False)
@@ -46,7 +46,7 @@ def precision_recall_points(labels: npt.ArrayLike, probabilities: npt.ArrayLike)
     """The precision-recall curve; None when all messages are of one kind."""
     from sklearn.metrics import precision_recall_curve
 
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     if spam.all() or not spam.any():
         return None
     precision, recall, _ = precision_recall_curve(spam, scores)
@@ -91,7 +91,7 @@ def calibration_curve(
         probabilities: float [messages] in [0, 1].
         bins: how many, at least 1.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = calibration_bins(scores, bins)
     messages = np.bincount(place, minlength=bins)
@@ -124,7 +124,7 @@ class ScoreHistogram:
 
 def score_histogram(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = HISTOGRAM_BINS) -> ScoreHistogram:
     """Counts the messages of each kind in bins of equal width, closed below, the last one closed on both sides."""
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     of_spam, edges = np.histogram(scores[spam], bins=bins, range=(0.0, 1.0))
     of_ham, _ = np.histogram(scores[~spam], bins=bins, range=(0.0, 1.0))
     return ScoreHistogram(edges, of_spam, of_ham)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import ArtifactError
-from models.statistics.arrays import BoolArray, FloatArray, checked
+from models.statistics.arrays import BoolArray, FloatArray, validate_scores
 from models.statistics.curves import CALIBRATION_BINS, calibration_curve, roc_points
 
 # Shares of ham are quotients: without it a share that should equal the limit can miss it by the last bit.
@@ -177,7 +177,7 @@ def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: flo
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"Expected a threshold in [0, 1]. Received: {threshold!r}")
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     flagged = scores >= threshold
     counted = Metrics(
         messages=len(spam),
@@ -205,7 +205,7 @@ def majority_class_accuracy(labels: npt.ArrayLike) -> float | None:
     Args:
         labels: bool or int [messages]; 1 is spam, 0 is ham.
     """
-    spam, _ = checked(labels, np.zeros(np.shape(labels)))
+    spam, _ = validate_scores(labels, np.zeros(np.shape(labels)))
     return max(float(spam.mean()), float((~spam).mean())) if len(spam) else None
 
 

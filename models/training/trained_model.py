@@ -26,7 +26,7 @@ from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
-from models.training.loop import CHECKPOINTS, LabelledMessages, Trained
+from models.training.loop import CHECKPOINTS, LabelledMessages, TrainingResult
 
 DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 
@@ -45,7 +45,7 @@ class TrainedModel:
 
 
 def write_trained_model(
-    trained: Trained,
+    trained: TrainingResult,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
     unseen: UnseenScores,
@@ -90,7 +90,7 @@ class UnseenScores:
 
 
 def unseen_scores(
-    trained: Trained,
+    trained: TrainingResult,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
     validation: LabelledMessages,

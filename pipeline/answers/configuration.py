@@ -16,7 +16,7 @@ from typing import Any
 from luigi.configuration import LuigiConfigParser
 
 from models.errors import SettingsError
-from models.settings import Setting, declared
+from models.settings import Setting, declared_settings
 from tasks.monitoring.alerts import mask_webhook_url
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import find_source_file
@@ -93,7 +93,7 @@ def settings_in_force(section: str | None = None) -> list[SettingInForce]:
 def _our_settings() -> Iterator[SettingInForce]:
     for section, settings_class in SECTIONS.items():
         values: Any = load(settings_class)
-        for one in declared(section, settings_class):
+        for one in declared_settings(section, settings_class):
             value = _masked(one, written(getattr(values, one.key)))
             yield SettingInForce(section, one.key, value, _source(one), written(one.default), one.rule.description)
 
@@ -124,9 +124,9 @@ def _masked(one: Setting, value: str) -> str:
 
 
 def _masked_address(value: str) -> str:
-    from tasks.database.connection import masked
+    from tasks.database.connection import mask_password
 
-    return masked(value) if value else value
+    return mask_password(value) if value else value
 
 
 def _source(one: Setting) -> str:
@@ -160,7 +160,7 @@ def _our_section(section: str, settings_class: type) -> str:
     meaning = (settings_class.__doc__ or "").split(": ", 1)[1].split("\n\n")[0]
     keys = (
         f"{_comment(_described(one))}\n{_line(one.key, written(one.default))}\n"
-        for one in declared(section, settings_class)
+        for one in declared_settings(section, settings_class)
     )
     return "\n".join([f"[{section}]", _comment(meaning[:1].upper() + meaning[1:]), "", *keys])
 

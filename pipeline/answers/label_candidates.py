@@ -66,10 +66,10 @@ def uncertain_messages(engine: Engine, batch: BatchRow, limit: int) -> list[Unce
 def nearest_scores(engine: Engine, batch: BatchRow, most: int, labels: list[MessageLabel]) -> list[ScoreRow]:
     """The published scores nearest to the threshold, of messages that nobody has labelled; the nearest first."""
     from models.statistics.uncertainty import uncertainty_distance
-    from tasks.database.batches import scores
+    from tasks.database.batches import stream_scores
 
     done = {one.message_id for one in labels if one.batch_date == batch.batch_date}
-    rows = (row for row in scores(engine, batch.batch_date, order="message_id") if row.message_id not in done)
+    rows = (row for row in stream_scores(engine, batch.batch_date, order="message_id") if row.message_id not in done)
     return heapq.nsmallest(
         most, rows, key=lambda row: (uncertainty_distance(row.spam_probability, batch.threshold), row.message_id)
     )

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from models.errors import InputError
 from pipeline.answers.explanations import require_texts
 from tasks.database.tables import MESSAGE_ID_LENGTH
-from tasks.sources.delimited import MAX_RECORD
-from tasks.sources.rows import plain_text
+from tasks.sources.delimited import MAX_RECORD_LENGTH
+from tasks.sources.rows import to_plain_text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -75,7 +75,7 @@ def label_messages(engine: Engine, batch: BatchRow, given: Sequence[tuple[str, s
         if label
     ]
     written = [one for label, one in made if label != TAKEN_BACK]
-    change_labels(engine, written, taken_back=[one for label, one in made if label == TAKEN_BACK])
+    change_labels(engine, written, deleted=[one for label, one in made if label == TAKEN_BACK])
     counts = {word: sum(label == word for _, label in given) for word in (*WORDS, "")}
     return Labelled(counts["spam"], counts["ham"], counts[TAKEN_BACK], counts[""])
 
@@ -143,7 +143,7 @@ def _head(line: str, delimiter: str) -> set[str]:
 
 
 def _table_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, str, str]]:
-    csv.field_size_limit(MAX_RECORD)  # a file has the whole texts of messages
+    csv.field_size_limit(MAX_RECORD_LENGTH)  # a file has the whole texts of messages
     reader = csv.reader(lines, delimiter=delimiter)
     rows = (row for row in reader if any(cell.strip() for cell in row))
     try:
@@ -166,7 +166,7 @@ def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]
             continue
         try:
             content = json.loads(line)
-            message_id, label = (plain_text(content[column]) for column in _COLUMNS)
+            message_id, label = (to_plain_text(content[column]) for column in _COLUMNS)
         except (ValueError, TypeError, KeyError, RecursionError):
             raise _malformed(name, number, "a JSON object with message_id and label") from None
         if message_id is None:
@@ -202,10 +202,10 @@ def listed_labels(
         who: the person; all if not given.
         limit: most labels wanted.
     """
-    from tasks.database.labels import disputed, read_labels
+    from tasks.database.labels import find_disputed_messages, read_labels
 
     found = read_labels(engine, date)
-    torn = disputed(found)
+    torn = find_disputed_messages(found)
     rows = [
         (one.batch_date, one.message_id, one.label, one.labelled_by, one.labelled_at,
          (one.batch_date, one.message_id) in torn, one.text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from tasks.database.batches import BatchRow, Comparison
-    from tasks.database.retention import Pruned
+    from tasks.database.retention import PrunedRows
     from tasks.export_model import ExportModel
 
 _NAMED = 5  # batches that a question names
@@ -108,13 +108,13 @@ def restorable(engine: Engine, date: datetime.date, number: int) -> BatchRow:
 def _standing(engine: Engine, batch: BatchRow) -> str:
     """The state of a batch, and what keeps it from being restored."""
     from tasks.database.batches import compare_counts, count_rows
-    from tasks.database.connection import reading
+    from tasks.database.connection import read_transaction
 
     if batch.state not in _FLIPPED:
         return batch.state
     if batch.published_at is None:
         return f"{batch.state} before it was published"
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         whole = all(one.agrees for one in compare_counts(batch, count_rows(connection, batch.batch_id)))
     return batch.state if whole else f"{batch.state} with rows missing, as after spamscore prune"
 
@@ -182,7 +182,7 @@ def question_of_overruling(refusal: str) -> str:
     return f"EvaluateModel refused the model: {refusal}. Export it all the same, and score the next batches with it?"
 
 
-def question_of_pruning(found: Sequence[Pruned], before: datetime.date) -> str:
+def question_of_pruning(found: Sequence[PrunedRows], before: datetime.date) -> str:
     """What a person is asked before the rows of batches are deleted."""
     rows, named = sum(one.rows for one in found), ", ".join(str(one.batch_id) for one in found[:_NAMED])
     more = f" and {count(len(found) - _NAMED)} more" if len(found) > _NAMED else ""
@@ -190,7 +190,7 @@ def question_of_pruning(found: Sequence[Pruned], before: datetime.date) -> str:
     return f"{count(rows)} rows of {which}, of dates before {before}, go for good. Delete them?"
 
 
-def pruned_line(one: Pruned) -> str:
+def pruned_line(one: PrunedRows) -> str:
     """What went of a batch, or would go."""
     parts = f"{count(one.scores)} scores, {count(one.rejected)} rejected messages, {count(one.chunks)} chunks"
     return f"batch {one.batch_id} of {one.batch_date}, {one.state}: {parts}"

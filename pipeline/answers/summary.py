@@ -89,16 +89,16 @@ class Summary:
 
 def summarize(engine: Engine, batch: BatchRow) -> Summary:
     """Asks the database and the snapshot about a published batch."""
-    from tasks.database.batches import rejected, scores
-    from tasks.database.connection import masked
+    from tasks.database.batches import stream_rejections, stream_scores
+    from tasks.database.connection import mask_password
 
-    reasons = Counter(one.reason for one in rejected(engine, batch.batch_id)) if batch.rejected else Counter()
-    rows = list(scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))
+    reasons = Counter(one.reason for one in stream_rejections(engine, batch.batch_id)) if batch.rejected else Counter()
+    rows = list(stream_scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))
     texts = texts_of(snapshot_folder(batch.batch_date, batch.snapshot), [row.message_id for row in rows])
     return Summary(
         batch=batch,
         rejected_because=dict(reasons.most_common()),
-        database=masked(engine.url),
+        database=mask_password(engine.url),
         most_suspicious=[
             SuspiciousMessage(row.message_id, row.spam_probability, row.flagged, texts.get(row.message_id))
             for row in rows

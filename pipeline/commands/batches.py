@@ -37,7 +37,7 @@ def batches(limit: int, form: str | None) -> None:
     published at (UTC), seconds. The counts are there once a batch was published.
     """
     engine = open_scores()
-    from tasks.database.batches import batches as found_batches
+    from tasks.database.batches import list_batches as found_batches
 
     found = found_batches(engine, limit)
     if form == "json":
@@ -101,7 +101,7 @@ def scores(
     spreadsheet takes one such as =1+1 for a formula.
     """
     engine = open_scores()
-    from tasks.database.batches import scores as found_scores
+    from tasks.database.batches import stream_scores as found_scores
 
     batch = require_published(engine, date)
     rows = found_scores(engine, date, flagged, limit, order)

@@ -43,12 +43,12 @@ def load_trained_model(training: Path) -> TrainedModel:
     Raises:
         ArtifactError: a part is missing, was changed, or does not belong to the others.
     """
-    from models.training.trained_model import DESCRIPTION, load_trained
+    from models.training.trained_model import DESCRIPTION, load_trained_model
 
     # Checkpoints are verified against the description instead: a damaged one is skipped for the one before.
     for name in (DESCRIPTION, VOCABULARY):
         verify_file(training, name)
-    return load_trained(training)
+    return load_trained_model(training)
 
 
 def read_unseen_scores(training: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""One run of a date at a time: the lock that a run holds while it scores, which goes with the run, however it ends.
+"""Locks a batch date, so that only one run at a time scores it.
 
-The lock only saves work: a run that loses it, when its connection is cut, is still kept from doubling a row by the
-ledger.
+The lock is released when the process ends, however it ends. It only saves work: if a run loses the lock because its
+connection is cut, the ledger still prevents duplicate rows.
 """
 
 from __future__ import annotations
@@ -18,98 +18,98 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import AlreadyRunningError, SettingsError
-from tasks.database.connection import masked, reading, sqlite_path
+from tasks.database.connection import mask_password, read_transaction, sqlite_path
 from tasks.database.tables import is_mysql
 
 log = logging.getLogger("spamscore")
 
-_POSTGRESQL_KEY = 0x5BA3_5C0F  # the date is the other half of the key
-_SECONDS_BETWEEN = 1.0
+_POSTGRESQL_KEY = 0x5BA3_5C0F  # first half of the key; the date is the second
+_POLL_SECONDS = 1.0
 
 
 @contextlib.contextmanager
 def hold_batch_lock(
-    engine: Engine, date: datetime.date, wait: bool, watch: Callable[[float, float, str], None]
+    engine: Engine, date: datetime.date, wait: bool, on_progress: Callable[[float, float, str], None]
 ) -> Iterator[None]:
-    """Holds the lock of a date on a database, for every run that writes to it.
+    """Holds the lock of a date while the ``with`` block runs. Every run that writes to the database takes it.
 
     Args:
         engine: an open database.
-        date: of the batch.
-        wait: for the run that holds the lock, if there is one.
-        watch: told that 0 of 1 is done and a line of status, about once a second, while waiting; what it raises ends
-            the waiting.
+        date: date of the batch.
+        wait: whether to wait while another run holds the lock.
+        on_progress: called about once a second while waiting, with 0, 1 and a status line; an exception it raises ends
+            the wait.
 
     Raises:
-        AlreadyRunningError: another run holds it, and `wait` is false.
-        DatabaseError: the database refused, or was lost.
+        AlreadyRunningError: another run holds the lock, and `wait` is false.
+        DatabaseError: the database reported an error, or the connection was lost.
     """
     with contextlib.ExitStack() as stack:
-        taken = _lock(engine, date, stack)
-        if not taken() and not wait:
+        acquire = _create_lock(engine, date, stack)
+        if not acquire() and not wait:
             raise AlreadyRunningError(
-                f"{masked(engine.url)}: another run is scoring the messages of {date}, and [run] when_running = leave. "
-                "Nothing is to be done: it publishes the batch. Or set it to wait."
+                f"{mask_password(engine.url)}: another run is scoring the messages of {date}, and [run] when_running = "
+                "leave. Nothing needs to be done: that run publishes the batch. Set it to wait to wait for that run."
             )
-        if not taken():
+        if not acquire():
             log.info("another run is scoring the messages of %s; waiting for it to end", date)
-        while not taken():
-            watch(0, 1, f"waiting for another run of {date} to end")
-            time.sleep(_SECONDS_BETWEEN)
+        while not acquire():
+            on_progress(0, 1, f"waiting for another run of {date} to end")
+            time.sleep(_POLL_SECONDS)
         yield
 
 
-def _lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack) -> Callable[[], bool]:
-    """Asks for the lock at each call until it is taken; it is held until the stack unwinds."""
+def _create_lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack) -> Callable[[], bool]:
+    """Returns a function that tries to take the lock and returns whether it is held. The stack releases it."""
     name = engine.dialect.name
     if name == "sqlite":
-        ask = _file_lock(engine, date, stack)
+        try_lock = _file_lock(engine, date, stack)
     elif name == "postgresql":
-        ask = _postgresql_lock(_own_connection(engine, stack), date)
+        try_lock = _postgresql_lock(_open_lock_connection(engine, stack), date)
     elif is_mysql(engine.dialect):
-        ask = _mysql_lock(_own_connection(engine, stack), date)
+        try_lock = _mysql_lock(_open_lock_connection(engine, stack), date)
     else:
-        raise SettingsError(f"[database] url = {masked(engine.url)}: there is no lock for {name}.")
-    held = False
+        raise SettingsError(f"[database] url = {mask_password(engine.url)}: there is no lock for {name}.")
+    acquired = False
 
-    def taken() -> bool:
-        nonlocal held
-        held = held or ask()
-        return held
+    def acquire() -> bool:
+        nonlocal acquired
+        acquired = acquired or try_lock()
+        return acquired
 
-    return taken
+    return acquire
 
 
 def _file_lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack) -> Callable[[], bool]:
-    """One byte for each date, of a file beside SQLite's."""
+    """Locks one byte per date in a lock file beside the database file."""
     path = sqlite_path(engine.url)
     handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     stack.callback(os.close, handle)
 
-    def ask() -> bool:
+    def try_lock() -> bool:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, date.toordinal())
         except BlockingIOError:
             return False
         return True
 
-    return ask
+    return try_lock
 
 
 def _postgresql_lock(connection: Connection, date: datetime.date) -> Callable[[], bool]:
-    ask = sa.select(sa.func.pg_try_advisory_lock(_POSTGRESQL_KEY, date.toordinal()))
-    return lambda: bool(connection.scalar(ask))
+    statement = sa.select(sa.func.pg_try_advisory_lock(_POSTGRESQL_KEY, date.toordinal()))
+    return lambda: bool(connection.scalar(statement))
 
 
 def _mysql_lock(connection: Connection, date: datetime.date) -> Callable[[], bool]:
-    # The server's locks have one name each for all its databases, of 64 characters at most.
+    # Lock names are shared by all databases of the server and have up to 64 characters.
     name = f"{date}.spamscore.{connection.engine.url.database}"[:64]
     return lambda: connection.scalar(sa.select(sa.func.get_lock(name, 0))) == 1
 
 
-def _own_connection(engine: Engine, stack: contextlib.ExitStack) -> Connection:
-    """A connection whose end is the lock's. It is in no transaction, for that would hold up the database's cleaning."""
-    connection = stack.enter_context(reading(engine)).execution_options(isolation_level="AUTOCOMMIT")
-    # Closed without a word to the server: there may be none any more, and then the lock is gone with the connection.
+def _open_lock_connection(engine: Engine, stack: contextlib.ExitStack) -> Connection:
+    """Returns a connection that owns the lock, outside a transaction, which would delay the database's vacuum."""
+    connection = stack.enter_context(read_transaction(engine)).execution_options(isolation_level="AUTOCOMMIT")
+    # Closed without a message to the server, which may be gone; the lock ends with the connection either way.
     stack.callback(connection.invalidate)
     return connection

@@ -1,8 +1,7 @@
-"""What readers ask of the batches: which there are, which is published, its scores, what was refused, whether its rows
-are still those that were published.
+"""Reads batches: which exist, which is published, its scores and rejected messages, and whether its rows are intact.
 
-All but the streams answer in one query. On a database that has no tables yet, there is nothing, and nothing is made.
-What changes a batch is `tasks.database.ledger`'s.
+Every function except the streams runs one query. In a database without tables they find nothing and create nothing.
+`tasks.database.ledger` changes batches.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows, format_checksum
-from tasks.database.completion import done_of
-from tasks.database.connection import reading
+from tasks.database.completion import select_completed_dates
+from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
 from tasks.database.schema import has_schema, schema_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 
-_FETCH = 10_000  # rows asked for at a time
+_FETCH_SIZE = 10_000  # rows fetched at a time
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """A batch as the database has it; times are UTC, counts are None until it was published.
+    """A row of `score_batches`. Times are in UTC; counts are None until the batch is published.
 
-    `ended_at` is when it was superseded or withdrawn. `state` is running, published, superseded or withdrawn.
+    `state` is running, published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn.
     """
 
     batch_id: int
@@ -75,7 +74,7 @@ class ScoreRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing that `score_batches` says of a batch, and what its rows say."""
+    """A value of a batch in `score_batches`, and the same value computed from its rows."""
 
     name: str
     expected: int | str
@@ -83,180 +82,189 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two are the same."""
+        """Whether the two values are equal."""
         return self.expected == self.found
 
     def __str__(self) -> str:
         return f"{self.name}: expected {self.expected}, found {self.found}"
 
 
-# The columns of a BatchRow, in its order.
+# The columns of a BatchRow, in the order of its fields.
 BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
 
 
 def find_published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:
-    """The published batch of a date."""
-    found = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date == date))
-    return found[0] if found else None
+    """Returns the published batch of a date, or None."""
+    rows = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date == date))
+    return rows[0] if rows else None
 
 
 def find_latest_published_batch(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
-    """The published batch of the latest date; of the latest before a date, if one is given."""
-    wanted = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
+    """Returns the published batch of the latest date, or of the latest date before a given one, or None."""
+    statement = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
     if before is not None:
-        wanted = wanted.where(score_batches.c.published_date < before)
-    found = _select_batches(engine, wanted.order_by(score_batches.c.published_date.desc()).limit(1))
-    return found[0] if found else None
+        statement = statement.where(score_batches.c.published_date < before)
+    rows = _select_batches(engine, statement.order_by(score_batches.c.published_date.desc()).limit(1))
+    return rows[0] if rows else None
 
 
-def batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
-    """The batches of the latest dates, the newest first."""
+def list_batches(engine: Engine, limit: int = 50) -> list[BatchRow]:
+    """Returns up to `limit` batches, those of the latest date first."""
     order = (score_batches.c.batch_date.desc(), score_batches.c.batch_id.desc())
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).order_by(*order).limit(limit))
 
 
 def list_batches_of_date(engine: Engine, date: datetime.date) -> list[BatchRow]:
-    """All batches of a date, the newest first."""
+    """Returns all batches of a date, the newest first."""
     order = score_batches.c.batch_id.desc()
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
 
 
-def dates_done(engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False) -> set[datetime.date]:
-    """Those of some dates whose scores by a recipe are published, by one query.
+def find_completed_dates(
+    engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False
+) -> set[datetime.date]:
+    """Returns the dates whose scores by a recipe are published, in one query.
 
-    A date counts too if a batch by its recipe was published and a person went back to another.
+    A date also counts if a batch of its recipe was published and a person then went back to another batch.
 
     Args:
         engine: the database.
-        recipes: of each date.
-        exactly: the published batch must be the recipe's own.
+        recipes: recipe of each date.
+        exactly: whether the published batch must be the one of the recipe.
     """
     if not has_schema(engine):
         return set()
     columns = (score_batches.c.batch_date, score_batches.c.recipe, score_batches.c.state)
-    wanted = sa.select(*columns).where(
+    statement = sa.select(*columns).where(
         score_batches.c.batch_date.in_(list(recipes)), score_batches.c.state.in_(("published", "superseded"))
     )
-    with reading(engine) as connection:
-        rows = connection.execute(wanted).all()
-    return done_of(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
+    with read_transaction(engine) as connection:
+        rows = connection.execute(statement).all()
+    return select_completed_dates(((row.batch_date, row.recipe, row.state) for row in rows), recipes, exactly)
 
 
 def find_never_published_dates(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
-    """Those of some dates of which nothing was ever published, by one query: no person took anything back either."""
+    """Returns the dates of which no batch was ever published, not even one that was withdrawn later, in one query."""
     if not has_schema(engine):
         return list(dates)
-    ever = score_batches.c.published_at.is_not(None)
-    wanted = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), ever)
-    with reading(engine) as connection:
-        known = set(connection.scalars(wanted))
-    return [date for date in dates if date not in known]
+    was_published = score_batches.c.published_at.is_not(None)
+    statement = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), was_published)
+    with read_transaction(engine) as connection:
+        once_published = set(connection.scalars(statement))
+    return [date for date in dates if date not in once_published]
 
 
 def find_published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[datetime.date]:
-    """Those of some dates that have a published batch, by one query."""
+    """Returns the dates that have a published batch, in one query."""
     if not has_schema(engine):
         return set()
-    wanted = sa.select(score_batches.c.published_date).where(score_batches.c.published_date.in_(list(dates)))
-    with reading(engine) as connection:
-        return set(connection.scalars(wanted))
+    statement = sa.select(score_batches.c.published_date).where(score_batches.c.published_date.in_(list(dates)))
+    with read_transaction(engine) as connection:
+        return set(connection.scalars(statement))
 
 
-def scores(
+def stream_scores(
     engine: Engine,
     date: datetime.date,
     flagged_only: bool = False,
     limit: int | None = None,
     order: Literal["probability", "message_id"] = "probability",
 ) -> Iterator[ScoreRow]:
-    """The published scores of a date, streamed: memory does not grow with them.
+    """Streams the published scores of a date: memory does not grow with their number.
 
     Args:
         engine: the database.
-        date: the date of the batch.
-        flagged_only: leave out what the threshold lets pass.
-        limit: most rows wanted.
-        order: ``probability``, the most suspicious first, or ``message_id``.
+        date: date of the batch.
+        flagged_only: leave out scores below the threshold.
+        limit: maximum number of rows; None for all.
+        order: ``probability``, the highest first, or ``message_id``.
     """
     if not has_schema(engine):
         return
     view = published_scores.c
-    by = (view.spam_probability.desc(), view.message_id) if order == "probability" else (view.message_id,)
-    wanted = sa.select(published_scores).where(view.batch_date == date).order_by(*by).limit(limit)
-    for row in _streamed(engine, wanted.where(view.flagged) if flagged_only else wanted):
+    order_columns = (view.spam_probability.desc(), view.message_id) if order == "probability" else (view.message_id,)
+    statement = sa.select(published_scores).where(view.batch_date == date).order_by(*order_columns).limit(limit)
+    for row in _stream_rows(engine, statement.where(view.flagged) if flagged_only else statement):
         yield ScoreRow(*row)
 
 
-def rejected(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
-    """The refused messages of a batch in the order of their rows, streamed."""
+def stream_rejections(engine: Engine, batch_id: int) -> Iterator[RejectedMessage]:
+    """Streams the rejected messages of a batch, in the order of their rows."""
     table = rejected_messages.c
     columns = (table.row_number, table.message_id, table.reason, table.detail)
-    for row in _streamed(engine, sa.select(*columns).where(table.batch_id == batch_id).order_by(table.row_number)):
+    for row in _stream_rows(engine, sa.select(*columns).where(table.batch_id == batch_id).order_by(table.row_number)):
         yield RejectedMessage(*row)
 
 
 def compare_rows(engine: Engine, batch: BatchRow) -> list[Comparison]:
-    """What `score_batches` says of a batch that was published once, held against the rows that are there now."""
-    with reading(engine) as connection:
+    """Compares checksum and counts of a batch in `score_batches` with its current rows. It must have been published."""
+    with read_transaction(engine) as connection:
         counts = compare_counts(batch, count_rows(connection, batch.batch_id))
     return [Comparison("checksum", str(batch.checksum), recompute_checksum(engine, batch.batch_id)), *counts]
 
 
 def compare_counts(batch: Any, rows: Mapping[str, int]) -> list[Comparison]:
-    """What `score_batches` says of a batch's counts, held against those of its rows.
+    """Compares the counts of a batch in `score_batches` with the counts of its rows.
 
     Args:
-        batch: a BatchRow, or a row with its columns, of a batch that was published once.
-        rows: what `count_rows` gave.
+        batch: a BatchRow, or a row with its columns, of a batch that was published at some time.
+        rows: the result of `count_rows`.
     """
-    found = {**rows, "messages_read": rows["scored"] + rows["rejected"]}
-    return [Comparison(name, getattr(batch, name), number) for name, number in found.items()]
+    counts = {**rows, "messages_read": rows["scored"] + rows["rejected"]}
+    return [Comparison(name, getattr(batch, name), count) for name, count in counts.items()]
 
 
 def count_rows(connection: Connection, batch_id: int) -> dict[str, int]:
-    """How many rows the tables have of a batch: scored, rejected, flagged."""
+    """Counts the rows of a batch in the tables: scored, rejected, flagged."""
     flags = sa.func.coalesce(sa.func.sum(sa.case((spam_scores.c.flagged, 1), else_=0)), 0)
     scored, flagged = connection.execute(
         sa.select(sa.func.count(), flags).select_from(spam_scores).where(spam_scores.c.batch_id == batch_id)
     ).one()
-    refused = connection.scalar(
+    rejected = connection.scalar(
         sa.select(sa.func.count()).select_from(rejected_messages).where(rejected_messages.c.batch_id == batch_id)
     )
-    return {"scored": scored, "rejected": int(refused or 0), "flagged": int(flagged)}
+    return {"scored": scored, "rejected": int(rejected or 0), "flagged": int(flagged)}
 
 
 def recompute_checksum(engine: Engine, batch_id: int) -> str:
-    """The checksum of the rows that are in the table now, to hold against the one published; streamed."""
+    """Computes the checksum of the current rows of a batch, to compare with the published one. Rows are streamed."""
     table = spam_scores.c
-    wanted = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(wanted) as result:
-        return format_checksum(add_checksums(_checksum_of(part) for part in result.partitions()))
+    statement = sa.select(table.message_id, table.spam_probability, table.flagged).where(table.batch_id == batch_id)
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH_SIZE).execute(statement) as result,
+    ):
+        return format_checksum(add_checksums(_checksum_partition(rows) for rows in result.partitions()))
 
 
-def _checksum_of(rows: Iterable[Any]) -> int:
+def _checksum_partition(rows: Iterable[Any]) -> int:
     import numpy as np
 
     message_ids, probabilities, flags = zip(*rows, strict=True)
     return checksum_rows(message_ids, np.array(probabilities), np.array(flags, dtype=bool))
 
 
-def _streamed(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
-    # The cursor is closed by itself: on PostgreSQL it is one of the server's, and who stops early leaves it open.
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH).execute(statement) as result:
+def _stream_rows(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
+    # The result is closed explicitly: on PostgreSQL it is a server-side cursor, which otherwise stays open when the
+    # caller stops early.
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH_SIZE).execute(statement) as result,
+    ):
         yield from result
 
 
 def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:
     if not has_schema(engine):
         return []
-    with reading(engine) as connection:
-        columns = _columns_there(connection)
+    with read_transaction(engine) as connection:
+        columns = _existing_columns(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 
 
-def _columns_there(connection: Connection) -> list[sa.ColumnElement[Any]]:
-    """The columns of a BatchRow; null for those that a schema of an earlier version, not yet brought up, has not."""
+def _existing_columns(connection: Connection) -> list[sa.ColumnElement[Any]]:
+    """Returns the columns of a BatchRow, with null for columns that an older, not yet migrated schema lacks."""
     if schema_revision(connection) == SCHEMA_REVISION:
         return list(BATCH_COLUMNS)
-    there = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
-    return [column if column.name in there else sa.null().label(column.name) for column in BATCH_COLUMNS]
+    existing = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
+    return [column if column.name in existing else sa.null().label(column.name) for column in BATCH_COLUMNS]

@@ -1,5 +1,6 @@
-"""A scored chunk on its way to the database: its rows, the messages refused, and the checksum that does not depend on
-order. What commits it, once, is `tasks.database.ledger`.
+"""Defines a scored chunk: its rows for the database, its rejected messages, and its order-independent checksum.
+
+`tasks.database.ledger` commits a chunk exactly once.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
     from tasks.sources.snapshots import SnapshotChunk
 
-REPEATED = "repeated message_id"
-UNUSABLE = "unusable message_id"
+REPEATED_MESSAGE_ID = "repeated message_id"
+UNUSABLE_MESSAGE_ID = "unusable message_id"
 
-# What has none of these is looked at once more, by `refusal`; Arrow makes a pattern ready for each chunk, and one with
-# all that Unicode takes for white space takes it milliseconds.
-_SOMETHING = "[!-~]"
+# A text without any of these characters is checked again by `find_rejection`. Arrow compiles the pattern for each
+# chunk, and a pattern of all Unicode white space takes milliseconds to compile.
+_PRINTABLE_ASCII = "[!-~]"
 
 _HASH_KEY = b"spamscore row v1"
 
@@ -36,10 +37,10 @@ class RejectedMessage:
     """A message that has no score, and why.
 
     Attributes:
-        row_number: its row in the snapshot, from 1.
-        message_id: its identifier, or None where it has none.
-        reason: a code to count by, such as ``empty text``; up to 64 characters.
-        detail: what a person wants to know beyond, up to 1000 characters; the rest is cut.
+        row_number: row of the message in the snapshot, from 1.
+        message_id: its identifier, or None if it has none.
+        reason: why it was rejected, such as ``empty text``. Reports count by it. Up to 64 characters are stored.
+        detail: more about the reason, for a person. Up to 1000 characters are stored.
     """
 
     row_number: int
@@ -48,8 +49,13 @@ class RejectedMessage:
     detail: str | None = None
 
 
-def refusal(row_number: int, message_id: str | None, text: str | None, fault: str | None) -> RejectedMessage | None:
-    """Why a message cannot be scored, or None if it can. What databases refuse of an identifier is the ledger's."""
+def find_rejection(
+    row_number: int, message_id: str | None, text: str | None, fault: str | None
+) -> RejectedMessage | None:
+    """Returns the rejection of a message that cannot be scored, or None.
+
+    An identifier that a database cannot store is rejected later, by the ledger.
+    """
     if fault:
         return RejectedMessage(row_number, message_id, "unreadable row", fault)
     if not message_id:
@@ -59,41 +65,50 @@ def refusal(row_number: int, message_id: str | None, text: str | None, fault: st
     return None
 
 
-def refusals(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
-    """The messages of a chunk that cannot be scored, by their place in it; `refusal` says why of each."""
+def find_rejections(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
+    """Returns the rejections of the messages of a chunk that cannot be scored, by their index in the chunk.
+
+    A vectorized filter picks the candidates; `find_rejection` decides on each of them.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    said = pc.match_substring_regex(chunk.texts, _SOMETHING)
-    suspects = np.flatnonzero(~(
-        pc.fill_null(said, False).to_numpy(zero_copy_only=False)
+    has_text = pc.match_substring_regex(chunk.texts, _PRINTABLE_ASCII)
+    candidates = np.flatnonzero(~(
+        pc.fill_null(has_text, False).to_numpy(zero_copy_only=False)
         & chunk.message_ids.is_valid().to_numpy(zero_copy_only=False)
         & pc.fill_null(pc.not_equal(chunk.message_ids, ""), False).to_numpy(zero_copy_only=False)
         & chunk.faults.is_null().to_numpy(zero_copy_only=False)
     ))  # fmt: skip
-    columns = [one.take(pa.array(suspects)).to_pylist() for one in (chunk.message_ids, chunk.texts, chunk.faults)]
-    found = map(refusal, chunk.row_numbers[suspects].tolist(), *columns)
-    return {place: one for place, one in zip(suspects.tolist(), found, strict=True) if one is not None}
+    columns = [
+        column.take(pa.array(candidates)).to_pylist() for column in (chunk.message_ids, chunk.texts, chunk.faults)
+    ]
+    rejections = map(find_rejection, chunk.row_numbers[candidates].tolist(), *columns)
+    return {
+        index: rejection
+        for index, rejection in zip(candidates.tolist(), rejections, strict=True)
+        if rejection is not None
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredChunk:
-    """The messages of one chunk, each scored or refused.
+    """The messages of one chunk, each scored or rejected.
 
     Attributes:
-        chunk_number: which chunk of the batch it is, from 0.
-        first_row: row of the snapshot that the chunk begins with, from 1.
+        chunk_number: number of the chunk in the batch, from 0.
+        first_row: first row of the chunk in the snapshot, from 1.
         message_ids: identifiers of the scored messages, in any order, (scored,).
         row_numbers: their rows in the snapshot, (scored,) int64.
-        probabilities: probability of spam, (scored,) float64 from 0 to 1, rounded to six decimals.
-        flagged: whether it reaches the threshold, (scored,) bool.
-        rejected: the messages refused.
-        seconds: time that the chunk took, for the report.
+        probabilities: spam probabilities, (scored,) float64 from 0 to 1, rounded to six decimals.
+        flagged: whether each probability reaches the threshold, (scored,) bool.
+        rejected: the rejected messages.
+        seconds: time spent on the chunk, for the report.
 
     Raises:
-        ValueError: the four do not have the same length.
-        ArtifactError: a probability is no number from 0 to 1.
+        ValueError: identifiers, rows, probabilities and flags differ in length.
+        ArtifactError: a probability is not a number from 0 to 1.
     """
 
     chunk_number: int
@@ -109,109 +124,115 @@ class ScoredChunk:
         lengths = [len(self.message_ids), len(self.row_numbers), len(self.probabilities), len(self.flagged)]
         if len(set(lengths)) != 1:
             raise ValueError(
-                f"chunk {self.chunk_number}: expected ids, rows, scores and flags alike, received {lengths}"
+                f"chunk {self.chunk_number}: expected as many rows, scores and flags as ids, received lengths {lengths}"
             )
         if not ((self.probabilities >= 0) & (self.probabilities <= 1)).all():
             raise ArtifactError(
-                f"chunk {self.chunk_number}: expected probabilities from 0 to 1, received others (NaN?). "
-                "The model's weights are damaged or training diverged: train again, or go back to the version before."
+                f"chunk {self.chunk_number}: expected probabilities from 0 to 1, received other values (NaN?). "
+                "The weights of the model are damaged or its training diverged: train again, or serve an older version."
             )
 
     @property
     def messages_read(self) -> int:
-        """Messages of the chunk, scored or refused."""
+        """Number of messages in the chunk, scored or rejected."""
         return len(self.message_ids) + len(self.rejected)
 
     @functools.cached_property
-    def _in_order(self) -> bool:
-        """Whether each identifier is greater than the one before: they are sorted then, and none is there twice."""
+    def _is_sorted(self) -> bool:
+        """Whether each identifier is greater than the previous one: they are sorted and unique."""
         return all(map(lt, self.message_ids, islice(self.message_ids, 1, None)))
 
     def checksum(self) -> int:
-        """Checksum of the scored rows, as `checksum_rows` takes it."""
+        """Returns the checksum of the scored rows, computed by `checksum_rows`."""
         return checksum_rows(self.message_ids, self.probabilities, self.flagged)
 
     def score_columns(self, batch_id: int) -> dict[str, Any]:
-        """Columns of `spam_scores`, sorted by identifier: in the order of the key they go in many times faster."""
+        """Returns the columns of `spam_scores`, sorted by identifier: inserts in key order are many times faster."""
         ids, probabilities, flagged = self.message_ids, self.probabilities, self.flagged
-        if not self._in_order:
+        if not self._is_sorted:
             order = sorted(range(len(ids)), key=ids.__getitem__)
-            ids, probabilities, flagged = [ids[place] for place in order], probabilities[order], flagged[order]
+            ids, probabilities, flagged = [ids[index] for index in order], probabilities[order], flagged[order]
         return {
             "batch_id": [batch_id] * len(ids), "message_id": ids, "spam_probability": probabilities, "flagged": flagged,
         }  # fmt: skip
 
     def rejected_columns(self, batch_id: int) -> dict[str, Any]:
-        """Columns of `rejected_messages`, sorted by row number, texts made to fit."""
+        """Returns the columns of `rejected_messages`, sorted by row number, with texts cut to the column lengths."""
         rejected = sorted(self.rejected, key=attrgetter("row_number"))
         return {
             "batch_id": [batch_id] * len(rejected),
-            "row_number": [int(one.row_number) for one in rejected],
-            "message_id": [_fit(one.message_id, MESSAGE_ID_LENGTH) for one in rejected],
-            "reason": [_fit(one.reason, REASON_LENGTH) for one in rejected],
-            "detail": [_fit(one.detail, DETAIL_LENGTH) for one in rejected],
+            "row_number": [int(message.row_number) for message in rejected],
+            "message_id": [_truncate(message.message_id, MESSAGE_ID_LENGTH) for message in rejected],
+            "reason": [_truncate(message.reason, REASON_LENGTH) for message in rejected],
+            "detail": [_truncate(message.detail, DETAIL_LENGTH) for message in rejected],
         }
 
-    def with_sound_ids(self) -> ScoredChunk:
-        """The chunk without identifiers that no database keeps, and without those it has twice: these are refused."""
-        sound = self.without(self.unusable())
-        return sound.without(sound.repeats())
+    def with_valid_ids(self) -> ScoredChunk:
+        """Returns the chunk with unusable and repeated identifiers rejected."""
+        usable = self.with_rejections(self.find_unusable_ids())
+        return usable.with_rejections(usable.find_repeated_ids())
 
-    def unusable(self) -> dict[int, RejectedMessage]:
-        """Messages whose identifier not every database keeps as it is, by their place in the chunk."""
-        if _is_sound("".join(self.message_ids)) and max(map(len, self.message_ids), default=0) <= MESSAGE_ID_LENGTH:
+    def find_unusable_ids(self) -> dict[int, RejectedMessage]:
+        """Returns rejections of messages whose identifier cannot be stored in every database, by index in the chunk."""
+        is_storable = _is_storable("".join(self.message_ids))
+        if is_storable and max(map(len, self.message_ids), default=0) <= MESSAGE_ID_LENGTH:
             return {}
         return {
-            place: RejectedMessage(int(self.row_numbers[place]), one, UNUSABLE, _fault(one))
-            for place, one in enumerate(self.message_ids)
-            if _fault(one)
+            index: RejectedMessage(
+                int(self.row_numbers[index]), message_id, UNUSABLE_MESSAGE_ID, _find_fault(message_id)
+            )
+            for index, message_id in enumerate(self.message_ids)
+            if _find_fault(message_id)
         }
 
-    def repeats(self) -> dict[int, RejectedMessage]:
-        """Messages whose identifier an earlier row of the chunk has, by their place in the chunk."""
-        if self._in_order or len(set(self.message_ids)) == len(self.message_ids):
+    def find_repeated_ids(self) -> dict[int, RejectedMessage]:
+        """Returns rejections of messages whose identifier an earlier row of the chunk has, by index in the chunk."""
+        if self._is_sorted or len(set(self.message_ids)) == len(self.message_ids):
             return {}
-        first: dict[str, int] = {}
-        found = {}
-        for place in self.row_numbers.argsort(kind="stable").tolist():
-            row, message_id = int(self.row_numbers[place]), self.message_ids[place]
-            if first.setdefault(message_id, row) != row:
-                found[place] = RejectedMessage(row, message_id, REPEATED, f"row {first[message_id]} has it already")
-        return found
+        first_rows: dict[str, int] = {}
+        rejections = {}
+        for index in self.row_numbers.argsort(kind="stable").tolist():
+            row, message_id = int(self.row_numbers[index]), self.message_ids[index]
+            first_row = first_rows.setdefault(message_id, row)
+            if first_row != row:
+                detail = f"row {first_row} has it already"
+                rejections[index] = RejectedMessage(row, message_id, REPEATED_MESSAGE_ID, detail)
+        return rejections
 
-    def known(self, message_ids: set[str]) -> dict[int, RejectedMessage]:
-        """Messages whose identifier another chunk of the batch has, by their place in the chunk."""
+    def find_committed_ids(self, committed_ids: set[str]) -> dict[int, RejectedMessage]:
+        """Returns rejections of messages whose identifier another chunk has committed, by index in the chunk."""
+        detail = "another chunk of the batch has it"
         return {
-            place: RejectedMessage(int(self.row_numbers[place]), one, REPEATED, "another chunk of the batch has it")
-            for place, one in enumerate(self.message_ids)
-            if one in message_ids
+            index: RejectedMessage(int(self.row_numbers[index]), message_id, REPEATED_MESSAGE_ID, detail)
+            for index, message_id in enumerate(self.message_ids)
+            if message_id in committed_ids
         }
 
-    def without(self, refused: Mapping[int, RejectedMessage]) -> ScoredChunk:
-        """The chunk with some messages refused instead of scored, by their place in the chunk."""
-        if not refused:
+    def with_rejections(self, rejections: Mapping[int, RejectedMessage]) -> ScoredChunk:
+        """Returns the chunk with more messages rejected instead of scored, given by their index in the chunk."""
+        if not rejections:
             return self
-        kept = [place for place in range(len(self.message_ids)) if place not in refused]
+        remaining = [index for index in range(len(self.message_ids)) if index not in rejections]
         return dataclasses.replace(
             self,
-            message_ids=[self.message_ids[place] for place in kept],
-            row_numbers=self.row_numbers[kept],
-            probabilities=self.probabilities[kept],
-            flagged=self.flagged[kept],
-            rejected=[*self.rejected, *refused.values()],
+            message_ids=[self.message_ids[index] for index in remaining],
+            row_numbers=self.row_numbers[remaining],
+            probabilities=self.probabilities[remaining],
+            flagged=self.flagged[remaining],
+            rejected=[*self.rejected, *rejections.values()],
         )
 
 
 def checksum_rows(message_ids: Sequence[str], probabilities: NDArray[np.float64], flagged: NDArray[np.bool_]) -> int:
-    """Sum modulo 2**64 of a 64-bit hash of each row: the same for the same rows in any order and any chunks.
+    """Returns the sum modulo 2**64 of a 64-bit hash of each row: equal for equal rows in any order and any chunks.
 
-    SipHash of the identifier, with a fixed key, mixed with the probability in millionths and the flag by the finalizer
-    of SplitMix64 (Steele, Lea and Flood 2014); of an identifier pandas' `hash_array` gives the same. It finds what was
-    lost, doubled or changed, not a forger.
+    The hash is the SipHash of the identifier, with a fixed key, mixed with the probability in millionths and the flag
+    by the finalizer of SplitMix64 (Steele, Lea and Flood 2014). For an identifier, pandas' `hash_array` gives the same
+    hash. The checksum detects lost, duplicated and changed rows; it does not protect against forgery.
 
     Args:
         message_ids: identifiers, (rows,).
-        probabilities: (rows,) float64 from 0 to 1; digits beyond the sixth decimal do not count.
+        probabilities: (rows,) float64 from 0 to 1; digits after the sixth decimal are ignored.
         flagged: (rows,) bool.
     """
     import numpy as np
@@ -220,9 +241,9 @@ def checksum_rows(message_ids: Sequence[str], probabilities: NDArray[np.float64]
     from models.hashing.arrow_strings import to_buffers
     from models.hashing.siphash import siphashes
 
-    identifiers = _mix(siphashes(*to_buffers(pa.array(message_ids, pa.large_string())), _HASH_KEY))
+    id_hashes = _mix(siphashes(*to_buffers(pa.array(message_ids, pa.large_string())), _HASH_KEY))
     values = np.rint(probabilities * 1e6).astype(np.uint64) * np.uint64(2) + flagged.astype(np.uint64)
-    return int(_mix(identifiers ^ _mix(values)).sum(dtype=np.uint64))
+    return int(_mix(id_hashes ^ _mix(values)).sum(dtype=np.uint64))
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -234,33 +255,34 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def add_checksums(checksums: Iterable[int]) -> int:
-    """The checksum of all rows, from those of parts of them."""
+    """Returns the checksum of all rows, from the checksums of their parts."""
     return sum(checksums) % 2**64
 
 
 def format_checksum(checksum: int) -> str:
-    """The checksum as it is stored: 16 hexadecimal digits."""
+    """Returns a checksum as it is stored: 16 hexadecimal digits."""
     return f"{checksum:016x}"
 
 
 def parse_checksum(text: str) -> int:
-    """The checksum from its 16 hexadecimal digits."""
+    """Returns the checksum that 16 hexadecimal digits stand for."""
     return int(text, 16)
 
 
-def _is_sound(text: str) -> bool:
-    """Whether every database keeps a text: PostgreSQL has no NUL, and half a surrogate pair is no UTF-8."""
-    return "\0" not in text and (text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text))
+def _is_storable(text: str) -> bool:
+    """Returns whether every database can store a text: PostgreSQL rejects NUL, UTF-8 rejects lone surrogates."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
-def _fault(message_id: str) -> str | None:
+def _find_fault(message_id: str) -> str | None:
+    """Returns why an identifier cannot be stored, or None if it can."""
     if len(message_id) > MESSAGE_ID_LENGTH:
         return f"{len(message_id)} characters, and {MESSAGE_ID_LENGTH} are kept"
-    return None if _is_sound(message_id) else "holds a NUL or half a surrogate pair"
+    return None if _is_storable(message_id) else "holds a NUL or half a surrogate pair"
 
 
-def _fit(text: str | None, length: int) -> str | None:
-    """A text cut to the length of its column, with a question mark for what a database would not keep."""
+def _truncate(text: str | None, length: int) -> str | None:
+    """Cuts a text to the length of its column, and replaces characters that no database stores by question marks."""
     if text is None:
         return None
     return text[:length].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")

@@ -1,8 +1,8 @@
-"""The way into a database: its address, its driver, one transaction, and a schema of the version this code knows.
+"""Connects to databases, and runs transactions: read-only, writing, and with retries.
 
-Alembic is imported only when a schema has to be made, changed or refused, so that "is it done?" stays a fast question.
-No connection is pooled: Luigi's workers fork, a connection shared by two processes breaks both, and a server forgets
-one that is idle for an hour. Who has many transactions one after another keeps one meanwhile (`persistent_connection`).
+Connections are not pooled: Luigi's workers fork, a connection that two processes share breaks both, and a server closes
+one that is idle for an hour. Code that runs many transactions in a row uses `persistent_connection`. The schema is the
+part of `tasks.database.schema`.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ _DRIVERS = {
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 _EXAMPLE = "postgresql://user:password@host:5432/spamscore"
 
-# SQLite has one writer at a time; the others wait this long for theirs to be the turn.
+# SQLite has one writer at a time. Other writers wait up to this long for the lock.
 _SQLITE_BUSY_SECONDS = 60
 
-# What goes away by itself: a deadlock, a lock waited for too long, a server that restarts.
-_PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
-_PASSING_MYSQL = frozenset({1020, 1205, 1213, 2002, 2003, 2006, 2013})
-_BROKEN_CHECK = frozenset({3819, 4025})  # MySQL's and MariaDB's
-_PAUSES = (0.1, 0.5, 2.0, 5.0)
+# Errors worth a retry: a deadlock, a lock timeout, a server that restarts.
+_RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
+_RETRYABLE_MYSQL_CODES = frozenset({1020, 1205, 1213, 2002, 2003, 2006, 2013})
+_CHECK_VIOLATION_CODES = frozenset({3819, 4025})  # of MySQL and MariaDB
+_RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0)  # seconds before each retry
 
-# Keys of an address's query whose values nobody else is to see.
+# Keys in the query of a URL whose values are secret.
 _SECRET_KEY = re.compile(r"pass|secret|token|api_?key|credential|signature", re.IGNORECASE)
 
 Result = TypeVar("Result")
 
 
-def masked(url: str | URL) -> str:
-    """An address fit to be shown: its password, and any in its query, as ``***``; one that cannot be read as ``…``."""
+def mask_password(url: str | URL) -> str:
+    """Returns a URL with its password, and secrets in its query, as ``***``; a URL that cannot be parsed as ``…``."""
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
         scheme = re.match(r"[\w+]+://", str(url))
         return f"{scheme[0] if scheme else ''}…"
-    shown = parsed.update_query_dict({key: "***" for key in parsed.query if _SECRET_KEY.search(key)})
-    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    masked = parsed.update_query_dict({key: "***" for key in parsed.query if _SECRET_KEY.search(key)})
+    return masked.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
-    """Opens the database an address names and sees that it answers; creates nothing, not even SQLite's file.
+    """Opens the database of a URL and checks that it can be reached. Creates nothing, not even a SQLite file.
 
     Args:
-        settings: the address and the seconds to wait for a connection.
-        section: the section of luigi.cfg that the address is from, for messages.
+        settings: the URL, and the seconds to wait for a connection.
+        section: the section of luigi.cfg that the URL is from, for error messages.
 
     Raises:
-        SettingsError: the address cannot be read, or names a database or driver that SQLAlchemy does not know.
+        SettingsError: the URL cannot be parsed, or names a database or driver that SQLAlchemy does not know.
         DatabaseError: the driver is not installed, or the database cannot be reached.
     """
-    url = _parsed(settings.url, section)
-    engine = _prepared(_engine(url, settings.connect_timeout, section))
+    url = _parse_url(settings.url, section)
+    engine = _add_listeners(_create_engine(url, settings.connect_timeout, section))
     if url.get_backend_name() == "sqlite":
         _check_sqlite_folder(url, section)
     if not is_missing_file(engine):
@@ -83,49 +83,49 @@ def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """One transaction that only reads.
+def read_transaction(engine: Engine) -> Iterator[Connection]:
+    """Runs a ``with`` block in one transaction that only reads.
 
     Raises:
-        DatabaseError: the database refused, or was lost.
+        DatabaseError: the database reported an error, or the connection was lost.
     """
-    with _explained(engine), engine.connect() as connection:
+    with _translate_errors(engine), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that writes: committed at the end of the block, rolled back if an error leaves it.
+def write_transaction(engine: Engine) -> Iterator[Connection]:
+    """Runs a ``with`` block in one transaction that writes: commits at its end, rolls back on an error.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: a row broke a rule of its table.
-        DatabaseError: the database refused otherwise, or was lost.
+        sqlalchemy.exc.IntegrityError: a row violates a constraint of its table.
+        DatabaseError: the database reported another error, or the connection was lost.
     """
-    with _explained(engine), _transaction(engine) as connection:
+    with _translate_errors(engine), _transaction(engine) as connection:
         yield connection
 
 
 def run_with_retries(engine: Engine, work: Callable[[Connection], Result]) -> Result:
-    """Does work in one transaction, and again when it fell to a deadlock or a server that restarts; eight seconds long.
+    """Runs a function in one transaction, and retries for about eight seconds after a deadlock or a server restart.
 
-    The work must be safe to do twice, for a connection may break after the commit and before its answer.
+    The function must be safe to run twice: a connection may break after the commit and before the server's answer.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: a row broke a rule of its table.
-        DatabaseError: the database refused otherwise, or stayed lost.
+        sqlalchemy.exc.IntegrityError: a row violates a constraint of its table.
+        DatabaseError: the database reported another error, or the connection stayed lost.
     """
-    with _explained(engine):
-        for pause in _PAUSES:
+    with _translate_errors(engine):
+        for delay in _RETRY_DELAYS:
             try:
-                return _done(engine, work)
+                return _run_once(engine, work)
             except exc.DBAPIError as error:
-                if not _passes(error):
+                if not _is_retryable(error):
                     raise
-                time.sleep(pause)
-        return _done(engine, work)
+                time.sleep(delay)
+        return _run_once(engine, work)
 
 
-def _done(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+def _run_once(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     with _transaction(engine) as connection:
         return work(connection)
 
@@ -139,101 +139,108 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def _explained(engine: Engine) -> Iterator[None]:
+def _translate_errors(engine: Engine) -> Iterator[None]:
+    """Raises SQLAlchemy's errors as DatabaseError, except IntegrityError."""
     try:
         yield
     except exc.IntegrityError:
         raise
     except exc.SQLAlchemyError as error:
         raise DatabaseError(
-            f"{masked(engine.url)}: {_reason(error, engine.url)}. What was committed is safe: mend it and run again."
+            f"{mask_password(engine.url)}: {_describe_error(error, engine.url)}. "
+            "Committed rows are safe: correct the cause and run again."
         ) from error
 
 
-def _passes(error: exc.DBAPIError) -> bool:
+def _is_retryable(error: exc.DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     code = error.orig.args[0] if error.orig and error.orig.args else None
-    # A psycopg error without a state is one of the connection, not of the server.
-    lost = isinstance(error, exc.OperationalError) and hasattr(error.orig, "sqlstate") and state is None
-    return error.connection_invalidated or lost or state in _PASSING_STATES or code in _PASSING_MYSQL
+    # A psycopg error without a state comes from the connection, not from the server.
+    is_lost = isinstance(error, exc.OperationalError) and hasattr(error.orig, "sqlstate") and state is None
+    return error.connection_invalidated or is_lost or state in _RETRYABLE_STATES or code in _RETRYABLE_MYSQL_CODES
 
 
-def _reason(error: BaseException, url: URL) -> str:
-    """What the driver said, on one line, without the password."""
-    said = getattr(error, "orig", None) or error
-    text = str(said.args[-1]) if said.args else type(said).__name__
+def _describe_error(error: BaseException, url: URL) -> str:
+    """Returns the driver's error message on one line, without the password."""
+    driver_error = getattr(error, "orig", None) or error
+    text = str(driver_error.args[-1]) if driver_error.args else type(driver_error).__name__
     if url.password:
         text = text.replace(str(url.password), "***")
     return " ".join(text.split()).rstrip(".")
 
 
-def _parsed(address: str, section: str) -> URL:
+def _parse_url(text: str, section: str) -> URL:
     try:
-        url = sa.make_url(address)
+        url = sa.make_url(text)
     except (exc.ArgumentError, ValueError):
-        raise _malformed(address, section, "it cannot be read") from None
+        raise _invalid_url_error(text, section, "it cannot be parsed") from None
     if "@" in (url.host or ""):
-        raise _malformed("…", section, "a user or password holds an @ that must be written %40")
+        raise _invalid_url_error("…", section, "its user or password contains an @, which must be written %40")
     if url.drivername == "sqlite" and sqlite_path(url) is None:
-        raise _malformed(address, section, "a database in memory is gone when the run ends")
+        raise _invalid_url_error(text, section, "an in-memory database is lost when the run ends")
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
-def _malformed(address: str, section: str, reason: str) -> SettingsError:
+def _invalid_url_error(text: str, section: str, reason: str) -> SettingsError:
     return SettingsError(
-        f"[{section}] url = {masked(address)}: {reason}. Expected a SQLAlchemy address such as {_EXAMPLE} or "
-        f"sqlite:///spamscore.db, with signs like @ : / in a password written %40 %3A %2F. {_way_out(section)}"
+        f"[{section}] url = {mask_password(text)}: {reason}. Expected a SQLAlchemy URL such as {_EXAMPLE} or "
+        f"sqlite:///spamscore.db, with characters such as @ : / in a password written %40 %3A %2F. {_url_hint(section)}"
     )
 
 
-def _way_out(section: str) -> str:
-    return f"Set [{section}] url in luigi.cfg, or SPAMSCORE_{section.upper()}_URL, where a password belongs."
+def _url_hint(section: str) -> str:
+    return (
+        f"Set [{section}] url in luigi.cfg, or the environment variable SPAMSCORE_{section.upper()}_URL, which is the "
+        "place for a password."
+    )
 
 
-def _engine(url: URL, timeout: int, section: str) -> Engine:
+def _create_engine(url: URL, timeout: int, section: str) -> Engine:
     try:
         if url.drivername == "postgresql+psycopg" and not find_spec("pgpq"):
             raise ModuleNotFoundError(name="pgpq")  # before a batch has scored anything
-        # hide_parameters: the text of an error would hold identifiers of messages.
+        # hide_parameters: otherwise the text of an error would contain message identifiers.
         return sa.create_engine(
             url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(url, timeout)
         )
     except exc.NoSuchModuleError:
-        raise _malformed(str(url), section, f"SQLAlchemy knows no {url.drivername}") from None
+        raise _invalid_url_error(str(url), section, f"SQLAlchemy knows no {url.drivername}") from None
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(url.get_backend_name())
         install = f'pip install "spamscore[{extra}]"' if extra else f"pip install {error.name}"
-        raise DatabaseError(f"{masked(url)}: its driver {error.name} is not installed. Install it: {install}") from None
+        raise DatabaseError(
+            f"{mask_password(url)}: its driver {error.name} is not installed. Install it: {install}"
+        ) from None
 
 
 def _connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
-    """What the driver is told, but for what the address says itself."""
-    known: dict[str, dict[str, Any]] = {
+    """Returns the arguments for the driver, except those that the URL sets itself."""
+    defaults: dict[str, dict[str, Any]] = {
         "sqlite+pysqlite": {"timeout": _SQLITE_BUSY_SECONDS},
         "postgresql+psycopg": {"connect_timeout": timeout, "application_name": "spamscore"},
         "mysql+pymysql": {
             "connect_timeout": timeout,
             "charset": "utf8mb4",
-            # Where an administrator took it away, a text too long would be cut in silence.
+            # An administrator may have removed it. Without it, a text that is too long is truncated silently.
             "init_command": "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
         },
     }
     driver = f"{url.get_backend_name().replace('mariadb', 'mysql')}+{url.get_driver_name()}"
-    return {key: value for key, value in known.get(driver, {}).items() if key not in url.query}
+    return {key: value for key, value in defaults.get(driver, {}).items() if key not in url.query}
 
 
-def _prepared(engine: Engine) -> Engine:
+def _add_listeners(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
-        _hold_sqlite_transactions(engine)
+        _control_sqlite_transactions(engine)
     if is_mysql(engine.dialect):
-        _sort_mysql_errors(engine)
+        _translate_mysql_check_errors(engine)
     return engine
 
 
-def _hold_sqlite_transactions(engine: Engine) -> None:
-    """Takes transactions out of the hands of Python's driver, which begins them late and ends them early.
+def _control_sqlite_transactions(engine: Engine) -> None:
+    """Starts SQLite transactions explicitly: Python's driver starts them late and ends them early.
 
-    A transaction that will write takes the lock as it begins: one that read first could not get it any more.
+    A transaction that will write takes the write lock at its start: after a read it could no longer get it.
     """
 
     @event.listens_for(engine, "connect")
@@ -247,51 +254,51 @@ def _hold_sqlite_transactions(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _sort_mysql_errors(engine: Engine) -> None:
-    """Makes a broken CHECK an IntegrityError, as elsewhere: the driver takes it for a fault of the server."""
+def _translate_mysql_check_errors(engine: Engine) -> None:
+    """Turns a violated CHECK into an IntegrityError, as other drivers do; this driver reports a server error."""
 
     @event.listens_for(engine, "handle_error")
-    def sort(context: ExceptionContext) -> exc.IntegrityError | None:
+    def translate(context: ExceptionContext) -> exc.IntegrityError | None:
         error = context.original_exception
-        if error.args and error.args[0] in _BROKEN_CHECK:
+        if error.args and error.args[0] in _CHECK_VIOLATION_CODES:
             return exc.IntegrityError(context.statement, None, error, hide_parameters=True)
         return None
 
 
 @contextmanager
 def persistent_connection(engine: Engine) -> Iterator[Engine]:
-    """Within, an engine that keeps a connection from one transaction to the next, for who has many; closed at the end.
+    """Yields an engine that keeps its connection open between transactions, and closes it at the end of the block.
 
-    A new one costs PostgreSQL a process, and SQLite the copy of its write-ahead log into the database when the last one
-    is closed. One that was lost meanwhile is replaced as the next transaction begins.
+    A new connection costs PostgreSQL a process. Closing the last one makes SQLite copy its write-ahead log into the
+    database. A connection that was lost is replaced at the start of the next transaction.
     """
 
-    def connected() -> Any:
+    def connect_detached() -> Any:
         connection = engine.raw_connection()
-        own = connection.dbapi_connection
+        driver_connection = connection.dbapi_connection
         connection.detach()
-        return own
+        return driver_connection
 
-    kept = _prepared(
+    persistent = _add_listeners(
         sa.create_engine(
-            engine.url, creator=connected, poolclass=QueuePool, pool_size=1, max_overflow=-1, pool_pre_ping=True,
+            engine.url, creator=connect_detached, poolclass=QueuePool, pool_size=1, max_overflow=-1, pool_pre_ping=True,
             hide_parameters=True,
         )
     )  # fmt: skip
     try:
-        yield kept
+        yield persistent
     finally:
-        kept.dispose()
+        persistent.dispose()
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """SQLite's file, or None for a database in memory."""
+    """Returns the path of a SQLite file, or None for an in-memory database."""
     name = (url.database or "").removeprefix("file:")
     return None if name in ("", ":memory:") or url.query.get("mode") == "memory" else Path(name)
 
 
 def is_missing_file(engine: Engine) -> bool:
-    """Whether the address is of a SQLite file that does not exist."""
+    """Returns whether the URL names a SQLite file that does not exist."""
     path = sqlite_path(engine.url) if engine.dialect.name == "sqlite" else None
     return path is not None and not path.exists()
 
@@ -299,16 +306,19 @@ def is_missing_file(engine: Engine) -> bool:
 def _check_sqlite_folder(url: URL, section: str) -> None:
     path = sqlite_path(url)
     if path is not None and not path.parent.is_dir():
-        raise DatabaseError(f"{masked(url)}: no such folder: {path.parent}. Create it. Or: {_way_out(section)}")
+        raise DatabaseError(
+            f"{mask_password(url)}: no such folder: {path.parent}. Create it, or correct the URL: {_url_hint(section)}"
+        )
 
 
 def _check_reachable(engine: Engine, section: str) -> None:
-    # SQLite opens its file no earlier than a statement needs it.
-    question = "PRAGMA schema_version" if engine.dialect.name == "sqlite" else "SELECT 1"
+    # SQLite does not open its file before a statement needs it.
+    probe = "PRAGMA schema_version" if engine.dialect.name == "sqlite" else "SELECT 1"
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql(question)
+            connection.exec_driver_sql(probe)
     except exc.SQLAlchemyError as error:
         raise DatabaseError(
-            f"{masked(engine.url)}: cannot be reached: {_reason(error, engine.url)}. {_way_out(section)}"
+            f"{mask_password(engine.url)}: cannot be reached: {_describe_error(error, engine.url)}. "
+            f"{_url_hint(section)}"
         ) from None

@@ -1,7 +1,7 @@
-"""The labels that people give to messages of published batches: written, taken back, read.
+"""Writes, deletes and reads the labels that people give to messages of published batches.
 
-A person has one label for a message of a date; a later one replaces it. Labels of several persons stand side by side;
-the corpus takes the latest of them. What it is worth to training is decided by `models.training.corpus`.
+A person has one label for a message of a date; a later one replaces it. Labels of several people are all stored; the
+corpus takes the latest of them. `models.training.corpus` decides how training uses them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, run_with_retries
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import labels as labels_table
 
@@ -25,14 +25,14 @@ LABELS = (SPAM, HAM)
 
 @dataclass(frozen=True)
 class MessageLabel:
-    """What a person said of a message.
+    """A label that a person gave to a message.
 
     Attributes:
-        batch_date: date of the batch that the message is of.
-        message_id: its identifier there.
-        labelled_by: who says so.
+        batch_date: date of the batch of the message.
+        message_id: its identifier in that batch.
+        labelled_by: the person.
         label: spam or ham.
-        labelled_at: when, with a zone.
+        labelled_at: time of the label, with a time zone.
         text: the message.
     """
 
@@ -50,72 +50,81 @@ _KEY = sa.and_(
 )
 
 
-def change_labels(engine: Engine, given: Sequence[MessageLabel], taken_back: Sequence[MessageLabel] = ()) -> None:
-    """Writes labels, each in place of an earlier one of the same person, and deletes others; all in one transaction.
+def change_labels(engine: Engine, written: Sequence[MessageLabel], deleted: Sequence[MessageLabel] = ()) -> None:
+    """Writes labels, each in place of an earlier one of the same person, and deletes others, in one transaction.
 
     Args:
         engine: a database with its tables.
-        given: what is to be there.
-        taken_back: what is to be there no more; neither label, time nor text of these counts.
+        written: labels to write.
+        deleted: labels to delete; their label, time and text are ignored.
 
     Raises:
-        DatabaseError: the database refused or was lost; nothing was changed.
+        DatabaseError: the database reported an error or the connection was lost; nothing was changed.
     """
-    work = partial(_change, given=given, taken_back=taken_back)
-    # Two at once may both find no row of a key: who comes second is refused, and then finds that of the first.
+    work = partial(_change, written=written, deleted=deleted)
+    # Two concurrent calls may both find no row for a key: the second insert fails, and its retry finds the row.
     with contextlib.suppress(sa.exc.IntegrityError):
         run_with_retries(engine, work)
         return
     run_with_retries(engine, work)
 
 
-def _change(connection: Connection, given: Sequence[MessageLabel], taken_back: Sequence[MessageLabel]) -> None:
-    if gone := [*given, *taken_back]:
+def _change(connection: Connection, written: Sequence[MessageLabel], deleted: Sequence[MessageLabel]) -> None:
+    if changed := [*written, *deleted]:
         keys = [
-            {"key_batch_date": one.batch_date, "key_message_id": one.message_id, "key_labelled_by": one.labelled_by}
-            for one in gone
+            {
+                "key_batch_date": label.batch_date,
+                "key_message_id": label.message_id,
+                "key_labelled_by": label.labelled_by,
+            }
+            for label in changed
         ]
         connection.execute(sa.delete(labels_table).where(_KEY), keys)
-    if given:
-        connection.execute(sa.insert(labels_table), [_row(one) for one in given])
+    if written:
+        connection.execute(sa.insert(labels_table), [_row(label) for label in written])
 
 
-def _row(one: MessageLabel) -> dict[str, object]:
-    # PostgreSQL has no NUL; to the cleaning it is a space.
-    return {**vars(one), "text": one.text.replace("\0", " ")}
+def _row(label: MessageLabel) -> dict[str, object]:
+    # PostgreSQL does not store NUL. The text cleaning treats it as a space.
+    return {**vars(label), "text": label.text.replace("\0", " ")}
 
 
 def read_labels(engine: Engine, date: datetime.date | None = None) -> list[MessageLabel]:
-    """The labels there are, the latest first; none where there is no table yet, and none is made.
+    """Returns the labels, the latest first; an empty list if there is no table yet. Creates nothing.
 
     Args:
         engine: the database.
-        date: of the batch; all dates if not given.
+        date: date of the batch; None for all dates.
     """
     if not has_table(engine, labels_table.name):
         return []
     table = labels_table.c
     order = (table.labelled_at.desc(), table.batch_date, table.message_id, table.labelled_by)
-    wanted = sa.select(*_COLUMNS).order_by(*order)
+    statement = sa.select(*_COLUMNS).order_by(*order)
     if date is not None:
-        wanted = wanted.where(table.batch_date == date)
-    with reading(engine) as connection:
-        return [MessageLabel(*row) for row in connection.execute(wanted)]
+        statement = statement.where(table.batch_date == date)
+    with read_transaction(engine) as connection:
+        return [MessageLabel(*row) for row in connection.execute(statement)]
 
 
-def settled(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
-    """Label and text of each message that is labelled, each once, in the order of the texts: the latest label of a text
-    counts, whoever gave it. Two that contradict each other at the same instant, in one file, are both there.
+def resolve_labels(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
+    """Returns label and text of each labelled message, sorted by text: for each text its latest label, from any person.
+
+    If a text has contradicting labels of the same instant, from one file, both are returned.
     """
-    every = list(labels)
+    labels = list(labels)
     latest: dict[str, datetime.datetime] = {}
-    for one in every:
-        latest[one.text] = max(one.labelled_at, latest.get(one.text, one.labelled_at))
-    last = {(one.label, one.text) for one in every if one.labelled_at == latest[one.text]}
-    return sorted(last, key=lambda pair: (pair[1], pair[0]))
+    for label in labels:
+        latest[label.text] = max(label.labelled_at, latest.get(label.text, label.labelled_at))
+    resolved = {(label.label, label.text) for label in labels if label.labelled_at == latest[label.text]}
+    return sorted(resolved, key=lambda pair: (pair[1], pair[0]))
 
 
-def disputed(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:
-    """Date and identifier of the messages that carry both labels."""
-    said: dict[tuple[datetime.date, str], str] = {}
-    return {key for one in labels if said.setdefault(key := (one.batch_date, one.message_id), one.label) != one.label}
+def find_disputed_messages(labels: Iterable[MessageLabel]) -> set[tuple[datetime.date, str]]:
+    """Returns date and identifier of the messages that have both labels."""
+    first_labels: dict[tuple[datetime.date, str], str] = {}
+    return {
+        key
+        for label in labels
+        if first_labels.setdefault(key := (label.batch_date, label.message_id), label.label) != label.label
+    }

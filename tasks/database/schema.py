@@ -1,4 +1,7 @@
-"""The schema of the database: whether it is there, which version it has, and how it is migrated."""
+"""Opens the database with a current schema: reads its version, creates it, migrates it.
+
+Alembic is imported only to create, migrate or refuse a schema: a check whether a date is done must stay fast.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database.connection import connect, is_missing_file, masked, reading, writing
+from tasks.database.connection import connect, is_missing_file, mask_password, read_transaction, write_transaction
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.tables import is_mysql
 
@@ -20,32 +23,25 @@ if TYPE_CHECKING:
 
     from tasks.settings.storage import DatabaseSettings
 
-
 _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-
-
-_SQLITE_PAGE = 32_768  # bytes
-
-
+_SQLITE_PAGE_SIZE = 32_768  # bytes
 _MIGRATION_LOCK_SECONDS = 600
-
-
-_MIGRATION_LOCK = 0x5BA3_5C0E  # any number that nobody else who locks in the same database has
+_MIGRATION_LOCK_KEY = 0x5BA3_5C0E  # any number that no other application locks in the same database
 
 
 def open_database(settings: DatabaseSettings) -> Engine:
-    """Opens the database and brings its schema up: made where there is none, migrated where it is older.
+    """Opens the database, and creates its schema or migrates it to the current version.
 
-    Any number of processes may do so at once.
+    Any number of processes may call it at the same time.
 
     Raises:
-        SettingsError: as `connect`, and for a database that is none of the four supported.
+        SettingsError: as `connect`, and for a database that is not one of the four supported ones.
         DatabaseError: as `connect`, and for a schema that is newer than this code.
     """
     engine = connect(settings)
     if engine.dialect.name not in _SUPPORTED:
-        raise SettingsError(f"[database] url = {masked(engine.url)}: expected one of {', '.join(_SUPPORTED)}.")
-    with reading(engine) as connection:
+        raise SettingsError(f"[database] url = {mask_password(engine.url)}: expected one of {', '.join(_SUPPORTED)}.")
+    with read_transaction(engine) as connection:
         revision = schema_revision(connection)
     if revision != SCHEMA_REVISION:
         _migrate(engine)
@@ -53,30 +49,30 @@ def open_database(settings: DatabaseSettings) -> Engine:
 
 
 def has_schema(engine: Engine) -> bool:
-    """Whether the tables are there. Creates nothing.
+    """Returns whether the tables exist. Creates nothing.
 
     Raises:
-        DatabaseError: they are, of a version that this code does not know.
+        DatabaseError: the schema has a version that this code does not know.
     """
     if is_missing_file(engine):
         return False
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         revision = schema_revision(connection)
     if revision not in (None, SCHEMA_REVISION):
-        _refuse_unknown(engine, revision)
+        _check_known_revision(engine, revision)
     return revision is not None
 
 
 def has_table(engine: Engine, name: str) -> bool:
-    """Whether a table is there: a schema of an earlier version, which the next run brings up, may have none yet."""
+    """Returns whether a table exists. It may be missing in an older schema, which the next run migrates."""
     if not has_schema(engine):
         return False
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return sa.inspect(connection).has_table(name)
 
 
 def schema_revision(connection: Connection) -> str | None:
-    """The version of the schema that is there, or None where there is none."""
+    """Returns the version of the schema in the database, or None if there is none."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     table = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
@@ -84,7 +80,7 @@ def schema_revision(connection: Connection) -> str | None:
 
 
 def alembic_config(connection: Connection) -> Config:
-    """What Alembic's commands want: where the versions are, and the connection to work on."""
+    """Returns the configuration for Alembic's commands: the location of the migrations and the connection to use."""
     from alembic.config import Config
 
     config = Config()
@@ -98,55 +94,59 @@ def _migrate(engine: Engine) -> None:
     from alembic import command
 
     if engine.dialect.name == "sqlite":
-        _lay_out(engine)
-    with _migration_lock(engine), writing(engine) as connection:
-        # Asked again: another process may have been first while this one waited.
+        _configure_sqlite_file(engine)
+    with _migration_lock(engine), write_transaction(engine) as connection:
+        # Read again: another process may have migrated while this one waited for the lock.
         revision = schema_revision(connection)
         if revision is not None:
-            _refuse_unknown(engine, revision)
+            _check_known_revision(engine, revision)
         command.upgrade(alembic_config(connection), "head")
 
 
-def _lay_out(engine: Engine) -> None:
-    """Says how SQLite's file is laid out; both are kept in it.
+def _configure_sqlite_file(engine: Engine) -> None:
+    """Sets the page size and the journal mode of a SQLite file, which stores both permanently.
 
-    With the write-ahead log a long read no longer keeps a chunk from being written. Large pages, which a file can only
-    be given while it is empty, take rows by the thousand a tenth to a quarter faster.
+    With the write-ahead log, a long read does not block the write of a chunk. Large pages, which can only be set while
+    the file is empty, make inserts of thousands of rows a tenth to a quarter faster.
     """
     connection = engine.raw_connection()
     try:
-        connection.cursor().execute(f"PRAGMA page_size = {_SQLITE_PAGE}")
+        connection.cursor().execute(f"PRAGMA page_size = {_SQLITE_PAGE_SIZE}")
         connection.cursor().execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError:
-        pass  # another process is at it, or the file is read-only, which the migration says better
+        pass  # another process holds the file, or it is read-only, which the migration reports with a clearer error
     finally:
         connection.close()
 
 
 @contextmanager
 def _migration_lock(engine: Engine) -> Iterator[None]:
-    """Lets one process migrate at a time. SQLite needs none: its writing transactions take turns.
+    """Lets only one process migrate at a time. SQLite needs no lock: it runs one writing transaction at a time.
 
-    The lock is a connection's own, which goes when it is closed: after the migration was committed, not before.
+    A separate connection holds the lock until it is closed, which is after the commit of the migration.
     """
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_KEY)))
         if is_mysql(engine.dialect):
             name = f"spamscore.{engine.url.database}"[:64]
             if connection.scalar(sa.select(sa.func.get_lock(name, _MIGRATION_LOCK_SECONDS))) != 1:
-                raise DatabaseError(f"{masked(engine.url)}: another process has been migrating it for ten minutes.")
+                raise DatabaseError(
+                    f"{mask_password(engine.url)}: another process has been migrating it for ten minutes. "
+                    "Wait until that process ends, and run again."
+                )
         yield
 
 
-def _refuse_unknown(engine: Engine, revision: str | None) -> None:
+def _check_known_revision(engine: Engine, revision: str | None) -> None:
     from alembic.script import ScriptDirectory
 
     with engine.connect() as connection:
         script = ScriptDirectory.from_config(alembic_config(connection))
-    known = sorted(one.revision for one in script.walk_revisions())
+    known = sorted(migration.revision for migration in script.walk_revisions())
     if revision not in known:
         raise DatabaseError(
-            f"{masked(engine.url)}: its schema is version {revision}, and this spamscore knows {', '.join(known)}. "
-            f"A newer spamscore made it: install that one, or set [database] url to another database."
+            f"{mask_password(engine.url)}: its schema has version {revision}, but this spamscore knows only "
+            f"{', '.join(known)}. A newer spamscore created it: install that version, or set [database] url to another "
+            "database."
         )

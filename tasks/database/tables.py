@@ -1,10 +1,11 @@
-"""The tables of the scores and the labels, as SQLAlchemy Core describes them. How they come into a database is
-`tasks.database.migrations`'s part; a test holds the two equal. What is written to them, and when, is
-`tasks.database.ledger`'s and, for
-the labels, `tasks.database.labels`'s.
+"""Defines the tables of the scores and the labels in SQLAlchemy Core.
+
+`tasks.database.migrations` creates them in a database; a test checks that the two definitions agree. Their rows are
+written by `tasks.database.ledger` and `tasks.database.labels`.
 
 Times are UTC everywhere: `timestamp with time zone` on PostgreSQL, text without an offset on SQLite, `datetime(6)`
-without an offset on MySQL and MariaDB. Read through `UtcDateTime` they carry their zone on all of them.
+without an offset on MySQL and MariaDB. Values read through `UtcDateTime` always have
+a time zone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MESSAGE_ID_LENGTH = 255
 REASON_LENGTH = 64
 DETAIL_LENGTH = 1000
 
-NAMING = {
+NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -31,61 +32,61 @@ NAMING = {
 
 
 class UtcDateTime(TypeDecorator[datetime.datetime]):
-    """A time in UTC. Takes and gives back datetimes with a zone, whatever the database keeps.
+    """A time in UTC. Accepts and returns datetimes with a time zone, whatever the database stores.
 
     Raises:
-        ValueError: a datetime without a zone was to be stored; SQLAlchemy wraps it in a StatementError.
+        ValueError: a datetime to store has no time zone; SQLAlchemy wraps the error in a StatementError.
     """
 
     impl = sa.DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column type of a database; MySQL's would drop the microseconds unless told."""
+        """Returns the column type of a database. For MySQL it asks for microseconds, which are off by default."""
         if is_mysql(dialect):
             return mysql.DATETIME(fsp=6)
         return sa.DateTime(timezone=dialect.name == "postgresql")
 
     def process_bind_param(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
-        """Turns a datetime to UTC, and drops the zone where the database has none."""
+        """Converts a datetime to UTC, and drops the time zone if the database stores none."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"expected a datetime with a zone, received {value!r}: use datetime.now(datetime.UTC)")
-        moment = value.astimezone(datetime.UTC)
-        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+            raise ValueError(f"expected a datetime with a time zone, received {value!r}. Use datetime.now(UTC)")
+        utc_value = value.astimezone(datetime.UTC)
+        return utc_value if dialect.name == "postgresql" else utc_value.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime.datetime | None, _: Dialect) -> datetime.datetime | None:
-        """Gives the datetime in UTC."""
+        """Returns the datetime in UTC."""
         if value is None or value.tzinfo is not None:
             return value and value.astimezone(datetime.UTC)
         return value.replace(tzinfo=datetime.UTC)
 
 
 class MessageId(TypeDecorator[str]):
-    """An identifier of up to 255 characters that is equal to another only if each byte is: 'A' is not 'a' nor 'A '.
+    """An identifier of up to 255 characters, compared byte by byte: 'A' differs from 'a' and from 'A '.
 
-    MySQL and MariaDB compare without case, and all but their "no pad" collations without trailing spaces. PostgreSQL's
-    "C" makes its order that of Python's `sorted`, which is the order rows are written in.
+    By default MySQL and MariaDB ignore case, and trailing spaces in all but their "no pad" collations. PostgreSQL's
+    "C" collation sorts like Python's `sorted`, which is the order in which rows are written.
     """
 
     impl = sa.String
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column type of a database, with its binary collation."""
+        """Returns the column type of a database, with its binary collation."""
         if is_mysql(dialect):
             collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
             return mysql.VARCHAR(MESSAGE_ID_LENGTH, charset="utf8mb4", collation=collation)
         return sa.String(MESSAGE_ID_LENGTH, collation="C" if dialect.name == "postgresql" else None)
 
 
-# MySQL's TEXT ends at 64 KiB, and a message may be longer.
+# MySQL's TEXT is limited to 64 KiB, and a message may be longer.
 LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
 def is_mysql(dialect: Dialect) -> bool:
-    """Whether a database is MySQL or MariaDB, which has a dialect's name of its own."""
+    """Returns whether a database is MySQL or MariaDB, which SQLAlchemy treats as separate dialects."""
     return dialect.name in ("mysql", "mariadb")
 
 
@@ -93,11 +94,11 @@ def _is_not_postgresql(*_: Any, dialect: Dialect, **__: Any) -> bool:
     return dialect.name != "postgresql"
 
 
-metadata = sa.MetaData(naming_convention=NAMING)
+metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
-# SQLite numbers rows by itself only in a column whose type is INTEGER to the letter.
+# SQLite generates row numbers only for a column whose type is exactly INTEGER.
 _BatchId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-_STORED: dict[str, Any] = {
+_TABLE_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mariadb_engine": "InnoDB",
@@ -130,7 +131,7 @@ score_batches = sa.Table(
     sa.Column("seconds_text", sa.Double),
     sa.Column("seconds_network", sa.Double),
     sa.Column("seconds_write", sa.Double),
-    # A unique column that is null but in one state: "at most one a date", said in a way that every database holds to.
+    # Unique columns that are null in all states except one. They enforce "at most one per date" in every database.
     sa.Column(
         "published_date", sa.Date, sa.Computed("CASE WHEN state = 'published' THEN batch_date END", persisted=True)
     ),
@@ -148,8 +149,8 @@ score_batches = sa.Table(
     ),
     sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
     sa.Index(None, "batch_date", "state"),
-    sqlite_autoincrement=True,  # a deleted batch's number is not given out again
-    **_STORED,
+    sqlite_autoincrement=True,  # the number of a deleted batch is not reused
+    **_TABLE_OPTIONS,
 )
 
 spam_scores = sa.Table(
@@ -159,11 +160,12 @@ spam_scores = sa.Table(
     sa.Column("message_id", MessageId, primary_key=True),
     sa.Column("spam_probability", sa.Double, nullable=False),
     sa.Column("flagged", sa.Boolean, nullable=False),
-    # PostgreSQL would spend most of the writing on it; there the key of `batch_chunks` keeps the batch.
+    # On PostgreSQL this check would take most of the insert time. There the foreign key of `batch_chunks` protects the
+    # batch.
     sa.ForeignKeyConstraint(["batch_id"], ["score_batches.batch_id"]).ddl_if(callable_=_is_not_postgresql),
     sa.CheckConstraint("spam_probability BETWEEN 0 AND 1", name="spam_probability"),
     sqlite_with_rowid=False,
-    **_STORED,
+    **_TABLE_OPTIONS,
 )
 
 rejected_messages = sa.Table(
@@ -174,7 +176,7 @@ rejected_messages = sa.Table(
     sa.Column("message_id", MessageId),
     sa.Column("reason", sa.String(REASON_LENGTH), nullable=False),
     sa.Column("detail", sa.String(DETAIL_LENGTH)),
-    **_STORED,
+    **_TABLE_OPTIONS,
 )
 
 batch_chunks = sa.Table(
@@ -191,11 +193,11 @@ batch_chunks = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("written_at", UtcDateTime, nullable=False),
     sa.CheckConstraint("messages_read = scored + rejected", name="nothing_dropped"),
-    **_STORED,
+    **_TABLE_OPTIONS,
 )
 
-# What people said of messages. It holds the message too, for a label is worth nothing once its snapshot is deleted; and
-# it refers to no batch, for it outlives them.
+# Labels that people gave to messages. The message is stored too: without it, a label is worthless once its snapshot is
+# deleted. There is no foreign key to a batch, because labels outlive batches.
 labels = sa.Table(
     "labels",
     metadata,
@@ -206,10 +208,10 @@ labels = sa.Table(
     sa.Column("labelled_at", UtcDateTime, nullable=False),
     sa.Column("text", LongText, nullable=False),
     sa.CheckConstraint("label IN ('spam', 'ham')", name="label"),
-    **_STORED,
+    **_TABLE_OPTIONS,
 )
 
-# How unlike those before a batch was, as its report measured it; what `score_batches` has is not said twice.
+# The drift of each batch against earlier ones, as its report measured it. Values of `score_batches` are not repeated.
 batch_drift = sa.Table(
     "batch_drift",
     metadata,
@@ -224,10 +226,10 @@ batch_drift = sa.Table(
     sa.Column("measured_at", UtcDateTime, nullable=False),
     sa.Column("accepted_at", UtcDateTime),
     sa.Column("accepted_by", sa.String(255)),
-    **_STORED,
+    **_TABLE_OPTIONS,
 )
 
-# The view that readers use. Not in the metadata, for it is no table; the migration creates it.
+# The view that readers use. It is not in the metadata because it is not a table; a migration creates it.
 published_scores = sa.table(
     "published_scores",
     sa.column("batch_date", sa.Date),

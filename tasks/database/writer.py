@@ -1,8 +1,8 @@
-"""The one bulk writer: rows into a table by the fastest way its database has, in the caller's transaction.
+"""Inserts many rows into a table in the fastest way each database has, in the transaction of the caller.
 
-PostgreSQL takes binary COPY, which pgpq makes of whole columns; SQLite a prepared statement with many rows in it, MySQL
-the driver's own way to send many, and others SQLAlchemy's own insert. `benchmarks/` has the figures; what the rows are,
-and what happens when one is refused, is `tasks.database.ledger`'s.
+PostgreSQL: binary COPY, which pgpq encodes from whole columns. SQLite: a prepared statement with many rows. MySQL: the
+driver's executemany. Other databases: SQLAlchemy's insert. `benchmarks/` has the figures. `tasks.database.ledger`
+decides what the rows are and what happens when a row is rejected.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 Columns: TypeAlias = "Mapping[str, list[Any] | NDArray[Any]]"
 
-# Rows in one call of the driver, where the driver makes one statement of them and so holds them twice.
-_SLICE = 10_000
-# Values in one statement of SQLite's; it takes up to 32,766.
+# Rows in one call of the driver. The driver builds one statement from them, so they are in memory twice.
+_SLICE_ROWS = 10_000
+# Values in one SQLite statement. SQLite accepts up to 32,766.
 _SQLITE_VALUES = 4_000
 
-# Arrow's names of the types that `tasks.database.tables` is made of, the nearest class first.
+# Arrow's names for the column types of `tasks.database.tables`. Subclasses come before their base classes.
 _ARROW_TYPES: list[tuple[type[sa.types.TypeEngine[Any]], str]] = [
     (sa.BigInteger, "int64"),
     (sa.Integer, "int32"),
@@ -39,120 +39,121 @@ _ARROW_TYPES: list[tuple[type[sa.types.TypeEngine[Any]], str]] = [
 
 
 def insert_rows(connection: Connection, table: sa.Table, columns: Columns) -> None:
-    """Inserts rows in the transaction that the connection is in.
+    """Inserts rows in the current transaction of a connection.
 
     Args:
-        connection: SQLAlchemy's connection; committing is the caller's.
-        table: where the rows go.
-        columns: values of all rows, [rows], by the name of the column: a list of plain Python values, or an array;
-            sorted by the table's key they go in many times faster. Dates and times are not converted on their way: use
-            Core for a table that has them.
+        connection: SQLAlchemy connection; the caller commits.
+        table: table to insert into.
+        columns: values of all rows, [rows], by column name: a list of plain Python values, or an array. Rows sorted by
+            the key of the table are inserted many times faster. Dates and times are not converted: use SQLAlchemy Core
+            for a table that has them.
 
     Raises:
-        ValueError: the columns do not have the same length.
-        sqlalchemy.exc.IntegrityError: a row is there already, or breaks another rule of the table. On PostgreSQL the
-            transaction can only be rolled back then.
-        sqlalchemy.exc.DBAPIError: the database refused otherwise, or was lost.
+        ValueError: the columns differ in length.
+        sqlalchemy.exc.IntegrityError: a row exists already, or violates another constraint of the table. On PostgreSQL
+            the transaction can then only be rolled back.
+        sqlalchemy.exc.DBAPIError: the database reported another error, or the connection was lost.
     """
     if not any(map(len, columns.values())):
         return
-    way = f"{connection.dialect.name}+{connection.dialect.driver}"
-    if way == "postgresql+psycopg":
-        _copy(connection, table, columns)
-    elif way == "sqlite+pysqlite":
-        _execute_many_values(connection, table, columns)
-    elif way in ("mysql+pymysql", "mariadb+pymysql"):
-        _execute_prepared(connection, table, columns)
+    driver = f"{connection.dialect.name}+{connection.dialect.driver}"
+    if driver == "postgresql+psycopg":
+        _insert_by_copy(connection, table, columns)
+    elif driver == "sqlite+pysqlite":
+        _insert_multi_row(connection, table, columns)
+    elif driver in ("mysql+pymysql", "mariadb+pymysql"):
+        _insert_executemany(connection, table, columns)
     else:
-        _execute_core(connection, table, columns)
+        _insert_by_core(connection, table, columns)
 
 
-def _copy(connection: Connection, table: sa.Table, columns: Columns) -> None:
+def _insert_by_copy(connection: Connection, table: sa.Table, columns: Columns) -> None:
     import pyarrow as pa
     from pgpq import ArrowToPostgresBinaryEncoder
 
     driver: psycopg.Connection[Any] = connection.connection.dbapi_connection  # type: ignore[assignment]
-    statement = f"COPY {_target(connection, table, columns)} FROM STDIN (FORMAT BINARY)"
-    rows = pa.record_batch({name: pa.array(some, _arrow_type(table.c[name])) for name, some in columns.items()})
+    statement = f"COPY {_quote_target(connection, table, columns)} FROM STDIN (FORMAT BINARY)"
+    rows = pa.record_batch({name: pa.array(values, _arrow_type(table.c[name])) for name, values in columns.items()})
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)
     try:
         with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for part in (encoder.write_header(), encoder.write_batch(rows), encoder.finish()):
-                copy.write(part)
+            for block in (encoder.write_header(), encoder.write_batch(rows), encoder.finish()):
+                copy.write(block)
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _wrapped(connection, statement, error) from error
+        raise _wrap_driver_error(connection, statement, error) from error
 
 
 def _arrow_type(column: sa.Column[Any]) -> str:
-    for kind, name in _ARROW_TYPES:
+    for column_type, name in _ARROW_TYPES:
         implementation = column.type.impl if isinstance(column.type, sa.types.TypeDecorator) else column.type
-        if isinstance(implementation, kind):
+        if isinstance(implementation, column_type):
             return name
-    raise TypeError(f"{column}: no type for COPY is known for {column.type!r}; expected one of _ARROW_TYPES")
+    raise TypeError(f"{column}: expected a column type of _ARROW_TYPES for COPY, received {column.type!r}")
 
 
-def _wrapped(connection: Connection, statement: str, error: Exception) -> exc.StatementError:
-    """The error as SQLAlchemy would have raised it, had the statement gone through SQLAlchemy."""
+def _wrap_driver_error(connection: Connection, statement: str, error: Exception) -> exc.StatementError:
+    """Returns the error that SQLAlchemy would have raised for this error of the driver."""
     dialect = connection.dialect
-    lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]
+    is_disconnect = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]
     wrapped = exc.DBAPIError.instance(
         statement,
         None,
         error,
         dialect.loaded_dbapi.Error,
         hide_parameters=True,
-        connection_invalidated=lost,
+        connection_invalidated=is_disconnect,
         dialect=dialect,
     )
-    if lost:
+    if is_disconnect:
         connection.invalidate(error)
     return wrapped
 
 
-def _execute_many_values(connection: Connection, table: sa.Table, columns: Columns) -> None:
-    """SQLite's driver gives up Python's lock once a statement: with many rows in one, other threads go on meanwhile."""
-    # For a bool it looks for an adapter, which takes half as long as all else of a row; for a number it does not.
-    numbers = {name: _without_bools(some) for name, some in columns.items()}
+def _insert_multi_row(connection: Connection, table: sa.Table, columns: Columns) -> None:
+    """Inserts many rows per statement. SQLite's driver releases Python's lock once per statement, for other threads."""
+    # For a bool the driver looks for an adapter, which takes half as long as the rest of the row; not so for a number.
+    numbers = {name: _convert_bools(values) for name, values in columns.items()}
     count, values = len(columns), itertools.chain.from_iterable(_rows(numbers))
-    target = _target(connection, table, columns)
-    while some := tuple(itertools.islice(values, _SQLITE_VALUES // count * count)):
-        connection.exec_driver_sql(_insert_many(target, count, len(some) // count), some)
+    target = _quote_target(connection, table, columns)
+    while value_slice := tuple(itertools.islice(values, _SQLITE_VALUES // count * count)):
+        connection.exec_driver_sql(_build_multi_row_insert(target, count, len(value_slice) // count), value_slice)
 
 
-def _without_bools(some: list[Any] | NDArray[Any]) -> list[Any] | NDArray[Any]:
-    return some.astype("int8") if not isinstance(some, list) and some.dtype.kind == "b" else some
+def _convert_bools(values: list[Any] | NDArray[Any]) -> list[Any] | NDArray[Any]:
+    return values.astype("int8") if not isinstance(values, list) and values.dtype.kind == "b" else values
 
 
-@functools.lru_cache(maxsize=8)  # the longest is one of thousands of places, and the same for nearly all statements
-def _insert_many(target: str, columns: int, rows: int) -> str:
-    places = ", ".join([f"({', '.join('?' * columns)})"] * rows)
-    return f"INSERT INTO {target} VALUES {places}"  # noqa: S608 - names are ours
+@functools.lru_cache(maxsize=8)  # a statement has thousands of placeholders, and nearly all statements are equal
+def _build_multi_row_insert(target: str, columns: int, rows: int) -> str:
+    placeholders = ", ".join([f"({', '.join('?' * columns)})"] * rows)
+    return f"INSERT INTO {target} VALUES {placeholders}"  # noqa: S608 - names of our own tables
 
 
-def _execute_prepared(connection: Connection, table: sa.Table, columns: Columns) -> None:
-    values = ", ".join("%s" for _ in columns)
-    statement = f"INSERT INTO {_target(connection, table, columns)} VALUES ({values})"  # noqa: S608 - names are ours
-    for some in _slices(columns):
-        connection.exec_driver_sql(statement, some)
+def _insert_executemany(connection: Connection, table: sa.Table, columns: Columns) -> None:
+    placeholders = ", ".join("%s" for _ in columns)
+    target = _quote_target(connection, table, columns)
+    statement = f"INSERT INTO {target} VALUES ({placeholders})"  # noqa: S608 - names of our own tables
+    for rows in _slices(columns):
+        connection.exec_driver_sql(statement, rows)
 
 
-def _execute_core(connection: Connection, table: sa.Table, columns: Columns) -> None:
-    for some in _slices(columns):
-        connection.execute(sa.insert(table), [dict(zip(columns, row, strict=True)) for row in some])
+def _insert_by_core(connection: Connection, table: sa.Table, columns: Columns) -> None:
+    for rows in _slices(columns):
+        connection.execute(sa.insert(table), [dict(zip(columns, row, strict=True)) for row in rows])
 
 
 def _slices(columns: Columns) -> Iterator[list[tuple[Any, ...]]]:
-    each = _rows(columns)
-    while some := list(itertools.islice(each, _SLICE)):
-        yield some
+    rows = _rows(columns)
+    while row_slice := list(itertools.islice(rows, _SLICE_ROWS)):
+        yield row_slice
 
 
 def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
-    """The rows, of plain Python values: drivers do not know numpy's."""
-    return zip(*(some if isinstance(some, list) else some.tolist() for some in columns.values()), strict=True)
+    """Returns the rows as plain Python values: drivers do not accept numpy's."""
+    return zip(*(values if isinstance(values, list) else values.tolist() for values in columns.values()), strict=True)
 
 
-def _target(connection: Connection, table: sa.Table, names: Iterable[str]) -> str:
-    """The table and its columns, quoted as the database wants them (`row_number` is a word of MySQL's own)."""
+def _quote_target(connection: Connection, table: sa.Table, names: Iterable[str]) -> str:
+    """Returns the table and its columns, quoted for the database: `row_number` is a reserved word in MySQL."""
     quote = connection.dialect.identifier_preparer.quote
     return f"{quote(table.name)} ({', '.join(quote(name) for name in names)})"

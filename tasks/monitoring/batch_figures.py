@@ -22,9 +22,9 @@ from models.statistics.stability import GRID, count_scores
 from models.statistics.uncertainty import uncertainty_distances
 from tasks.database.batches import BatchRow
 from tasks.database.chunks import add_checksums, checksum_rows, format_checksum
-from tasks.database.connection import reading
+from tasks.database.connection import read_transaction
 from tasks.database.tables import batch_chunks, rejected_messages, spam_scores
-from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 if TYPE_CHECKING:
     from models.evaluation.text_statistics import TextStatistics
@@ -107,7 +107,7 @@ def read_scores(
     suspicious, uncertain = SmallestKeys(limit), SmallestKeys(limit)
     rows = flagged = 0
     checksums = []
-    with reading(engine) as connection, connection.execution_options(yield_per=_FETCH_ROWS).execute(query) as result:
+    with read_transaction(engine) as connection, connection.execution_options(yield_per=_FETCH_ROWS).execute(query) as result:
         for part in result.partitions():
             message_ids, probabilities, flags = _columns(part)
             counts += count_scores(probabilities)
@@ -135,7 +135,7 @@ def count_rejected_by_reason(engine: Engine, batch_id: int) -> dict[str, int]:
     """Counts the rejected messages of a batch by reason, the most frequent reason first."""
     reason, number = rejected_messages.c.reason, sa.func.count()
     query = sa.select(reason, number).where(rejected_messages.c.batch_id == batch_id).group_by(reason)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         rows = connection.execute(query).all()
     return {str(name): int(count) for name, count in sorted(rows, key=lambda row: (-row[1], row[0]))}
 
@@ -145,7 +145,7 @@ def read_ledger_counts(engine: Engine, batch_id: int) -> dict[str, int]:
     names = ("messages_read", "scored", "rejected", "flagged")
     sums = [sa.func.coalesce(sa.func.sum(batch_chunks.c[name]), 0) for name in names]
     query = sa.select(sa.func.count(), *sums).where(batch_chunks.c.batch_id == batch_id)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         row = connection.execute(query).one()
     return {name: int(value) for name, value in zip(("chunks", *names), row, strict=True)}
 
@@ -192,7 +192,7 @@ def read_texts(
         return f"the messages are no longer in {folder}"
     try:
         verify_snapshot(folder)
-        rows = snapshot_rows(folder / SNAPSHOT_FILE)
+        rows = count_snapshot_rows(folder / SNAPSHOT_FILE)
     except ArtifactError as error:
         return str(error)
     step, counter, texts = max(-(-rows // sample), 1), TextStatisticsCounter(vocabulary), dict[str, str]()

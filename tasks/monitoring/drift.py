@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.database.connection import reading, run_with_retries
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import batch_drift, score_batches
 from tasks.settings.scoring import DriftSettings
@@ -296,7 +296,7 @@ def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> lis
         .order_by(_BATCH.published_date.desc())
         .limit(limit)
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [DriftFigures(*row) for row in connection.execute(query)]
 
 
@@ -311,7 +311,7 @@ def _select_drifts(engine: Engine, condition: sa.ColumnElement[bool], limit: int
         .order_by(_BATCH.batch_date.desc(), _BATCH.batch_id.desc())
         .limit(limit)
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return [_to_drift(row) for row in connection.execute(query)]
 
 

@@ -48,7 +48,7 @@ def count_flips_on_latest_batch(
     if isinstance(batch, str):
         return batch
     from models.evaluation.gate import FlipCounter
-    from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, snapshot_rows, verify_snapshot
+    from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, count_snapshot_rows, verify_snapshot
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
     if not folder.is_dir():
@@ -58,7 +58,7 @@ def count_flips_on_latest_batch(
     except ArtifactError as error:
         return f"the messages of batch {batch.batch_id} cannot be used: {error}"
     path, counter = folder / SNAPSHOT_FILE, FlipCounter(max_examples)
-    rows = snapshot_rows(path)
+    rows = count_snapshot_rows(path)
     for chunk in read_snapshot(path, load(ScoringSettings).chunk_size):
         add_chunk(counter, chunk, before, now)
         finished = chunk.first_row - 1 + len(chunk)
@@ -89,9 +89,9 @@ def add_chunk(
     import pyarrow as pa
 
     from models.inference.scorer import score_isolating_failures
-    from tasks.database.chunks import refusals
+    from tasks.database.chunks import find_rejections
 
-    valid = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
+    valid = np.setdiff1d(np.arange(len(chunk)), list(find_rejections(chunk)))
     message_ids, texts = (column.take(pa.array(valid)).to_pylist() for column in (chunk.message_ids, chunk.texts))
     old, new = (score_isolating_failures(scorer, texts).scores.probabilities for scorer, _ in (before, now))
     scored = np.flatnonzero(np.isfinite(old) & np.isfinite(new))

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Engine
 
 from models.inference.scorer import Scorer, score_isolating_failures
 from tasks.database.batches import BatchRow
-from tasks.database.chunks import RejectedMessage, ScoredChunk, refusals
+from tasks.database.chunks import RejectedMessage, ScoredChunk, find_rejections
 from tasks.database.connection import persistent_connection
 from tasks.database.ledger import (
     BatchPlan,
@@ -33,7 +33,7 @@ from tasks.database.ledger import (
     start_batch,
 )
 from tasks.scoring.overlap import StageSeconds, map_in_threads, read_ahead, short_switch_interval
-from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, snapshot_rows, verify_snapshot
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, count_snapshot_rows, verify_snapshot
 
 log = logging.getLogger("spamscore")
 
@@ -75,7 +75,7 @@ def score_snapshot(
     """
     verify_snapshot(snapshot)
     path = snapshot / SNAPSHOT_FILE
-    rows = snapshot_rows(path)
+    rows = count_snapshot_rows(path)
     with persistent_connection(engine) as open_engine:
         batch = start_batch(open_engine, plan)
         done = find_committed_chunks(open_engine, batch.batch_id)
@@ -141,7 +141,7 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
         DeviceError: the device fails on every message.
     """
     started = time.monotonic()
-    rejected = refusals(chunk)
+    rejected = find_rejections(chunk)
     indices = _remaining_indices(len(chunk), rejected)
     result = score_isolating_failures(scorer, chunk.texts.take(pa.array(indices)) if rejected else chunk.texts)
     failed = {int(indices[position]): detail for position, detail in result.failures.items()}

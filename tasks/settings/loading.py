@@ -15,7 +15,7 @@ import luigi
 import luigi.rpc
 
 from models.errors import SettingsError
-from models.settings import Setting, declared
+from models.settings import Setting, declared_settings
 from tasks.settings.sections import SECTIONS
 
 Loaded = TypeVar("Loaded")
@@ -68,7 +68,7 @@ def _config_class(section: str, settings_class: type) -> type[luigi.Config]:
     """Creates the `luigi.Config` of a section. It has the section's name, so that ``--network-rnn-units`` works."""
     parameters: dict[str, Any] = {
         declared_setting.key: SettingParameter(declared_setting)
-        for declared_setting in declared(section, settings_class)
+        for declared_setting in declared_settings(section, settings_class)
     }
     return cast(
         "type[luigi.Config]",

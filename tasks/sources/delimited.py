@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files, and of the SMS Spam Collection's layout `label TAB text`."""
+"""Reads rows from CSV and TSV files, and from the layout of the SMS Spam Collection, `label TAB text`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from models.errors import InputError
-from tasks.sources.rows import SourceRow, check_columns, whole_text
-from tasks.sources.text_files import TOO_LONG, FileSource, file_format, read_lines
+from tasks.sources.file_source import FileSource, detect_format
+from tasks.sources.rows import SourceRow, check_columns, replace_surrogates
+from tasks.sources.text_files import LINE_TOO_LONG, read_lines
 
-MAX_RECORD = 16 * 2**20  # characters of one CSV record; also how far a quote that is never closed is followed
+MAX_RECORD_LENGTH = 16 * 2**20  # characters of one CSV record; also how far an unclosed quote is followed
 
 
 class Record(NamedTuple):
-    """The fields of one row, or its fault, and the line that it starts on (1-based)."""
+    """The fields of one row, or its fault, and the number of its first line, from 1."""
 
     line: int
     fields: Sequence[str]
@@ -25,116 +26,126 @@ class Record(NamedTuple):
 
 @dataclass
 class _RecordLines:
-    """Feeds lines to a csv reader and keeps those of the record at hand, to give all but the first back.
+    """Feeds lines to a csv reader, and can push back all lines of the current record except the first.
 
-    A quote that is never closed would swallow the rest of the file into one record; with the lines given back it costs
-    the one row that it stands in.
+    A quote that is never closed would swallow the rest of the file into one record. With the lines pushed back, only
+    the row with the quote is lost.
     """
 
     lines: Iterator[str | None]
-    first: int = 1
+    first_line: int = 1
     record: list[str | None] = field(default_factory=list)
-    again: deque[str | None] = field(default_factory=deque)
+    pushed_back: deque[str | None] = field(default_factory=deque)
     size: int = 0
 
     def __iter__(self) -> _RecordLines:
         return self
 
     def __next__(self) -> str:
-        line = self.again.popleft() if self.again else next(self.lines)
+        line = self.pushed_back.popleft() if self.pushed_back else next(self.lines)
         self.record.append(line)
         self.size += len(line or "")
-        if line is None or self.size > MAX_RECORD:
-            raise csv.Error(f"more than {MAX_RECORD} characters; is a quote not closed?")
+        if line is None or self.size > MAX_RECORD_LENGTH:
+            raise csv.Error(f"more than {MAX_RECORD_LENGTH} characters; is a quote not closed?")
         return line
 
-    def begin(self) -> None:
-        """The next line starts a new record."""
-        self.first += len(self.record)
+    def start_record(self) -> None:
+        """Starts a new record at the next line."""
+        self.first_line += len(self.record)
         self.record.clear()
         self.size = 0
 
-    def give_back(self) -> None:
-        """Keeps the record's first line and has the others read again, each as the start of a record."""
-        self.again.extendleft(reversed(self.record[1:]))
+    def push_back(self) -> None:
+        """Keeps the first line of the record. The other lines are read again, as the start of new records."""
+        self.pushed_back.extendleft(reversed(self.record[1:]))
         del self.record[1:]
 
 
-def _csv_records(source: FileSource) -> Iterator[Record]:
+def _read_csv_records(source: FileSource) -> Iterator[Record]:
     lines = _RecordLines(read_lines(source, newline=""))
     reader = csv.reader(lines, strict=True)
     while True:
-        lines.begin()
+        lines.start_record()
         try:
-            yield Record(lines.first, next(reader))
+            yield Record(lines.first_line, next(reader))
         except StopIteration:
             return
         except csv.Error as error:
-            lines.give_back()
-            yield Record(lines.first, (), f"malformed CSV: {error}")
+            lines.push_back()
+            yield Record(lines.first_line, (), f"malformed CSV: {error}")
 
 
-def _tab_records(source: FileSource, most_splits: int = -1) -> Iterator[Record]:
-    """Records without quoting: a quote is a character of the message."""
+def _read_tab_records(source: FileSource, max_splits: int = -1) -> Iterator[Record]:
+    """Yields records without quoting: a quote is a character of the message."""
     for number, line in enumerate(read_lines(source, newline="\n"), 1):
         if line is None:
-            yield Record(number, (), TOO_LONG)
+            yield Record(number, (), LINE_TOO_LONG)
         else:
             text = line.removesuffix("\n").removesuffix("\r")
-            yield Record(number, text.split("\t", most_splits) if text else ())
+            yield Record(number, text.split("\t", max_splits) if text else ())
 
 
-def _headed_rows(source: FileSource, records: Iterator[Record]) -> Iterator[SourceRow]:
-    """Rows of a file whose first record is a header."""
-    header = next((one for one in records if one.fields or one.fault), None)
+def _convert_records_with_header(source: FileSource, records: Iterator[Record]) -> Iterator[SourceRow]:
+    """Yields the rows of a file whose first record is a header."""
+    header = next((record for record in records if record.fields or record.fault), None)
     if header is None or header.fault:
         raise InputError(
-            f"{source}: expected a header, received {header.fault if header else 'blank lines alone'}. "
+            f"{source}: expected a header, received {header.fault if header else 'only blank lines'}. "
             f"Give the file a first line with the names of its columns, or correct [{source.section}] format."
         )
     names = [name.strip() for name in header.fields]
-    check_columns(str(source), source.section, source.columns, names, _told(source, header.fields))
-    return _rows(source, names, records)
+    check_columns(str(source), source.section, source.columns, names, _describe_header(source, header.fields))
+    return _convert_records(source, names, records)
 
 
-def _told(source: FileSource, header: Sequence[str]) -> str:
-    """How the header was read, and a likely reason where it is one single column."""
-    told = f" The file was read as {file_format(source)} in {source.encoding}"
-    for name, sign in (("semicolons", ";"), ("tabs", "\t"), ("commas", ",")):
-        if len(header) == 1 and sign in header[0]:
-            return f"{told}; its columns seem to be separated by {name}."
-    return f"{told}."
+def _describe_header(source: FileSource, header: Sequence[str]) -> str:
+    """Says how the header was read, and names the likely separator if there is only one column."""
+    description = f" The file was read as {detect_format(source)} in {source.encoding}"
+    for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("commas", ",")):
+        if len(header) == 1 and separator in header[0]:
+            return f"{description}; its columns seem to be separated by {name}."
+    return f"{description}."
 
 
-def _rows(source: FileSource, names: list[str], records: Iterable[Record]) -> Iterator[SourceRow]:
-    """Rows of records; a blank line is no row."""
-    places = [(name, names.index(name)) for name in dict.fromkeys(source.columns.values())]
-    number = 0
+def _convert_records(source: FileSource, names: list[str], records: Iterable[Record]) -> Iterator[SourceRow]:
+    """Yields the rows of records. A blank line is not a row."""
+    column_indices = [(name, names.index(name)) for name in dict.fromkeys(source.columns.values())]
+    row_number = 0
     for record in records:
         if record.fields or record.fault:
-            number += 1
-            yield _row(number, record, places, len(names))
+            row_number += 1
+            yield _convert_record(row_number, record, column_indices, len(names))
 
 
-def _row(number: int, record: Record, places: list[tuple[str, int]], width: int) -> SourceRow:
+def _convert_record(row_number: int, record: Record, column_indices: list[tuple[str, int]], width: int) -> SourceRow:
     fields, fault = record.fields, record.fault
     if fault is None and len(fields) != width:
         fault = f"wrong number of fields: expected {width}, received {len(fields)}"
-    values = {name: whole_text(fields[place]) if place < len(fields) else None for name, place in places}
-    return SourceRow(number, values, fault and f"{fault} (line {record.line})")
+    values = {
+        name: replace_surrogates(fields[index]) if index < len(fields) else None for name, index in column_indices
+    }
+    return SourceRow(row_number, values, fault and f"{fault} (line {record.line})")
 
 
-def csv_rows(source: FileSource) -> Iterator[SourceRow]:
-    """Yields each row of a CSV file."""
-    yield from _headed_rows(source, _csv_records(source))
+def read_csv(source: FileSource) -> Iterator[SourceRow]:
+    """Yields each row of a CSV file with a header.
+
+    Raises:
+        InputError: the header is missing or malformed, or lacks a column.
+    """
+    yield from _convert_records_with_header(source, _read_csv_records(source))
 
 
-def tsv_rows(source: FileSource) -> Iterator[SourceRow]:
-    """Yields each row of a TSV file."""
-    yield from _headed_rows(source, _tab_records(source))
+def read_tsv(source: FileSource) -> Iterator[SourceRow]:
+    """Yields each row of a TSV file with a header. Quotes have no special meaning.
+
+    Raises:
+        InputError: the header is missing or too long, or lacks a column.
+    """
+    yield from _convert_records_with_header(source, _read_tab_records(source))
 
 
-def sms_rows(source: FileSource) -> Iterator[SourceRow]:
-    """Yields each row of a file in the layout `label TAB text`."""
+def read_sms(source: FileSource) -> Iterator[SourceRow]:
+    """Yields each row of a file in the layout `label TAB text`, without a header. The text may contain tabs."""
     names = [source.columns["label_column"], source.columns["text_column"]]
-    yield from _rows(source, names, _tab_records(source, most_splits=1))
+    yield from _convert_records(source, names, _read_tab_records(source, max_splits=1))

@@ -1,10 +1,8 @@
-"""Rows of messages out of files, one at a time: CSV, TSV, JSON lines, Parquet, and the SMS Spam Collection's layout.
+"""Reads rows of messages from a file of any supported format: CSV, TSV, JSON lines, Parquet, SMS Spam Collection.
 
-`read_file` gives the same `SourceRow` for all of them. A row that is malformed comes with a fault instead of ending the
-run or going missing; what is wrong with a file as a whole is an InputError before its first row. Memory is bounded by
-the longest row, not by the file. What a row looks like is `tasks.sources.rows`'s part; what it means (label, date,
-duplicate)
-is decided by the stages.
+`read_file` yields the same `SourceRow` for every format. A malformed row comes with a fault: it neither ends the run
+nor goes missing. A fault of the file as a whole is an InputError before the first row. Memory is bounded by the longest
+row, not by the file. `tasks.sources.rows` defines a row; the stages decide what it means (label, date, duplicate).
 """
 
 from __future__ import annotations
@@ -17,78 +15,66 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import InputError
-from tasks.sources.delimited import MAX_RECORD, csv_rows, sms_rows, tsv_rows
-from tasks.sources.json_lines import jsonl_rows
-from tasks.sources.parquet import parquet_rows
+from tasks.sources.delimited import MAX_RECORD_LENGTH, read_csv, read_sms, read_tsv
+from tasks.sources.file_source import FileSource, check_encoding, check_file, detect_format
+from tasks.sources.json_lines import read_json_lines
+from tasks.sources.parquet import read_parquet
 from tasks.sources.rows import SourceRow
-from tasks.sources.text_files import FileSource, check_encoding, check_file, file_format
 
-# Python's own limit of 131,072 characters refuses a megabyte message. It is one for the whole process.
-csv.field_size_limit(MAX_RECORD)
+# Python's default limit of 131,072 characters refuses a message of a megabyte. The limit is global to the process.
+csv.field_size_limit(MAX_RECORD_LENGTH)
+
+_READERS: dict[str, Callable[[FileSource], Iterator[SourceRow]]] = {
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "sms": read_sms,
+}
 
 
 def read_file(source: FileSource) -> Iterator[SourceRow]:
-    """Yields each row of a file, in its order.
+    """Yields each row of a file, in file order.
 
-    Format, encoding and presence of the file are checked at the call, its header when the first row is asked for.
+    Format, encoding and existence of the file are checked at the call, its header when the first row is requested.
 
     Raises:
         SettingsError: the encoding does not exist.
-        InputError: the file is missing, empty, damaged, of unknown ending, lacks a column, or changed meanwhile.
+        InputError: the file is missing, empty or damaged, has an unknown suffix, lacks a column, or changed while it
+            was read.
     """
-    rows = _READERS[file_format(source)]
+    reader = _READERS[detect_format(source)]
     check_encoding(source)
     check_file(source)
-    return _unchanged(source, rows(source))
+    return _check_unchanged(source, reader(source))
 
 
 def estimate_row_count(path: Path) -> int | None:
-    """About how many rows a file has, quickly: what its footer says, or its line ends; None if that cannot be told."""
+    """Returns about how many rows a file has, from its Parquet footer or its line ends; None if it cannot be read."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return int(pq.read_metadata(path).num_rows)
         with path.open("rb") as file:
-            return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
     except (OSError, pa.ArrowException):
-        return None  # who reads it says what is the matter
+        return None  # reading the file reports the error
 
 
-def _unchanged(source: FileSource, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
-    """Passes rows on and makes sure at the end that nobody wrote to the file meanwhile."""
-    before = _state(source.path)
+def _check_unchanged(source: FileSource, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
+    """Passes rows on, and checks after the last one that the file was not written to meanwhile."""
+    before = _file_state(source.path)
     yield from rows
-    if _state(source.path) != before:
+    if _file_state(source.path) != before:
         raise InputError(
             f"{source}: the file changed while it was read. "
-            "Have it written elsewhere and moved into its place when complete, and run again."
+            "Write it under another name, move it into place when it is complete, and run again."
         )
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """What tells one edition of a file from another without reading it; None when it is gone."""
+def _file_state(path: Path) -> tuple[int, int, int] | None:
+    """Returns inode, size and modification time, which differ between versions of a file; None if it is gone."""
     try:
-        state = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return state.st_ino, state.st_size, state.st_mtime_ns
-
-
-# Lines
-
-
-# CSV, TSV, sms
-
-
-# JSON lines
-
-
-# Parquet
-
-
-_READERS: dict[str, Callable[[FileSource], Iterator[SourceRow]]] = {
-    "csv": csv_rows,
-    "tsv": tsv_rows,
-    "jsonl": jsonl_rows,
-    "parquet": parquet_rows,
-    "sms": sms_rows,
-}
+    return status.st_ino, status.st_size, status.st_mtime_ns

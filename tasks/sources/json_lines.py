@@ -1,4 +1,4 @@
-"""Rows of files with one JSON object a line."""
+"""Reads rows from files with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -7,67 +7,75 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tasks.sources.rows import SourceRow, WrittenNumber, check_columns, kind_of, typed_row
-from tasks.sources.text_files import TOO_LONG, FileSource, read_lines
+from tasks.sources.file_source import FileSource
+from tasks.sources.rows import NumberLiteral, SourceRow, check_columns, convert_row, describe_type
+from tasks.sources.text_files import LINE_TOO_LONG, read_lines
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON = json.JSONDecoder(parse_int=WrittenNumber, parse_float=WrittenNumber, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_int=NumberLiteral, parse_float=NumberLiteral, parse_constant=_reject_constant)
 
 
-def jsonl_rows(source: FileSource) -> Iterator[SourceRow]:
-    """Rows of a file of JSON objects, one a line; a key that is not there is a value that is not there."""
-    keys = _SeenKeys(source)
-    number = 0
+def read_json_lines(source: FileSource) -> Iterator[SourceRow]:
+    """Yields the row of each line. A key that is missing in an object is a missing value. A blank line is not a row.
+
+    Raises:
+        InputError: after the last row, if a column is in no object of the file.
+    """
+    keys = _KeyTracker(source)
+    row_number = 0
     for line in read_lines(source, newline="\n"):
         if line is None or not line.isspace():
-            number += 1
-            found, fault = _json_object(line)
-            keys.add(found)
-            yield _json_row(number, found, fault, keys.wanted, source.columns["text_column"])
+            row_number += 1
+            content, fault = _parse_object(line)
+            keys.add(content)
+            yield _convert_object(row_number, content, fault, keys.required, source.columns["text_column"])
     keys.check()
 
 
-class _SeenKeys:
-    """Finds out whether a column is in no object at all: JSON lines have no header to look it up in."""
+class _KeyTracker:
+    """Notices when a column is in no object of a file: JSON lines have no header to check it against."""
 
     def __init__(self, source: FileSource) -> None:
         self.source = source
-        self.wanted = tuple(dict.fromkeys(source.columns.values()))
-        self.missing = set(self.wanted)
+        self.required = tuple(dict.fromkeys(source.columns.values()))
+        self.missing = set(self.required)
         self.seen: dict[str, None] = {}
 
-    def add(self, found: Mapping[str, Any]) -> None:
+    def add(self, content: Mapping[str, Any]) -> None:
+        """Records the keys of an object."""
         if self.missing:
-            self.missing -= found.keys()
-            self.seen.update(dict.fromkeys(itertools.islice(found, 100)) if len(self.seen) < 1000 else {})
+            self.missing -= content.keys()
+            self.seen.update(dict.fromkeys(itertools.islice(content, 100)) if len(self.seen) < 1000 else {})
 
     def check(self) -> None:
+        """Raises InputError if a column was in no object."""
         if self.seen and self.missing:
-            names = [*self.seen, *(name for name in self.wanted if name not in self.seen and name not in self.missing)]
+            present = [name for name in self.required if name not in self.seen and name not in self.missing]
+            names = [*self.seen, *present]
             check_columns(str(self.source), self.source.section, self.source.columns, names, " No line has it.")
 
 
-def _json_object(line: str | None) -> tuple[dict[str, Any], str | None]:
-    """The object of a line, or the line's fault."""
+def _parse_object(line: str | None) -> tuple[dict[str, Any], str | None]:
+    """Returns the object of a line and None, or an empty object and the fault of the line."""
     if line is None:
-        return {}, TOO_LONG
+        return {}, LINE_TOO_LONG
     try:
-        found = _JSON.decode(line)
+        content = _DECODER.decode(line)
     except RecursionError:
         return {}, "invalid JSON: nested too deep"
     except ValueError as error:
         return {}, f"invalid JSON: {error}"
-    if not isinstance(found, dict):
-        return {}, f"not a JSON object: received {kind_of(found)}"
-    return found, None
+    if not isinstance(content, dict):
+        return {}, f"not a JSON object: received {describe_type(content)}"
+    return content, None
 
 
-def _json_row(
-    number: int, found: Mapping[str, Any], fault: str | None, names: Iterable[str], text_column: str
+def _convert_object(
+    row_number: int, content: Mapping[str, Any], fault: str | None, names: Iterable[str], text_column: str
 ) -> SourceRow:
-    row = typed_row(number, {name: found.get(name) for name in names}, text_column)
+    row = convert_row(row_number, {name: content.get(name) for name in names}, text_column)
     return row if fault is None else row._replace(fault=fault)

@@ -1,7 +1,7 @@
-"""Rows of messages out of a SQL query, streamed through SQLAlchemy in the shape of `tasks.sources.rows`.
+"""Streams the rows of a SQL query through SQLAlchemy, as rows of `tasks.sources.rows`.
 
-The query is the user's and only reads: its transaction is a read-only one where the database has such, and is rolled
-back in any case. Opening the database is `tasks.database.connection`'s part.
+The query comes from the user and may only read. Its transaction is read-only where the database supports it, and is
+always rolled back. `tasks.database.connection` opens the database.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, CursorResult, Engine
 
 from models.errors import DatabaseError, InputError
-from tasks.database.connection import connect, masked
+from tasks.database.connection import connect, mask_password
 from tasks.settings.storage import DatabaseSettings
-from tasks.sources.rows import SourceRow, check_columns, typed_row
+from tasks.sources.rows import SourceRow, check_columns, convert_row
 
-ROWS_AT_ONCE = 1000  # rows fetched from the server in one go
+FETCH_SIZE = 1000  # rows fetched from the server at a time
 
 _READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",
@@ -41,9 +41,9 @@ class QuerySource:
         section: section of luigi.cfg that holds the query: corpus or messages.
         query: one SELECT.
         columns: names of the columns to read, by the setting that names each; ``text_column`` is the message.
-        database: [database]; its address is taken when ``url`` is empty, its time limit always.
-        url: SQLAlchemy address of the section.
-        parameters: what ``:name`` in the query is bound to; those it does not mention are left out.
+        database: the settings of [database]; its URL is used if ``url`` is empty, its connect timeout always.
+        url: SQLAlchemy URL of the section.
+        parameters: values of ``:name`` in the query; values that the query does not use are left out.
     """
 
     section: str
@@ -63,101 +63,109 @@ def read_query(source: QuerySource) -> Iterator[SourceRow]:
     The database is opened at the call; the query runs when the first row is asked for.
 
     Raises:
-        SettingsError: the address cannot be read.
-        DatabaseError: the database cannot be reached, or is lost on the way.
-        InputError: the query is not valid, returns no rows by its nature, or lacks a column.
+        SettingsError: the URL cannot be parsed.
+        DatabaseError: the database cannot be reached, or the connection is lost while rows are read.
+        InputError: the query is invalid, is a statement that returns no rows, or lacks a column.
     """
-    statement = bound_query(source)
-    engine = open_source(source)
-    return _query_rows(source, engine, statement)
+    statement = bind_parameters(source)
+    engine = open_source_database(source)
+    return _stream_rows(source, engine, statement)
 
 
-def bound_query(source: QuerySource) -> sa.TextClause:
-    """The query with the parameters that it mentions.
+def bind_parameters(source: QuerySource) -> sa.TextClause:
+    """Returns the query with its parameters bound.
 
     Raises:
-        InputError: it mentions another one.
+        InputError: the query uses a parameter that has no value.
     """
     statement = sa.text(source.query)
-    mentioned = statement.compile().params
-    unknown = [f":{name}" for name in mentioned if name not in source.parameters]
+    used = statement.compile().params
+    unknown = [f":{name}" for name in used if name not in source.parameters]
     if unknown:
-        known = " and ".join(f":{name}" for name in source.parameters) or "none"
+        available = " and ".join(f":{name}" for name in source.parameters) or "none"
         raise InputError(
-            f"{source}: {', '.join(unknown)} is bound to nothing. Parameters are {known}; "
-            rf"a colon that is meant as it is, before a letter, is written \:."
+            f"{source}: unknown parameter {', '.join(unknown)}. Parameters are {available}. "
+            r"Write \: for a literal colon before a letter."
         )
-    return statement.bindparams(**{name: source.parameters[name] for name in mentioned})
+    return statement.bindparams(**{name: source.parameters[name] for name in used})
 
 
-def open_source(source: QuerySource) -> Engine:
-    """The database to ask: the section's own, or that of [database].
+def open_source_database(source: QuerySource) -> Engine:
+    """Opens the database of a query: the one of its section, or the one of [database].
 
     Raises:
-        SettingsError: the address cannot be read.
-        DatabaseError: it cannot be reached; a SQLite file that is not there is not made.
+        SettingsError: the URL cannot be parsed.
+        DatabaseError: the database cannot be reached, or its SQLite file does not exist; the file is not created.
     """
     settings = DatabaseSettings(source.url or source.database.url, source.database.connect_timeout)
     section = source.section if source.url else "database"
     engine = connect(settings, section)
     if engine.dialect.name == "sqlite" and not Path((engine.url.database or "").removeprefix("file:")).exists():
         raise DatabaseError(
-            f"[{section}] url = {masked(engine.url)}: no such file (looked in {Path.cwd()}), and {source} reads "
+            f"[{section}] url = {mask_password(engine.url)}: no such file (looked in {Path.cwd()}), and {source} reads "
             f"from it. Correct [{section}] url."
         )
     return engine
 
 
-def _query_rows(source: QuerySource, engine: Engine, statement: sa.TextClause) -> Iterator[SourceRow]:
+def _stream_rows(source: QuerySource, engine: Engine, statement: sa.TextClause) -> Iterator[SourceRow]:
     text_column = source.columns["text_column"]
-    with _explained(source, engine), engine.connect() as connection, _executed(connection, statement) as result:
-        places = _places(source, result)
-        for number, row in enumerate(result, 1):
-            yield typed_row(number, {name: row[place] for name, place in places}, text_column)
+    with _translate_errors(source, engine), engine.connect() as connection, _execute(connection, statement) as result:
+        column_indices = _find_column_indices(source, result)
+        for row_number, row in enumerate(result, 1):
+            yield convert_row(row_number, {name: row[index] for name, index in column_indices}, text_column)
         connection.rollback()
 
 
-def _executed(connection: Connection, statement: sa.TextClause) -> CursorResult[Any]:
-    """Runs the query on a cursor of the server's where there is one, so that rows come as they are asked for."""
+def _execute(connection: Connection, statement: sa.TextClause) -> CursorResult[Any]:
+    """Runs a query in a read-only transaction, with a server-side cursor where the database has one."""
     if connection.dialect.name in _READ_ONLY:
         connection.exec_driver_sql(_READ_ONLY[connection.dialect.name])
     if connection.dialect.name == "sqlite":
-        # SQLite stores any bytes as text, and its driver ends the whole query at the first that are not UTF-8.
+        # SQLite stores any bytes as text. By default its driver ends the query at the first that are not UTF-8.
         driver: Any = connection.connection.driver_connection
         driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-    return connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
+    return connection.execution_options(yield_per=FETCH_SIZE).execute(statement)
 
 
-def _places(source: QuerySource, result: CursorResult[Any]) -> list[tuple[str, int]]:
-    """Each column asked for with its place in the rows."""
+def _find_column_indices(source: QuerySource, result: CursorResult[Any]) -> list[tuple[str, int]]:
+    """Returns each requested column with its index in the rows of a result."""
     if not result.returns_rows:
-        raise InputError(f"{source}: expected a SELECT, received a statement that returns no rows: {_shown(source)}")
-    found = list(result.keys())
-    check_columns(str(source), source.section, source.columns, found)
-    return [(name, found.index(name)) for name in dict.fromkeys(source.columns.values())]
+        raise InputError(
+            f"{source}: expected a SELECT, received a statement that returns no rows: {_shorten_query(source)}"
+        )
+    names = list(result.keys())
+    check_columns(str(source), source.section, source.columns, names)
+    return [(name, names.index(name)) for name in dict.fromkeys(source.columns.values())]
 
 
 @contextlib.contextmanager
-def _explained(source: QuerySource, engine: Engine) -> Iterator[None]:
+def _translate_errors(source: QuerySource, engine: Engine) -> Iterator[None]:
+    """Raises SQLAlchemy's errors as InputError, or as DatabaseError if the connection was lost."""
     try:
         yield
     except exc.DBAPIError as error:
-        said = _said(error, engine)
+        reason = _describe_error(error, engine)
         if error.connection_invalidated:
-            raise DatabaseError(f"{masked(engine.url)}: lost while {source} was read: {said}. Run again.") from None
+            raise DatabaseError(
+                f"{mask_password(engine.url)}: connection lost while {source} was read: {reason}. Run again."
+            ) from None
         raise InputError(
-            f"{source}: {masked(engine.url)} refused it: {said}. Correct it; it is: {_shown(source)}"
+            f"{source}: {mask_password(engine.url)} rejected the query: {reason}. "
+            f"Correct the query: {_shorten_query(source)}"
         ) from None
     except exc.SQLAlchemyError as error:
-        raise InputError(f"{source}: {_said(error, engine)}. Correct it; it is: {_shown(source)}") from None
+        raise InputError(
+            f"{source}: {_describe_error(error, engine)}. Correct the query: {_shorten_query(source)}"
+        ) from None
 
 
-def _said(error: exc.SQLAlchemyError, engine: Engine) -> str:
-    """What the driver said, on one line, without the password."""
-    reason = getattr(error, "orig", None) or error
-    text = " ".join(str(reason).split()).rstrip(".")
+def _describe_error(error: exc.SQLAlchemyError, engine: Engine) -> str:
+    """Returns the driver's error message on one line, without the password."""
+    driver_error = getattr(error, "orig", None) or error
+    text = " ".join(str(driver_error).split()).rstrip(".")
     return text.replace(str(engine.url.password), "***") if engine.url.password else text
 
 
-def _shown(source: QuerySource) -> str:
+def _shorten_query(source: QuerySource) -> str:
     return " ".join(source.query.split())[:300]

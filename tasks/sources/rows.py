@@ -1,7 +1,7 @@
-"""The one shape in which rows of messages reach the pipeline, whatever they were read from, and how values become text.
+"""Defines a row of a message source, and converts values of any type to text.
 
-A malformed row is a row with a fault: it goes on to the stage that counts and refuses it. Reading files is
-`tasks.sources.files`'s part, SQL queries `tasks.sources.queries`'s.
+All readers yield `SourceRow`. A malformed row is a row with a fault: the stage that receives it counts and rejects it.
+Files are read by `tasks.sources.files`, SQL queries by `tasks.sources.queries`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SourceRow(NamedTuple):
-    """One row of data as it was found.
+    """One row of a message source.
 
     Attributes:
         row_number: 1 for the first row of data; a header and blank lines do not count.
-        values: the columns asked for, by name; None where there is no value. Of a row with a fault, what could be read.
-        fault: what is wrong with the row, "<kind>" or "<kind>: <details>"; None when nothing is.
+        values: the requested columns by name; None for a missing value. Of a row with a fault, what could be read.
+        fault: what is wrong with the row, "<kind>" or "<kind>: <details>"; None for a valid row.
     """
 
     row_number: int
@@ -33,52 +33,54 @@ class SourceRow(NamedTuple):
     fault: str | None
 
 
-class WrittenNumber(str):
-    """A number of a JSON file as it is written: an id of twenty digits or 0.10 must not go through a float."""
+class NumberLiteral(str):
+    """A number exactly as a JSON file spells it: an id of twenty digits or 0.10 must not be converted to a float."""
 
     __slots__ = ()
 
 
-def typed_row(number: int, values: Mapping[str, Any], text_column: str) -> SourceRow:
-    """A row of typed values (JSON, Parquet, SQL): the message must be text, the rest becomes text.
+def convert_row(row_number: int, values: Mapping[str, Any], text_column: str) -> SourceRow:
+    """Converts a row of typed values (JSON, Parquet, SQL) to text. A value that cannot be converted is a fault.
 
     Args:
-        number: 1-based row number.
+        row_number: row number, from 1.
         values: Python values by column.
-        text_column: the column that is the message.
+        text_column: the column of the message, which must be text; values of other columns are converted to text.
     """
     texts: dict[str, str | None] = {}
     fault = None
     for name, value in values.items():
         try:
-            texts[name] = message_text(value) if name == text_column else plain_text(value)
+            texts[name] = to_message_text(value) if name == text_column else to_plain_text(value)
         except TypeError as error:
             texts[name] = None
-            fault = fault or f"{error}: column {name} holds {kind_of(value)}"
-    return SourceRow(number, texts, fault)
+            fault = fault or f"{error}: column {name} holds {describe_type(value)}"
+    return SourceRow(row_number, texts, fault)
 
 
-def message_text(value: Any) -> str | None:
-    """The text of a message; bytes are UTF-8.
+def to_message_text(value: Any) -> str | None:
+    """Returns the text of a message. Bytes are decoded as UTF-8.
 
     Raises:
         TypeError: the value is neither text nor bytes nor None.
     """
     if value is None:
         return None
-    if isinstance(value, str) and not isinstance(value, WrittenNumber):
-        return whole_text(value)
+    if isinstance(value, str) and not isinstance(value, NumberLiteral):
+        return replace_surrogates(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
     raise TypeError("text is not a string")
 
 
-def plain_text(value: Any) -> str | None:
-    """The text of an id, label or date: numbers in decimal, a whole float without ".0", times in ISO 8601, bytes that
-    are not UTF-8 in hexadecimal; NaN is None.
+def to_plain_text(value: Any) -> str | None:
+    """Returns the text of an id, label or date.
+
+    Numbers are written in decimal, a whole float without ".0", times in ISO 8601, and bytes that are not UTF-8 in
+    hexadecimal. NaN becomes None.
 
     Raises:
-        TypeError: the value is a list, a mapping or the like.
+        TypeError: the value is a list, a tuple, a set or a mapping.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -87,15 +89,15 @@ def plain_text(value: Any) -> str | None:
     for kinds, convert in _CONVERSIONS:
         if isinstance(value, kinds):
             return convert(value)
-    # UUIDs, network addresses, times of day and enumerations of database drivers all print as what they are.
+    # For UUIDs, network addresses, times of day and enumerations of database drivers, str() gives their usual text.
     return str(value)
 
 
-def _number_text(value: float) -> str:
+def _format_float(value: float) -> str:
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
 
 
-def _bytes_text(value: bytes | bytearray | memoryview) -> str:
+def _decode_bytes(value: bytes | bytearray | memoryview) -> str:
     try:
         return bytes(value).decode("utf-8")
     except UnicodeDecodeError:
@@ -103,66 +105,67 @@ def _bytes_text(value: bytes | bytearray | memoryview) -> str:
 
 
 _CONVERSIONS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
-    (str, lambda value: whole_text(str(value))),
+    (str, lambda value: replace_surrogates(str(value))),
     (bool, lambda value: str(value).lower()),
     (int, str),
-    (float, _number_text),
+    (float, _format_float),
     (Decimal, lambda value: format(value, "f")),
     (date, lambda value: str(value.isoformat())),
-    (bytes | bytearray | memoryview, _bytes_text),
+    (bytes | bytearray | memoryview, _decode_bytes),
 )
 
 
-def whole_text(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate: such a half of a character has no bytes in UTF-8."""
+def replace_surrogates(text: str) -> str:
+    """Replaces each lone surrogate by U+FFFD: half of a surrogate pair cannot be encoded in UTF-8."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def kind_of(value: Any) -> str:
-    """What a value is, in the words of JSON where they fit."""
+def describe_type(value: Any) -> str:
+    """Names the type of a value for an error message, with JSON's word where there is one."""
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, WrittenNumber | int | float | Decimal):
+    if isinstance(value, NumberLiteral | int | float | Decimal):
         return "a number"
     names = {str: "a string", dict: "an object", list: "a list", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
 def fault_kind(fault: str) -> str:
-    """The kind of a fault, without its details: what faults are counted by."""
+    """Returns the kind of a fault without its details. Faults are counted by kind."""
     return fault.partition(":")[0].partition(" (line")[0]
 
 
 def check_columns(where: str, section: str, columns: Mapping[str, str], names: Sequence[str], hint: str = "") -> None:
-    """Holds the columns asked for to those that there are.
+    """Checks that each requested column exists exactly once in a source.
 
     Args:
-        where: the setting and the file or query, for the message.
+        where: the setting and the file or query, for the error message.
         section: section of luigi.cfg.
-        columns: column by the setting that names it.
-        names: the columns there are.
-        hint: a sentence more for the message, with a space before it.
+        columns: requested column by the setting that names it.
+        names: the columns of the source.
+        hint: one more sentence for the error message, with a space before it.
 
     Raises:
-        InputError: a column is not there or is there twice; naming setting, the columns there are and the nearest.
+        InputError: a column is missing or exists twice. Names the setting, the columns of the source and the most
+            similar name.
     """
     for setting, name in columns.items():
         count = list(names).count(name)
         if count != 1:
-            received = "more than one column has the name." if count else f"no such column{nearest(name, names)}"
+            received = "more than one column has the name." if count else f"no such column{suggest_name(name, names)}"
             raise InputError(
-                f"{where}: [{section}] {setting} = {name}: {received} Columns are {_listed(names)}.{hint} "
+                f"{where}: [{section}] {setting} = {name}: {received} Columns are {_join_names(names)}.{hint} "
                 f"Correct [{section}] {setting} or the source."
             )
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of a sentence: a question that proposes the most similar name, or a full stop."""
-    folded = {one.casefold(): one for one in names}
-    near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
-    return f"; did you mean {folded[near[0]]}?" if near else "."
+def suggest_name(name: str, names: Sequence[str]) -> str:
+    """Returns the end of a sentence: "; did you mean …?" with the most similar name, or a full stop if none is."""
+    names_by_folded = {candidate.casefold(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.casefold(), list(names_by_folded), n=1)
+    return f"; did you mean {names_by_folded[matches[0]]}?" if matches else "."
 
 
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    shown = ", ".join(repr(name[:60])[1:-1] for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def _join_names(names: Sequence[str], max_names: int = 30) -> str:
+    joined = ", ".join(repr(name[:60])[1:-1] for name in names[:max_names])
+    return joined + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

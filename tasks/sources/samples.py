@@ -1,4 +1,4 @@
-"""The files that come with the distribution: a small labelled corpus and an inbox, for a first run without settings."""
+"""Finds the sample files of the distribution: a small labelled corpus and an inbox, for a run without settings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from models.errors import ArtifactError
 
 
 def bundled_file(name: str) -> Path:
-    """The path of a file of `pipeline/sample`: corpus.csv (label, text) or inbox.csv (message_id, text).
+    """Returns the path of a file in `pipeline/sample`: corpus.csv (label, text) or inbox.csv (message_id, text).
 
     Raises:
-        ArtifactError: the distribution is not installed whole.
+        ArtifactError: the file is not part of the installation.
     """
-    # Found, not imported: pipeline imports the tasks, and starts what a program needs and a question does not.
-    found = importlib.util.find_spec("pipeline")
-    folders = list(found.submodule_search_locations or []) if found else []
+    # The package is located, not imported: pipeline imports the tasks, and its start-up work is not needed here.
+    spec = importlib.util.find_spec("pipeline")
+    folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
         if (path := Path(folder, "sample", name)).is_file():
             return path

@@ -1,7 +1,7 @@
-"""Snapshots: the messages of one night as a Parquet file, written once, read in chunks that are the same at every read.
+"""Writes and reads snapshots: the messages of one batch in a Parquet file, read in the same chunks every time.
 
-Also the one way in which rows are written to Parquet with bounded memory, which the corpus shares. Where the messages
-come from is `tasks.extract_messages`'s part, what becomes of a chunk is scoring's.
+`write_parquet_rows` writes rows in bounded memory; the corpus uses it too. `tasks.extract_messages` provides the
+messages of a snapshot, `tasks.scoring` scores its chunks.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tasks.artifacts.folders import FolderTarget, find_file_damage
 from tasks.sources.rows import fault_kind
 
 SNAPSHOT_FILE = "messages.parquet"
-GROUP_ROWS = 20_000  # rows of a row group
-_NARROW_BYTES = 2**31 - 1
-GROUP_CHARACTERS = 16 * 2**20  # characters after which a row group ends early: rows may hold a megabyte each
+ROW_GROUP_SIZE = 20_000  # rows
+ROW_GROUP_CHARACTERS = 16 * 2**20  # a row group with more characters ends early: a row may have a megabyte
+_MAX_INT32_BYTES = 2**31 - 1  # more bytes do not fit in an Arrow array with 32-bit offsets
 
 SNAPSHOT_SCHEMA = pa.schema(
     [
@@ -39,11 +39,11 @@ SNAPSHOT_SCHEMA = pa.schema(
 
 
 class SnapshotRow(NamedTuple):
-    """One message to be kept.
+    """One message to be written to a snapshot.
 
     Attributes:
-        source_row: 1-based row of the source.
-        message_id: what identifies the message, or None.
+        source_row: row of the source, from 1.
+        message_id: identifier of the message, or None.
         text: the message, or None.
         fault: why the row cannot be scored, or None.
     """
@@ -56,7 +56,7 @@ class SnapshotRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SnapshotCounts:
-    """How many rows a snapshot has, and how many of them have a fault, by its kind."""
+    """The number of rows of a snapshot, and the number of its rows with a fault, by kind of fault."""
 
     rows: int
     faults: dict[str, int]
@@ -69,8 +69,8 @@ class SnapshotChunk:
     Attributes:
         chunk_number: 0 for the first.
         first_row: row number of the first message, chunk_number * chunk_size + 1.
-        row_numbers: int64, (messages,), 1-based positions in the snapshot.
-        message_ids: what identifies each message, or null; an Arrow array of strings, as the next two.
+        row_numbers: row of each message in the snapshot, from 1; int64, (messages,).
+        message_ids: identifier of each message, or null; an Arrow array of strings, (messages,), as the next two.
         texts: each message, or null.
         faults: why a row cannot be scored, or null.
     """
@@ -87,155 +87,161 @@ class SnapshotChunk:
 
 
 def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
-    """Writes messages in the order they come, numbered from 1, and counts them."""
+    """Writes messages in the given order, with row numbers from 1, and counts them."""
     faults: Counter[str] = Counter()
 
-    def numbered() -> Iterator[tuple[Any, ...]]:
+    def number_rows() -> Iterator[tuple[Any, ...]]:
         for number, row in enumerate(rows, 1):
             if row.fault is not None:
                 faults[fault_kind(row.fault)] += 1
             yield (number, *row)
 
-    return SnapshotCounts(write_parquet_rows(numbered(), SNAPSHOT_SCHEMA, path), dict(faults))
+    return SnapshotCounts(write_parquet_rows(number_rows(), SNAPSHOT_SCHEMA, path), dict(faults))
 
 
 def write_parquet_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
-    """Writes rows to a Parquet file, a row group at a time, and returns their number.
+    """Writes rows to a Parquet file, one row group at a time, and returns the number of rows.
 
     Args:
-        rows: the values of each row, in the schema's order.
+        rows: the values of each row, in the order of the schema.
         schema: the Arrow schema.
         path: file to write.
     """
-    written = 0
+    row_count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for group in _groups(rows):
+        for group in _split_row_groups(rows):
             columns = [
-                pa.array(values, kind) for values, kind in zip(zip(*group, strict=True), schema.types, strict=True)
+                pa.array(values, column_type)
+                for values, column_type in zip(zip(*group, strict=True), schema.types, strict=True)
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-            written += len(group)
-    return written
+            row_count += len(group)
+    return row_count
 
 
-def _groups(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
-    """Rows in groups of `GROUP_ROWS`, or fewer when they are long."""
+def _split_row_groups(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    """Yields rows in groups of `ROW_GROUP_SIZE`, or fewer if they are long."""
     group: list[Sequence[Any]] = []
     characters = 0
     for row in rows:
         group.append(row)
         characters += sum(len(value) for value in row if isinstance(value, str))
-        if len(group) >= GROUP_ROWS or characters >= GROUP_CHARACTERS:
+        if len(group) >= ROW_GROUP_SIZE or characters >= ROW_GROUP_CHARACTERS:
             yield group
             group, characters = [], 0
     if group:
         yield group
 
 
-def snapshot_rows(path: Path) -> int:
-    """The number of messages in a snapshot's file; reads its footer alone.
+def count_snapshot_rows(path: Path) -> int:
+    """Returns the number of messages in a snapshot file. Reads only its footer.
 
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    with _opened(path) as file:
+    with _open_snapshot(path) as file:
         return int(file.metadata.num_rows)
 
 
 def read_snapshot(path: Path, chunk_size: int, skip: Collection[int] = frozenset()) -> Iterator[SnapshotChunk]:
-    """Yields the messages of a snapshot's file in chunks; which message is in which depends on the chunk size alone.
+    """Yields the messages of a snapshot file in chunks. Which messages a chunk has depends only on the chunk size.
 
     Args:
         path: the file.
-        chunk_size: messages in a chunk; the last one may have fewer.
-        skip: numbers of chunks to leave out; what only they need is not read.
+        chunk_size: messages in a chunk; the last chunk may have fewer.
+        skip: numbers of chunks to leave out; row groups that only they need are not read.
 
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    with _opened(path) as file:
-        groups = _RowGroups(file)
-        total = file.metadata.num_rows
-        for number, first in enumerate(range(0, total, chunk_size)):
-            if number not in skip:
-                yield _chunk(number, first, groups.rows(first, min(first + chunk_size, total)))
+    with _open_snapshot(path) as file:
+        row_groups = _RowGroupReader(file)
+        row_count = file.metadata.num_rows
+        for chunk_number, start in enumerate(range(0, row_count, chunk_size)):
+            if chunk_number not in skip:
+                table = row_groups.read_rows(start, min(start + chunk_size, row_count))
+                yield _create_chunk(chunk_number, start, table)
 
 
-def _chunk(number: int, first: int, table: Any) -> SnapshotChunk:
+def _create_chunk(chunk_number: int, start: int, table: Any) -> SnapshotChunk:
     return SnapshotChunk(
-        chunk_number=number,
-        first_row=first + 1,
+        chunk_number=chunk_number,
+        first_row=start + 1,
         row_numbers=table.column("row_number").to_numpy(),
-        message_ids=_whole(table.column("message_id")),
-        texts=_whole(table.column("text")),
-        faults=_whole(table.column("fault")),
+        message_ids=_combine_chunks(table.column("message_id")),
+        texts=_combine_chunks(table.column("text")),
+        faults=_combine_chunks(table.column("fault")),
     )
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array; with wide offsets where it holds more than narrow ones can tell apart."""
-    if column.nbytes > _NARROW_BYTES:
+def _combine_chunks(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column as one array, with 64-bit offsets if it has too many bytes for 32-bit offsets."""
+    if column.nbytes > _MAX_INT32_BYTES:
         column = column.cast(pa.large_string())
     return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
 
 
-class _RowGroups:
-    """Any range of a file's rows, with the row group read last at hand: chunks rarely end where row groups do."""
+class _RowGroupReader:
+    """Reads any range of rows of a file. Caches the last row group: chunks rarely end where row groups do."""
 
     _COLUMNS = ("row_number", "message_id", "text", "fault")
 
     def __init__(self, file: Any) -> None:
         self.file = file
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-        self.starts = np.cumsum([0, *sizes])
-        self.number = -1
-        self.table: Any = None
+        self.offsets = np.cumsum([0, *sizes])
+        self.cached_number = -1
+        self.cached_table: Any = None
 
-    def rows(self, first: int, end: int) -> Any:
-        """The rows from `first` up to but not including `end`, both from 0, as an Arrow table."""
-        numbers = range(int(np.searchsorted(self.starts, first, "right")) - 1, int(np.searchsorted(self.starts, end)))
-        return pa.concat_tables([self._part(number, first, end) for number in numbers])
+    def read_rows(self, start: int, stop: int) -> Any:
+        """Returns the rows from `start` up to but not including `stop`, both from 0, as an Arrow table."""
+        first_group = int(np.searchsorted(self.offsets, start, "right")) - 1
+        group_numbers = range(first_group, int(np.searchsorted(self.offsets, stop)))
+        return pa.concat_tables([self._read_part(number, start, stop) for number in group_numbers])
 
-    def _part(self, number: int, first: int, end: int) -> Any:
-        if number != self.number:
-            self.table = self.file.read_row_group(number, columns=list(self._COLUMNS))
-            self.number = number
-        start = int(self.starts[number])
-        begin = max(first - start, 0)
-        return self.table.slice(begin, end - start - begin)
+    def _read_part(self, number: int, start: int, stop: int) -> Any:
+        """Returns the rows of one row group that are in the range."""
+        if number != self.cached_number:
+            self.cached_table = self.file.read_row_group(number, columns=list(self._COLUMNS))
+            self.cached_number = number
+        offset = int(self.offsets[number])
+        part_start = max(start - offset, 0)
+        return self.cached_table.slice(part_start, stop - offset - part_start)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_snapshot(path: Path) -> Iterator[Any]:
     try:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(SNAPSHOT_SCHEMA):
-                raise _damaged(path, f"its columns are {', '.join(file.schema_arrow.names)}")
+                raise _damage_error(path, f"its columns are {', '.join(file.schema_arrow.names)}")
             metadata = file.metadata
-            groups = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-            if metadata.num_rows != groups:
-                raise _damaged(path, f"it says that it has {metadata.num_rows} rows, and its row groups {groups}")
+            group_rows = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            if metadata.num_rows != group_rows:
+                raise _damage_error(
+                    path, f"its footer counts {metadata.num_rows} rows, its row groups have {group_rows}"
+                )
             yield file
     except FileNotFoundError:
-        raise _damaged(path, "no such file") from None
+        raise _damage_error(path, "no such file") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, " ".join(str(error).split())[:300]) from None
+        raise _damage_error(path, " ".join(str(error).split())[:300]) from None
 
 
 def verify_snapshot(folder: Path) -> dict[str, Any]:
-    """Holds a snapshot to its manifest, and returns that.
+    """Checks a snapshot against its manifest, and returns the manifest.
 
     Raises:
-        ArtifactError: the manifest or the file is missing, or is not the one that was written.
+        ArtifactError: the manifest or the file is missing, or differs from the one that was written.
     """
     manifest = FolderTarget(folder).manifest()
     if reason := find_file_damage(folder, SNAPSHOT_FILE):
-        raise _damaged(folder / SNAPSHOT_FILE, reason)
+        raise _damage_error(folder / SNAPSHOT_FILE, reason)
     return manifest
 
 
-def _damaged(path: Path, reason: str) -> ArtifactError:
+def _damage_error(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(
-        f"{path}: not the snapshot that was written: {reason}. Bring it back from a backup; or delete {path.parent}, "
-        "and the next run takes a new snapshot of what the source holds then."
+        f"{path}: not the snapshot that was written: {reason}. Restore it from a backup; or delete {path.parent}, "
+        "and the next run takes a new snapshot of the current content of the source."
     )

@@ -75,8 +75,8 @@ LABELLED = {"text_column": "text", "label_column": "label"}
 
 
 def feed_messages(layout: str, content: bytes) -> None:
+    from tasks.sources.file_source import FileSource
     from tasks.sources.files import read_file
-    from tasks.sources.text_files import FileSource
 
     columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
     for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):
@@ -215,7 +215,7 @@ def vocabularies() -> list[bytes]:
 
 def feed_manifests(content: bytes) -> None:
     """The same bytes in the place of each small JSON file that something reads back."""
-    from models.training.trained_model import load_trained
+    from models.training.trained_model import load_trained_model
     from pipeline.answers.versions import exported_versions
     from tasks.artifacts.exports import exports_folder, find_version, version_in_service
 
@@ -227,7 +227,7 @@ def feed_manifests(content: bytes) -> None:
         (exports_folder() / "service.json", version_in_service),
         (folder / "manifest.json", lambda: find_version("2")),
         (folder / "manifest.json", exported_versions),
-        (Path("model.json"), lambda: load_trained(Path())),
+        (Path("model.json"), lambda: load_trained_model(Path())),
     ):
         (folder / "manifest.json").write_bytes(whole)
         path.write_bytes(content)
@@ -307,10 +307,10 @@ def checkpoints() -> list[bytes]:
 
 
 def feed_snapshot(content: bytes) -> None:
-    from tasks.sources.snapshots import read_snapshot, snapshot_rows
+    from tasks.sources.snapshots import count_snapshot_rows, read_snapshot
 
     path = written("messages.parquet", content)
-    rows = snapshot_rows(path)
+    rows = count_snapshot_rows(path)
     assert sum(len(chunk) for chunk in read_snapshot(path, 2)) == rows
 
 

@@ -19,7 +19,7 @@ from models.settings import (
     TextSettings,
     TrainingSettings,
     VocabularySettings,
-    declared,
+    declared_settings,
     result_values,
     setting,
 )
@@ -33,7 +33,7 @@ SECTIONS = {
     "gate": GateSettings,
     "devices": DeviceSettings,
 }
-SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared(section, settings_class)]
+SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared_settings(section, settings_class)]
 
 
 def name_of(value: object) -> str | None:
@@ -106,13 +106,13 @@ def test_a_setting_is_described_in_a_sentence(one: Setting) -> None:
 
 @pytest.mark.parametrize("text", ["true", "True", "YES", "on", "1"])
 def test_true_has_several_names(text: str) -> None:
-    (_, growth, *_) = declared("devices", DeviceSettings)
+    (_, growth, *_) = declared_settings("devices", DeviceSettings)
     assert growth.parse(text) is True
 
 
 @pytest.mark.parametrize("text", ["false", "False", "NO", "off", "0"])
 def test_false_has_several_names(text: str) -> None:
-    (_, growth, *_) = declared("devices", DeviceSettings)
+    (_, growth, *_) = declared_settings("devices", DeviceSettings)
     assert growth.parse(text) is False
 
 
@@ -162,7 +162,7 @@ def test_a_number_or_a_word_is_declared_as_its_number() -> None:
     class Either:
         threshold: float | str = setting("auto", "a probability or a word", words=("auto",))
 
-    (one,) = declared("scoring", Either)
+    (one,) = declared_settings("scoring", Either)
     assert (one.kind, one.default, one.rule.words) == (float, "auto", ("auto",))
 
 
@@ -225,7 +225,7 @@ def test_a_fingerprint_is_made_of_what_changes_results_alone() -> None:
 
 def test_the_declared_values_are_those_of_the_dataclass_in_its_order() -> None:
     for section, settings_class in SECTIONS.items():
-        assert [one.key for one in declared(section, settings_class)] == [
+        assert [one.key for one in declared_settings(section, settings_class)] == [
             field.name for field in dataclasses.fields(settings_class)
         ]
 

@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
         "c.csv", table(ROWS, header="label;text"), 30, ["its columns seem to be separated by semicolons"],
     ),
     "noise": ("c.csv", NOISE, 30, ["label_column = label: no such column"]),
-    "a zip by its name": ("c.zip", zipped(), 30, ["the ending '.zip' does not tell the layout"]),
+    "a zip by its name": ("c.zip", zipped(), 30, ["unknown format: the suffix of the file name is '.zip'"]),
     "a zip by another name": ("c.csv", zipped(), 30, ["label_column = label: no such column"]),
     "Parquet cut short": ("c.parquet", parquet()[:-2000], 30, ["cannot be read as Parquet"]),
     "a folder": ("c.csv", None, 20, ["[corpus] path = c.csv: expected a file, received a folder"]),

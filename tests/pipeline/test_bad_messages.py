@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
 from sqlalchemy import exc
 
-from tasks.database.connection import reading, writing
+from tasks.database.connection import read_transaction, write_transaction
 from tasks.database.schema import open_database
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 from tasks.settings.storage import DatabaseSettings
@@ -268,7 +268,7 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason_and_taken_for_t
 
     engine = open_database(DatabaseSettings(url=url))
     scored, rejected = expected(messages, rows)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         ids = list(connection.scalars(sa.select(spam_scores.c.message_id)))
         columns = [rejected_messages.c[name] for name in ("row_number", "message_id", "reason", "detail")]
         refused = [tuple(row) for row in connection.execute(sa.select(*columns).order_by(columns[0]))]
@@ -306,7 +306,7 @@ def expected(
 def assert_the_database_holds_the_counts_together(engine: sa.Engine) -> None:
     for table in (score_batches, batch_chunks):
         for name in ("messages_read", "scored", "rejected"):
-            with pytest.raises(exc.IntegrityError), writing(engine) as connection:
+            with pytest.raises(exc.IntegrityError), write_transaction(engine) as connection:
                 connection.execute(sa.update(table).values({name: table.c[name] + 1}))
 
 

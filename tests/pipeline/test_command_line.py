@@ -33,14 +33,14 @@ from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.inference.scorer import Scores
-from models.settings import declared
+from models.settings import declared_settings
 from models.statistics.stability import count_scores
 from pipeline.answers import configuration, probabilities
 from pipeline.command_line import cli
 from tasks.artifacts.folders import read_manifest, write_json, write_manifest
-from tasks.database.batches import scores as found_scores
+from tasks.database.batches import stream_scores as found_scores
 from tasks.database.chunks import RejectedMessage
-from tasks.database.connection import writing
+from tasks.database.connection import write_transaction
 from tasks.database.ledger import BatchPlan, start_batch
 from tasks.database.schema import open_database
 from tasks.database.tables import spam_scores
@@ -564,7 +564,7 @@ def test_a_batch_is_withdrawn_restored_verified_and_pruned_on_every_database(
 def test_verify_names_each_difference_in_one_line_and_ends_with_1(database: Engine) -> None:
     publish(database, SCORES)
     assert json.loads(answered("verify", "2026-01-31", "--json"))["agrees"] is True
-    with writing(database) as connection:
+    with write_transaction(database) as connection:
         connection.execute(sa.delete(spam_scores).where(spam_scores.c.message_id == "m-1"))
     done = run("verify", "2026-01-31")
     assert done.exit_code == 1
@@ -605,7 +605,7 @@ def test_a_batch_of_another_date_is_not_taken_for_one_of_this(database: Engine) 
 def test_a_batch_that_cannot_be_restored_is_refused_with_those_of_the_date_and_their_states(database: Engine) -> None:
     for version in (1, 2, 3, 4):
         publish(database, SCORES, version=version)
-    with writing(database) as connection:
+    with write_transaction(database) as connection:
         connection.execute(sa.delete(spam_scores).where(spam_scores.c.batch_id == 1))
     for snapshot in ("left", "snap"):
         start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", snapshot, 0.5, "cpu:0", 10))
@@ -756,7 +756,7 @@ def test_without_a_model_the_way_to_one_is_said(folder: Path) -> None:
 
 def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     found = [line[:2] for line in lines("config")]
-    ours = [[section, one.key] for section, settings in SECTIONS.items() for one in declared(section, settings)]
+    ours = [[section, one.key] for section, settings in SECTIONS.items() for one in declared_settings(section, settings)]
     assert found[: len(ours)] == ours
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
     assert lines("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]
@@ -826,8 +826,8 @@ def test_the_default_file_holds_every_setting_at_its_default(folder: Path) -> No
     parser.read_string(text)
     assert parser.sections() == [*SECTIONS, *LUIGI_DEFAULTS]
     for section, settings in SECTIONS.items():
-        assert parser.options(section) == [one.key for one in declared(section, settings)]
-        for one in declared(section, settings):
+        assert parser.options(section) == [one.key for one in declared_settings(section, settings)]
+        for one in declared_settings(section, settings):
             assert one.parse(parser.get(section, one.key)) == one.default
             assert one.rule.description in re.sub(r"\n# ", " ", text)
     for section, keys in LUIGI_DEFAULTS.items():
@@ -855,7 +855,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start_tensorflow(DeviceSettings())
     from models.text.vocabulary import build_vocabulary
     from models.training.loop import LabelledMessages, train
-    from models.training.trained_model import unseen_scores, write_trained_model
+    from models.training.trained_model import collect_unseen_scores, write_trained_model
 
     folder = tmp_path_factory.mktemp("trained")
     training = folder / "artifacts" / "training" / "t1"
@@ -869,7 +869,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1, augmentation=0.0)
     done = train(part, part, vocabulary, network, settings, training)
     # Of so few messages a calibration makes nothing sure; of more of the same it does.
-    unseen = unseen_scores(done, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None)
+    unseen = collect_unseen_scores(done, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None)
     write_manifest(training, write_trained_model(done, vocabulary, network, unseen, training))
     export(folder, 1, "t1")
     return folder

@@ -15,8 +15,8 @@ from browser import measured
 from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, write_settings
 
 from models.settings import SplitSettings
-from models.statistics.metrics import meanings
-from models.training.corpus import TEST, part_of
+from models.statistics.metrics import metric_descriptions
+from models.training.corpus import TEST, assign_part
 from tasks.sources.samples import bundled_file
 
 UNLIKE = "2026-02-01"
@@ -41,7 +41,7 @@ class Left:
 
 def into_the_test_part(text: str) -> str:
     """The text with a number in front that puts it into the test part."""
-    return next(f"{number} {text}" for number in range(1000) if part_of(f"{number} {text}", SplitSettings()) == TEST)
+    return next(f"{number} {text}" for number in range(1000) if assign_part(f"{number} {text}", SplitSettings()) == TEST)
 
 
 def left(folder: Path) -> Left:
@@ -209,7 +209,7 @@ def test_the_figures_of_the_card_are_those_of_metrics_json(nights: tuple[Path, L
     for section in re.split(r"^## .*$", card, flags=re.MULTILINE)[1:]:
         assert len(section.split()) > 20
     figures = first.figures
-    for name, meaning in meanings().items():
+    for name, meaning in metric_descriptions().items():
         assert f"| {meaning.title} | {meaning.shown(figures[name])} |" in card
     for one in [*figures["groups"], *figures["groups_together"]]:
         assert f"| {one['name']} | {one['spam_caught']} of {one['spam']} | " in card

@@ -126,7 +126,7 @@ def test_an_incomplete_source_is_refused_before_any_work(
         ("c.csv", "label,text\n", "received no row"),
         ("c.csv", "", "received an empty file"),
         ("c.csv", "label,message\nham,Hello\n", "text_column = text: no such column"),
-        ("c.xlsx", "PK", "does not tell the layout"),
+        ("c.xlsx", "PK", "unknown format"),
     ],
 )
 def test_an_invalid_file_leaves_no_corpus(

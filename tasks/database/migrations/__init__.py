@@ -1,8 +1,8 @@
-"""The schema's versions, as Alembic runs them; `tasks.database.connection.open_database` is what starts it."""
+"""Contains the Alembic migrations of the schema. `tasks.database.schema.open_database` runs them."""
 
 from __future__ import annotations
 
-# The newest of `versions`: known without importing Alembic, which costs 0.3 s.
+# The newest revision in `versions`. Stored here because importing Alembic to find it takes 0.3 s.
 SCHEMA_REVISION = "0005"
-# A name of our own, for a database that is shared may have an alembic_version of somebody else's.
+# Not Alembic's default name: in a shared database, alembic_version may belong to another application.
 VERSION_TABLE = "spamscore_version"

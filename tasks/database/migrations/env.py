@@ -1,6 +1,4 @@
-"""What Alembic runs before the versions: it hands them the connection that `tasks.database.connection` has opened
-and locked.
-"""
+"""Configures Alembic: passes it the connection that `tasks.database.schema` has opened and locked."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from tasks.database.tables import metadata
 
 
 def run() -> None:
-    """Runs the versions on the connection given, inside its transaction; who gave it commits."""
+    """Runs the migrations on the given connection, inside its transaction. The caller commits."""
     context.configure(
         connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE
     )

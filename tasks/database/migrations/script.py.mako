@@ -12,10 +12,10 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    """Brings the schema from the version before to this one."""
+    """Migrates the schema from the previous version to this one."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Takes the schema back to the version before."""
+    """Migrates the schema back to the previous version."""
     ${downgrades if downgrades else "pass"}

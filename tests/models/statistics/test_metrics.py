@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve as sklearn_calibration_curve
 
 from models.errors import ArtifactError
 from models.statistics.curves import calibration_curve, score_histogram
-from models.statistics.metrics import Metrics, evaluate, majority_class_accuracy, meanings, recall_at
+from models.statistics.metrics import Metrics, evaluate, majority_class_accuracy, metric_descriptions, recall_at
 
 # A coarse grid beside any float gives the ties that ranking figures must get right.
 probability = st.one_of(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), st.floats(0, 1))
@@ -97,7 +97,7 @@ def test_ten_messages_give_the_figures_counted_by_hand(name: str, expected: floa
 @pytest.mark.parametrize(
     ("labels", "scores", "undefined"),
     [
-        pytest.param([], [], set(meanings()) - COUNTS, id="no messages"),
+        pytest.param([], [], set(metric_descriptions()) - COUNTS, id="no messages"),
         pytest.param([0, 0], [0.1, 0.2], {"precision", "recall", "f1"} | RANKING, id="ham alone, none flagged"),
         pytest.param([0, 0], [0.1, 0.9], {"recall"} | RANKING, id="ham alone, one flagged"),
         pytest.param([1, 1], [0.1, 0.9], {"ham_wrongly_flagged"} | RANKING, id="spam alone"),
@@ -263,9 +263,9 @@ def test_metrics_of_another_version_are_refused_by_name(change: dict[str, float 
     ],
 )
 def test_a_figure_is_shown_in_its_form(form: str, value: float | None, shown: str) -> None:
-    meaning = next(meaning for meaning in meanings().values() if meaning.form == form)
+    meaning = next(meaning for meaning in metric_descriptions().values() if meaning.form == form)
     assert meaning.shown(value) == shown
 
 
 def test_each_figure_says_what_it_means() -> None:
-    assert all(meaning.title and meaning.sentence.endswith(".") for meaning in meanings().values())
+    assert all(meaning.title and meaning.sentence.endswith(".") for meaning in metric_descriptions().values())

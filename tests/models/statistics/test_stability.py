@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.statistics.curves import score_histogram
-from models.statistics.stability import CHANCE, GRID, Psi, bin_starts, count_scores, population_stability, rebin_counts
+from models.statistics.stability import SIGNIFICANCE_LEVEL, GRID, Psi, bin_starts, count_scores, population_stability, rebin_counts
 
 SCORES = st.lists(st.integers(0, 10**6).map(lambda value: value / 10**6), max_size=200)
 
@@ -59,7 +59,7 @@ def test_the_index_grows_with_the_share_of_spam(changed: float, low: float, high
 def test_chance_alone_exceeds_what_it_is_said_to_no_more_often_than_that() -> None:
     reference = count_scores(some_scores(1, 2000))
     psis = [found(reference, count_scores(some_scores(seed, 300))) for seed in range(2, 1002)]
-    assert sum(psi.value > psi.by_chance for psi in psis) <= 1000 * CHANCE * 5
+    assert sum(psi.value > psi.by_chance for psi in psis) <= 1000 * SIGNIFICANCE_LEVEL * 5
     assert max(psi.value for psi in psis) > 0.05
 
 

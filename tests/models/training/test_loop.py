@@ -41,7 +41,7 @@ from models.training.loop import (
     TENSORBOARD,
     LabelledMessages,
     Progress,
-    Trained,
+    TrainingResult,
     epoch_batches,
     train,
 )
@@ -86,7 +86,7 @@ def train_toy(
     noise: bool = False,
     watch: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
-) -> Trained:
+) -> TrainingResult:
     return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY, network, training, folder, watch, limit)
 
 
@@ -105,7 +105,7 @@ class Run:
     """A run that was never killed."""
 
     folder: Path
-    trained: Trained
+    trained: TrainingResult
     progress: list[Progress]
 
     @property

@@ -1,3 +1,5 @@
+"""Tests the lock of a batch date: only one run holds it, and it is released however that run ends."""
+
 from __future__ import annotations
 
 import datetime
@@ -42,91 +44,92 @@ class Holder:
     def __exit__(self, *_: object) -> None:
         self.process.communicate("\n")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
 
-def nothing(*_: Any) -> None:
-    """Watches a wait that has nothing to say."""
+def ignore(*_: Any) -> None:
+    """Ignores the progress of a wait."""
 
 
-def test_a_date_that_another_run_scores_is_left_to_it_when_told_so(engine: Engine) -> None:
+def test_a_locked_date_is_an_error_without_wait(engine: Engine) -> None:
     with (
         Holder(engine),
         pytest.raises(AlreadyRunningError, match="another run is scoring the messages of 2026-01-31"),
-        hold_batch_lock(engine, DATE, wait=False, watch=nothing),
+        hold_batch_lock(engine, DATE, wait=False, on_progress=ignore),
     ):
-        pytest.fail("both hold it")
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+        pytest.fail("both runs hold the lock")
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=ignore):
         pass
 
 
-def test_another_date_is_scored_meanwhile(engine: Engine) -> None:
-    with Holder(engine, DATE - datetime.timedelta(days=1)), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+def test_another_date_can_be_locked_at_the_same_time(engine: Engine) -> None:
+    with (
+        Holder(engine, DATE - datetime.timedelta(days=1)),
+        hold_batch_lock(engine, DATE, wait=False, on_progress=ignore),
+    ):
         pass
 
 
-def test_a_run_that_waits_says_so_and_goes_on_when_the_other_has_ended(engine: Engine) -> None:
-    told = []
+def test_a_waiting_run_reports_it_and_continues_when_the_other_ends(engine: Engine) -> None:
+    reports = []
     with Holder(engine) as holder:
 
-        def watch(done: float, total: float, status: str) -> None:
-            told.append((done, total, status))
-            holder.let_go()
+        def on_progress(done: float, total: float, status: str) -> None:
+            reports.append((done, total, status))
+            holder.release()
 
-        with hold_batch_lock(engine, DATE, wait=True, watch=watch):
+        with hold_batch_lock(engine, DATE, wait=True, on_progress=on_progress):
             pass
-    assert set(told) == {(0, 1, "waiting for another run of 2026-01-31 to end")}
+    assert set(reports) == {(0, 1, "waiting for another run of 2026-01-31 to end")}
 
 
-def test_the_lock_goes_with_the_run_that_was_killed(engine: Engine) -> None:
+def test_the_lock_of_a_killed_run_is_released(engine: Engine) -> None:
     with Holder(engine) as holder:
         holder.process.kill()
         holder.process.wait()
-        # A server notices that a client is gone a moment later.
-        with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
+        # A server notices only after a moment that a client is gone.
+        with hold_batch_lock(engine, DATE, wait=True, on_progress=ignore):
             pass
 
 
-def test_waiting_ends_by_what_the_watch_raises(engine: Engine) -> None:
-    def ended(*_: Any) -> None:
+def test_an_exception_of_the_callback_ends_the_wait(engine: Engine) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with (
         Holder(engine),
         pytest.raises(KeyboardInterrupt),
-        hold_batch_lock(engine, DATE, wait=True, watch=ended),
+        hold_batch_lock(engine, DATE, wait=True, on_progress=interrupt),
     ):
-        pytest.fail("both hold it")
+        pytest.fail("both runs hold the lock")
 
 
-def test_an_error_in_the_work_is_not_hidden_and_gives_the_lock_back(engine: Engine) -> None:
-    with pytest.raises(sa.exc.IntegrityError), hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+def test_an_error_in_the_block_is_raised_and_releases_the_lock(engine: Engine) -> None:
+    with pytest.raises(sa.exc.IntegrityError), hold_batch_lock(engine, DATE, wait=False, on_progress=ignore):
         raise sa.exc.IntegrityError("insert", None, ValueError("twice"))
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=ignore):
         pass
 
 
 @pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
-def test_a_connection_that_is_cut_does_not_fail_the_work_it_kept_alone(
-    engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
-    with hold_batch_lock(engine, DATE, wait=False, watch=nothing):
-        cut_all_others(engine)
+def test_a_lost_lock_connection_does_not_fail_the_run(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=ignore):
+        kill_other_connections(engine)
     assert not caplog.records
-    with hold_batch_lock(engine, DATE, wait=True, watch=nothing):
+    with hold_batch_lock(engine, DATE, wait=True, on_progress=ignore):
         pass
 
 
-def cut_all_others(engine: Engine) -> None:
+def kill_other_connections(engine: Engine) -> None:
     with engine.connect() as connection:
         if is_mysql(engine.dialect):
             own = connection.scalar(sa.select(sa.func.connection_id()))
-            others = sa.text("SELECT id FROM information_schema.processlist WHERE db = DATABASE()")
-            for other in set(connection.scalars(others)) - {own}:
-                connection.exec_driver_sql(f"KILL {other}")
+            session_ids = sa.text("SELECT id FROM information_schema.processlist WHERE db = DATABASE()")
+            for session_id in set(connection.scalars(session_ids)) - {own}:
+                connection.exec_driver_sql(f"KILL {session_id}")
         else:
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

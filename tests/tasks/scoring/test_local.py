@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.errors import ArtifactError
 from models.inference.scorer import Scores
-from tasks.database.chunks import RejectedMessage, ScoredChunk, refusal, refusals
+from tasks.database.chunks import RejectedMessage, ScoredChunk, find_rejection, find_rejections
 from tasks.scoring.local import score_chunk
 from tasks.scoring.overlap import StageSeconds
 from tasks.sources.snapshots import SnapshotChunk
@@ -100,7 +100,7 @@ def test_a_chunk_in_which_every_message_fails_raises_the_first_error() -> None:
 def test_a_message_is_rejected_for_its_first_fault(
     message_id: str | None, text: str | None, fault: str | None, reason: str | None
 ) -> None:
-    found = refusal(7, message_id, text, fault)
+    found = find_rejection(7, message_id, text, fault)
     assert (found and found.reason) == reason
     assert found is None or (found.row_number, found.message_id) == (7, message_id)
 
@@ -114,5 +114,5 @@ faults = st.sampled_from([None, None, None, "", "bad row: x"])
 def test_refusals_of_a_chunk_equal_the_refusals_of_its_rows(
     rows: list[tuple[str | None, str | None, str | None]],
 ) -> None:
-    expected = {index: refusal(51 + index, *row) for index, row in enumerate(rows)}
-    assert refusals(chunk(*rows)) == {index: rejected for index, rejected in expected.items() if rejected is not None}
+    expected = {index: find_rejection(51 + index, *row) for index, row in enumerate(rows)}
+    assert find_rejections(chunk(*rows)) == {index: rejected for index, rejected in expected.items() if rejected is not None}

@@ -1,4 +1,4 @@
-"""Rows of files: every format gives the same rows, hostile ones included, and says what is wrong with a whole file."""
+"""Tests that every file format gives the same rows, hostile ones included, and that unusable files are rejected."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 
 from models.errors import InputError, SettingsError
 from tasks.sources import delimited, text_files
+from tasks.sources.file_source import FileSource, detect_format
 from tasks.sources.files import read_file
-from tasks.sources.rows import SourceRow, fault_kind, plain_text
-from tasks.sources.text_files import FileSource
+from tasks.sources.rows import SourceRow, fault_kind, to_plain_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 MESSAGES = {"id_column": "id", "text_column": "text"}
 CORPUS = {"label_column": "label", "text_column": "text"}
 
-# Any text that a file in UTF-8 can hold.
-whole_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-files_allowed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
+# Any text that can be encoded in UTF-8.
+valid_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+allow_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 
 
 def source(path: Path, content: bytes | str, section: str = "messages", **changes: Any) -> FileSource:
@@ -43,11 +43,11 @@ def values(rows: Any) -> list[tuple[str | None, ...]]:
     return [tuple(row.values.values()) for row in rows]
 
 
-def sound(rows: Any) -> list[tuple[str | None, ...]]:
-    found = list(rows)
-    assert [row.fault for row in found] == [None] * len(found)
-    assert [row.row_number for row in found] == list(range(1, len(found) + 1))
-    return values(found)
+def valid_values(rows: Any) -> list[tuple[str | None, ...]]:
+    rows = list(rows)
+    assert [row.fault for row in rows] == [None] * len(rows)
+    assert [row.row_number for row in rows] == list(range(1, len(rows) + 1))
+    return values(rows)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def sound(rows: Any) -> list[tuple[str | None, ...]]:
         ("m.ndjson", '\ufeff{"id": 1, "text": "a"}\r\n\r\n  {"text": "b", "id": 2}'),
     ],
 )
-def test_the_same_rows_come_out_of_every_format(tmp_path: Path, name: str, content: str) -> None:
-    assert sound(read_file(source(tmp_path / name, content))) == [("1", "a"), ("2", "b")]
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, content: str) -> None:
+    assert valid_values(read_file(source(tmp_path / name, content))) == [("1", "a"), ("2", "b")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "cp1252", "utf-16", "utf-16-le", "latin-1"])
-def test_the_encoding_that_is_set_is_read(tmp_path: Path, encoding: str) -> None:
+def test_the_configured_encoding_is_used(tmp_path: Path, encoding: str) -> None:
     content = "id,text\n1,é£ü\n".encode(encoding)
-    assert sound(read_file(source(tmp_path / "m.csv", content, encoding=encoding))) == [("1", "é£ü")]
+    assert valid_values(read_file(source(tmp_path / "m.csv", content, encoding=encoding))) == [("1", "é£ü")]
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_the_encoding_that_is_set_is_read(tmp_path: Path, encoding: str) -> None
     ],
 )
 def test_a_hostile_message_is_read(tmp_path: Path, name: str, content: bytes, expected: str | None) -> None:
-    assert sound(read_file(source(tmp_path / name, content)))[0] == ("1", expected)
+    assert valid_values(read_file(source(tmp_path / name, content)))[0] == ("1", expected)
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("literal", "expected"),
     [
         ("17", "17"),
         ("123456789012345678901234567890", "123456789012345678901234567890"),
@@ -115,10 +115,10 @@ def test_a_hostile_message_is_read(tmp_path: Path, name: str, content: bytes, ex
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_an_id_of_json_is_kept_as_it_is_written(tmp_path: Path, written: str, expected: str | None) -> None:
-    found = sound(read_file(source(tmp_path / "m.jsonl", f'{{"id": {written}, "text": "a"}}')))
-    assert found == [(expected, "a")]
-    assert type(found[0][0]) in (str, type(None))
+def test_a_json_id_keeps_its_spelling(tmp_path: Path, literal: str, expected: str | None) -> None:
+    rows = valid_values(read_file(source(tmp_path / "m.jsonl", f'{{"id": {literal}, "text": "a"}}')))
+    assert rows == [(expected, "a")]
+    assert type(rows[0][0]) in (str, type(None))
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_an_id_of_json_is_kept_as_it_is_written(tmp_path: Path, written: str, ex
 )
 def test_a_malformed_row_is_a_row_with_a_fault(tmp_path: Path, name: str, content: str, faults: dict[int, str]) -> None:
     rows = list(read_file(source(tmp_path / name, content)))
-    found = {row.row_number: row.fault for row in rows if row.fault}
-    assert found.keys() == faults.keys()
+    actual = {row.row_number: row.fault for row in rows if row.fault}
+    assert actual.keys() == faults.keys()
     for number, fault in faults.items():
-        assert (found[number] or "").startswith(fault)
+        assert (actual[number] or "").startswith(fault)
 
 
-def test_an_open_quote_costs_its_own_row_alone(tmp_path: Path) -> None:
+def test_an_unclosed_quote_loses_only_its_own_row(tmp_path: Path) -> None:
     lines = [f"{number},text {number}" for number in range(1, 1001)]
     lines[499] = '500,"never closed'
     rows = list(read_file(source(tmp_path / "m.csv", "\n".join(["id,text", *lines]))))
@@ -159,17 +159,17 @@ def test_an_open_quote_costs_its_own_row_alone(tmp_path: Path) -> None:
     assert values(rows[500:]) == [(str(number), f"text {number}") for number in range(501, 1001)]
 
 
-def test_what_could_be_read_of_a_faulty_row_is_kept(tmp_path: Path) -> None:
+def test_the_readable_values_of_a_faulty_row_are_kept(tmp_path: Path) -> None:
     rows = list(read_file(source(tmp_path / "m.csv", "id,text\n7,a, b\n8\n")))
     assert values(rows) == [("7", "a"), ("8", None)]
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl"])
-def test_a_row_beyond_the_limit_is_a_row_with_a_fault(
+def test_a_row_that_is_too_long_is_a_row_with_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(text_files, "MAX_LINE", 1000)
-    monkeypatch.setattr(delimited, "MAX_RECORD", 1000)
+    monkeypatch.setattr(text_files, "MAX_LINE_LENGTH", 1000)
+    monkeypatch.setattr(delimited, "MAX_RECORD_LENGTH", 1000)
     contents = {
         "m.csv": f"id,text\n1,{'x' * 5000}\n2,b\n",
         "m.tsv": f"id\ttext\n1\t{'x' * 5000}\n2\tb\n",
@@ -181,44 +181,46 @@ def test_a_row_beyond_the_limit_is_a_row_with_a_fault(
     assert rows[1] == SourceRow(2, {"id": "2", "text": "b"}, None)
 
 
-@files_allowed
-@given(rows=st.lists(st.tuples(whole_texts, whole_texts), min_size=1), quoting=st.sampled_from([0, 1, 2]))
-def test_rows_of_the_csv_module_read_back_equal(tmp_path: Path, rows: list[tuple[str, str]], quoting: Any) -> None:
+@allow_tmp_path
+@given(rows=st.lists(st.tuples(valid_texts, valid_texts), min_size=1), quoting=st.sampled_from([0, 1, 2]))
+def test_rows_written_by_the_csv_module_are_read_back(
+    tmp_path: Path, rows: list[tuple[str, str]], quoting: Any
+) -> None:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, quoting=quoting).writerows([("id", "text"), *rows])
-    assert sound(read_file(source(tmp_path / "m.csv", buffer.getvalue()))) == rows
+    assert valid_values(read_file(source(tmp_path / "m.csv", buffer.getvalue()))) == rows
 
 
-@files_allowed
-@given(rows=st.lists(st.tuples(st.one_of(whole_texts, st.none()), whole_texts), min_size=1), ascii_only=st.booleans())
-def test_rows_of_the_json_module_read_back_equal(
+@allow_tmp_path
+@given(rows=st.lists(st.tuples(st.one_of(valid_texts, st.none()), valid_texts), min_size=1), ascii_only=st.booleans())
+def test_rows_written_by_the_json_module_are_read_back(
     tmp_path: Path, rows: list[tuple[str | None, str]], ascii_only: bool
 ) -> None:
     lines = [json.dumps({"id": name, "text": text}, ensure_ascii=ascii_only) for name, text in rows]
-    assert sound(read_file(source(tmp_path / "m.jsonl", "\n".join(lines)))) == rows
+    assert valid_values(read_file(source(tmp_path / "m.jsonl", "\n".join(lines)))) == rows
 
 
-@files_allowed
-@given(rows=st.lists(st.tuples(whole_texts, whole_texts), min_size=1))
-def test_rows_of_tab_separated_text_read_back_equal(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+@allow_tmp_path
+@given(rows=st.lists(st.tuples(valid_texts, valid_texts), min_size=1))
+def test_rows_written_as_tsv_are_read_back(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     rows = [(a.translate({9: "", 10: "", 13: ""}) + "x", b.translate({9: "", 10: "", 13: ""})) for a, b in rows]
     content = "".join(f"{a}\t{b}\n" for a, b in [("id", "text"), *rows])
-    assert sound(read_file(source(tmp_path / "m.tsv", content))) == rows
+    assert valid_values(read_file(source(tmp_path / "m.tsv", content))) == rows
 
 
-@files_allowed
-@given(rows=st.lists(st.tuples(st.one_of(whole_texts, st.none()), st.one_of(whole_texts, st.none()))))
-def test_rows_of_parquet_read_back_equal(tmp_path: Path, rows: list[tuple[str | None, str | None]]) -> None:
+@allow_tmp_path
+@given(rows=st.lists(st.tuples(st.one_of(valid_texts, st.none()), st.one_of(valid_texts, st.none()))))
+def test_rows_written_as_parquet_are_read_back(tmp_path: Path, rows: list[tuple[str | None, str | None]]) -> None:
     table = pa.table(
         {"text": pa.array([b for _, b in rows], pa.string()), "id": pa.array([a for a, _ in rows], pa.string())}
     )
     pq.write_table(table, tmp_path / "m.parquet")
-    assert sound(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == rows
+    assert valid_values(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == rows
 
 
-@files_allowed
+@allow_tmp_path
 @given(content=st.binary(min_size=1, max_size=300), name=st.sampled_from(["m.csv", "m.tsv", "m.jsonl", "m.parquet"]))
-def test_no_bytes_crash_a_reader(tmp_path: Path, content: bytes, name: str) -> None:
+def test_arbitrary_bytes_do_not_crash_a_reader(tmp_path: Path, content: bytes, name: str) -> None:
     header = {"m.csv": b"id,text\n", "m.tsv": b"id\ttext\n", "m.jsonl": b'{"id":1,"text":"a"}\n'}.get(name, b"PAR1")
     try:
         rows = list(read_file(source(tmp_path / name, header + content)))
@@ -255,13 +257,13 @@ STAMP = datetime.datetime(2026, 1, 31, 23, 30)
 )
 def test_a_parquet_column_of_any_plain_type_becomes_text(tmp_path: Path, column: Any, expected: str | None) -> None:
     pq.write_table(pa.table({"id": column, "text": ["a"]}), tmp_path / "m.parquet")
-    assert sound(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == [(expected, "a")]
+    assert valid_values(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == [(expected, "a")]
 
 
-def test_parquet_text_that_is_not_utf8_is_mended(tmp_path: Path) -> None:
+def test_invalid_utf8_in_parquet_text_is_replaced(tmp_path: Path) -> None:
     broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"a\xffb"]).buffers())
     pq.write_table(pa.table({"id": ["1"], "text": broken}), tmp_path / "m.parquet")
-    assert sound(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == [("1", "a\ufffdb")]
+    assert valid_values(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == [("1", "a\ufffdb")]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_parquet_text_that_is_not_utf8_is_mended(tmp_path: Path) -> None:
         ({"id": [1], "txt": ["a"]}, "text_column = text: no such column; did you mean txt? Columns are id, txt."),
     ],
 )
-def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path, columns: Any, expected: str) -> None:
+def test_a_parquet_column_of_the_wrong_type_is_rejected(tmp_path: Path, columns: Any, expected: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "m.parquet")
     with pytest.raises(InputError) as caught:
         list(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES)))
@@ -280,10 +282,10 @@ def test_a_parquet_column_of_the_wrong_type_is_refused(tmp_path: Path, columns: 
 
 
 @pytest.mark.parametrize("cut", [4, 100, -1, -9])
-def test_a_damaged_parquet_file_is_refused(tmp_path: Path, cut: int) -> None:
-    pq.write_table(pa.table({"id": [1, 2], "text": ["a", "b"]}), tmp_path / "whole")
+def test_a_damaged_parquet_file_is_rejected(tmp_path: Path, cut: int) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "text": ["a", "b"]}), tmp_path / "intact")
     with pytest.raises(InputError, match=r"m\.parquet: cannot be read as Parquet"):
-        list(read_file(source(tmp_path / "m.parquet", (tmp_path / "whole").read_bytes()[:cut])))
+        list(read_file(source(tmp_path / "m.parquet", (tmp_path / "intact").read_bytes()[:cut])))
 
 
 @pytest.mark.parametrize(
@@ -296,18 +298,18 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, cut: int) -> None:
         ("messages", "m.pq", "parquet"),
     ],
 )
-def test_auto_goes_by_the_ending(section: str, name: str, expected: str) -> None:
-    assert text_files.file_format(FileSource(section, Path(name), MESSAGES)) == expected
+def test_auto_detects_the_format_by_the_suffix(section: str, name: str, expected: str) -> None:
+    assert detect_format(FileSource(section, Path(name), MESSAGES)) == expected
 
 
 @pytest.mark.parametrize("name", ["m.txt", "m.json", "m.csv.gz", "m", "m.xlsx"])
-def test_an_unknown_ending_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unknown_suffix_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"set \[messages\] format"):
         read_file(source(tmp_path / name, "id,text\n1,a\n"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "", "rot13", "base64", "idna", "undefined", "utf-8\0"])
-def test_an_unknown_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+def test_an_unknown_encoding_is_rejected(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(SettingsError, match=r"\[messages\] encoding = .*: no such text encoding"):
         read_file(source(tmp_path / "m.csv", "id,text\n1,a\n", encoding=encoding))
 
@@ -316,7 +318,7 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
     ("content", "changes", "expected"),
     [
         ("", {}, "expected rows, received an empty file"),
-        ("\n\n", {}, "expected a header, received blank lines alone"),
+        ("\n\n", {}, "expected a header, received only blank lines"),
         ('"id,text\n1,a\n', {}, "expected a header, received malformed CSV"),
         ("id;text\n1;a\n", {}, "its columns seem to be separated by semicolons"),
         ("Id,Text\n1,a\n", {}, "id_column = id: no such column; did you mean Id? Columns are Id, Text."),
@@ -326,7 +328,7 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
         ('{"text": "a"}\n{"text": "b", "ids": 1}', {"format": "jsonl"}, "id: no such column; did you mean ids?"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_with_the_way_out(
+def test_the_error_for_an_unusable_file_names_the_setting_and_the_reason(
     tmp_path: Path, content: str | bytes, changes: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -335,7 +337,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_way_out(
     assert expected in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_file(FileSource("messages", tmp_path / "m.csv", MESSAGES))
     (tmp_path / "m.csv").mkdir()
@@ -343,7 +345,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_file(FileSource("messages", tmp_path / "m.csv", MESSAGES))
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path: Path) -> None:
     rows = read_file(source(tmp_path / "m.csv", "id,text\n1,a\n2,b\n"))
     next(rows)
     with (tmp_path / "m.csv").open("a") as file:
@@ -358,28 +360,28 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
         name
     ]
     header = {"m.csv": "id,text\n", "m.tsv": "id\ttext\n", "m.jsonl": ""}[name]
-    one = source(tmp_path / name, header + "".join(row.format(number) for number in range(20_000)))
+    file_source = source(tmp_path / name, header + "".join(row.format(number) for number in range(20_000)))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_file(one)) == 20_000
+        assert sum(1 for _ in read_file(file_source)) == 20_000
         assert tracemalloc.get_traced_memory()[1] < 400_000
     finally:
         tracemalloc.stop()
 
 
-def test_rows_of_the_collection_layout_keep_quotes_and_tabs(tmp_path: Path) -> None:
+def test_the_sms_layout_keeps_quotes_and_tabs(tmp_path: Path) -> None:
     content = 'ham\t"Hi" he said\nspam\tWIN\tnow\nno tab\n\nham\t\n'
     rows = list(read_file(source(tmp_path / "SMSSpamCollection", content, "corpus", columns=CORPUS)))
     assert values(rows) == [("ham", '"Hi" he said'), ("spam", "WIN\tnow"), ("no tab", None), ("ham", "")]
     assert [row.fault for row in rows] == [None, None, "wrong number of fields: expected 2, received 1 (line 3)", None]
 
 
-def test_the_published_collection_is_read_whole() -> None:
+def test_the_published_collection_is_read_completely() -> None:
     folder = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data"))
     path = folder / "SMSSpamCollection"
     if not path.is_file():
-        pytest.skip(f"{path} is not there: set SPAMSCORE_TEST_DATA to the folder that holds SMSSpamCollection")
-    rows = sound(read_file(FileSource("corpus", path, CORPUS)))
+        pytest.skip(f"{path} does not exist: set SPAMSCORE_TEST_DATA to the folder that contains SMSSpamCollection")
+    rows = valid_values(read_file(FileSource("corpus", path, CORPUS)))
     assert Counter(label for label, _ in rows) == {"ham": 4827, "spam": 747}
     assert max(len(text or "") for _, text in rows) == 910
 
@@ -408,4 +410,4 @@ def test_faults_are_counted_by_kind(fault: str, kind: str) -> None:
     ],
 )
 def test_a_plain_value_becomes_text(value: Any, expected: str) -> None:
-    assert plain_text(value) == expected
+    assert to_plain_text(value) == expected

@@ -1,4 +1,4 @@
-"""Rows of queries: streamed, bound to their dates, read-only, and refused in words that name the query."""
+"""Tests that queries are streamed, bound to their dates and read-only, and that errors name the query."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def messages(tmp_path: Path) -> Path:
     return path
 
 
-def asked(path: Path | str, query: str, **changes: Any) -> QuerySource:
+def query_source(path: Path | str, query: str, **changes: Any) -> QuerySource:
     url = path if isinstance(path, str) else f"sqlite:///{path}"
     database = DatabaseSettings("sqlite:///not-there.db", 1)
     return QuerySource("messages", query, **{"columns": MESSAGES, "database": database, "url": url, **changes})
 
 
 def read(*arguments: Any, **changes: Any) -> list[tuple[str | None, ...]]:
-    rows = list(read_query(asked(*arguments, **changes)))
+    rows = list(read_query(query_source(*arguments, **changes)))
     assert [row.fault for row in rows] == [None] * len(rows)
     return [tuple(row.values.values()) for row in rows]
 
@@ -63,17 +63,17 @@ def read(*arguments: Any, **changes: Any) -> list[tuple[str | None, ...]]:
         ("WHERE text <> '12:30'", "1245"),
     ],
 )
-def test_only_the_parameters_that_a_query_mentions_are_bound(messages: Path, where: str, ids: str) -> None:
+def test_only_the_parameters_that_a_query_uses_are_bound(messages: Path, where: str, ids: str) -> None:
     rows = read(messages, f"SELECT id, text FROM inbox {where} ORDER BY id", parameters=NIGHT)
     assert "".join(str(name) for name, _ in rows) == ids
 
 
-def test_columns_are_found_by_name_whatever_their_order(messages: Path) -> None:
+def test_columns_are_found_by_name_in_any_order(messages: Path) -> None:
     query = "SELECT text AS body, 'x' AS more, id * 10 AS key FROM inbox WHERE id IN (2, 3) ORDER BY id"
     assert read(messages, query, columns={"id_column": "key", "text_column": "body"}) == [("20", "first"), ("30", None)]
 
 
-def test_without_an_address_of_its_own_the_database_of_the_scores_is_asked(messages: Path) -> None:
+def test_without_a_url_the_query_runs_on_the_score_database(messages: Path) -> None:
     rows = read("", "SELECT 1 AS id, 'a' AS text", database=DatabaseSettings(f"sqlite:///{messages}", 1))
     assert rows == [("1", "a")]
 
@@ -89,7 +89,7 @@ def test_without_an_address_of_its_own_the_database_of_the_scores_is_asked(messa
     ],
 )
 def test_a_hostile_value_is_a_row(messages: Path, value: str, expected: SourceRow) -> None:
-    assert list(read_query(asked(messages, f"SELECT 1.0 AS id, {value} AS text"))) == [expected]
+    assert list(read_query(query_source(messages, f"SELECT 1.0 AS id, {value} AS text"))) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_hostile_value_is_a_row(messages: Path, value: str, expected: SourceRo
             "text_column = text: no such column; did you mean txt? Columns are id, txt.",
         ),
         ("SELECT id, id, text FROM inbox", "id_column = id: more than one column has the name."),
-        ("SELECT id, text FROM inbox WHERE sent = :date", ":date is bound to nothing. Parameters are :start and :end"),
+        ("SELECT id, text FROM inbox WHERE sent = :date", "unknown parameter :date. Parameters are :start and :end"),
         ("DELETE FROM inbox", "attempt to write a readonly database"),
         ("DROP TABLE inbox", "attempt to write a readonly database"),
         ("SELECT 1; SELECT 2", "one statement at a time"),
@@ -111,7 +111,7 @@ def test_a_hostile_value_is_a_row(messages: Path, value: str, expected: SourceRo
         ("", "expected a SELECT"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_refused_by_name(messages: Path, query: str, expected: str) -> None:
+def test_the_error_for_an_unusable_query_names_the_query(messages: Path, query: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         read(messages, query, parameters=NIGHT)
     assert str(caught.value).startswith("[messages] query: ")
@@ -119,20 +119,20 @@ def test_a_query_that_cannot_be_used_is_refused_by_name(messages: Path, query: s
     assert len(read(messages, "SELECT id, text FROM inbox")) == 5
 
 
-def test_a_database_that_is_not_there_is_neither_made_nor_read(tmp_path: Path) -> None:
+def test_a_missing_sqlite_file_is_rejected_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match=r"\[messages\] url = sqlite.*no such file"):
         read(tmp_path / "other.db", "SELECT 1 AS id, 'a' AS text")
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_that_does_not_answer_is_named_without_its_password() -> None:
+def test_the_error_for_an_unreachable_database_masks_the_password() -> None:
     with pytest.raises(DatabaseError) as caught:
         read("postgresql://reader:s3cret@127.0.0.1:9/inbox", "SELECT 1 AS id, 'a' AS text")
     assert "reader:***@127.0.0.1:9" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
-def test_an_address_that_cannot_be_read_is_a_setting_to_mend() -> None:
+def test_an_invalid_url_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match=r"\[messages\] url"):
         read("postgresql://reader@host:port/inbox", "SELECT 1")
 
@@ -140,7 +140,7 @@ def test_an_address_that_cannot_be_read_is_a_setting_to_mend() -> None:
 def test_rows_are_streamed(messages: Path) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
     query = f"{numbers} SELECT i AS id, 'a text' AS text FROM n"
-    rows = read_query(asked(messages, query))
+    rows = read_query(query_source(messages, query))
     next(rows)
     tracemalloc.start()
     try:
@@ -150,8 +150,8 @@ def test_rows_are_streamed(messages: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_reader_that_stops_halfway_leaves_no_connection_behind(messages: Path) -> None:
-    rows = read_query(asked(messages, "SELECT id, text FROM inbox"))
+def test_an_unfinished_read_leaves_no_open_connection(messages: Path) -> None:
+    rows = read_query(query_source(messages, "SELECT id, text FROM inbox"))
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     with sqlite3.connect(messages, timeout=0) as connection:
@@ -166,12 +166,12 @@ def test_no_database_lets_a_query_write(database_url: str, statement: str) -> No
         connection.exec_driver_sql("CREATE TABLE inbox (id INTEGER, text VARCHAR(20))")
         connection.exec_driver_sql("INSERT INTO inbox VALUES (1, 'a')")
     engine.dispose()
-    with pytest.raises(InputError, match="refused it"):
+    with pytest.raises(InputError, match="rejected the query"):
         read(database_url, statement)
     assert read(database_url, "SELECT id, text FROM inbox") == [("1", "a")]
 
 
-def test_every_database_streams_more_rows_than_it_fetches_at_once(database_url: str) -> None:
+def test_every_database_streams_more_rows_than_one_fetch(database_url: str) -> None:
     if database_url.startswith("sqlite"):
         Path(database_url.removeprefix("sqlite:///")).touch()
     # MariaDB ends a recursion at 1,000 rows, hence the join.
@@ -207,23 +207,23 @@ def test_postgresql_streams_one_date(postgres: str) -> None:
     ("query", "expected"),
     [
         ("SELECT id, txt FROM inbox", 'column "txt" does not exist'),
-        ("DELETE FROM inbox RETURNING id, text", "refused it"),
-        ("DROP TABLE inbox", "refused it"),
+        ("DELETE FROM inbox RETURNING id, text", "rejected the query"),
+        ("DROP TABLE inbox", "rejected the query"),
         ("SELECT id, text, 1 / (extract(day from sent) - 31) FROM inbox ORDER BY sent", "division by zero"),
     ],
 )
-def test_postgresql_refuses_in_its_own_words(postgres: str, query: str, expected: str) -> None:
+def test_errors_contain_the_message_of_postgresql(postgres: str, query: str, expected: str) -> None:
     with pytest.raises(InputError, match=r"\[messages\] query: .*" + expected.replace(" ", ".")):
         read(postgres, query)
     assert len(read(postgres, "SELECT id, text FROM inbox")) == 4320
 
 
-def test_a_database_lost_on_the_way_is_said_to_be_lost(postgres: str) -> None:
-    rows = read_query(asked(postgres, "SELECT pg_backend_pid() AS id, text FROM inbox"))
+def test_a_lost_connection_is_a_database_error(postgres: str) -> None:
+    rows = read_query(query_source(postgres, "SELECT pg_backend_pid() AS id, text FROM inbox"))
     process = next(rows).values["id"]
     engine = sa.create_engine(postgres)
     with engine.connect() as connection:
         connection.execute(sa.text(f"SELECT pg_terminate_backend({process})"))
     engine.dispose()
-    with pytest.raises(DatabaseError, match=r"lost while \[messages\] query was read"):
+    with pytest.raises(DatabaseError, match=r"connection lost while \[messages\] query was read"):
         list(rows)

@@ -1,4 +1,4 @@
-"""The batches, their scores, their refused messages, the ledger of chunks, and the view that readers use."""
+"""Creates the tables of batches, scores, rejected messages and committed chunks, and the view that readers use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 BATCH_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-STORED: dict[str, Any] = {
+TABLE_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mariadb_engine": "InnoDB",
@@ -25,24 +25,24 @@ STORED: dict[str, Any] = {
 
 def upgrade() -> None:
     """Creates the four tables and the view."""
-    # MySQL commits after each statement, so a migration killed half-way left some tables there and no version.
-    # Elsewhere it is one transaction, and a table of that name that is there is somebody else's.
-    stored = {**STORED, "if_not_exists": is_mysql(op.get_context().dialect)}
-    _create_score_batches(stored)
-    _create_spam_scores(stored)
-    _create_rejected_messages(stored)
-    _create_batch_chunks(stored)
+    # MySQL commits after each statement, so a killed migration leaves some of the tables and no version. On other
+    # databases it is one transaction, so an existing table of that name belongs to another application.
+    options = {**TABLE_OPTIONS, "if_not_exists": is_mysql(op.get_context().dialect)}
+    _create_score_batches(options)
+    _create_spam_scores(options)
+    _create_rejected_messages(options)
+    _create_batch_chunks(options)
     _create_view()
 
 
 def downgrade() -> None:
-    """Drops all of it, and with it every score."""
+    """Drops the tables and the view, and with them every score."""
     op.execute("DROP VIEW published_scores")
     for name in ("batch_chunks", "rejected_messages", "spam_scores", "score_batches"):
         op.drop_table(name)
 
 
-def _create_score_batches(stored: dict[str, Any]) -> None:
+def _create_score_batches(options: dict[str, Any]) -> None:
     op.create_table(
         "score_batches",
         sa.Column("batch_id", BATCH_ID, nullable=False, autoincrement=True),
@@ -62,23 +62,23 @@ def _create_score_batches(stored: dict[str, Any]) -> None:
         sa.Column("published_at", UtcDateTime),
         sa.Column("ended_at", UtcDateTime),
         *(sa.Column(f"seconds_{part}", sa.Double) for part in ("total", "text", "network", "write")),
-        _date_while("published"),
-        _date_while("running"),
-        *_constraints_of_score_batches(),
+        _date_in_state("published"),
+        _date_in_state("running"),
+        *_score_batches_constraints(),
         sqlite_autoincrement=True,
-        **stored,
+        **options,
     )
     _create_index("ix_score_batches_batch_date_state", "score_batches", ["batch_date", "state"])
 
 
-def _date_while(state: str) -> sa.Column[Any]:
+def _date_in_state(state: str) -> sa.Column[Any]:
     rule = sa.Computed(f"CASE WHEN state = '{state}' THEN batch_date END", persisted=True)
     return sa.Column(f"{state}_date", sa.Date, rule)
 
 
-def _constraints_of_score_batches() -> list[sa.Constraint]:
-    counted = ("messages_read", "scored", "rejected", "flagged", "checksum", "published_at")
-    whole = " AND ".join(f"{name} IS NOT NULL" for name in counted)
+def _score_batches_constraints() -> list[sa.Constraint]:
+    required = ("messages_read", "scored", "rejected", "flagged", "checksum", "published_at")
+    is_complete = " AND ".join(f"{name} IS NOT NULL" for name in required)
     return [
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_score_batches")),
         sa.UniqueConstraint("published_date", name=op.f("uq_score_batches_published_date")),
@@ -86,12 +86,12 @@ def _constraints_of_score_batches() -> list[sa.Constraint]:
         sa.CheckConstraint(
             "state IN ('running', 'published', 'superseded', 'withdrawn')", name=op.f("ck_score_batches_state")
         ),
-        sa.CheckConstraint(f"state <> 'published' OR ({whole})", name=op.f("ck_score_batches_published_whole")),
+        sa.CheckConstraint(f"state <> 'published' OR ({is_complete})", name=op.f("ck_score_batches_published_whole")),
         sa.CheckConstraint("messages_read = scored + rejected", name=op.f("ck_score_batches_nothing_dropped")),
     ]
 
 
-def _create_spam_scores(stored: dict[str, Any]) -> None:
+def _create_spam_scores(options: dict[str, Any]) -> None:
     op.create_table(
         "spam_scores",
         sa.Column("batch_id", BATCH_ID, nullable=False, autoincrement=False),
@@ -99,14 +99,14 @@ def _create_spam_scores(stored: dict[str, Any]) -> None:
         sa.Column("spam_probability", sa.Double, nullable=False),
         sa.Column("flagged", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("batch_id", "message_id", name=op.f("pk_spam_scores")),
-        _of_a_batch("spam_scores"),
+        _batch_foreign_key("spam_scores"),
         sa.CheckConstraint("spam_probability BETWEEN 0 AND 1", name=op.f("ck_spam_scores_spam_probability")),
         sqlite_with_rowid=False,
-        **stored,
+        **options,
     )
 
 
-def _create_rejected_messages(stored: dict[str, Any]) -> None:
+def _create_rejected_messages(options: dict[str, Any]) -> None:
     op.create_table(
         "rejected_messages",
         sa.Column("batch_id", BATCH_ID, nullable=False, autoincrement=False),
@@ -115,12 +115,12 @@ def _create_rejected_messages(stored: dict[str, Any]) -> None:
         sa.Column("reason", sa.String(64), nullable=False),
         sa.Column("detail", sa.String(1000)),
         sa.PrimaryKeyConstraint("batch_id", "row_number", name=op.f("pk_rejected_messages")),
-        _of_a_batch("rejected_messages"),
-        **stored,
+        _batch_foreign_key("rejected_messages"),
+        **options,
     )
 
 
-def _create_batch_chunks(stored: dict[str, Any]) -> None:
+def _create_batch_chunks(options: dict[str, Any]) -> None:
     op.create_table(
         "batch_chunks",
         sa.Column("batch_id", BATCH_ID, nullable=False, autoincrement=False),
@@ -133,13 +133,13 @@ def _create_batch_chunks(stored: dict[str, Any]) -> None:
         sa.Column("seconds", sa.Double, nullable=False),
         sa.Column("written_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("batch_id", "chunk_number", name=op.f("pk_batch_chunks")),
-        _of_a_batch("batch_chunks"),
+        _batch_foreign_key("batch_chunks"),
         sa.CheckConstraint("messages_read = scored + rejected", name=op.f("ck_batch_chunks_nothing_dropped")),
-        **stored,
+        **options,
     )
 
 
-def _of_a_batch(table: str) -> sa.ForeignKeyConstraint:
+def _batch_foreign_key(table: str) -> sa.ForeignKeyConstraint:
     name = op.f(f"fk_{table}_batch_id_score_batches")
     return sa.ForeignKeyConstraint(["batch_id"], ["score_batches.batch_id"], name=name)
 

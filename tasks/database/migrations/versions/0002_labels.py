@@ -1,4 +1,4 @@
-"""The labels that people gave to messages."""
+"""Creates the table of the labels that people give to messages."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
-        if_not_exists=_was_left_by_a_kill(),
+        if_not_exists=_was_left_by_killed_migration(),
     )
 
 
-def _was_left_by_a_kill() -> bool:
-    """Whether the table is there and is ours: MySQL commits it before the version. One of somebody else is refused."""
+def _was_left_by_killed_migration() -> bool:
+    """Returns whether a killed migration created the table: MySQL commits it before the version.
+
+    A table with other columns belongs to another application, and creating ours then fails.
+    """
     inspector = sa.inspect(op.get_bind())
     if not is_mysql(op.get_context().dialect) or not inspector.has_table("labels"):
         return False
@@ -45,5 +48,5 @@ def _was_left_by_a_kill() -> bool:
 
 
 def downgrade() -> None:
-    """Drops it, and with it every label."""
+    """Drops the table, and with it every label."""
     op.drop_table("labels")

@@ -1,4 +1,4 @@
-"""How unlike those before each batch was."""
+"""Creates the table of the drift of each batch against earlier ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 FIGURES = ("unknown_share", "psi_validation", "psi_validation_by_chance", "psi_before", "psi_before_by_chance")
-OTHERS = ("batch_id", "score_counts", "crossed", "measured_at", "accepted_at", "accepted_by")
+OTHER_COLUMNS = ("batch_id", "score_counts", "crossed", "measured_at", "accepted_at", "accepted_by")
 
 
 def upgrade() -> None:
@@ -36,18 +36,21 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
-        if_not_exists=_was_left_by_a_kill(),
+        if_not_exists=_was_left_by_killed_migration(),
     )
 
 
-def _was_left_by_a_kill() -> bool:
-    """Whether the table is there and is ours: MySQL commits it before the version. One of somebody else is refused."""
+def _was_left_by_killed_migration() -> bool:
+    """Returns whether a killed migration created the table: MySQL commits it before the version.
+
+    A table with other columns belongs to another application, and creating ours then fails.
+    """
     inspector = sa.inspect(op.get_bind())
     if not is_mysql(op.get_context().dialect) or not inspector.has_table("batch_drift"):
         return False
-    return {column["name"] for column in inspector.get_columns("batch_drift")} == {*FIGURES, *OTHERS}
+    return {column["name"] for column in inspector.get_columns("batch_drift")} == {*FIGURES, *OTHER_COLUMNS}
 
 
 def downgrade() -> None:
-    """Drops it, and with it what was found and accepted."""
+    """Drops the table, and with it all drift figures and acceptances."""
     op.drop_table("batch_drift")

@@ -1,4 +1,4 @@
-"""Where the time of a batch went: reading and waiting beside the other stages, and seconds on processors."""
+"""Adds the durations of reading and waiting to those of the other stages of a batch, and the processor time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COLUMNS = ("seconds_read", "seconds_wait", "seconds_processor")
 
 
 def upgrade() -> None:
-    """Adds the columns that are not there: MySQL commits each by itself, and a kill may come between two."""
-    there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("score_batches")}
+    """Adds the columns that do not exist: MySQL commits each of them, so a killed migration may have added some."""
+    existing = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("score_batches")}
     for name in COLUMNS:
-        if name not in there:
+        if name not in existing:
             op.add_column("score_batches", sa.Column(name, sa.Double))
 
 
 def downgrade() -> None:
-    """Drops them."""
+    """Drops the columns."""
     for name in COLUMNS:
         op.drop_column("score_batches", name)

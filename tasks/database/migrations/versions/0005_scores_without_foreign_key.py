@@ -1,7 +1,7 @@
-"""PostgreSQL takes scores three times as fast without asking for each row whether its batch is there.
+"""Drops the foreign key of the scores on PostgreSQL: without it, inserts are three times as fast.
 
-`batch_chunks` still refers to the batch, so none that has a chunk can be deleted, and the ledger writes rows only while
-it holds the batch. Other databases ask at next to no cost, and go on.
+`batch_chunks` still has a foreign key to the batch, so a batch with a chunk cannot be deleted, and the ledger writes
+rows only while it locks the batch. On other databases the check costs next to nothing, and they keep it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Puts it back."""
+    """Creates the constraint again."""
     if op.get_context().dialect.name == "postgresql":
         op.create_foreign_key(op.f(NAME), "spam_scores", "score_batches", ["batch_id"], ["batch_id"])

@@ -1,1 +1,1 @@
-"""One module a version of the schema, oldest first. A version that was released is never edited."""
+"""Contains one module per version of the schema. What a released migration does is never changed."""

@@ -1,0 +1,109 @@
+"""Describes a file of messages: its path, format, encoding and columns, and the checks before it is read.
+
+The readers of each format are in the modules named after it. `tasks.sources.files` chooses between them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import InputError, SettingsError
+
+FORMATS_BY_SUFFIX = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+# Only a corpus may have the layout "label TAB text". The SMS Spam Collection is distributed both without a suffix and
+# as .txt.
+CORPUS_FORMATS_BY_SUFFIX = {**FORMATS_BY_SUFFIX, "": "sms", ".txt": "sms"}
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file of messages.
+
+    Attributes:
+        section: section of luigi.cfg that names the file: corpus or messages.
+        path: the file.
+        columns: names of the columns to read, by the setting that names each; ``text_column`` is the message.
+        format: csv, tsv, jsonl, parquet, sms, or auto to choose by the suffix of the file name.
+        encoding: encoding of the file; a Parquet file ignores it. Bytes that are invalid in it become U+FFFD.
+    """
+
+    section: str
+    path: Path
+    columns: Mapping[str, str]
+    format: str = "auto"
+    encoding: str = "utf-8"
+
+    def __str__(self) -> str:
+        return f"[{self.section}] path = {self.path}"
+
+
+def detect_format(source: FileSource) -> str:
+    """Returns the format of a file: the one that is set, or the one its suffix stands for.
+
+    Raises:
+        InputError: the suffix is not known.
+    """
+    if source.format != "auto":
+        return source.format
+    formats = CORPUS_FORMATS_BY_SUFFIX if source.section == "corpus" else FORMATS_BY_SUFFIX
+    format_name = formats.get(source.path.suffix.lower())
+    if format_name is None:
+        raise InputError(
+            f"{source}: unknown format: the suffix of the file name is {source.path.suffix!r}. Expected one of "
+            f"{', '.join(suffix for suffix in formats if suffix)}. Rename the file or set [{source.section}] format."
+        )
+    return format_name
+
+
+def check_encoding(source: FileSource) -> None:
+    """Checks that Python can read text in the encoding of a file.
+
+    Raises:
+        SettingsError: it cannot. Names the setting and its value.
+    """
+    try:
+        codecs.lookup(source.encoding)
+        # Codecs such as rot13, undefined and idna exist but cannot decode a file with replacement of invalid bytes.
+        io.TextIOWrapper(io.BytesIO(), codec_name(source.encoding), "replace").read()
+    except (LookupError, ValueError):
+        raise SettingsError(
+            f"[{source.section}] encoding = {source.encoding!r}: no such text encoding. "
+            "Expected a name that Python knows, such as utf-8, cp1252, latin-1 or utf-16."
+        ) from None
+
+
+def check_file(source: FileSource) -> None:
+    """Checks that a file exists and is not empty.
+
+    Raises:
+        InputError: it does not exist, is a folder or has 0 bytes. Names the setting and the file.
+    """
+    if source.path.is_dir():
+        raise InputError(f"{source}: expected a file, received a folder. Name one file in [{source.section}] path.")
+    if not source.path.is_file():
+        raise InputError(
+            f"{source}: no such file (looked in {Path.cwd()}). Provide the file or correct the setting, and run again."
+        )
+    if source.path.stat().st_size == 0:
+        raise InputError(
+            f"{source}: expected rows, received an empty file (0 bytes). "
+            "Provide it again; a file without messages still has a header or a schema."
+        )
+
+
+def codec_name(encoding: str) -> str:
+    """Returns the codec to read an encoding with: for UTF-8, the one that skips a byte order mark."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
