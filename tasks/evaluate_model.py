@@ -73,7 +73,7 @@ class EvaluateModel(FolderStage):
     def _say(self, found: Evaluation, messages: int) -> None:
         log.info("evaluated on %d messages: %s", messages, figures_said(found.new.metrics))
         threshold = found.new.threshold
-        log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
+        log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.description)
         why = "; ".join(found.verdict.reasons)
         if found.verdict.approved:
             log.info("the model is approved: %s", why)
@@ -196,10 +196,12 @@ def verdict_said(found: Evaluation) -> str:
 
 def figures_said(metrics: Metrics) -> str:
     """The two figures that say most, in a line."""
-    from models.statistics.metrics import meanings
+    from models.statistics.metrics import metric_descriptions
 
-    titles = meanings()
-    return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
+    titles = metric_descriptions()
+    return ", ".join(
+        f"{titles[name].title} {titles[name].format(getattr(metrics, name))}" for name in ("mcc", "pr_auc")
+    )
 
 
 def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> list[Group]:

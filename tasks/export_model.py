@@ -135,7 +135,7 @@ class ExportModel(Stage):
         from models.evaluation.gate import Verdict
         from models.reports.model_card import render_model_card
         from models.statistics.calibration import Threshold
-        from models.statistics.metrics import Metrics, meanings
+        from models.statistics.metrics import Metrics, metric_descriptions
 
         found = read_json(evaluation.file(METRICS))
         in_service, trained = found["in_service"], self._training().manifest()
@@ -145,7 +145,7 @@ class ExportModel(Stage):
             model=load(ArtifactSettings).model_name,
             version=version,
             date=datetime.datetime.now(datetime.UTC).date(),
-            metrics=Metrics.from_dict({name: found[name] for name in meanings() if name in found}),
+            metrics=Metrics.from_dict({name: found[name] for name in metric_descriptions() if name in found}),
             threshold=Threshold(**found["threshold_found"]),
             verdict=Verdict.from_dict(found),
             in_service=Metrics.from_dict(in_service) if in_service else None,

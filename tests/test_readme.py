@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 import pipeline
-from models.settings import Setting, declared
+from models.settings import Setting, declared_settings
 from pipeline.command_line import cli
 from tasks.database import tables
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
@@ -22,7 +22,7 @@ from tasks.settings.sections import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared(section, settings_class)]
+SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared_settings(section, settings_class)]
 LINE = re.compile(r"^(?: {4}|`).*", re.MULTILINE)
 
 

@@ -153,7 +153,7 @@ def script(folder: Path, name: str, rows: str) -> Figures:
     import numpy as np
 
     from models.network.network import ngram_buckets
-    from models.statistics.calibration import probabilities_of
+    from models.statistics.calibration import to_probabilities
     from models.text.encoder import TextEncoder, encode_messages
 
     encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
@@ -179,7 +179,7 @@ def script(folder: Path, name: str, rows: str) -> Figures:
     began = time.monotonic()
     frame = pd.read_parquet(snapshot(folder, name)).head(int(rows))
     encoded = encode_messages(encoder, frame["text"].tolist())
-    frame["spam_probability"] = probabilities_of(trained.network.predict(Padded(encoded, 512), verbose=0))
+    frame["spam_probability"] = to_probabilities(trained.network.predict(Padded(encoded, 512), verbose=0))
     frame["flagged"] = frame["spam_probability"] >= 0.5
     frame[["message_id", "spam_probability", "flagged"]].to_sql("spam_scores", engine, index=False)
     return {"messages": len(frame), "seconds": time.monotonic() - began}

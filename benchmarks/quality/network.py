@@ -17,7 +17,7 @@ from protocol import Corpus, FloatArray
 from models.inference.scorer import Scorer
 from models.network.network import ngram_buckets
 from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.statistics.calibration import UNSEEN_SCORES, threshold_for
+from models.statistics.calibration import UNSEEN_SCORES, find_threshold
 from models.text.cleaning import clean_texts
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
@@ -68,7 +68,7 @@ class Network:
         self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
         self.seconds = time.monotonic() - began
         self.unseen = (scores["spam"].to_numpy(np.int64), scores["probability"].to_numpy())
-        self.threshold = threshold_for(*self.unseen, HAM_BLOCKED_SHARE).value
+        self.threshold = find_threshold(*self.unseen, HAM_BLOCKED_SHARE).value
 
     def probabilities(self, texts: list[str]) -> FloatArray:
         """Of spam, float64 [texts]."""

@@ -19,7 +19,7 @@ import numpy as np
 from models.errors import ArtifactError
 from models.inference.scorer import Scorer
 from models.statistics.arrays import FloatArray
-from models.statistics.calibration import probabilities_of
+from models.statistics.calibration import to_probabilities
 
 # Times a message is scored at most, beside once as it is.
 MOST_PARTS = 200
@@ -91,7 +91,7 @@ def explain(
         for text in (message, *(message[:start] + message[end:] for start, end in places))
     ]
     logits = _logits(scorer, variants)
-    answers = iter(zip(logits.tolist(), probabilities_of(logits).tolist(), strict=True))
+    answers = iter(zip(logits.tolist(), to_probabilities(logits).tolist(), strict=True))
     found = [_explained(message, places, answers) for message, places in zip(messages, spans, strict=True)]
     if threshold is None:
         return found
@@ -127,7 +127,7 @@ def _decisive(scorer: Scorer, found: Explanation, threshold: float) -> tuple[Par
 
     def turned(gone: Sequence[Sequence[Part]]) -> tuple[int, bool]:
         """Which of these, taken away, moves the score furthest towards the other verdict, and whether all the way."""
-        probabilities = probabilities_of(_logits(scorer, [_without(found.message, parts) for parts in gone]))
+        probabilities = to_probabilities(_logits(scorer, [_without(found.message, parts) for parts in gone]))
         place = int(probabilities.argmin() if flagged else probabilities.argmax())
         return place, bool(probabilities[place] >= threshold) != flagged
 

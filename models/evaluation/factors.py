@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.gate import Interval
-from models.statistics.arrays import BoolArray, checked
+from models.statistics.arrays import BoolArray, validate_scores
 
 SHORT, LONG = 40, 120  # characters; half of a corpus of text messages lies between
 _LINK = re.compile(r"https?:|www\.|\b[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?:/|\b)", re.IGNORECASE)
@@ -107,7 +107,7 @@ def measure_groups(
     Raises:
         ValueError: texts, labels and probabilities of different length, or out of range.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     if len(texts) != len(spam):
         raise ValueError(f"Expected as many texts as labels. Received: {len(texts)} texts, {len(spam)} labels")
     flagged = scores >= threshold

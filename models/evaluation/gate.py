@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.settings import GateSettings
-from models.statistics.arrays import BoolArray, FloatArray, checked
+from models.statistics.arrays import BoolArray, FloatArray, validate_scores
 from models.statistics.curves import CALIBRATION_BINS, calibration_bins
-from models.statistics.metrics import ROUNDING, Metrics, meanings
+from models.statistics.metrics import ROUNDING, Metrics, metric_descriptions
 
 SEED = 7
 _CELLS = 4_000_000  # of a block of resamples times messages: memory does not grow with either
@@ -312,13 +312,16 @@ def compare(
     Raises:
         ValueError: another shape, a label but 0 and 1, a probability that is NaN or outside [0, 1].
     """
-    spam, new = checked(labels, probabilities)
-    old = None if in_service is None else checked(labels, in_service)[1]
+    spam, new = validate_scores(labels, probabilities)
+    old = None if in_service is None else validate_scores(labels, in_service)[1]
     bare = [
-        Compared("pr_auc", meanings()["pr_auc"].title, False, settings.pr_auc_allowance),
+        Compared("pr_auc", metric_descriptions()["pr_auc"].title, False, settings.pr_auc_allowance),
         Compared("recall", f"Recall at {share * 100:g} % of ham flagged", False, settings.recall_allowance),
         Compared(
-            "calibration_error", meanings()["expected_calibration_error"].title, True, settings.calibration_allowance
+            "calibration_error",
+            metric_descriptions()["expected_calibration_error"].title,
+            True,
+            settings.calibration_allowance,
         ),
     ]
     if spam.all() or not spam.any():

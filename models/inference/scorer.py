@@ -32,7 +32,7 @@ from models.inference.message_reader import MessageReader
 from models.inference.packed_network import PackedNetwork
 from models.inference.score_cache import KnownScores, hashes_of, repeats_of
 from models.network.network import INPUTS
-from models.statistics.calibration import probabilities_of
+from models.statistics.calibration import to_probabilities
 from models.text.arrow_tensors import Texts, as_arrow
 from models.text.encoder import EncodedMessages, TextEncoder
 
@@ -127,7 +127,7 @@ class Scorer:
             seconds_text = time.monotonic() - began
         with self._computing:
             began = time.monotonic()
-            probabilities[unknown] = probabilities_of(self.logits(encoded))
+            probabilities[unknown] = to_probabilities(self.logits(encoded))
             self._scored.keep(hashes[unknown], probabilities[unknown])
             return Scored(probabilities[repeats.places], seconds_text, time.monotonic() - began)
 

@@ -14,7 +14,7 @@ from models.evaluation.text_statistics import LENGTHS
 from models.reports.plots import FAINT, HAM_COLOUR, INK, NO_MESSAGES, SPAM_COLOUR, legend, note, percent, svg
 from models.statistics.arrays import IntArray
 from models.statistics.curves import HISTOGRAM_BINS
-from models.statistics.stability import even_counts
+from models.statistics.stability import rebin_counts
 
 LOW = 1.9  # inches, of a small chart
 _WORDS_OF = {"share": "share", "count": "number", "index": "index"}
@@ -118,14 +118,14 @@ def draw_score_shares(batch: IntArray, validation: IntArray | None, before: IntA
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        shares = even_counts(batch) / batch.sum()
+        shares = rebin_counts(batch) / batch.sum()
         axes.bar(
             edges[:-1], shares, np.diff(edges) * 0.92, align="edge", color=HAM_COLOUR, alpha=0.8, label="this batch"
         )
         least = min(shares[shares > 0])
         for label, counts, colour, style in others:
             if counts is not None and counts.sum():
-                found = even_counts(counts) / counts.sum()
+                found = rebin_counts(counts) / counts.sum()
                 axes.stairs(found, edges, color=colour, linestyle=style, linewidth=1.6, label=label, baseline=None)
                 least = min(least, min(found[found > 0]))
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from models.evaluation.factors import Group
 from models.evaluation.gate import Compared, Flip, Flips, Interval, Verdict
 from models.reports.pages import page, quoted, spell_out
-from models.statistics.arrays import checked
+from models.statistics.arrays import validate_scores
 from models.statistics.calibration import Threshold
-from models.statistics.metrics import Metrics, meanings
+from models.statistics.metrics import Metrics, metric_descriptions
 
 if TYPE_CHECKING:
     from models.evaluation.explanation import Explanation
@@ -115,14 +115,14 @@ def render_evaluation(
     Raises:
         ValueError: labels, probabilities and texts of different length or out of range, or metrics of other messages.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     _check_belonging(metrics, len(spam), len(texts))
     return page("evaluation.html").render(
         model=model,
         fingerprint=fingerprint,
         verdict=verdict,
         passed=_passed_sentence(verdict),
-        sentences=[*headline(metrics), threshold.said],
+        sentences=[*headline(metrics), threshold.description],
         compared_rows=[_compared_row(one) for one in compared if one.new],
         confidence=f"{confidence * 100:g} %",
         factors=_factor_tables(groups),
@@ -217,7 +217,7 @@ def hardest_messages(
         of_spam: whether to list the spam or the ham.
         explain: says which words moved the scores; asked of those that are wrong.
     """
-    spam, scores = checked(labels, probabilities)
+    spam, scores = validate_scores(labels, probabilities)
     order = np.argsort(scores if of_spam else -scores, kind="stable")
     chosen = order[spam[order] == of_spam][:HARDEST].tolist()
     wrong = [place for place in chosen if bool(scores[place] >= threshold) != of_spam]
@@ -278,9 +278,9 @@ def _flipped(flip: Flip) -> FlippedMessage:
 
 def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:
     rows = []
-    for name, meaning in meanings().items():
-        shown = meaning.shown(getattr(metrics, name))
-        before = meaning.shown(getattr(in_service, name)) if in_service else ""
+    for name, meaning in metric_descriptions().items():
+        shown = meaning.format(getattr(metrics, name))
+        before = meaning.format(getattr(in_service, name)) if in_service else ""
         rows.append({"title": meaning.title, "sentence": meaning.sentence, "shown": shown, "before": before})
     return rows
 

@@ -19,7 +19,7 @@ from models.evaluation.gate import Verdict
 from models.reports.evaluation_report import headline
 from models.reports.pages import fact, spell_out
 from models.statistics.calibration import Threshold
-from models.statistics.metrics import Metrics, meanings
+from models.statistics.metrics import Metrics, metric_descriptions
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
 
@@ -83,7 +83,7 @@ def render_model_card(
         groups=groups,
         groups_together=groups_together,
         confidence=f"{confidence * 100:g} %",
-        meanings=meanings(),
+        meanings=metric_descriptions(),
         sentences=headline(metrics),
     )
 

@@ -21,7 +21,7 @@ from models.errors import ArtifactError, SettingsError
 from models.inference.scorer import network_logits
 from models.network.network import build_network, calibrate
 from models.settings import NetworkSettings
-from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
+from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from models.training.checkpoints import restore_latest, weights_sha256
@@ -118,7 +118,7 @@ def _write_unseen_scores(path: Path, unseen: UnseenScores, calibration: Calibrat
     columns = {
         "spam": unseen.labels.astype(np.bool_),
         "logit": unseen.logits,
-        "probability": probabilities_of(calibration.apply(unseen.logits)),
+        "probability": to_probabilities(calibration.apply(unseen.logits)),
     }
     pd.DataFrame(columns).to_parquet(path, index=False)
 

@@ -16,7 +16,7 @@ from typing import Any
 from luigi.configuration import LuigiConfigParser
 
 from models.errors import SettingsError
-from models.settings import Setting, declared
+from models.settings import Setting, declared_settings
 from tasks.monitoring.alerts import masked_webhook
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import source_file
@@ -93,7 +93,7 @@ def settings_in_force(section: str | None = None) -> list[SettingInForce]:
 def _our_settings() -> Iterator[SettingInForce]:
     for section, settings_class in SECTIONS.items():
         values: Any = load(settings_class)
-        for one in declared(section, settings_class):
+        for one in declared_settings(section, settings_class):
             value = _masked(one, written(getattr(values, one.key)))
             yield SettingInForce(section, one.key, value, _source(one), written(one.default), one.rule.description)
 
@@ -160,7 +160,7 @@ def _our_section(section: str, settings_class: type) -> str:
     meaning = (settings_class.__doc__ or "").split(": ", 1)[1].split("\n\n")[0]
     keys = (
         f"{_comment(_described(one))}\n{_line(one.key, written(one.default))}\n"
-        for one in declared(section, settings_class)
+        for one in declared_settings(section, settings_class)
     )
     return "\n".join([f"[{section}]", _comment(meaning[:1].upper() + meaning[1:]), "", *keys])
 
@@ -172,7 +172,7 @@ def _luigi_section(section: str, values: dict[str, str]) -> str:
 
 def _described(one: Setting) -> str:
     """What it is for, and what it may be where the sentence alone does not tell."""
-    expected = one.rule.expected(one.kind)
+    expected = one.rule.describe_expected(one.kind)
     return one.rule.description + ("" if expected == "text" else f" ({expected})")
 
 

@@ -80,8 +80,8 @@ def _unlike(texts: list[str], labels: list[MessageLabel], limit: int) -> list[in
     if not texts:
         return []
     prepare_tensorflow()
-    from models.statistics.uncertainty import pick_unlike
+    from models.statistics.uncertainty import pick_dissimilar
     from models.text.cleaning import clean_texts
 
     cleaned = clean_texts([*texts, *(one.text for one in labels)], load(TextSettings))
-    return pick_unlike(cleaned[: len(texts)], cleaned[len(texts) :], limit)
+    return pick_dissimilar(cleaned[: len(texts)], cleaned[len(texts) :], limit)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from models.reports.batch_report import HIDE, Batch, Figure, Held, ListedMessage
 from models.settings import TextSettings
 from models.statistics.stability import GRID
-from models.statistics.uncertainty import pick_unlike
+from models.statistics.uncertainty import pick_dissimilar
 from models.text.cleaning import clean_texts
 from tasks.database.batches import BatchRow
 from tasks.monitoring.batch_comparison import Measured
@@ -135,7 +135,7 @@ def listed_messages(found: Sequence[ScoredMessage], texts: TextFigures | str) ->
     there = [one for one in found if one.message_id in known]
     if there:
         cleaned = clean_texts([known[one.message_id] for one in there], load(TextSettings))
-        chosen = [there[place] for place in pick_unlike(cleaned, (), settings.listed)]
+        chosen = [there[place] for place in pick_dissimilar(cleaned, (), settings.listed)]
     else:
         chosen = list(found[: settings.listed])
     return [ListedMessage(one.message_id, one.probability, one.flagged, known.get(one.message_id)) for one in chosen]

@@ -53,7 +53,7 @@ def threshold_of(training: Path) -> Threshold:
     Raises:
         ArtifactError: the training is missing or damaged.
     """
-    from models.statistics.calibration import UNFITTED_THRESHOLD, UNSEEN_SCORES, Threshold, threshold_for
+    from models.statistics.calibration import UNFITTED_THRESHOLD, UNSEEN_SCORES, Threshold, find_threshold
 
     settings = load(ScoringSettings)
     if settings.threshold != AUTO:
@@ -64,4 +64,4 @@ def threshold_of(training: Path) -> Threshold:
         )
         return Threshold(UNFITTED_THRESHOLD)
     scores = unseen_scores(training)
-    return threshold_for(scores["spam"], scores["probability"], settings.ham_blocked_share)
+    return find_threshold(scores["spam"], scores["probability"], settings.ham_blocked_share)

@@ -23,20 +23,20 @@ class CorpusSettings:
         "bundled sample, a file, the published SMS Spam Collection (downloaded), or a SQL query",
         choices=("bundled", "file", "sms_spam_collection", "sql"),
     )
-    path: str = setting("", "file of labelled messages, for source = file", shapes_result=False)
+    path: str = setting("", "file of labelled messages, for source = file", affects_result=False)
     format: str = setting(
         "auto", "layout of the file; auto goes by its ending, sms is label TAB text", choices=FILE_FORMATS
     )
     encoding: str = setting("utf-8", "encoding of a CSV, TSV, JSON lines or sms file")
     text_column: str = setting("text", "column that holds the message")
     label_column: str = setting("label", "column that holds the label")
-    spam_label: str = setting("spam", "value of the label column that means spam", shapes_result=False)
-    ham_label: str = setting("ham", "value of the label column that means ham", shapes_result=False)
+    spam_label: str = setting("spam", "value of the label column that means spam", affects_result=False)
+    ham_label: str = setting("ham", "value of the label column that means ham", affects_result=False)
     url: str = setting(
         "",
         "SQLAlchemy address for source = sql, empty for [database] url; SPAMSCORE_CORPUS_URL goes before it",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
     query: str = setting("", "SELECT that returns the label and text columns, for source = sql")
     edition: str = setting(
@@ -51,15 +51,15 @@ class CorpusSettings:
     download_url: str = setting(
         "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
         "address of the SMS Spam Collection's zip, for source = sms_spam_collection",
-        shapes_result=False,
+        affects_result=False,
     )
-    download_timeout: int = setting(300, "seconds the whole download may take", low=1, shapes_result=False)
+    download_timeout: int = setting(300, "seconds the whole download may take", low=1, affects_result=False)
     max_refused_share: float = setting(
         0.2,
         "share of rows that may be refused (duplicates and overruled ones not counted) before the run fails",
         low=0.0,
         high=1.0,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class MessagesSettings:
         "",
         "SQLAlchemy address for source = sql, empty for [database] url; SPAMSCORE_MESSAGES_URL goes before it",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
     query: str = setting(
         "",

@@ -17,7 +17,7 @@ import luigi.rpc
 from models.errors import SettingsError
 from models.settings import (
     Setting,
-    declared,
+    declared_settings,
 )
 from tasks.settings.sections import SECTIONS
 
@@ -43,7 +43,7 @@ class SettingParameter(luigi.Parameter[Any]):
 
     def normalize(self, x: Any) -> Any:
         """The value if it is in range, or a SettingsError."""
-        return self.setting.checked(x)
+        return self.setting.validate(x)
 
     def _get_value_from_config(self, section: str, name: str) -> Any:
         variable = environment_variable(self.setting)
@@ -61,7 +61,7 @@ def environment_variable(declared_setting: Setting) -> str | None:
 
 def _config_class(section: str, settings_class: type) -> type[luigi.Config]:
     """The `luigi.Config` of a section; its name is the section's, which makes ``--training-rnn-units`` work."""
-    parameters: dict[str, Any] = {one.key: SettingParameter(one) for one in declared(section, settings_class)}
+    parameters: dict[str, Any] = {one.key: SettingParameter(one) for one in declared_settings(section, settings_class)}
     return cast(
         "type[luigi.Config]",
         type(section, (luigi.Config,), {"__doc__": settings_class.__doc__, "__module__": __name__, **parameters}),

@@ -20,18 +20,18 @@ class RunSettings:
         "what a run does when another is scoring the same date or making the same artifact: wait for it, or leave with "
         "exit code 10",
         choices=("wait", "leave"),
-        shapes_result=False,
+        affects_result=False,
     )
     artifacts_url: str = setting(
         "",
         "address at which a browser finds the folder of the artifacts, for the links on Luigi's page; empty links to "
         "the files themselves",
-        shapes_result=False,
+        affects_result=False,
     )
     tensorboard_url: str = setting(
         "",
         "address of a TensorBoard over the artifacts, for the links on Luigi's page to a training",
-        shapes_result=False,
+        affects_result=False,
     )
     catch_up_days: int = setting(
         0,
@@ -39,13 +39,13 @@ class RunSettings:
         "off, are scored with it; 0 for none",
         low=0,
         high=1000,
-        shapes_result=False,
+        affects_result=False,
     )
     deadline: str = setting(
         "",
         "time of the day after a batch's date, as 06:00 by the local clock, at which its scores are due; a run that "
         "will be late says so from its first chunks; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -71,17 +71,17 @@ class AlertSettings:
         "",
         "addresses that are mailed, with commas between them, by the server of Luigi's [smtp] and from [email] sender; "
         "empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
     webhook_url: str = setting(
         "",
         "address that is sent JSON; SPAMSCORE_ALERTS_WEBHOOK_URL goes before it, for such an address is often a "
         "secret; empty for none",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
-    timeout: int = setting(10, "seconds that a mail server or webhook may take", low=1, high=300, shapes_result=False)
-    attempts: int = setting(3, "times that a run tries to deliver an alert", low=1, high=10, shapes_result=False)
+    timeout: int = setting(10, "seconds that a mail server or webhook may take", low=1, high=300, affects_result=False)
+    attempts: int = setting(3, "times that a run tries to deliver an alert", low=1, high=10, affects_result=False)
 
     def __post_init__(self) -> None:
         if self.webhook_url and not re.match(r"https?://[^/\s]+", self.webhook_url):
@@ -98,14 +98,14 @@ class MetricsSettings:
     textfile_folder: str = setting(
         "",
         "folder that node_exporter's textfile collector reads, which must be there; empty for none",
-        shapes_result=False,
+        affects_result=False,
     )
     pushgateway: str = setting(
         "",
         "address of a Pushgateway, as http://pushgateway.internal:9091; SPAMSCORE_METRICS_PUSHGATEWAY goes before it, "
         "and a password belongs there; empty for none",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -124,14 +124,14 @@ class ConsoleSettings:
         "INFO",
         "least severe lines of the pipeline that are shown",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
-        shapes_result=False,
+        affects_result=False,
     )
     tensorflow_log: str = setting(
         "QUIET",
         "least severe lines of TensorFlow's own log that are shown; its failures are shown always",
         choices=("QUIET", "ERROR", "WARNING", "INFO"),
-        shapes_result=False,
+        affects_result=False,
     )
     progress: str = setting(
-        "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), shapes_result=False
+        "auto", "progress bars: auto shows them in a terminal", choices=("auto", "never"), affects_result=False
     )

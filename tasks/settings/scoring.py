@@ -27,7 +27,7 @@ class ScoringSettings:
         0.002, "share of the ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
     )
     chunk_size: int = setting(
-        20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
+        20_000, "messages scored and committed together", low=1, high=10_000_000, affects_result=False
     )
     batch_size: int | str = setting(
         AUTO,
@@ -35,10 +35,10 @@ class ScoringSettings:
         low=1,
         high=65_536,
         words=(AUTO,),
-        shapes_result=False,
+        affects_result=False,
     )
     queue: int = setting(
-        2, "chunks that wait between reading, scoring and writing", low=1, high=1000, shapes_result=False
+        2, "chunks that wait between reading, scoring and writing", low=1, high=1000, affects_result=False
     )
 
 
@@ -50,14 +50,14 @@ class ReportSettings:
         "show",
         "texts of messages in it: show them, mask their letters and digits, or hide the lists of messages altogether",
         choices=("show", "mask", "hide"),
-        shapes_result=False,
+        affects_result=False,
     )
-    listed: int = setting(20, "messages in each of its lists", low=1, high=1000, shapes_result=False)
+    listed: int = setting(20, "messages in each of its lists", low=1, high=1000, affects_result=False)
     sample: int = setting(
         200_000,
         "messages that unknown words, lengths and scripts are measured on, evenly from the whole batch",
         low=1,
-        shapes_result=False,
+        affects_result=False,
     )
 
 
@@ -69,43 +69,46 @@ class DriftSettings:
         "warn",
         "what a run does when a limit is crossed: warn, or fail with exit code 50; the batch stays published",
         choices=("warn", "fail"),
-        shapes_result=False,
+        affects_result=False,
     )
-    batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, shapes_result=False)
+    batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, affects_result=False)
     least_batches: int = setting(
         7,
         "batches there must be before flagged share, message count and unknown words are compared with them",
         low=1,
         high=1000,
-        shapes_result=False,
+        affects_result=False,
     )
     flagged_share: float = setting(
         2.0,
         "how many times the median share of flagged messages a batch may have, and what part of it it must have",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
     message_count: float = setting(
         3.0,
         "how many times the median number of messages a batch may have, and what part of it it must have",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
     unknown_words: float = setting(
         0.1,
         "how far the share of words that are not in the vocabulary may be above its median",
         low=0.0,
         high=1.0,
-        shapes_result=False,
+        affects_result=False,
     )
     psi_before: float = setting(
-        0.25, "population stability index of the scores against those of the batch before", low=0.0, shapes_result=False
+        0.25,
+        "population stability index of the scores against those of the batch before",
+        low=0.0,
+        affects_result=False,
     )
     psi_validation: float = setting(
         0.5,
         "population stability index of the scores against those of labelled messages that were not trained on",
         low=0.0,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:

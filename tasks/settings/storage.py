@@ -15,14 +15,14 @@ from models.settings import (
 class ArtifactSettings:
     """[artifacts]: where a run leaves its files."""
 
-    folder: str = setting("artifacts", "folder of everything a run leaves but the database", shapes_result=False)
+    folder: str = setting("artifacts", "folder of everything a run leaves but the database", affects_result=False)
     model_name: str = setting("spam_ham", "name of the exported model: exports/<model_name>/<version>/")
     keep_days: int = setting(
         0,
         "days after a date from which Nightly deletes its snapshot and reports, which hold messages; 0 keeps all",
         low=0,
         high=36_500,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -42,16 +42,16 @@ class DatabaseSettings:
         "sqlite:///spamscore.db",
         "SQLAlchemy address of the database; SPAMSCORE_DATABASE_URL goes before it, and a password belongs there",
         secret=True,
-        shapes_result=False,
+        affects_result=False,
     )
-    connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
+    connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, affects_result=False)
     keep_days: int = setting(
         90,
         "days after a batch's date from which spamscore prune and Nightly delete its rows unless it is published; 0 "
         "keeps all",
         low=0,
         high=36_500,
-        shapes_result=False,
+        affects_result=False,
     )
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.inference.scorer import Scored
-from models.settings import declared
+from models.settings import declared_settings
 from models.statistics.stability import count_scores
 from pipeline.answers import configuration, probabilities
 from pipeline.command_line import cli
@@ -756,7 +756,9 @@ def test_without_a_model_the_way_to_one_is_said(folder: Path) -> None:
 
 def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     found = [line[:2] for line in lines("config")]
-    ours = [[section, one.key] for section, settings in SECTIONS.items() for one in declared(section, settings)]
+    ours = [
+        [section, one.key] for section, settings in SECTIONS.items() for one in declared_settings(section, settings)
+    ]
     assert found[: len(ours)] == ours
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
     assert lines("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]
@@ -824,8 +826,8 @@ def test_the_default_file_holds_every_setting_at_its_default(folder: Path) -> No
     parser.read_string(text)
     assert parser.sections() == [*SECTIONS, *LUIGI_DEFAULTS]
     for section, settings in SECTIONS.items():
-        assert parser.options(section) == [one.key for one in declared(section, settings)]
-        for one in declared(section, settings):
+        assert parser.options(section) == [one.key for one in declared_settings(section, settings)]
+        for one in declared_settings(section, settings):
             assert one.parse(parser.get(section, one.key)) == one.default
             assert one.rule.description in re.sub(r"\n# ", " ", text)
     for section, keys in LUIGI_DEFAULTS.items():

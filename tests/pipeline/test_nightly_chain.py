@@ -36,7 +36,7 @@ from chain import (
     write_settings,
 )
 
-from models.settings import declared
+from models.settings import declared_settings
 from tasks.artifacts.folders import read_manifest, write_manifest
 from tasks.settings.sections import SECTIONS
 
@@ -353,7 +353,9 @@ def test_another_value_undoes_the_stages_that_depend_on_it_and_no_other(
 
 
 def test_the_table_of_other_values_has_every_setting() -> None:
-    declared_keys = {(section, one.key) for section, kind in SECTIONS.items() for one in declared(section, kind)}
+    declared_keys = {
+        (section, one.key) for section, kind in SECTIONS.items() for one in declared_settings(section, kind)
+    }
     assert declared_keys - {(row[0], row[1]) for row in ANOTHER_VALUE} == set()
 
 

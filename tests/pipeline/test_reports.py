@@ -15,7 +15,7 @@ from browser import measured
 from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, write_settings
 
 from models.settings import SplitSettings
-from models.statistics.metrics import meanings
+from models.statistics.metrics import metric_descriptions
 from models.training.corpus import TEST, part_of
 from tasks.sources.samples import bundled_file
 
@@ -209,8 +209,8 @@ def test_the_figures_of_the_card_are_those_of_metrics_json(nights: tuple[Path, L
     for section in re.split(r"^## .*$", card, flags=re.MULTILINE)[1:]:
         assert len(section.split()) > 20
     figures = first.figures
-    for name, meaning in meanings().items():
-        assert f"| {meaning.title} | {meaning.shown(figures[name])} |" in card
+    for name, meaning in metric_descriptions().items():
+        assert f"| {meaning.title} | {meaning.format(figures[name])} |" in card
     for one in [*figures["groups"], *figures["groups_together"]]:
         assert f"| {one['name']} | {one['spam_caught']} of {one['spam']} | " in card
         assert f" | {one['ham_flagged']} of {one['ham']} | " in card

@@ -69,7 +69,7 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     from models.network.linear import fit_linear
     from models.network.network import build_network, set_linear
     from models.settings import NetworkSettings, TextSettings, VocabularySettings
-    from models.statistics.calibration import probabilities_of
+    from models.statistics.calibration import to_probabilities
     from models.text.encoder import TextEncoder, encode_messages
     from models.text.vocabulary import build_vocabulary
 
@@ -82,7 +82,7 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     for names in choices:
         on_devices = DeviceNetworks(network, devices.chosen_devices(DeviceSettings(devices=names, **TWO)))
         places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._forward]
-        found.append((probabilities_of(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
+        found.append((to_probabilities(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
     return found
 
 

@@ -25,7 +25,7 @@ from models.network.export import CLASSIFY_SIGNATURE, PREDICT_SIGNATURE, ServedM
 from models.network.linear import LinearWeights
 from models.network.network import build_network, calibrate, set_linear
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
-from models.statistics.calibration import Calibration, probabilities_of
+from models.statistics.calibration import Calibration, to_probabilities
 from models.text.cleaning import clean_texts, encode_utf8
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import build_vocabulary
@@ -167,8 +167,8 @@ def test_training_scoring_and_export_are_calibrated_alike(model: Model, tmp_path
     network = keras.models.clone_model(model.network)
     network.set_weights(model.network.get_weights())
     calibrate(network, calibration)
-    expected = probabilities_of(calibration.apply(raw))
-    assert np.abs(expected - probabilities_of(raw)).max() > 0.1
+    expected = to_probabilities(calibration.apply(raw))
+    assert np.abs(expected - to_probabilities(raw)).max() > 0.1
     scored = Scorer(model.encoder, network, ["/device:CPU:0"]).score(bundled()).probabilities
     np.testing.assert_allclose(scored, expected, rtol=0, atol=2e-6)
     write_saved_model(model.vocabulary, network, tmp_path / "1")

@@ -401,7 +401,7 @@ def test_why_verdicts_could_not_be_compared_is_said() -> None:
 
 def test_how_the_threshold_was_come_by_is_said() -> None:
     threshold = Threshold(0.5, 0.002, 700, 0)
-    assert threshold.said in Page(render_without_plots(threshold=threshold)).words
+    assert threshold.description in Page(render_without_plots(threshold=threshold)).words
 
 
 @pytest.mark.parametrize(

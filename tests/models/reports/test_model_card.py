@@ -18,7 +18,7 @@ from models.evaluation.gate import Verdict, compare, judge
 from models.reports.model_card import escape_markdown, render_model_card
 from models.settings import GateSettings
 from models.statistics.calibration import Threshold
-from models.statistics.metrics import Metrics, evaluate, meanings
+from models.statistics.metrics import Metrics, evaluate, metric_descriptions
 
 LABELS, SCORES = np.array([1, 1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.2, 0.7, 0.1, 0.0])
 TEXTS = ["win \u00a35 at win.example", "call 0900 1234", "x" * 130, "Your code is 1234", "see you", "ok"]
@@ -104,8 +104,8 @@ def test_the_card_holds(part: str) -> None:
 def test_every_figure_is_in_the_card_with_its_meaning() -> None:
     card = render()
     shown = {cells[0]: cells[1] for cells in rows(card, "All test messages")[2:]}
-    assert shown == {m.title: m.shown(getattr(METRICS, name)) for name, m in meanings().items()}
-    assert all(f"- {meaning.title}: {meaning.sentence}" in card for meaning in meanings().values())
+    assert shown == {m.title: m.format(getattr(METRICS, name)) for name, m in metric_descriptions().items()}
+    assert all(f"- {meaning.title}: {meaning.sentence}" in card for meaning in metric_descriptions().values())
 
 
 @pytest.mark.parametrize("in_service", [None, METRICS])

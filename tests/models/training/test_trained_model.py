@@ -19,7 +19,7 @@ from models.errors import ArtifactError
 from models.inference.scorer import network_logits
 from models.network.network import LINEAR, LOGIT
 from models.settings import NetworkSettings, TextSettings, TrainingSettings, VocabularySettings
-from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, probabilities_of
+from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 from models.training.checkpoints import weights_sha256
@@ -109,8 +109,8 @@ def test_scores_of_unseen_messages_are_kept_as_the_calibrated_network_gives_them
     assert kept["spam"].tolist() == [True, False] * 5
     np.testing.assert_array_equal(kept["logit"], logits_by(trained.network))
     calibrated = Calibration(**description["calibration"]).apply(kept["logit"])
-    np.testing.assert_array_equal(kept["probability"], probabilities_of(calibrated))
-    served = probabilities_of(logits_by(load_trained(folder).network))
+    np.testing.assert_array_equal(kept["probability"], to_probabilities(calibrated))
+    served = to_probabilities(logits_by(load_trained(folder).network))
     np.testing.assert_allclose(served, kept["probability"], rtol=0, atol=2e-6)
 
 
