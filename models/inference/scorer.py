@@ -93,7 +93,7 @@ class Scorer:
         Args:
             encoder: raw messages to encoded ones.
             network: encoded messages to logits, calibrated.
-            devices: logical devices by name, as `models.network.devices.chosen_devices` gives them.
+            devices: logical devices by name, as `models.network.devices.select_devices` gives them.
             batch_size: messages in one call of the network; auto finds it with the first messages.
         """
         self.devices = list(devices)

@@ -29,11 +29,11 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
         DeviceError: a chosen device is not there.
     """
     from models.inference.scorer import Scorer
-    from models.network.devices import chosen_devices
+    from models.network.devices import select_devices
     from models.network.network import ngram_buckets
     from models.text.encoder import TextEncoder
 
-    devices = chosen_devices(load(DeviceSettings))
+    devices = select_devices(load(DeviceSettings))
     model = trained_model(training)
     scorer = Scorer(
         TextEncoder(model.vocabulary, ngram_buckets(model.network)),
