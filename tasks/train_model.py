@@ -20,7 +20,7 @@ from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
     from models.training.epoch_limit import EpochLimit
-    from models.training.loop import LabelledMessages, Progress, Trained
+    from models.training.loop import LabelledMessages, Progress, TrainingResult
 
 
 @requires(CleanText, BuildVocabulary)
@@ -38,9 +38,9 @@ class TrainModel(FolderStage):
         prepare_tensorflow()
         from models.text.vocabulary import load_vocabulary
         from models.training.epoch_limit import EpochLimit
-        from models.training.held_out import held_out_logits
+        from models.training.held_out import compute_held_out_logits
         from models.training.loop import HISTORY, train
-        from models.training.trained_model import describe_trained, unseen_scores
+        from models.training.trained_model import collect_unseen_scores, write_trained_model
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
@@ -53,11 +53,14 @@ class TrainModel(FolderStage):
             watch = Watch(report, settings, limit)
             held_out = None
             if settings.held_out_folds:
-                held_out = held_out_logits(training, vocabulary, network, settings, folder, watch, limit), training
+                held_out = (
+                    compute_held_out_logits(training, vocabulary, network, settings, folder, watch, limit),
+                    training,
+                )
             trained = train(training, validation, vocabulary, network, settings, folder, watch, limit)
             report.conclude(ended(trained, settings, limit))
-        unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
-        return describe_trained(trained, vocabulary, network, unseen, folder, limit)
+        unseen = collect_unseen_scores(trained, vocabulary, network, validation, held_out)
+        return write_trained_model(trained, vocabulary, network, unseen, folder, limit)
 
 
 class Watch:
@@ -96,7 +99,7 @@ class Watch:
         return f"written: {self._now.save()}"
 
 
-def ended(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> str:
+def ended(trained: TrainingResult, settings: TrainingSettings, limit: EpochLimit) -> str:
     """How the training ended, in a line."""
     stopped = " (stopped by a message)" if limit.shortens(settings.epochs) else ""
     best = trained.history[trained.best_epoch - 1]

@@ -60,9 +60,9 @@ def model(folder: Path) -> Any:
     from models.settings import DeviceSettings
 
     start_tensorflow(DeviceSettings())
-    from models.training.trained_model import load_trained
+    from models.training.trained_model import load_trained_model
 
-    return load_trained(training(folder))
+    return load_trained_model(training(folder))
 
 
 def database(folder: Path, url: str) -> Any:

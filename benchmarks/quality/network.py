@@ -21,10 +21,10 @@ from models.statistics.calibration import UNSEEN_SCORES, find_threshold
 from models.text.cleaning import clean_texts
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
-from models.training.corpus import VALIDATION, part_of
-from models.training.held_out import held_out_logits
+from models.training.corpus import VALIDATION, assign_part
+from models.training.held_out import compute_held_out_logits
 from models.training.loop import LabelledMessages, train
-from models.training.trained_model import describe_trained, load_trained, unseen_scores
+from models.training.trained_model import collect_unseen_scores, load_trained_model, write_trained_model
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {
@@ -49,7 +49,7 @@ class Network:
         began = time.monotonic()
         made = {name: replace(kind(), **(changes or {}).get(name, {})) for name, kind in _SECTIONS.items()}
         split = SplitSettings(test_share=0.01, salt=str(seed))
-        is_validation = np.array([part_of(text, split) == VALIDATION for text in training.texts])
+        is_validation = np.array([assign_part(text, split) == VALIDATION for text in training.texts])
         rest, validation = (training.at(np.flatnonzero(rows)) for rows in (~is_validation, is_validation))
         vocabulary = build_vocabulary(clean_texts(rest.texts, made["text"]), made["vocabulary"], made["text"])
         with tempfile.TemporaryDirectory() as scratch:
@@ -57,13 +57,13 @@ class Network:
             settings = replace(made["training"], seed=seed, checkpoint_steps=10**9, keep_checkpoints=1)
             held_out = None
             if settings.held_out_folds:
-                logits = held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
+                logits = compute_held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
                 held_out = logits, first
             trained = train(first, second, vocabulary, made["network"], settings, Path(scratch))
-            unseen = unseen_scores(trained, vocabulary, made["network"], second, held_out)
-            describe_trained(trained, vocabulary, made["network"], unseen, Path(scratch))
+            unseen = collect_unseen_scores(trained, vocabulary, made["network"], second, held_out)
+            write_trained_model(trained, vocabulary, made["network"], unseen, Path(scratch))
             scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
-            model = load_trained(Path(scratch))
+            model = load_trained_model(Path(scratch))
         encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
         self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
         self.seconds = time.monotonic() - began

@@ -20,18 +20,18 @@ def trained_model(training: Path) -> TrainedModel:
     Raises:
         ArtifactError: a part is missing, was changed, or does not belong to the others.
     """
-    from models.training.trained_model import DESCRIPTION, load_trained
+    from models.training.trained_model import DESCRIPTION, load_trained_model
 
     # Checkpoints are held to the description instead: a damaged one is passed over for the one before.
     for name in (DESCRIPTION, VOCABULARY):
         checked_file(training, name)
-    return load_trained(training)
+    return load_trained_model(training)
 
 
 def unseen_scores(training: Path) -> pd.DataFrame:
     """Reads the scores of the messages that a training did not learn from.
 
-    `models.training.trained_model.describe_trained` describes the columns.
+    `models.training.trained_model.write_trained_model` describes the columns.
 
     Raises:
         ArtifactError: it is missing or was changed.

@@ -215,7 +215,7 @@ def vocabularies() -> list[bytes]:
 
 def feed_manifests(content: bytes) -> None:
     """The same bytes in the place of each small JSON file that something reads back."""
-    from models.training.trained_model import load_trained
+    from models.training.trained_model import load_trained_model
     from pipeline.answers.versions import exported_versions
     from tasks.artifacts.exports import exports_folder, version_in_service, version_of
 
@@ -227,7 +227,7 @@ def feed_manifests(content: bytes) -> None:
         (exports_folder() / "service.json", version_in_service),
         (folder / "manifest.json", lambda: version_of("2")),
         (folder / "manifest.json", exported_versions),
-        (Path("model.json"), lambda: load_trained(Path())),
+        (Path("model.json"), lambda: load_trained_model(Path())),
     ):
         (folder / "manifest.json").write_bytes(whole)
         path.write_bytes(content)
@@ -279,7 +279,7 @@ def feed_checkpoint(content: bytes) -> None:
     import tensorflow as tf
 
     from models.settings import TrainingSettings
-    from models.training.checkpoints import open_manager, restore_latest
+    from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
 
     folder = scratch() / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -288,8 +288,8 @@ def feed_checkpoint(content: bytes) -> None:
         (folder / name).write_bytes(whole)
     (folder / names[content[0] % 3 if content else 0]).write_bytes(content[1:])
     checkpoint = tf.train.Checkpoint(model=network())
-    open_manager(checkpoint, folder, TrainingSettings())
-    restore_latest(checkpoint, folder, partial=True)
+    open_checkpoint_manager(checkpoint, folder, TrainingSettings())
+    restore_latest_checkpoint(checkpoint, folder, partial=True)
 
 
 @functools.cache

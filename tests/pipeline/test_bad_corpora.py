@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
     ),
     "half UTF-8, half Latin-1": (
         "c.csv", table(ACCENTED[:347]) + table(ACCENTED[347:], "latin-1").split(b"\r\n", 1)[1], 30,
-        ["347 of 694", "347 characters lost (first in row 348: U+FFFD stands where bytes were", "encoding settings"],
+        ["347 of 694", "347 characters lost (first in row 348: U+FFFD in place of bytes", "encoding settings"],
     ),
     "UTF-16 without a header": ("c.txt", lines(ROWS).decode().encode("utf-16"), 30, ["unknown label (first in row 1"]),
     "noise as label TAB text": ("c.txt", NOISE, 30, ["unreadable row (first in row 1: wrong number of fields"]),

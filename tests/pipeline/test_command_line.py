@@ -855,7 +855,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start_tensorflow(DeviceSettings())
     from models.text.vocabulary import build_vocabulary
     from models.training.loop import LabelledMessages, train
-    from models.training.trained_model import describe_trained, unseen_scores
+    from models.training.trained_model import collect_unseen_scores, write_trained_model
 
     folder = tmp_path_factory.mktemp("trained")
     training = folder / "artifacts" / "training" / "t1"
@@ -869,8 +869,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1, augmentation=0.0)
     done = train(part, part, vocabulary, network, settings, training)
     # Of so few messages a calibration makes nothing sure; of more of the same it does.
-    unseen = unseen_scores(done, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None)
-    write_manifest(training, describe_trained(done, vocabulary, network, unseen, training))
+    unseen = collect_unseen_scores(done, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None)
+    write_manifest(training, write_trained_model(done, vocabulary, network, unseen, training))
     export(folder, 1, "t1")
     return folder
 

@@ -16,7 +16,7 @@ from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, w
 
 from models.settings import SplitSettings
 from models.statistics.metrics import metric_descriptions
-from models.training.corpus import TEST, part_of
+from models.training.corpus import TEST, assign_part
 from tasks.sources.samples import bundled_file
 
 UNLIKE = "2026-02-01"
@@ -41,7 +41,9 @@ class Left:
 
 def into_the_test_part(text: str) -> str:
     """The text with a number in front that puts it into the test part."""
-    return next(f"{number} {text}" for number in range(1000) if part_of(f"{number} {text}", SplitSettings()) == TEST)
+    return next(
+        f"{number} {text}" for number in range(1000) if assign_part(f"{number} {text}", SplitSettings()) == TEST
+    )
 
 
 def left(folder: Path) -> Left:

@@ -93,7 +93,7 @@ def compute_logits(network: keras.Model, indices: list[int], width: int) -> np.n
 
 
 def count_parameters(architecture: NetworkSettings, vocabulary_size: int) -> int:
-    """Counts the expected weights: vectors, gates (a GRU has two biases as in cuDNN; Cho et al. 2014), dense, linear."""
+    """Counts the weights: vectors, gates (a GRU has two biases as in cuDNN; Cho et al. 2014), dense and linear."""
     gates = {"gru": 3, "lstm": 4, "simple": 1}[architecture.cell]
     biases = 2 if architecture.cell == "gru" else 1
     directions = 2 if architecture.bidirectional else 1

@@ -14,16 +14,16 @@ from models.settings import TextSettings
 from models.text.cleaning import clean_texts
 from models.training import augmentation
 from models.training.augmentation import (
-    augmented,
-    in_another_case,
-    in_leet,
-    spaced_apart,
-    with_less_punctuation,
-    with_numbers_for_placeholders,
-    with_other_addresses,
-    with_other_numbers,
-    with_typos,
-    with_words_missing,
+    add_typos,
+    apply_leet,
+    augment_texts,
+    change_case,
+    drop_punctuation,
+    drop_words,
+    fill_placeholders,
+    replace_addresses,
+    replace_numbers,
+    space_out_words,
 )
 
 KINDS = [kind for kind, _ in augmentation._KINDS]
@@ -42,7 +42,7 @@ shares, seeds, epochs = st.floats(0.01, 1.0), st.integers(0, 2**31 - 1), st.inte
 def test_a_message_with_something_in_it_is_never_rewritten_to_nothing(
     texts: list[str], share: float, seed: int, epoch: int
 ) -> None:
-    rewritten = augmented(texts, share, seed, epoch)
+    rewritten = augment_texts(texts, share, seed, epoch)
     assert len(rewritten) == len(texts)
     assert all(bool(new.strip()) == bool(text.strip()) for text, new in zip(texts, rewritten, strict=True))
 
@@ -52,16 +52,16 @@ def test_a_message_with_something_in_it_is_never_rewritten_to_nothing(
 def test_what_becomes_of_a_message_depends_on_it_the_share_the_seed_the_epoch_and_its_place_alone(
     texts: list[str], share: float, seed: int, epoch: int, others: list[str]
 ) -> None:
-    first = augmented(texts, share, seed, epoch)
+    first = augment_texts(texts, share, seed, epoch)
     random.random()  # what others draw does not matter
-    assert augmented(list(texts), share, seed, epoch) == first
-    assert augmented([*texts, *others], share, seed, epoch)[: len(texts)] == first
+    assert augment_texts(list(texts), share, seed, epoch) == first
+    assert augment_texts([*texts, *others], share, seed, epoch)[: len(texts)] == first
     for place, text in enumerate(texts):
-        assert augmented([*others, *[""] * place, text][len(others) :], share, seed, epoch)[place] == first[place]
+        assert augment_texts([*others, *[""] * place, text][len(others) :], share, seed, epoch)[place] == first[place]
 
 
 def test_another_seed_epoch_or_place_rewrites_otherwise() -> None:
-    rewritten = [tuple(augmented([SPAM] * 8, 1.0, seed, epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    rewritten = [tuple(augment_texts([SPAM] * 8, 1.0, seed, epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len(set(rewritten)) == 4
     assert all(len(set(one)) > 4 for one in rewritten)
 
@@ -70,11 +70,11 @@ def test_another_seed_epoch_or_place_rewrites_otherwise() -> None:
 @given(texts=texts_of_any_kind, seed=seeds, epoch=epochs)
 def test_a_share_of_nought_changes_nothing(texts: list[str], seed: int, epoch: int) -> None:
     given = list(texts)
-    assert augmented(texts, 0.0, seed, epoch) == given == texts
+    assert augment_texts(texts, 0.0, seed, epoch) == given == texts
 
 
 def test_more_messages_are_rewritten_the_larger_the_share() -> None:
-    changed = [sum(new != SPAM for new in augmented([SPAM] * 300, share, 1, 1)) for share in (0.1, 0.4, 1.0)]
+    changed = [sum(new != SPAM for new in augment_texts([SPAM] * 300, share, 1, 1)) for share in (0.1, 0.4, 1.0)]
     assert changed == sorted(changed)
     assert 0 < changed[0] < changed[2] <= 300
 
@@ -91,63 +91,63 @@ def many(kind: Callable[[str, random.Random], str], text: str) -> list[str]:
 
 
 def test_other_numbers_look_alike() -> None:
-    for text in many(with_other_numbers, "call 08712345678, code 4830, in 2009, 5 left"):
+    for text in many(replace_numbers, "call 08712345678, code 4830, in 2009, 5 left"):
         assert re.fullmatch(r"call \d{10,12}, code [1-9]{3}0, in 20[1-3]\d, 5 left", text)
-    assert len(set(many(with_other_numbers, "4839"))) > 100
+    assert len(set(many(replace_numbers, "4839"))) > 100
 
 
 def test_placeholders_become_numbers() -> None:
-    for text in many(with_numbers_for_placeholders, "at &lt;TIME&gt; or <#>, <DECIMAL> but <b>"):
+    for text in many(fill_placeholders, "at &lt;TIME&gt; or <#>, <DECIMAL> but <b>"):
         assert re.fullmatch(r"at \d{1,4} or \d{1,4}, \d{1,4} but <b>", text)
 
 
 def test_leet_is_read_back_letter_by_letter() -> None:
     back = {sign: letter for letter, signs in augmentation._LEET_SIGNS.items() for sign in signs}
     back["1"] = "[il]"
-    for text in many(in_leet, "Win a big glass of ales"):
+    for text in many(apply_leet, "Win a big glass of ales"):
         assert re.fullmatch(
             "".join(back.get(one, re.escape(one)) for one in text), "Win a big glass of ales", re.IGNORECASE
         )
-    assert "h3ll0, 70457" in many(in_leet, "hello, toast")
+    assert "h3ll0, 70457" in many(apply_leet, "hello, toast")
 
 
 def test_long_words_are_spaced_apart_and_the_others_left() -> None:
-    for text in many(spaced_apart, "win free entry 12345 now"):
+    for text in many(space_out_words, "win free entry 12345 now"):
         assert re.sub(r"(?<=\w)[ .*_-](?=\w)", "", text) == "winfreeentry12345now"
         assert text.startswith("win ")
         assert text.endswith(" 12345 now")
-    assert "win f r e e e n t r y 12345 now" in many(spaced_apart, "win free entry 12345 now")
+    assert "win f r e e e n t r y 12345 now" in many(space_out_words, "win free entry 12345 now")
 
 
 def test_case_is_all_that_another_case_changes() -> None:
-    assert {text.lower() for text in many(in_another_case, "Call ME now")} == {"call me now"}
-    assert set(many(in_another_case, "Call ME now")) == {
+    assert {text.lower() for text in many(change_case, "Call ME now")} == {"call me now"}
+    assert set(many(change_case, "Call ME now")) == {
         "call me now", "CALL ME NOW", "Call me now", "cALL me NOW", "Call Me Now",
     }  # fmt: skip
 
 
 def test_typos_are_one_in_twenty_five_letters() -> None:
-    for text in many(with_typos, "call me now"):
+    for text in many(add_typos, "call me now"):
         assert abs(len(text) - 11) <= 1
-    assert many(with_typos, "abc") == ["abc"] * 200
+    assert many(add_typos, "abc") == ["abc"] * 200
 
 
 def test_words_go_missing_in_their_order_and_never_all() -> None:
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    for text in many(with_words_missing, " ".join(words)):
+    for text in many(drop_words, " ".join(words)):
         left = iter(words)
         assert all(word in left for word in text.split())
         assert text
-    assert set(many(with_words_missing, "one")) == {"one"}
+    assert set(many(drop_words, "one")) == {"one"}
 
 
 def test_punctuation_behind_words_goes_and_inside_stays() -> None:
-    found = set(many(with_less_punctuation, "it's ok, now!"))
+    found = set(many(drop_punctuation, "it's ok, now!"))
     assert found == {"it's ok, now!", "it's ok now!", "it's ok, now", "it's ok now"}
 
 
 def test_other_addresses_are_addresses_still() -> None:
-    texts = many(with_other_addresses, "see http://x.test/a or www.win.com now, a.later")
+    texts = many(replace_addresses, "see http://x.test/a or www.win.com now, a.later")
     for text, cleaned in zip(texts, clean_texts(texts, TextSettings()), strict=True):
         assert re.fullmatch(r"see (?:\S+\.[a-z.]+(?:/\w+)?) or (?:\S+\.[a-z.]+(?:/\w+)?) now, a\.later", text)
         assert len(cleaned.split()) == 9

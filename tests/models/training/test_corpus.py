@@ -25,7 +25,7 @@ from models.training.corpus import (
     VALIDATION,
     Labels,
     PreparedCorpus,
-    part_of,
+    assign_part,
     prepare_corpus,
 )
 
@@ -165,9 +165,9 @@ def test_no_rows_at_all_are_an_empty_corpus() -> None:
 @given(text=st.text())
 def test_the_side_does_not_depend_on_case_spaces_and_compatibility_forms(text: str) -> None:
     wide = "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in text)
-    assert part_of(f"  {text}\n ", SPLIT) == part_of(text, SPLIT) == part_of(wide, SPLIT)
+    assert assign_part(f"  {text}\n ", SPLIT) == assign_part(text, SPLIT) == assign_part(wide, SPLIT)
     if text.isascii():
-        assert part_of(text.upper(), SPLIT) == part_of(text.lower(), SPLIT) == part_of(text, SPLIT)
+        assert assign_part(text.upper(), SPLIT) == assign_part(text.lower(), SPLIT) == assign_part(text, SPLIT)
 
 
 # Dealing is by a hash, so these are fixed for good: a release that moves one moves a test message into training.
@@ -176,13 +176,13 @@ DEALT = {TRAINING: "acdefgj", VALIDATION: "h", TEST: "bikl"}
 
 @pytest.mark.parametrize(("letter", "part"), [(letter, part) for part in PARTS for letter in DEALT[part]])
 def test_the_split_is_the_same_in_every_release(letter: str, part: str) -> None:
-    assert part_of(f"message {letter}", SPLIT) == part
+    assert assign_part(f"message {letter}", SPLIT) == part
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.15, 0.15), (0.01, 0.45), (0.45, 0.45), (0.3, 0.01)])
 def test_shares_are_those_of_the_settings(validation: float, test: float) -> None:
     split = SplitSettings(validation_share=validation, test_share=test)
-    parts = Counter(part_of(f"message number {number}", split) for number in range(4000))
+    parts = Counter(assign_part(f"message number {number}", split) for number in range(4000))
     assert parts[VALIDATION] / 4000 == pytest.approx(validation, abs=0.03)
     assert parts[TEST] / 4000 == pytest.approx(test, abs=0.03)
     assert parts.total() == 4000
@@ -190,16 +190,16 @@ def test_shares_are_those_of_the_settings(validation: float, test: float) -> Non
 
 def test_more_for_validation_takes_nothing_from_the_test_part() -> None:
     texts = [f"message number {number}" for number in range(500)]
-    before = {text for text in texts if part_of(text, SplitSettings(validation_share=0.1)) == TEST}
-    after = {text for text in texts if part_of(text, SplitSettings(validation_share=0.4)) == TEST}
+    before = {text for text in texts if assign_part(text, SplitSettings(validation_share=0.1)) == TEST}
+    after = {text for text in texts if assign_part(text, SplitSettings(validation_share=0.4)) == TEST}
     assert before == after
 
 
 def test_another_salt_deals_anew() -> None:
     texts = [f"message number {number}" for number in range(300)]
-    dealt = [[part_of(text, SplitSettings(salt=salt)) for text in texts] for salt in ("", "b")]
+    dealt = [[assign_part(text, SplitSettings(salt=salt)) for text in texts] for salt in ("", "b")]
     assert dealt[0] != dealt[1]
-    assert dealt[0] == [part_of(text, SPLIT) for text in texts]
+    assert dealt[0] == [assign_part(text, SPLIT) for text in texts]
 
 
 def labelled_messages(name: str) -> pd.DataFrame:

@@ -30,9 +30,9 @@ from models.network.network import build_network, recurrent_part
 from models.settings import NetworkSettings, TextSettings, TrainingSettings
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from models.training.checkpoints import restore_latest, weights_sha256
+from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
-from models.training.held_out import held_out_logits
+from models.training.held_out import compute_held_out_logits
 from models.training.history import Epoch, read_history
 from models.training.loop import (
     CHECKPOINTS,
@@ -41,7 +41,7 @@ from models.training.loop import (
     TENSORBOARD,
     LabelledMessages,
     Progress,
-    Trained,
+    TrainingResult,
     epoch_batches,
     train,
 )
@@ -86,13 +86,13 @@ def train_toy(
     noise: bool = False,
     watch: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
-) -> Trained:
+) -> TrainingResult:
     return train(messages(60, 0), messages(30, 1, noise=noise), VOCABULARY, network, training, folder, watch, limit)
 
 
 def hold_out_toy(folder: Path, watch: Callable[[Progress], None] = lambda _: None) -> np.ndarray:
     short = dataclasses.replace(SETTINGS, epochs=2)
-    return held_out_logits(messages(60, 0), VOCABULARY, NETWORK, short, folder, watch)
+    return compute_held_out_logits(messages(60, 0), VOCABULARY, NETWORK, short, folder, watch)
 
 
 def logits_by(network: keras.Model, part: LabelledMessages) -> np.ndarray:
@@ -105,7 +105,7 @@ class Run:
     """A run that was never killed."""
 
     folder: Path
-    trained: Trained
+    trained: TrainingResult
     progress: list[Progress]
 
     @property
@@ -131,7 +131,7 @@ def checkpoint_files(folder: Path) -> list[str]:
 def restored(folder: Path, network: NetworkSettings = NETWORK) -> keras.Model:
     """The network of a folder's latest checkpoint, as a scorer reads it."""
     fresh = build_network(network, len(VOCABULARY), seed=99)
-    restore_latest(tf.train.Checkpoint(model=fresh), folder / CHECKPOINTS, partial=True)
+    restore_latest_checkpoint(tf.train.Checkpoint(model=fresh), folder / CHECKPOINTS, partial=True)
     return fresh
 
 
@@ -380,7 +380,7 @@ def test_what_follows_a_held_out_part_that_was_stopped_has_no_more_epochs(tmp_pa
         seen.append((progress.fold, progress.epoch))
         limit.stop_after(1)
 
-    held_out_logits(messages(60, 0), VOCABULARY, NETWORK, SETTINGS, tmp_path, watch, limit)
+    compute_held_out_logits(messages(60, 0), VOCABULARY, NETWORK, SETTINGS, tmp_path, watch, limit)
     assert set(seen) == {(1, 1), (2, 1)}
     assert len(train_toy(tmp_path, limit=limit).history) == 1
 
@@ -550,7 +550,7 @@ def test_of_held_out_parts_the_logits_alone_stay_and_are_not_made_again(held_out
 def test_fewer_messages_of_a_kind_than_parts_are_refused_before_any_work(tmp_path: Path) -> None:
     few = LabelledMessages(["win"] * 2 + ["mum"] * 9, np.array([1] * 2 + [0] * 9, np.int32))
     with pytest.raises(InputError, match=r"held_out_folds = 3: .*received 2 of one.*set held_out_folds = 0"):
-        held_out_logits(few, VOCABULARY, NETWORK, dataclasses.replace(SETTINGS, held_out_folds=3), tmp_path)
+        compute_held_out_logits(few, VOCABULARY, NETWORK, dataclasses.replace(SETTINGS, held_out_folds=3), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

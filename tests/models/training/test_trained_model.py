@@ -24,14 +24,14 @@ from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 from models.training.checkpoints import weights_sha256
 from models.training.epoch_limit import EpochLimit
-from models.training.loop import CHECKPOINTS, LabelledMessages, Trained, train
+from models.training.loop import CHECKPOINTS, LabelledMessages, TrainingResult, train
 from models.training.trained_model import (
     DESCRIPTION,
     VOCABULARY,
     UnseenScores,
-    describe_trained,
-    load_trained,
-    unseen_scores,
+    collect_unseen_scores,
+    load_trained_model,
+    write_trained_model,
 )
 
 # As `start_tensorflow` has it: for a checkpoint that could not be read TensorFlow lists every value when Python ends.
@@ -62,14 +62,14 @@ def logits_by(network: keras.Model) -> np.ndarray:
     return network_logits(network, encode_messages(TextEncoder(vocabulary(), NETWORK.ngram_buckets), messages().texts))
 
 
-def described_unseen(trained: Trained, folder: Path) -> dict[str, Any]:
+def described_unseen(trained: TrainingResult, folder: Path) -> dict[str, Any]:
     """Describes a training by the messages it was validated with."""
-    unseen = unseen_scores(trained, vocabulary(), NETWORK, messages(), None)
-    return describe_trained(trained, vocabulary(), NETWORK, unseen, folder)
+    unseen = collect_unseen_scores(trained, vocabulary(), NETWORK, messages(), None)
+    return write_trained_model(trained, vocabulary(), NETWORK, unseen, folder)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict[str, Any]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("trained")
     trained = train(messages(), messages(), vocabulary(), NETWORK, settings_of(2), folder)
     assert trained.best_epoch == 2
@@ -77,14 +77,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, dict
 
 
 @pytest.fixture
-def folder(whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path) -> Path:
+def folder(whole: tuple[Path, TrainingResult, dict[str, Any]], tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(whole[0], tmp_path / "training"))
 
 
-def test_what_was_trained_is_loaded(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
+def test_what_was_trained_is_loaded(whole: tuple[Path, TrainingResult, dict[str, Any]]) -> None:
     folder, trained, description = whole
-    model = load_trained(folder)
+    model = load_trained_model(folder)
     assert weights_sha256(trained.network) == description["weights_sha256"]
     scale, shift = (np.float32(description["calibration"][key]) for key in ("scale", "bias"))
     kernel, bias = trained.network.get_layer(LOGIT).get_weights()
@@ -102,7 +102,7 @@ def test_what_was_trained_is_loaded(whole: tuple[Path, Trained, dict[str, Any]])
 
 
 def test_scores_of_unseen_messages_are_kept_as_the_calibrated_network_gives_them(
-    whole: tuple[Path, Trained, dict[str, Any]],
+    whole: tuple[Path, TrainingResult, dict[str, Any]],
 ) -> None:
     folder, trained, description = whole
     kept = pd.read_parquet(folder / UNSEEN_SCORES)
@@ -110,54 +110,56 @@ def test_scores_of_unseen_messages_are_kept_as_the_calibrated_network_gives_them
     np.testing.assert_array_equal(kept["logit"], logits_by(trained.network))
     calibrated = Calibration(**description["calibration"]).apply(kept["logit"])
     np.testing.assert_array_equal(kept["probability"], to_probabilities(calibrated))
-    served = to_probabilities(logits_by(load_trained(folder).network))
+    served = to_probabilities(logits_by(load_trained_model(folder).network))
     np.testing.assert_allclose(served, kept["probability"], rtol=0, atol=2e-6)
 
 
 def test_held_out_scores_come_before_those_of_the_validation_part(
-    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+    whole: tuple[Path, TrainingResult, dict[str, Any]], tmp_path: Path
 ) -> None:
     _, trained, _ = whole
     held_out = np.array([2.5, -1.5, 0.25], np.float32), LabelledMessages(["a", "b", "c"], np.array([1, 0, 0], np.int32))
-    unseen = unseen_scores(trained, vocabulary(), NETWORK, messages(), held_out)
+    unseen = collect_unseen_scores(trained, vocabulary(), NETWORK, messages(), held_out)
     assert unseen.logits[:3].tolist() == [2.5, -1.5, 0.25]
     np.testing.assert_array_equal(unseen.logits[3:], logits_by(trained.network))
     assert unseen.labels.tolist() == [1, 0, 0, *messages().labels.tolist()]
-    describe_trained(trained, vocabulary(), NETWORK, unseen, tmp_path)
+    write_trained_model(trained, vocabulary(), NETWORK, unseen, tmp_path)
     kept = pd.read_parquet(tmp_path / UNSEEN_SCORES)
     assert kept["logit"].tolist() == unseen.logits.tolist()
     assert kept["spam"].tolist() == unseen.labels.astype(bool).tolist()
 
 
 def test_the_calibration_is_that_of_the_unseen_messages(
-    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+    whole: tuple[Path, TrainingResult, dict[str, Any]], tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
     labels = (random.uniform(size=300) < 0.3).astype(np.int32)
     unseen = UnseenScores((3 * labels - 1 + random.normal(size=300)).astype(np.float32), labels)
-    description = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
+    description = write_trained_model(whole[1], vocabulary(), NETWORK, unseen, tmp_path)
     assert Calibration(**description["calibration"]) == fit_calibration(unseen.logits, labels)
 
 
 def test_the_description_tells_of_a_training_that_a_person_stopped(
-    whole: tuple[Path, Trained, dict[str, Any]], tmp_path: Path
+    whole: tuple[Path, TrainingResult, dict[str, Any]], tmp_path: Path
 ) -> None:
     assert "stopped_after_epoch" not in whole[2]
     limit = EpochLimit(tmp_path)
     limit.stop_after(2)
-    unseen = unseen_scores(whole[1], vocabulary(), NETWORK, messages(), None)
-    described = describe_trained(whole[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
+    unseen = collect_unseen_scores(whole[1], vocabulary(), NETWORK, messages(), None)
+    described = write_trained_model(whole[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
     assert json.loads((tmp_path / DESCRIPTION).read_text())["stopped_after_epoch"] == 2
     assert described == {**whole[2], "stopped_after_epoch": 2}
 
 
 def test_a_model_of_before_there_was_calibration_is_loaded_as_it_was_trained(folder: Path) -> None:
     described(lambda one: one.pop("calibration"))(folder)
-    model = load_trained(folder)
+    model = load_trained_model(folder)
     assert weights_sha256(model.network) == model.description["weights_sha256"]
 
 
-def test_the_description_is_json_that_tells_what_was_trained(whole: tuple[Path, Trained, dict[str, Any]]) -> None:
+def test_the_description_is_json_that_tells_what_was_trained(
+    whole: tuple[Path, TrainingResult, dict[str, Any]],
+) -> None:
     folder, trained, description = whole
     assert json.loads((folder / DESCRIPTION).read_text()) == description
     assert NetworkSettings(**description["network"]) == NETWORK
@@ -168,9 +170,9 @@ def test_the_description_is_json_that_tells_what_was_trained(whole: tuple[Path, 
 
 
 def test_a_model_loads_from_where_it_was_moved_to(folder: Path, tmp_path: Path) -> None:
-    sha256 = weights_sha256(load_trained(folder).network)
+    sha256 = weights_sha256(load_trained_model(folder).network)
     moved = folder.rename(tmp_path / "elsewhere")
-    assert weights_sha256(load_trained(moved).network) == sha256
+    assert weights_sha256(load_trained_model(moved).network) == sha256
 
 
 def described(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -240,7 +242,7 @@ def test_parts_that_do_not_belong_together_are_refused(folder: Path, fault: str)
     damage, expected = REFUSALS[fault]
     damage(folder)
     with pytest.raises(ArtifactError) as error:
-        load_trained(folder)
+        load_trained_model(folder)
     assert expected in str(error.value)
     assert str(folder) in str(error.value)
 
@@ -278,10 +280,10 @@ def test_without_the_latest_checkpoint_the_weights_are_the_same_to_the_bit_and_b
     folder: Path, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     damage, said = DAMAGES[case]
-    expected = weights_sha256(load_trained(folder).network)
+    expected = weights_sha256(load_trained_model(folder).network)
     damage(folder)
     with caplog.at_level(logging.WARNING, "spamscore"):
-        model = load_trained(folder)
+        model = load_trained_model(folder)
     assert weights_sha256(model.network) == expected
     (warning,) = (record.getMessage() for record in caplog.records)
     assert f"checkpoint {folder / CHECKPOINTS / 'ckpt-7'} {said}" in warning
@@ -293,9 +295,9 @@ def test_the_best_weights_are_found_in_a_checkpoint_saved_when_the_network_had_o
     trained = train(messages(), mislabelled(), vocabulary(), NETWORK, settings_of(1), tmp_path)
     assert trained.best_epoch == 1
     described_unseen(trained, tmp_path)
-    expected = weights_sha256(load_trained(tmp_path).network)
+    expected = weights_sha256(load_trained_model(tmp_path).network)
     (tmp_path / CHECKPOINTS / "ckpt-7.data-00000-of-00001").write_bytes(b"")
-    model = load_trained(tmp_path)
+    model = load_trained_model(tmp_path)
     assert (weights_sha256(model.network), model.checkpoint) == (expected, "ckpt-6")
 
 
@@ -303,14 +305,14 @@ def test_no_bit_flipped_anywhere_among_the_checkpoints_changes_a_weight(folder: 
     dice = random.Random(11)
     files = sorted((folder / CHECKPOINTS).iterdir())
     assert len(files) == 7
-    expected = weights_sha256(load_trained(folder).network)
+    expected = weights_sha256(load_trained_model(folder).network)
     for _ in range(60):
         path = dice.choice(files)
         content = path.read_bytes()
         damaged = bytearray(content)
         damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
         path.write_bytes(damaged if dice.random() < 0.7 else damaged[: dice.randrange(len(damaged))])
-        model = load_trained(folder)
+        model = load_trained_model(folder)
         assert weights_sha256(model.network) == expected
         path.write_bytes(content)
 
@@ -319,4 +321,4 @@ def test_where_only_weights_that_were_not_the_best_are_left_loading_is_refused(f
     for number in (6, 7):
         (folder / CHECKPOINTS / f"ckpt-{number}.data-00000-of-00001").write_bytes(b"")
     with pytest.raises(ArtifactError, match="ckpt-3 is not that of model"):
-        load_trained(folder)
+        load_trained_model(folder)
