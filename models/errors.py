@@ -1,16 +1,19 @@
-"""Every error this project raises on purpose, in one tree.
+"""The exceptions that this project raises on purpose, in one tree.
 
     SpamscoreError
     ├── SettingsError       a section, key or value of luigi.cfg, the environment or the command line
     ├── InputError          labelled or unlabelled messages that cannot be used
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
-    ├── DeviceError         a device that is not there
-    ├── DatabaseError       a database that cannot be reached, or whose schema is not ours
-    ├── AlreadyRunningError another run is at the same work
-    ├── DatesError          some of several dates failed
+    │   └── FormatError     an artifact in the format of another version of this program
+    ├── DeviceError         a device that does not exist
+    ├── StorageError        a disk that is full, read-only or not writable
+    ├── DatabaseError       a database that cannot be reached, or that has another schema
+    ├── SchedulerError      Luigi's scheduler does not answer
+    ├── AlreadyRunningError another run is doing the same work
+    ├── DatesError          some dates of a run over several dates failed
     └── DriftError          a batch crossed a limit of [drift], and on_drift = fail
 
-The text of each says what was expected, what was received, and the way out. It never holds a password.
+Each message says what was expected, what was received, and how to fix it. It never contains a password.
 """
 
 from __future__ import annotations
@@ -19,37 +22,38 @@ from typing import ClassVar
 
 
 class SpamscoreError(Exception):
-    """Base of all: its text alone is fit for a person, no traceback needed.
+    """Base class of all errors. Its message is complete: it is shown to the user without a traceback.
 
     Attributes:
-        exit_code: of the `luigi` command when every failure of a run is of this kind; None leaves it to Luigi.
+        exit_code: exit code of the `luigi` command when every failure of a run has this type; None leaves the exit
+            code to Luigi.
     """
 
     exit_code: ClassVar[int | None] = None
 
 
 class SettingsError(SpamscoreError):
-    """A section, key or value that cannot be used. Raised before any work."""
+    """A section, key or value that cannot be used. Raised before any work starts."""
 
 
 class InputError(SpamscoreError):
-    """Messages that cannot be read or used. Names the file or query and, where it can, the row."""
+    """Messages that cannot be read or used. Names the file or query and, where possible, the row."""
 
 
 class ArtifactError(SpamscoreError):
-    """An artifact that is missing, damaged, or made for another one. Names the file."""
+    """An artifact that is missing, is damaged, or belongs to another artifact. Names the file."""
 
 
 class FormatError(ArtifactError):
-    """An artifact was made by another version of this program, which wrote it in another form."""
+    """An artifact that another version of this program wrote in another format."""
 
 
 class DeviceError(SpamscoreError):
-    """A device that is not there. Names those that are."""
+    """A device that does not exist. Names the devices that exist."""
 
 
 class StorageError(SpamscoreError):
-    """A disk refused a file: it is full or read-only, or the folder is somebody else's."""
+    """A file that cannot be written: the disk is full or read-only, or the folder belongs to another user."""
 
 
 class DatabaseError(SpamscoreError):
@@ -59,20 +63,20 @@ class DatabaseError(SpamscoreError):
 class SchedulerError(SpamscoreError):
     """Luigi's scheduler does not answer."""
 
-    exit_code = 35  # as for a database: it cannot be told what is done
+    exit_code = 35  # the same code as for a database: in both cases it is unknown which tasks are done
 
 
 class AlreadyRunningError(SpamscoreError):
-    """Another run is at the same work, and this one was told not to wait for it."""
+    """Another run is doing the same work, and this run is set not to wait for it."""
 
-    exit_code = 10  # what Luigi ships for its own lock
+    exit_code = 10  # Luigi's own exit code for a run that could not take the lock
 
 
 class DatesError(SpamscoreError):
-    """Some of several dates failed; names them, and why."""
+    """Some dates of a run over several dates failed. Names them and the reasons."""
 
 
 class DriftError(SpamscoreError):
-    """A batch is unlike those before: a limit of [drift] was crossed. It stays published."""
+    """A batch differs from earlier batches: a limit of [drift] was crossed. The batch stays published."""
 
-    exit_code = 50  # none of Luigi's, so that a cron job can tell it from a night that did not come to its end
+    exit_code = 50  # not one of Luigi's, so that a cron job can tell drift from a run that did not finish

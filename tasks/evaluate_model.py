@@ -74,7 +74,7 @@ class EvaluateModel(FolderStage):
     def _log_result(self, evaluation: Evaluation, messages: int) -> None:
         log.info("evaluated on %d messages: %s", messages, describe_metrics(evaluation.new.metrics))
         threshold = evaluation.new.threshold
-        log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
+        log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.description)
         reasons = "; ".join(evaluation.verdict.reasons)
         if evaluation.verdict.approved:
             log.info("the model is approved: %s", reasons)
@@ -207,7 +207,9 @@ def describe_metrics(metrics: Metrics) -> str:
     from models.statistics.metrics import metric_descriptions
 
     titles = metric_descriptions()
-    return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
+    return ", ".join(
+        f"{titles[name].title} {titles[name].format(getattr(metrics, name))}" for name in ("mcc", "pr_auc")
+    )
 
 
 def measure_test_groups(test: pd.DataFrame, model: EvaluatedModel, together: bool = False) -> list[Group]:

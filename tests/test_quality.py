@@ -1,4 +1,4 @@
-"""`make quality`: the comparison runs as a whole, says what it measured, and its protocol is the published one."""
+"""Tests of `make quality`: the comparison runs, the document has its tables, and the protocol is the published one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SAMPLE = ROOT / "pipeline" / "sample" / "corpus.csv"
 
 
 @pytest.fixture(autouse=True)
-def _siblings_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def _benchmark_modules_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-def quality(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_quality(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(FOLDER), *map(str, arguments)],
         capture_output=True, text=True, timeout=500, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -37,36 +37,36 @@ def test_the_comparison_writes_a_document_and_its_plot(tmp_path: Path) -> None:
         "--change", "training.epochs=1", "--change", "training.held_out_folds=0", "--change", "network.rnn_units=2",
         "--change", "network.embedding_size=2", "--change", "network.ngram_buckets=512",
     ]  # fmt: skip
-    done = quality(corpus, "--seeds", 3, *small, "--write", tmp_path / "quality.md")
+    done = run_quality(corpus, "--seeds", 3, *small, "--write", tmp_path / "quality.md")
     assert done.returncode == 0, done.stderr
     document = (tmp_path / "quality.md").read_text(encoding="utf-8")
-    assert "with {" in document.split("\n\n")[2], "the settings that are not the default ones are named"
+    assert "with {" in document.split("\n\n")[2], "expected the changed settings in the document"
     assert "| the network, seed 3 |" in document
-    for title in ("In short", "Every model and seed", "Under attack", "Messages of today", "Where the ceiling is"):
+    for title in ("Summary", "All models and seeds", "Attacks", "Recent messages", "Upper bound"):
         assert f"## {title}\n" in document
     assert (tmp_path / "quality.svg").read_text(encoding="utf-8").startswith("<?xml")
-    assert "## In short" in done.stdout
+    assert "## Summary" in done.stdout
 
 
-def test_a_corpus_that_is_not_there_is_said_with_the_way_out(tmp_path: Path) -> None:
-    done = quality(tmp_path / "none")
+def test_a_missing_corpus_is_an_error_that_says_how_to_fix_it(tmp_path: Path) -> None:
+    done = run_quality(tmp_path / "none")
     assert done.returncode == 1
     assert "no such file" in done.stderr
     assert "make quality CORPUS=" in done.stderr
 
 
-def test_duplicates_but_for_white_space_go_and_the_first_stays() -> None:
+def test_the_first_of_messages_that_differ_only_in_white_space_is_kept() -> None:
     from protocol import Corpus
 
     corpus = Corpus(["b  a", "a", "b a", "a "], np.array([1, 0, 0, 1]))
-    assert corpus.distinct().texts == ["b  a", "a"]
-    assert corpus.distinct().labels.tolist() == [1, 0]
+    assert corpus.without_duplicates().texts == ["b  a", "a"]
+    assert corpus.without_duplicates().labels.tolist() == [1, 0]
 
 
-def test_the_first_1674_messages_of_the_published_corpus_train_in_almeidas_split() -> None:
-    from protocol import Corpus, almeida
+def test_almeidas_split_trains_on_the_first_1674_messages_of_the_published_corpus() -> None:
+    from protocol import Corpus, split_almeida
 
-    training, test = almeida(Corpus([""] * 5574, np.zeros(5574, np.int64)))
+    training, test = split_almeida(Corpus([""] * 5574, np.zeros(5574, np.int64)))
     assert (len(training), len(test), int(test[0])) == (1674, 3900, 1674)
 
 

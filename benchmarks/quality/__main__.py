@@ -1,4 +1,4 @@
-"""Compares the network with the classical models on the SMS Spam Collection and writes docs/quality.md.
+"""Compares the network with classical models on the SMS Spam Collection and writes docs/quality.md.
 
 make quality CORPUS=path/to/SMSSpamCollection
 """
@@ -14,24 +14,28 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# A process computes one model on one thread: two of them keep two cores busier than one with two threads.
+# Each process trains one model on one thread: two processes use two cores better than one process with two threads.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from baselines import BASELINES
-from comparison import NETWORK, answer, gather, messages_of_today, places_of
+from comparison import NETWORK, collect_scores, evaluate_model, list_splits, read_recent_messages
 from document import write_document
 from protocol import read_corpus
 
 
 def main() -> None:
-    """Trains everything, prints a line a model, writes the document."""
+    """Trains all models, prints a line for each split, and writes the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the network (default: 0 1 2)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the network (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=2, help="models trained at the same time (default: 2)")
-    parser.add_argument("--change", action="append", default=[], metavar="SECTION.KEY=VALUE", help="another setting")
-    parser.add_argument("--write", type=Path, default=Path("docs/quality.md"), help="the document to write")
+    parser.add_argument(
+        "--change", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a setting; the value is JSON"
+    )
+    parser.add_argument(
+        "--write", type=Path, default=Path("docs/quality.md"), help="file to write (default: docs/quality.md)"
+    )
     options = parser.parse_args()
     if not options.corpus.is_file():
         sys.exit(
@@ -40,22 +44,22 @@ def main() -> None:
         )
     changes: dict[str, dict[str, Any]] = {}
     for change in options.change:
-        place, _, value = change.partition("=")
-        section, _, key = place.partition(".")
+        name, _, value = change.partition("=")
+        section, _, key = name.partition(".")
         changes.setdefault(section, {})[key] = json.loads(value)
     corpus = read_corpus(options.corpus)
-    distinct = corpus.distinct()
+    distinct = corpus.without_duplicates()
     runs = [(name, 0) for name in BASELINES] + [(NETWORK, seed) for seed in options.seeds]
-    jobs = [(*run, place, str(options.corpus), changes) for run in runs for place in places_of(*run)]
-    said: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    jobs = [(*run, split, str(options.corpus), changes) for run in runs for split in list_splits(*run)]
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        for one in pool.map(answer, jobs):
-            name, seed, place, *_ = one["job"]
-            said.setdefault((name, seed), []).append(one)
-            where = f"fold {place + 1}" if isinstance(place, int) else place
-            print(f"{name}, seed {seed}, {where}: done", flush=True)
-    answers = {run: gather(said[run], len(distinct.labels)) for run in runs}
-    write_document(options.write, corpus, distinct, answers, messages_of_today(), changes)
+        for result in pool.map(evaluate_model, jobs):
+            name, seed, split, *_ = result["job"]
+            results.setdefault((name, seed), []).append(result)
+            split_name = f"fold {split + 1}" if isinstance(split, int) else split
+            print(f"{name}, seed {seed}, {split_name}: done", flush=True)
+    scores = {run: collect_scores(results[run], len(distinct.labels)) for run in runs}
+    write_document(options.write, corpus, distinct, scores, read_recent_messages(), changes)
     print(options.write.read_text(encoding="utf-8").split("## How")[0])
 
 

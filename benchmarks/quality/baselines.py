@@ -1,4 +1,4 @@
-"""The classical models to beat, as scikit-learn has them."""
+"""The classical baseline models, built with scikit-learn."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BASELINES: dict[str, Any] = {
 
 
 class Baseline:
-    """A classical model that has been fitted."""
+    """A fitted baseline model."""
 
     def __init__(self, name: str, training: Corpus) -> None:
         self._model = clone(BASELINES[name]).fit(np.array(training.texts, dtype=object), training.labels)
 
     def probabilities(self, texts: list[str]) -> FloatArray:
-        """Of spam, float64 [texts]."""
+        """Returns the spam probabilities, float64 [texts]."""
         return np.asarray(self._model.predict_proba(np.array(texts, dtype=object))[:, 1])

@@ -1,4 +1,4 @@
-"""Trains one model of the comparison and asks it everything; puts the answers of all together."""
+"""Trains and evaluates one model of the comparison on each split, and collects the scores."""
 
 from __future__ import annotations
 
@@ -10,75 +10,90 @@ from typing import Any
 
 import numpy as np
 from baselines import Baseline
-from protocol import ATTACKS, FOLDS, KINDS, Corpus, FloatArray, IntArray, almeida, folds, read_corpus, without_kind
+from protocol import (
+    ATTACKS,
+    FOLDS,
+    KINDS,
+    Corpus,
+    FloatArray,
+    IntArray,
+    read_corpus,
+    split_almeida,
+    split_folds,
+    split_without_kind,
+)
 
 HERE = Path(__file__).resolve().parent
 NETWORK = "the network"
-
-
 ALMEIDA = "Almeida"
-# A place is a fold by its number, Almeida's split, or a kind of spam that is left out of training.
-Place = int | str
-Job = tuple[str, int, Place, str, dict[str, Any]]
+# A split is the number of a fold, Almeida's split, or a kind of spam that is left out of training.
+Split = int | str
+Job = tuple[str, int, Split, str, dict[str, Any]]
 
 
 @dataclass
-class Answers:
-    """What one model said, probabilities float64.
+class ModelScores:
+    """The scores of one model. Probabilities are float64.
 
     Attributes:
-        clean: of the corpus, out of fold.
-        attacked: of the same under each attack.
-        today: of the messages of today, by the model of each fold.
-        almeida: of Almeida's test part.
-        flagged: whether the threshold found with the training messages flags, out of fold, 0 or 1; the network's alone.
-        kinds: labels and probabilities where a kind was left out.
-        seconds: that training took, a fold each; the network's alone.
+        clean: out-of-fold probabilities of the corpus.
+        attacked: out-of-fold probabilities of the corpus under each attack.
+        recent: probabilities of the recent messages, by the model of each fold.
+        almeida: probabilities of Almeida's test part.
+        flagged: out-of-fold verdicts at the threshold fitted to the training messages, 0 or 1; only for the network.
+        kinds: labels and probabilities for each kind of spam that was left out of training.
+        seconds: training time of each fold; only for the network.
     """
 
     clean: FloatArray
     attacked: dict[str, FloatArray]
-    today: list[FloatArray] = field(default_factory=list)
+    recent: list[FloatArray] = field(default_factory=list)
     almeida: FloatArray = field(default_factory=lambda: np.zeros(0))
     flagged: FloatArray = field(default_factory=lambda: np.zeros(0))
     kinds: dict[str, tuple[IntArray, FloatArray]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
 
-def places_of(name: str, seed: int) -> list[Place]:
-    """Where a model is tried; kinds are left out with one seed alone."""
+def list_splits(name: str, seed: int) -> list[Split]:
+    """Lists the splits for a model. For the network, kinds are left out only with seed 0."""
     return [*range(FOLDS), ALMEIDA, *(KINDS if name != NETWORK or seed == 0 else ())]
 
 
-def answer(job: Job) -> dict[str, Any]:
-    """Trains one model at one place, and asks it everything."""
-    name, seed, place, path, changes = job
-    whole = read_corpus(Path(path))
-    corpus = whole if place == ALMEIDA else whole.distinct()
-    if place == ALMEIDA:
-        rest, rows = almeida(corpus)
-    elif isinstance(place, int):
-        rest, rows = list(folds(corpus))[place]
+def evaluate_model(job: Job) -> dict[str, Any]:
+    """Trains one model on one split and returns its scores."""
+    name, seed, split, path, changes = job
+    corpus = read_corpus(Path(path))
+    if split != ALMEIDA:
+        corpus = corpus.without_duplicates()
+    if split == ALMEIDA:
+        training_rows, rows = split_almeida(corpus)
+    elif isinstance(split, int):
+        training_rows, rows = list(split_folds(corpus))[split]
     else:
-        rest, rows = without_kind(corpus, place)
-        # Its ranking is asked for, not its probabilities.
+        training_rows, rows = split_without_kind(corpus, split)
+        # Only the ranking is used, not the probabilities, so no calibration is needed.
         changes = {**changes, "training": {**changes.get("training", {}), "held_out_folds": 0}}
-    test = corpus.at(rows)
-    model = trained(name, corpus.at(rest), seed, changes)
-    said: dict[str, Any] = {"job": job, "rows": rows, "labels": test.labels, "clean": model.probabilities(test.texts)}
-    if isinstance(place, int):
-        said["attacked"] = {
+    test = corpus.select(rows)
+    model = train_model(name, corpus.select(training_rows), seed, changes)
+    scores: dict[str, Any] = {
+        "job": job,
+        "rows": rows,
+        "labels": test.labels,
+        "clean": model.probabilities(test.texts),
+    }
+    if isinstance(split, int):
+        scores["attacked"] = {
             attack: model.probabilities([rewrite(text) for text in test.texts]) for attack, rewrite in ATTACKS.items()
         }
-        said["today"] = model.probabilities([row["text"] for row in messages_of_today()])
+        scores["recent"] = model.probabilities([row["text"] for row in read_recent_messages()])
         if name == NETWORK:
-            said["flagged"] = (said["clean"] >= model.threshold).astype(float)
-            said["seconds"] = model.seconds
-    return said
+            scores["flagged"] = (scores["clean"] >= model.threshold).astype(float)
+            scores["seconds"] = model.seconds
+    return scores
 
 
-def trained(name: str, training: Corpus, seed: int, changes: dict[str, Any]) -> Any:
-    """A model by name."""
+def train_model(name: str, training: Corpus, seed: int, changes: dict[str, Any]) -> Any:
+    """Trains a model by name and returns it."""
     if name != NETWORK:
         return Baseline(name, training)
     logging.disable(logging.WARNING)
@@ -92,29 +107,29 @@ def trained(name: str, training: Corpus, seed: int, changes: dict[str, Any]) -> 
     return Network(training, seed, changes)
 
 
-def messages_of_today() -> list[dict[str, str]]:
-    """Messages as they are written today, made up for this comparison: label, kind, text."""
+def read_recent_messages() -> list[dict[str, str]]:
+    """Reads the recent messages, which were written for this comparison: label, kind, text."""
     with (HERE / "messages_of_today.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def gather(said: list[dict[str, Any]], messages: int) -> Answers:
-    """Puts what one model said at all places together."""
-    answers = Answers(
+def collect_scores(results: list[dict[str, Any]], messages: int) -> ModelScores:
+    """Collects the scores of one model on all splits."""
+    scores = ModelScores(
         np.zeros(messages), {attack: np.zeros(messages) for attack in ATTACKS}, flagged=np.zeros(messages)
     )
-    for one in said:
-        place, rows = one["job"][2], one["rows"]
-        if place == ALMEIDA:
-            answers.almeida = one["clean"]
-        elif place in KINDS:
-            answers.kinds[place] = one["labels"], one["clean"]
+    for result in results:
+        split, rows = result["job"][2], result["rows"]
+        if split == ALMEIDA:
+            scores.almeida = result["clean"]
+        elif split in KINDS:
+            scores.kinds[split] = result["labels"], result["clean"]
         else:
-            answers.clean[rows] = one["clean"]
-            for attack, probabilities in one["attacked"].items():
-                answers.attacked[attack][rows] = probabilities
-            answers.today.append(one["today"])
-        if "seconds" in one:
-            answers.flagged[rows] = one["flagged"]
-            answers.seconds.append(one["seconds"])
-    return answers
+            scores.clean[rows] = result["clean"]
+            for attack, probabilities in result["attacked"].items():
+                scores.attacked[attack][rows] = probabilities
+            scores.recent.append(result["recent"])
+        if "seconds" in result:
+            scores.flagged[rows] = result["flagged"]
+            scores.seconds.append(result["seconds"])
+    return scores

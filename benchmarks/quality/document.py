@@ -1,4 +1,4 @@
-"""docs/quality.md: the tables, the plots, how it was measured, what was tried."""
+"""Writes docs/quality.md: tables, plots, method, and the experiments that were tried."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from baselines import SVM
-from comparison import NETWORK, Answers
+from comparison import NETWORK, ModelScores
 from matplotlib.figure import Figure
-from protocol import ATTACKS, Corpus, FloatArray, IntArray, figures
+from protocol import ATTACKS, Corpus, FloatArray, IntArray, compute_metrics
 from sklearn.metrics import matthews_corrcoef, precision_recall_curve, roc_auc_score
 
 from models.statistics.curves import calibration_curve
@@ -21,9 +21,9 @@ from models.statistics.metrics import recall_at
 
 HERE = Path(__file__).resolve().parent
 NOTICES = ("otp", "delivery", "bank", "appointment", "service")
-# What is aimed at, of the mean over the seeds.
-AIMS = {"mcc": 0.970, "f1": 0.974, "recall_at_01": 0.95, "pr_auc": 0.988, "calibration_error": 0.010}
-AIM_ALMEIDA, AIM_CAUGHT, AIM_BLOCKED, AIM_CHAT = 0.968, 0.95, 0.01, 0.004
+# Targets for the mean over the seeds.
+TARGETS = {"mcc": 0.970, "f1": 0.974, "recall_at_01": 0.95, "pr_auc": 0.988, "calibration_error": 0.010}
+TARGET_ALMEIDA, TARGET_CAUGHT, TARGET_BLOCKED, TARGET_CHAT = 0.968, 0.95, 0.01, 0.004
 TITLES = {
     "mcc": "MCC",
     "f1": "spam F1",
@@ -42,38 +42,47 @@ def write_document(
     path: Path,
     corpus: Corpus,
     distinct: Corpus,
-    answers: dict[Run, Answers],
-    today: Sequence[dict[str, str]],
+    scores: dict[Run, ModelScores],
+    recent: Sequence[dict[str, str]],
     changes: dict[str, Any],
 ) -> None:
-    """Writes the document, and its plot beside it."""
+    """Writes the document and its plot to the same folder.
+
+    Args:
+        path: the document.
+        corpus: the corpus with duplicates.
+        distinct: the corpus without duplicates.
+        scores: scores by model and seed.
+        recent: recent messages: label, kind, text.
+        changes: changed settings by section and key.
+    """
     plot = path.with_suffix(".svg")
-    draw(plot, distinct.labels, answers)
+    draw(plot, distinct.labels, scores)
     parts = [
-        _head(corpus, distinct, answers, changes),
-        _summary(corpus, distinct, answers, today),
+        _head(corpus, distinct, scores, changes),
+        _summary(corpus, distinct, scores, recent),
         f"![Precision over recall, and calibration]({plot.name})\n",
-        _every_run(corpus, distinct, answers),
-        _attacks(distinct, answers),
-        _today(distinct, answers, today),
-        _kinds_left_out(answers),
-        _ceiling(distinct, answers),
+        _all_runs(corpus, distinct, scores),
+        _attacks(distinct, scores),
+        _recent_messages(distinct, scores, recent),
+        _kinds_left_out(scores),
+        _ceiling(distinct, scores),
         (HERE / "method.md").read_text(encoding="utf-8"),
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(corpus: Corpus, distinct: Corpus, answers: dict[Run, Answers], changes: dict[str, Any]) -> str:
-    seconds = [one for run, answer in answers.items() if run[0] == NETWORK for one in answer.seconds]
+def _head(corpus: Corpus, distinct: Corpus, scores: dict[Run, ModelScores], changes: dict[str, Any]) -> str:
+    seconds = [seconds for run, model in scores.items() if run[0] == NETWORK for seconds in model.seconds]
     settings = f" with {json.dumps(changes)}" if changes else " with the default settings"
     return (
-        "# How good the model is\n\n"
+        "# Model quality\n\n"
         "    make quality CORPUS=path/to/SMSSpamCollection\n\n"
         f"wrote this file on {datetime.datetime.now(datetime.UTC).date().isoformat()}. It trains the network as the "
-        f"pipeline does{settings}, and the classical models beside it, on the SMS Spam Collection "
+        f"pipeline does{settings}, and the classical models, on the SMS Spam Collection "
         f"({len(corpus.labels):,} messages; {len(distinct.labels):,} of them distinct, {int(distinct.labels.sum())} "
-        f"spam). Training took {np.median(seconds):.0f} s a fold on one core (median; {min(seconds):.0f} to "
-        f"{max(seconds):.0f}), two at the same time.\n"
+        f"spam). Training took {np.median(seconds):.0f} s per fold on one core (median; {min(seconds):.0f} to "
+        f"{max(seconds):.0f}), with two trainings at the same time.\n"
     )
 
 
@@ -81,228 +90,247 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def _networks(answers: dict[Run, Answers]) -> list[Answers]:
-    return [answer for run, answer in answers.items() if run[0] == NETWORK]
+def _networks(scores: dict[Run, ModelScores]) -> list[ModelScores]:
+    return [model for run, model in scores.items() if run[0] == NETWORK]
 
 
 def _row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _held(value: float, aim: float, most: bool = False) -> str:
-    return "reached" if (value <= aim if most else value >= aim) else "not reached"
+def _describe_target(value: float, target: float, lower_is_better: bool = False) -> str:
+    return "reached" if (value <= target if lower_is_better else value >= target) else "not reached"
 
 
-def _summary(corpus: Corpus, distinct: Corpus, answers: dict[Run, Answers], today: Sequence[dict[str, str]]) -> str:
+def _summary(corpus: Corpus, distinct: Corpus, scores: dict[Run, ModelScores], recent: Sequence[dict[str, str]]) -> str:
     labels = distinct.labels
-    svm, networks = answers[SVM, 0], _networks(answers)
-    of_svm, ours = figures(labels, svm.clean), [figures(labels, one.clean) for one in networks]
+    svm, networks = scores[SVM, 0], _networks(scores)
+    svm_metrics = compute_metrics(labels, svm.clean)
+    network_metrics = [compute_metrics(labels, network.clean) for network in networks]
     lines = [
-        "## In short",
+        "## Summary",
         "",
-        _row("", "character SVM", f"the network, mean of {len(ours)} seeds", "least to most", "aim", ""),
+        _row("", "character SVM", f"the network, mean of {len(networks)} seeds", "range", "target", ""),
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for name, aim in AIMS.items():
-        values = [getattr(one, name) for one in ours]
+    for name, target in TARGETS.items():
+        values = [getattr(metrics, name) for metrics in network_metrics]
         spread = f"{min(values):.4f} to {max(values):.4f}"
-        held = _held(_mean(values), aim, most=name == "calibration_error")
+        result = _describe_target(_mean(values), target, lower_is_better=name == "calibration_error")
         lines.append(
-            _row(TITLES[name], f"{getattr(of_svm, name):.4f}", f"**{_mean(values):.4f}**", spread, f"{aim:.3f}", held)
+            _row(
+                TITLES[name],
+                f"{getattr(svm_metrics, name):.4f}",
+                f"**{_mean(values):.4f}**",
+                spread,
+                f"{target:.3f}",
+                result,
+            )
         )
-    almeida = [_almeida_mcc(corpus, one) for one in networks]
+    almeida = [_almeida_mcc(corpus, network) for network in networks]
     lines.append(
         _row(
             "Almeida's split: MCC", f"{_almeida_mcc(corpus, svm):.4f}", f"**{_mean(almeida):.4f}**",
-            f"{min(almeida):.4f} to {max(almeida):.4f}", f"{AIM_ALMEIDA:.3f}", _held(_mean(almeida), AIM_ALMEIDA),
+            f"{min(almeida):.4f} to {max(almeida):.4f}", f"{TARGET_ALMEIDA:.3f}",
+            _describe_target(_mean(almeida), TARGET_ALMEIDA),
         )
     )  # fmt: skip
     for attack in ATTACKS:
-        for title, of_spam, aim in (("spam caught", 1, AIM_CAUGHT), ("ham caught", 0, AIM_BLOCKED)):
-            shares = [_share(one.attacked[attack], labels == of_spam) for one in networks]
+        for title, label, target in (("spam caught", 1, TARGET_CAUGHT), ("ham caught", 0, TARGET_BLOCKED)):
+            shares = [_share(network.attacked[attack], labels == label) for network in networks]
             lines.append(
                 _row(
-                    f"{attack}: {title}", f"{_share(svm.attacked[attack], labels == of_spam):.4f}",
-                    f"**{_mean(shares):.4f}**", f"{min(shares):.4f} to {max(shares):.4f}", f"{aim:.2f}",
-                    _held(_mean(shares), aim, most=not of_spam),
+                    f"{attack}: {title}", f"{_share(svm.attacked[attack], labels == label):.4f}",
+                    f"**{_mean(shares):.4f}**", f"{min(shares):.4f} to {max(shares):.4f}", f"{target:.2f}",
+                    _describe_target(_mean(shares), target, lower_is_better=not label),
                 )
             )  # fmt: skip
-    chat = _kinds(today)["abroad"]
-    shares = [_mean([_share(said, chat) for said in one.today]) for one in networks]
-    of_svm_chat = _mean([_share(said, chat) for said in svm.today])
+    chat = _group_by_kind(recent)["abroad"]
+    shares = [_mean([_share(probabilities, chat) for probabilities in network.recent]) for network in networks]
+    svm_share = _mean([_share(probabilities, chat) for probabilities in svm.recent])
     lines.append(
         _row(
-            f"chat of other countries flagged ({chat.sum()} messages)",
-            f"{of_svm_chat:.4f}", f"**{_mean(shares):.4f}**",
-            f"{min(shares):.4f} to {max(shares):.4f}", f"{AIM_CHAT:.3f}", _held(_mean(shares), AIM_CHAT, most=True),
+            f"chat from other countries flagged ({chat.sum()} messages)",
+            f"{svm_share:.4f}", f"**{_mean(shares):.4f}**",
+            f"{min(shares):.4f} to {max(shares):.4f}", f"{TARGET_CHAT:.3f}",
+            _describe_target(_mean(shares), TARGET_CHAT, lower_is_better=True),
         )
     )  # fmt: skip
     return "\n".join([*lines, ""])
 
 
-def _share(probabilities: FloatArray, of: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
-    return float((probabilities[of] >= 0.5).mean())
+def _share(probabilities: FloatArray, rows: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
+    return float((probabilities[rows] >= 0.5).mean())
 
 
-def _almeida_mcc(corpus: Corpus, answer: Answers) -> float:
-    labels = corpus.labels[len(corpus.labels) - len(answer.almeida) :]
-    return float(matthews_corrcoef(labels, answer.almeida >= 0.5))
+def _almeida_mcc(corpus: Corpus, model: ModelScores) -> float:
+    labels = corpus.labels[len(corpus.labels) - len(model.almeida) :]
+    return float(matthews_corrcoef(labels, model.almeida >= 0.5))
 
 
-def _every_run(corpus: Corpus, distinct: Corpus, answers: dict[Run, Answers]) -> str:
+def _all_runs(corpus: Corpus, distinct: Corpus, scores: dict[Run, ModelScores]) -> str:
     lines = [
-        "## Every model and seed",
+        "## All models and seeds",
         "",
         (
-            "Five folds, duplicates removed, probabilities pooled, threshold one half; the last columns: ham flagged "
-            "and spam missed there, and MCC on Almeida's split."
+            "Five folds without duplicates, probabilities pooled, threshold one half. The last columns are the flagged "
+            "ham and the missed spam at this threshold, and the MCC on Almeida's split."
         ),
         "",
         _row("model", *TITLES.values(), "flagged ham", "missed spam", "Almeida"),
         "| --- |" + " ---: |" * (len(TITLES) + 3),
     ]
-    for (name, seed), answer in answers.items():
-        one = figures(distinct.labels, answer.clean)
+    for (name, seed), model in scores.items():
+        metrics = compute_metrics(distinct.labels, model.clean)
         title = f"{name}, seed {seed}" if name == NETWORK else name
-        cells = [f"{getattr(one, key):.4f}" for key in TITLES]
-        lines.append(_row(title, *cells, int(one.blocked), int(one.missed), f"{_almeida_mcc(corpus, answer):.4f}"))
-    networks = _networks(answers)
-    every = [figures(distinct.labels, one.clean) for one in networks]
-    mean = [f"**{_mean([getattr(one, key) for one in every]):.4f}**" for key in TITLES]
-    counts = [f"{_mean([getattr(one, key) for one in every]):.1f}" for key in ("blocked", "missed")]
-    almeida = _mean([_almeida_mcc(corpus, one) for one in networks])
-    lines.append(_row(f"**{NETWORK}, mean**", *mean, *counts, f"**{almeida:.4f}**"))
-    flagged = [one.flagged for one in networks]
-    ham = _mean([one[distinct.labels == 0].mean() for one in flagged])
-    spam = _mean([one[distinct.labels == 1].mean() for one in flagged])
+        cells = [f"{getattr(metrics, key):.4f}" for key in TITLES]
+        almeida_mcc = f"{_almeida_mcc(corpus, model):.4f}"
+        lines.append(_row(title, *cells, int(metrics.blocked), int(metrics.missed), almeida_mcc))
+    networks = _networks(scores)
+    all_metrics = [compute_metrics(distinct.labels, network.clean) for network in networks]
+    means = [f"**{_mean([getattr(metrics, key) for metrics in all_metrics]):.4f}**" for key in TITLES]
+    counts = [f"{_mean([getattr(metrics, key) for metrics in all_metrics]):.1f}" for key in ("blocked", "missed")]
+    almeida = _mean([_almeida_mcc(corpus, network) for network in networks])
+    lines.append(_row(f"**{NETWORK}, mean**", *means, *counts, f"**{almeida:.4f}**"))
+    ham = _mean([network.flagged[distinct.labels == 0].mean() for network in networks])
+    spam = _mean([network.flagged[distinct.labels == 1].mean() for network in networks])
     lines += [
         "",
         (
-            "At the threshold that `[scoring] threshold = auto` finds with the training messages, for 0.2 % of the "
-            f"ham, the network flags {ham:.2%} of the ham and {spam:.1%} of the spam of the folds it was not "
-            "trained on."
+            "`[scoring] threshold = auto` finds a threshold with the training messages, for 0.2 % of the ham. At this "
+            f"threshold the network flags {ham:.2%} of the ham and {spam:.1%} of the spam in the test folds."
         ),
         "",
     ]
     return "\n".join(lines)
 
 
-def _attacks(distinct: Corpus, answers: dict[Run, Answers]) -> str:
+def _attacks(distinct: Corpus, scores: dict[Run, ModelScores]) -> str:
     lines = [
-        "## Under attack",
+        "## Attacks",
         "",
-        "Every message of the test folds rewritten: spam caught / ham wrongly caught at one half.",
+        "Each attack rewrites every message of the test folds. The cells are spam caught / ham flagged at one half.",
         "",
-        _row("model", "as it is", *ATTACKS),
+        _row("model", "no attack", *ATTACKS),
         "| --- |" + " ---: |" * (len(ATTACKS) + 1),
     ]
     spam = distinct.labels == 1
-    for (name, seed), answer in answers.items():
+    for (name, seed), model in scores.items():
         title = f"{name}, seed {seed}" if name == NETWORK else name
-        said = [answer.clean, *(answer.attacked[attack] for attack in ATTACKS)]
-        lines.append(_row(title, *(f"{_share(one, spam):.3f} / {_share(one, ~spam):.4f}" for one in said)))
+        variants = [model.clean, *(model.attacked[attack] for attack in ATTACKS)]
+        cells = [f"{_share(variant, spam):.3f} / {_share(variant, ~spam):.4f}" for variant in variants]
+        lines.append(_row(title, *cells))
     return "\n".join([*lines, ""])
 
 
-def _kinds(today: Sequence[dict[str, str]]) -> dict[str, Any]:
-    spam = np.array([row["label"] == "spam" for row in today])
-    notice = ~spam & np.isin([row["kind"] for row in today], NOTICES)
+def _group_by_kind(recent: Sequence[dict[str, str]]) -> dict[str, Any]:
+    spam = np.array([row["label"] == "spam" for row in recent])
+    notice = ~spam & np.isin([row["kind"] for row in recent], NOTICES)
     chat = ~spam & ~notice
     # The corpus comes from Britain and Singapore.
-    abroad = chat & ~np.isin([row["kind"] for row in today], ("uk", "singapore", "chat"))
+    abroad = chat & ~np.isin([row["kind"] for row in recent], ("uk", "singapore", "chat"))
     return {"spam": spam, "notice": notice, "chat": chat, "abroad": abroad}
 
 
-def _today(distinct: Corpus, answers: dict[Run, Answers], today: Sequence[dict[str, str]]) -> str:
-    kinds = _kinds(today)
+def _recent_messages(distinct: Corpus, scores: dict[Run, ModelScores], recent: Sequence[dict[str, str]]) -> str:
+    kinds = _group_by_kind(recent)
     lines = [
-        "## Messages of today",
+        "## Recent messages",
         "",
         (
-            f"{len(today)} messages made up for this comparison (`benchmarks/quality/messages_of_today.csv`): "
-            f"{kinds['spam'].sum()} of smishing, {kinds['notice'].sum()} notices of banks, parcels and one-time "
-            f"passwords, {kinds['chat'].sum()} of chat from a dozen countries. Who makes a test up is no judge of it: "
-            "the columns compare models, they are no forecast. A model is held to the threshold at which it flags "
-            "0.5 % of the corpus's own ham; the last column asks how much spam it catches while it flags 5 % of these "
-            "ham messages, so that thresholds do not matter."
+            f"{len(recent)} messages written for this comparison (`benchmarks/quality/messages_of_today.csv`): "
+            f"{kinds['spam'].sum()} smishing messages, {kinds['notice'].sum()} notices of banks, parcels and one-time "
+            f"passwords, {kinds['chat'].sum()} chat messages from a dozen countries. The authors of the model wrote "
+            "them, so the columns compare models and are not a forecast. Each model uses the threshold at which it "
+            "flags 0.5 % of the ham of the corpus. The last column does not depend on a threshold: it is the spam "
+            "caught when 5 % of these ham messages are flagged."
         ),
         "",
         _row("model", "spam caught", "chat flagged", "notices flagged", "ROC AUC", "spam caught at 5 % of the ham"),
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for (name, seed), answer in answers.items():
+    for (name, seed), model in scores.items():
         title = f"{name}, seed {seed}" if name == NETWORK else name
-        ham = np.sort(answer.clean[distinct.labels == 0])[::-1]
-        limit = ham[int(0.005 * len(ham))]
+        ham = np.sort(model.clean[distinct.labels == 0])[::-1]
+        threshold = ham[int(0.005 * len(ham))]
         shares = [
-            _mean([float((said[rows] > limit).mean()) for said in answer.today])
+            _mean([float((probabilities[rows] > threshold).mean()) for probabilities in model.recent])
             for rows in (kinds["spam"], kinds["chat"], kinds["notice"])
         ]
-        roc = _mean([float(roc_auc_score(kinds["spam"], said)) for said in answer.today])
-        caught = _mean([float(recall_at(kinds["spam"].astype(int), said, 0.05) or 0.0) for said in answer.today])
-        lines.append(_row(title, *(f"{one:.3f}" for one in (*shares, roc, caught))))
+        spam = kinds["spam"]
+        roc = _mean([float(roc_auc_score(spam, probabilities)) for probabilities in model.recent])
+        caught = _mean([float(recall_at(spam.astype(int), scored, 0.05) or 0.0) for scored in model.recent])
+        lines.append(_row(title, *(f"{value:.3f}" for value in (*shares, roc, caught))))
     return "\n".join([*lines, ""])
 
 
-def _kinds_left_out(answers: dict[Run, Answers]) -> str:
-    tried = {run: answer for run, answer in answers.items() if answer.kinds}
-    counts = {kind: int(labels.sum()) for kind, (labels, _) in next(iter(tried.values())).kinds.items()}
+def _kinds_left_out(scores: dict[Run, ModelScores]) -> str:
+    runs = {run: model for run, model in scores.items() if model.kinds}
+    counts = {kind: int(labels.sum()) for kind, (labels, _) in next(iter(runs.values())).kinds.items()}
     lines = [
-        "## Kinds of spam that were never shown",
+        "## Kinds of spam left out of training",
         "",
         (
-            "All spam of a kind is left out of training; the share of it that is caught where 0.5 % of the ham is "
-            "flagged. A kind is what has certain words (`benchmarks/quality/protocol.py`)."
+            "All spam of one kind is left out of training. The cells are the share of it that is caught when 0.5 % of "
+            "the ham is flagged. A kind is defined by words (`benchmarks/quality/protocol.py`)."
         ),
         "",
         _row("model", *(f"{kind} ({count})" for kind, count in counts.items())),
         "| --- |" + " ---: |" * len(counts),
     ]
-    for (name, seed), answer in tried.items():
+    for (name, seed), model in runs.items():
         title = f"{name}, seed {seed}" if name == NETWORK else name
-        caught = [recall_at(labels, said, 0.005) or 0.0 for labels, said in answer.kinds.values()]
-        lines.append(_row(title, *(f"{one:.3f}" for one in caught)))
+        caught = [recall_at(labels, probabilities, 0.005) or 0.0 for labels, probabilities in model.kinds.values()]
+        lines.append(_row(title, *(f"{share:.3f}" for share in caught)))
     return "\n".join([*lines, ""])
 
 
-def _ceiling(distinct: Corpus, answers: dict[Run, Answers]) -> str:
+def _ceiling(distinct: Corpus, scores: dict[Run, ModelScores]) -> str:
     labels = distinct.labels
-    wrong = np.all([(answer.clean >= 0.5) != labels for answer in answers.values()], axis=0)
-    ranked = [_best_mcc(labels, answer.clean) for answer in (answers[SVM, 0], *_networks(answers))]
-    known = labels.astype(bool) ^ wrong
+    wrong = np.all([(model.clean >= 0.5) != labels for model in scores.values()], axis=0)
+    best = [_best_mcc(labels, model.clean) for model in (scores[SVM, 0], *_networks(scores))]
+    decisions = labels.astype(bool) ^ wrong
     return (
-        "## Where the ceiling is\n\n"
-        f"{int(wrong.sum())} messages are told wrongly by every model and every seed above "
-        f"({int((wrong & (labels == 1)).sum())} of them spam). A model that erred on these alone would have an MCC of "
-        f"{matthews_corrcoef(labels, known):.4f}; five more errors cost about 0.004. With the best of all thresholds, "
-        f"chosen with the test messages in hand, which nobody may, the SVM would reach {ranked[0]:.4f} and the network "
-        + ", ".join(f"{one:.4f}" for one in ranked[1:])
+        "## Upper bound\n\n"
+        f"{int(wrong.sum())} messages are misclassified by every model and every seed above "
+        f"({int((wrong & (labels == 1)).sum())} of them spam). A model with only these errors would have an MCC of "
+        f"{matthews_corrcoef(labels, decisions):.4f}; five more errors cost about 0.004. With the best threshold for "
+        f"the test messages, which is not known in practice, the SVM would reach {best[0]:.4f} and the network "
+        + ", ".join(f"{mcc:.4f}" for mcc in best[1:])
         + ".\n"
     )
 
 
 def _best_mcc(labels: IntArray, probabilities: FloatArray) -> float:
     highest = np.sort(probabilities)[::-1][: 2 * int(labels.sum())]
-    return max(float(matthews_corrcoef(labels, probabilities >= limit)) for limit in np.unique(highest))
+    return max(float(matthews_corrcoef(labels, probabilities >= threshold)) for threshold in np.unique(highest))
 
 
-def draw(path: Path, labels: IntArray, answers: dict[Run, Answers]) -> None:
-    """Draws precision over recall where it is decided, and how probabilities come true."""
+def draw(path: Path, labels: IntArray, scores: dict[Run, ModelScores]) -> None:
+    """Draws the relevant part of the precision-recall curve, and the calibration curve, to an SVG file."""
     with matplotlib.rc_context({"svg.hashsalt": "spamscore", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 4), layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2)
-        for (name, seed), answer in answers.items():
-            ours = name == NETWORK
-            style: dict[str, Any] = {"color": "#d9602a", "alpha": 0.9} if ours else {"linewidth": 1}
-            first = (
-                f"{name}, every seed" if ours and seed == min(one[1] for one in answers if one[0] == NETWORK) else None
+        for (name, seed), model in scores.items():
+            is_network = name == NETWORK
+            style: dict[str, Any] = {"color": "#d9602a", "alpha": 0.9} if is_network else {"linewidth": 1}
+            network_label = (
+                f"{name}, every seed"
+                if is_network and seed == min(run[1] for run in scores if run[0] == NETWORK)
+                else None
             )
-            precision, recall, _ = precision_recall_curve(labels, answer.clean)
-            left.plot(recall, precision, label=first if ours else name, **style)
-            if ours or name == SVM:
-                curve = calibration_curve(labels, answer.clean)
-                dots = {"marker": "o", "markersize": 3, **(style if ours else {"linewidth": 1, "color": "#3a86d4"})}
-                right.plot(curve.mean_probability, curve.spam_share, label=first if ours else name, **dots)
+            precision, recall, _ = precision_recall_curve(labels, model.clean)
+            left.plot(recall, precision, label=network_label if is_network else name, **style)
+            if is_network or name == SVM:
+                curve = calibration_curve(labels, model.clean)
+                dots = {
+                    "marker": "o",
+                    "markersize": 3,
+                    **(style if is_network else {"linewidth": 1, "color": "#3a86d4"}),
+                }
+                right.plot(
+                    curve.mean_probability, curve.spam_share, label=network_label if is_network else name, **dots
+                )
         left.set(xlim=(0.75, 1.0), ylim=(0.9, 1.002), xlabel="recall of spam", ylabel="precision")
         right.plot([0, 1], [0, 1], color="#888", linewidth=0.8)
         right.set(xlabel="mean probability of a bin", ylabel="share of spam in it")

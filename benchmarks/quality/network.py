@@ -1,5 +1,6 @@
-"""Our network, trained as the pipeline trains it: the same functions, the same default settings, calibration and
-threshold from the training messages alone.
+"""Trains the network as the pipeline does: the same functions and default settings.
+
+Calibration and threshold are fitted to the training messages only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from models.text.vocabulary import build_vocabulary
 from models.training.corpus import VALIDATION, assign_part
 from models.training.held_out import compute_held_out_logits
 from models.training.loop import LabelledMessages, train
-from models.training.trained_model import load_trained_model, collect_unseen_scores, write_trained_model
+from models.training.trained_model import collect_unseen_scores, load_trained_model, write_trained_model
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {
@@ -36,40 +37,51 @@ _SECTIONS = {
 
 
 class Network:
-    """A network that has been trained.
+    """A trained network.
 
     Attributes:
-        seconds: that training took, from raw messages on.
-        unseen: labels and probabilities of the messages that the calibration and the threshold were found with.
-        threshold: as `[scoring] threshold = auto` finds it.
+        seconds: duration of the training, including the preparation of the messages.
+        unseen: labels and probabilities of the messages that calibration and threshold were fitted to.
+        threshold: the threshold that `[scoring] threshold = auto` finds.
     """
 
     def __init__(self, training: Corpus, seed: int, changes: dict[str, dict[str, Any]] | None = None) -> None:
-        """Trains with the default settings, but for the changes, by section and key."""
-        began = time.monotonic()
-        made = {name: replace(kind(), **(changes or {}).get(name, {})) for name, kind in _SECTIONS.items()}
+        """Trains with the default settings, except the changes, by section and key."""
+        start = time.monotonic()
+        sections = {
+            name: replace(settings_class(), **(changes or {}).get(name, {}))
+            for name, settings_class in _SECTIONS.items()
+        }
         split = SplitSettings(test_share=0.01, salt=str(seed))
         is_validation = np.array([assign_part(text, split) == VALIDATION for text in training.texts])
-        rest, validation = (training.at(np.flatnonzero(rows)) for rows in (~is_validation, is_validation))
-        vocabulary = build_vocabulary(clean_texts(rest.texts, made["text"]), made["vocabulary"], made["text"])
+        training_rows, validation_rows = (
+            training.select(np.flatnonzero(rows)) for rows in (~is_validation, is_validation)
+        )
+        vocabulary = build_vocabulary(
+            clean_texts(training_rows.texts, sections["text"]), sections["vocabulary"], sections["text"]
+        )
         with tempfile.TemporaryDirectory() as scratch:
-            first, second = (LabelledMessages(part.texts, part.labels.astype(np.int32)) for part in (rest, validation))
-            settings = replace(made["training"], seed=seed, checkpoint_steps=10**9, keep_checkpoints=1)
+            training_part, validation_part = (
+                LabelledMessages(part.texts, part.labels.astype(np.int32)) for part in (training_rows, validation_rows)
+            )
+            settings = replace(sections["training"], seed=seed, checkpoint_steps=10**9, keep_checkpoints=1)
             held_out = None
             if settings.held_out_folds:
-                logits = compute_held_out_logits(first, vocabulary, made["network"], settings, Path(scratch))
-                held_out = logits, first
-            trained = train(first, second, vocabulary, made["network"], settings, Path(scratch))
-            unseen = collect_unseen_scores(trained, vocabulary, made["network"], second, held_out)
-            write_trained_model(trained, vocabulary, made["network"], unseen, Path(scratch))
+                logits = compute_held_out_logits(
+                    training_part, vocabulary, sections["network"], settings, Path(scratch)
+                )
+                held_out = logits, training_part
+            result = train(training_part, validation_part, vocabulary, sections["network"], settings, Path(scratch))
+            unseen = collect_unseen_scores(result, vocabulary, sections["network"], validation_part, held_out)
+            write_trained_model(result, vocabulary, sections["network"], unseen, Path(scratch))
             scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
             model = load_trained_model(Path(scratch))
         encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
         self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - start
         self.unseen = (scores["spam"].to_numpy(np.int64), scores["probability"].to_numpy())
         self.threshold = find_threshold(*self.unseen, HAM_BLOCKED_SHARE).value
 
     def probabilities(self, texts: list[str]) -> FloatArray:
-        """Of spam, float64 [texts]."""
+        """Returns the spam probabilities, float64 [texts]."""
         return self._scorer.score(texts).probabilities

@@ -1,4 +1,4 @@
-"""The protocols that models are compared under, the attacks on them, and the figures."""
+"""The evaluation protocol of the comparison: splits, attacks and metrics."""
 
 from __future__ import annotations
 
@@ -17,64 +17,69 @@ from models.statistics.metrics import evaluate, recall_at
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 FOLDS, FOLD_SEED = 5, 42
-# Almeida et al. 2011: file order, so many of 5,574 train, the others test, duplicates kept.
+# Almeida et al. 2011: in file order, the first 1,674 of 5,574 train, the others test; duplicates are kept.
 _ALMEIDA_TRAINING, _ALMEIDA_MESSAGES = 1674, 5574
 _LOOKALIKE = str.maketrans("aeopcxyiAEOPCTHKMB", "аеорсхуіАЕОРСТНКМВ")
 _LEET = str.maketrans("aeiost", "431057")
 
 
-def _zero_width(text: str) -> str:
-    return "".join(sign + ("\u200b" if sign.isalpha() and at % 2 else "") for at, sign in enumerate(text))
+def _insert_zero_width(text: str) -> str:
+    return "".join(sign + ("\u200b" if sign.isalpha() and index % 2 else "") for index, sign in enumerate(text))
 
 
-def _spaced(text: str) -> str:
+def _space_out(text: str) -> str:
     return " ".join(" ".join(word) if word.isalpha() and len(word) > 3 else word for word in text.split())
 
 
 ATTACKS: dict[str, Callable[[str], str]] = {
     "leet": lambda text: text.translate(_LEET),
     "homoglyph": lambda text: text.translate(_LOOKALIKE),
-    "zero width": _zero_width,
-    "spaced": _spaced,
+    "zero width": _insert_zero_width,
+    "spaced": _space_out,
 }
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labelled messages in the order of their file: texts, and labels int64 [messages], 1 for spam."""
+    """Labelled messages in file order.
+
+    Attributes:
+        texts: the messages.
+        labels: int64 [messages]; 1 is spam.
+    """
 
     texts: list[str]
     labels: IntArray
 
-    def at(self, rows: IntArray) -> Corpus:
-        """Some of them."""
+    def select(self, rows: IntArray) -> Corpus:
+        """Returns the messages at the given indices."""
         return Corpus([self.texts[row] for row in rows], self.labels[rows])
 
-    def distinct(self) -> Corpus:
-        """The first of all that are the same but for white space."""
+    def without_duplicates(self) -> Corpus:
+        """Returns the first of the messages that differ only in white space."""
         first = {" ".join(text.split()): row for row, text in reversed(list(enumerate(self.texts)))}
-        return self.at(np.array(sorted(first.values())))
+        return self.select(np.array(sorted(first.values())))
 
 
 def read_corpus(path: Path) -> Corpus:
-    """Reads the SMS Spam Collection: a label, a tab, a message a line."""
+    """Reads the SMS Spam Collection: each line is a label, a tab and a message."""
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [line.split("\t", 1) for line in lines]
     return Corpus([text for _, text in rows], np.array([label == "spam" for label, _ in rows], dtype=np.int64))
 
 
-def almeida(corpus: Corpus) -> tuple[IntArray, IntArray]:
-    """Rows to train and to test with; of a corpus of another size, the same share."""
+def split_almeida(corpus: Corpus) -> tuple[IntArray, IntArray]:
+    """Returns the training and test indices of Almeida's split; for a corpus of another size, the same shares."""
     training = round(len(corpus.labels) * _ALMEIDA_TRAINING / _ALMEIDA_MESSAGES)
     return np.arange(training), np.arange(training, len(corpus.labels))
 
 
-def folds(corpus: Corpus) -> Iterator[tuple[IntArray, IntArray]]:
-    """Rows to train and to test with, five times."""
+def split_folds(corpus: Corpus) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yields the training and test indices of the five folds."""
     yield from StratifiedKFold(FOLDS, shuffle=True, random_state=FOLD_SEED).split(corpus.texts, corpus.labels)
 
 
-# Kinds of spam, by words that their messages share: what a model says of a kind that it was never shown.
+# Kinds of spam, defined by words that their messages share. Each is left out of training to test generalization.
 KINDS = {
     "prizes": r"\b(?:prize|prizes|won|winner|claim|award|awarded|guaranteed)\b",
     "tones and downloads": r"\b(?:ringtone|ringtones|tone|tones|polyphonic|poly|polys|logo|logos|download|wallpaper)\b",
@@ -83,20 +88,25 @@ KINDS = {
 }
 
 
-def without_kind(corpus: Corpus, kind: str) -> tuple[IntArray, IntArray]:
-    """Rows to train with, no spam of the kind among them, and to test with: all spam of the kind, and ham. The ham is
-    dealt as in the first of the folds.
+def split_without_kind(corpus: Corpus, kind: str) -> tuple[IntArray, IntArray]:
+    """Returns training and test indices for a kind of spam that is left out of training.
+
+    The training rows have no spam of the kind. The test rows have all spam of the kind. The ham is split as in the
+    first fold.
     """
-    of_kind = np.array([bool(re.search(KINDS[kind], text.lower())) for text in corpus.texts]) & (corpus.labels == 1)
-    rest, test = next(folds(corpus))
+    is_kind = np.array([bool(re.search(KINDS[kind], text.lower())) for text in corpus.texts]) & (corpus.labels == 1)
+    fold_training, fold_test = next(split_folds(corpus))
     ham = corpus.labels == 0
-    training = np.concatenate([rest[ham[rest]], np.flatnonzero(~ham & ~of_kind)])
-    return np.sort(training), np.concatenate([test[ham[test]], np.flatnonzero(of_kind)])
+    training = np.concatenate([fold_training[ham[fold_training]], np.flatnonzero(~ham & ~is_kind)])
+    return np.sort(training), np.concatenate([fold_test[ham[fold_test]], np.flatnonzero(is_kind)])
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is compared. Shares, in [0, 1]; `blocked` and `missed` are counts at the threshold of one half."""
+class ComparisonMetrics:
+    """The metrics that are compared, in [0, 1] or for MCC in [-1, 1].
+
+    `blocked` (ham) and `missed` (spam) are counts at a threshold of one half.
+    """
 
     accuracy: float
     f1: float
@@ -110,10 +120,10 @@ class Figures:
     missed: float
 
 
-def figures(labels: IntArray, probabilities: FloatArray) -> Figures:
-    """Figures of pooled probabilities at the threshold of one half."""
+def compute_metrics(labels: IntArray, probabilities: FloatArray) -> ComparisonMetrics:
+    """Computes the metrics of pooled probabilities at a threshold of one half."""
     flagged = probabilities >= 0.5
-    return Figures(
+    return ComparisonMetrics(
         accuracy=float((flagged == labels).mean()),
         f1=float(f1_score(labels, flagged)),
         mcc=float(matthews_corrcoef(labels, flagged)),

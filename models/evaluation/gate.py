@@ -329,7 +329,10 @@ def compare(
         Comparison("pr_auc", metric_descriptions()["pr_auc"].title, False, settings.pr_auc_allowance),
         Comparison("recall", f"Recall at {ham_share * 100:g} % of ham flagged", False, settings.recall_allowance),
         Comparison(
-            "calibration_error", metric_descriptions()["expected_calibration_error"].title, True, settings.calibration_allowance
+            "calibration_error",
+            metric_descriptions()["expected_calibration_error"].title,
+            True,
+            settings.calibration_allowance,
         ),
     ]
     if spam.all() or not spam.any():

@@ -1,6 +1,6 @@
-"""What TensorFlow computes on: which devices there are, which are chosen, how much memory they take.
+"""The devices that TensorFlow computes on: which exist, which are selected, how much memory they may use.
 
-`start_tensorflow` comes before any other use of TensorFlow in a process: none of this can be changed once it has run.
+Call `start_tensorflow` before any other use of TensorFlow in a process. TensorFlow does not allow changes afterwards.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import Any
 from models.errors import DeviceError, SettingsError
 from models.settings import DeviceSettings
 
-_NAME = re.compile(r"(cpu|gpu):(\d+)\Z", re.IGNORECASE)
-# A line of TensorFlow's C++ log: severity, date, time, thread, place; and the line that announces the first of them.
+_DEVICE_NAME = re.compile(r"(cpu|gpu):(\d+)\Z", re.IGNORECASE)
+# A line of TensorFlow's C++ log: severity, date, time, thread, source line; or the line that precedes the first one.
 _LOG_LINE = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog")
 
-# TF_CPP_MIN_LOG_LEVEL. What TensorFlow logs as an error at its start on a machine without a GPU is none, hence QUIET;
-# its real errors reach Python as exceptions whatever the level.
+# Values of TF_CPP_MIN_LOG_LEVEL. On a machine without a GPU, TensorFlow logs errors at its start that are not errors;
+# QUIET hides them. Real errors reach Python as exceptions at every level.
 _LEVELS = {"QUIET": "3", "ERROR": "2", "WARNING": "1", "INFO": "0"}
-_HIDDEN = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
-# Keras imports them where they are installed, for wrappers and galleries that nothing here uses: a third of its start.
-_NOT_FOR_KERAS = ("matplotlib", "sklearn")
+_HIDDEN_SEVERITIES = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
+# Keras imports these packages if they are installed, for wrappers and galleries that this project does not use. Their
+# imports take a third of Keras's start.
+_UNUSED_BY_KERAS = ("matplotlib", "sklearn")
 
 
 def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None:
@@ -34,16 +35,16 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
 
     Args:
         settings: the [devices] section.
-        log_level: least severe lines of TensorFlow's own log to show: QUIET, ERROR, WARNING or INFO.
+        log_level: lowest severity of TensorFlow's own log that is shown: QUIET, ERROR, WARNING or INFO.
 
     Raises:
-        SettingsError: a device name that is none.
-        DeviceError: a device that is not there; names those that are.
+        SettingsError: a device name is malformed.
+        DeviceError: a device does not exist; names the devices that exist.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
     logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
-    with contextlib.nullcontext() if log_level == "INFO" else _quiet_start(_HIDDEN[log_level]):
-        with _not_installed(_NOT_FOR_KERAS):
+    with contextlib.nullcontext() if log_level == "INFO" else _filtered_stderr(_HIDDEN_SEVERITIES[log_level]):
+        with _hidden_from_import(_UNUSED_BY_KERAS):
             import tensorflow as tf
 
         _configure(tf, settings)
@@ -51,56 +52,60 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
 
 
 @contextlib.contextmanager
-def _not_installed(packages: Sequence[str]) -> Iterator[None]:
-    """Within, packages cannot be imported, as if they were not installed; those that are imported already stay."""
-    hidden = [one for one in packages if one not in sys.modules]
-    # None is Python's way to say so.
+def _hidden_from_import(packages: Sequence[str]) -> Iterator[None]:
+    """Makes packages fail to import inside the block, as if not installed; already imported packages stay available."""
+    hidden = [package for package in packages if package not in sys.modules]
+    # With None in sys.modules, an import raises ModuleNotFoundError.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for one in hidden:
-            del sys.modules[one]
+        for package in hidden:
+            del sys.modules[package]
 
 
 def select_devices(settings: DeviceSettings) -> list[str]:
-    """The logical devices to compute on, by TensorFlow's names such as ``/device:GPU:1``.
+    """Returns the logical devices to compute on, by TensorFlow's names such as ``/device:GPU:1``.
 
-    ``auto`` takes every GPU or, where there is none, every logical CPU.
+    ``auto`` selects every GPU or, without a GPU, every logical CPU.
+
+    Raises:
+        SettingsError: a device name is malformed.
+        DeviceError: a device does not exist; names the devices that exist.
     """
     import tensorflow as tf
 
-    there = [device.name.removeprefix("/physical_device:") for device in tf.config.list_logical_devices()]
-    names = [f"{kind}:{number}" for kind in ("GPU", "CPU") for number in range(_count(there, kind))]
+    available = [device.name.removeprefix("/physical_device:") for device in tf.config.list_logical_devices()]
+    names = [f"{kind}:{number}" for kind in ("GPU", "CPU") for number in range(_count(available, kind))]
     if settings.devices.strip().lower() == "auto":
         gpus = [name for name in names if name.startswith("GPU")]
         return [f"/device:{name}" for name in gpus or names]
-    wanted = [_device_name(part) for part in settings.devices.split(",")]
-    for name in wanted:
+    requested = [_parse_device_name(part) for part in settings.devices.split(",")]
+    for name in requested:
         if name not in names:
             raise DeviceError(
-                f"[devices] devices = {settings.devices}: there is no {name.lower()} here; "
-                f"there are {', '.join(names).lower()}. Choose of these, or auto."
+                f"[devices] devices = {settings.devices}: device {name.lower()} does not exist on this machine. "
+                f"Available: {', '.join(names).lower()}. Set one of these, or auto."
             )
-    return [f"/device:{name}" for name in dict.fromkeys(wanted)]
+    return [f"/device:{name}" for name in dict.fromkeys(requested)]
 
 
-def _count(there: list[str], kind: str) -> int:
-    return sum(f":{kind}:" in name for name in there)
+def _count(devices: list[str], kind: str) -> int:
+    return sum(f":{kind}:" in name for name in devices)
 
 
-def _device_name(part: str) -> str:
-    found = _NAME.match(part.strip())
-    if not found:
+def _parse_device_name(part: str) -> str:
+    match = _DEVICE_NAME.match(part.strip())
+    if not match:
         raise SettingsError(
-            "[devices] devices: expected auto or names such as cpu:0 and gpu:1 with commas between, "
+            "[devices] devices: expected auto or names such as cpu:0 and gpu:1 separated by commas, "
             f"received {part.strip()!r}"
         )
-    return f"{found[1].upper()}:{int(found[2])}"
+    return f"{match[1].upper()}:{int(match[2])}"
 
 
 def _configure(tf: Any, settings: DeviceSettings) -> None:
-    """Applies the settings; a process that computed already keeps what it has, and TensorFlow says so."""
+    """Applies the settings. In a process that has already computed, they have no effect, and TensorFlow says so."""
     tf.config.set_soft_device_placement(settings.soft_placement)
     tf.debugging.set_log_device_placement(settings.log_placement)
     if settings.threads:
@@ -114,7 +119,10 @@ def _configure(tf: Any, settings: DeviceSettings) -> None:
 
 
 def configure_gpu(tf: Any, gpu: Any, settings: DeviceSettings) -> None:
-    """A memory limit goes before growth: TensorFlow takes only one of the two for a GPU."""
+    """Sets a memory limit or memory growth for a GPU.
+
+    The limit takes precedence, because TensorFlow accepts only one of the two.
+    """
     if settings.memory_limit:
         limit = tf.config.LogicalDeviceConfiguration(memory_limit=settings.memory_limit)
         tf.config.set_logical_device_configuration(gpu, [limit])
@@ -123,24 +131,24 @@ def configure_gpu(tf: Any, gpu: Any, settings: DeviceSettings) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_start(hidden: bytes = b"IWEF") -> Iterator[None]:
-    """Keeps lines of TensorFlow's C++ log of the hidden severities off stderr while it starts; everything else written
-    meanwhile is passed on after.
+def _filtered_stderr(hidden: bytes = b"IWEF") -> Iterator[None]:
+    """Removes lines of TensorFlow's C++ log with the hidden severities from stderr while TensorFlow starts.
 
-    TensorFlow writes to the file descriptor before it heeds TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442).
+    All other output is written to stderr at the end of the block. TensorFlow writes to the file descriptor before it
+    reads TF_CPP_MIN_LOG_LEVEL (tensorflow/tensorflow#100442).
     """
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                found = _LOG_LINE.match(line)
-                if not found or (found[1] and found[1] not in hidden):
+            os.dup2(original, 2)
+            os.close(original)
+            captured.seek(0)
+            for line in captured:
+                match = _LOG_LINE.match(line)
+                if not match or (match[1] and match[1] not in hidden):
                     os.write(2, line)

@@ -1,10 +1,11 @@
-"""The SavedModel that a server loads: raw text in, spam probabilities out, cleaning and vocabulary inside.
+"""Exports the SavedModel that a server loads: raw text in, spam probabilities out, with cleaning and vocabulary inside.
 
-Two signatures. `predict_spam`: `texts`, string [n], to `scores`, float32 [n]. The default one is for classification:
-`inputs`, serialized `tf.Example` with the feature `text`, to `classes` and `scores`, both [n, 2], ham and spam.
+It has two signatures. `predict_spam` maps `texts`, string [n], to `scores`, float32 [n]. The default signature is for
+classification: it maps `inputs`, serialized `tf.Example` with the feature `text`, to `classes` and `scores`, both
+[n, 2], ham and spam.
 
-Keras's `ExportArchive` writes it, because a `tf.Module` that holds a Keras model loads in Python and fails in the
-server (keras-team/keras#19274). Optimizer variables stay out; a GRU is exported without cuDNN.
+Keras's `ExportArchive` writes it, because a `tf.Module` that contains a Keras model loads in Python but fails in the
+server (keras-team/keras#19274). Optimizer variables are not exported. A GRU is exported without cuDNN.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ CLASSES = ("ham", "spam")
 _CLASSIFY_METHOD = "tensorflow/serving/classify"
 
 
-class _Served(tf.Module):
-    """What the signatures compute. Owns the encoder, so that its tables are tracked."""
+class _ServingModule(tf.Module):
+    """The computations of the signatures. Owns the encoder, so that its tables are tracked."""
 
     def __init__(self, encoder: TextEncoder, network: keras.Model) -> None:
         super().__init__(name="served")
@@ -40,9 +41,9 @@ class _Served(tf.Module):
         self._network = network
 
     def predict_spam(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """String [n] to spam probabilities, float32 [n]."""
+        """Maps texts, string [n], to spam probabilities, float32 [n]."""
         encoded = self.encoder(texts)
-        # A batch of no messages has no tokens either, and the recurrence wants one step.
+        # An empty batch has no tokens, but the recurrent layer needs one step.
         rows = encoded["rows"].to_tensor()
         rows = tf.pad(rows, [[0, 0], [0, tf.cast(tf.shape(rows)[1] == 0, tf.int32)]])
         ngrams = encoded["ngrams"]
@@ -56,7 +57,7 @@ class _Served(tf.Module):
         return {"scores": tf.sigmoid(self._network(batch, training=False))}
 
     def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialized `tf.Example` [n] to classes, string [n, 2], and scores, float32 [n, 2]."""
+        """Maps serialized `tf.Example` [n] to classes, string [n, 2], and scores, float32 [n, 2]."""
         features = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})
         spam = self.predict_spam(features["text"])["scores"]
         classes = tf.repeat(tf.constant([CLASSES]), tf.shape(spam)[0], axis=0)
@@ -67,15 +68,15 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
     """Writes the SavedModel into a folder.
 
     Args:
-        vocabulary: travels as the asset ``assets/vocabulary.txt``.
-        network: encoded messages to logits.
-        folder: where ``saved_model.pb``, ``variables/`` and ``assets/`` go.
+        vocabulary: stored as the asset ``assets/vocabulary.txt``.
+        network: a model from encoded messages to logits.
+        folder: the folder for ``saved_model.pb``, ``variables/`` and ``assets/``; created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # In there, for what a kill leaves is cleared with it.
+    # Inside the folder, so that files left by a killed process are removed with it.
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, _temporary_files_in(scratch):
         asset = write_tokens(vocabulary, Path(scratch, "vocabulary.txt"))
-        served = _Served(TextEncoder(vocabulary, ngram_buckets(network), asset), network)
+        served = _ServingModule(TextEncoder(vocabulary, ngram_buckets(network), asset), network)
         archive = keras.export.ExportArchive()
         archive.track(network)
         archive.track(served)
@@ -91,29 +92,32 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
-    """Has TensorFlow leave there the functions that it compiles, which it removes only where a process ends itself."""
-    before, tempfile.tempdir = tempfile.tempdir, folder
+    """Makes TensorFlow write compiled functions to the folder; it deletes them only when a process exits normally."""
+    previous, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = previous
 
 
 def _declare_classification(folder: Path) -> None:
-    """TensorFlow 2 writes every signature as "predict"; the server's Classify call wants its own name."""
+    """Sets the method name of the classification signature.
+
+    TensorFlow 2 writes "predict" for every signature, but the server's Classify call expects its own method name.
+    """
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
     updater.replace_method_name(signature_key=CLASSIFY_SIGNATURE, method_name=_CLASSIFY_METHOD)
     updater.save()
 
 
 class ServedModel:
-    """An exported model loaded as the server loads it: graph, session, signatures by name."""
+    """An exported model, loaded the way the server loads it: graph, session, signatures by name."""
 
     def __init__(self, folder: Path) -> None:
         """Loads the SavedModel.
 
         Raises:
-            ArtifactError: the folder holds none, or it is damaged.
+            ArtifactError: the folder contains no SavedModel, or it is damaged.
         """
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph)
@@ -131,7 +135,7 @@ class ServedModel:
         self._session.close()
 
     def run(self, signature: str, values: Sequence[bytes]) -> dict[str, npt.NDArray[np.generic]]:
-        """Runs a signature on its one input, string [n]."""
+        """Runs a signature on its only input, string [n], and returns its outputs by name."""
         definition = self.signatures[signature]
         (tensor,) = definition.inputs.values()
         fetches = {name: output.name for name, output in definition.outputs.items()}
@@ -139,15 +143,15 @@ class ServedModel:
         return dict(self._session.run(fetches, {tensor.name: feed}))
 
     def predict_spam(self, texts: Sequence[str]) -> npt.NDArray[np.generic]:
-        """Spam probabilities of messages, float32 [messages]."""
+        """Returns the spam probabilities of messages, float32 [messages]."""
         return self.run(PREDICT_SIGNATURE, encode_utf8(texts))["scores"]
 
 
 def write_warmup(folder: Path, texts: Sequence[str], model_name: str) -> None:
-    """Writes the requests that a server runs before it takes traffic: one Predict call with the texts.
+    """Writes the warmup requests that a server runs before it takes traffic: one Predict call with the texts.
 
-    A `PredictionLog` holding a `PredictRequest`, built field by field because the messages' Python classes come with
-    another distribution (tensorflow-serving-api) that pins its own TensorFlow.
+    The file contains a `PredictionLog` with a `PredictRequest`. It is encoded field by field, because the Python
+    classes are in another distribution (tensorflow-serving-api) that pins its own TensorFlow.
     """
     target = folder / "assets.extra" / "tf_serving_warmup_requests"
     target.parent.mkdir(exist_ok=True)
@@ -156,7 +160,9 @@ def write_warmup(folder: Path, texts: Sequence[str], model_name: str) -> None:
 
 
 def _prediction_log(model_name: str, texts: Sequence[bytes]) -> bytes:
-    """Field numbers of tensorflow_serving/apis: PredictionLog.predict_log 6, PredictLog.request 1,
+    """Encodes a `PredictionLog`.
+
+    Field numbers from tensorflow_serving/apis: PredictionLog.predict_log 6, PredictLog.request 1,
     PredictRequest.model_spec 1 and inputs 2 (a map), ModelSpec.name 1 and signature_name 3.
     """
     tensor = tf.make_tensor_proto(list(texts), dtype=tf.string).SerializeToString()
@@ -167,7 +173,7 @@ def _prediction_log(model_name: str, texts: Sequence[bytes]) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Encodes a length-delimited field of a protocol buffer."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 

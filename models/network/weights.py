@@ -1,4 +1,4 @@
-"""Weights as NumPy arrays: a `.npz` that any tool can read, and back."""
+"""Writes and reads the weights of a network as NumPy arrays, in a `.npz` file that any tool can read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from models.errors import ArtifactError
 
-# What NumPy raises for a file that is no archive of arrays, or is cut short or changed.
-_DAMAGED = (
+# What NumPy raises for a file that is not an archive of arrays, or that is truncated or changed.
+_READ_ERRORS = (
     OSError,
     ValueError,
     EOFError,
@@ -29,21 +29,22 @@ _DAMAGED = (
 
 
 def write_weights(network: keras.Model, path: Path) -> None:
-    """Writes every weight under its path in the network, such as ``embedding/embeddings``."""
+    """Writes every weight by its path in the network, such as ``embedding/words``."""
     np.savez(path, allow_pickle=False, **{variable.path: variable.numpy() for variable in network.weights})
 
 
 def read_weights(network: keras.Model, path: Path) -> None:
-    """Puts the weights of a `.npz` into a network of the same make.
+    """Reads the weights of a `.npz` file into a network of the same architecture.
 
     Raises:
-        ArtifactError: the file is missing or damaged, a weight is missing, of another type or shape, or left over.
+        ArtifactError: the file is missing or damaged, or a weight is missing, unexpected, or of another type or shape.
+            The network is unchanged.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            # A member that is no array comes as bytes.
+            # NumPy returns a member that is not an array as bytes.
             weights = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except _DAMAGED as error:
+    except _READ_ERRORS as error:
         raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None
     expected = {variable.path: f"{variable.dtype} {tuple(variable.shape)}" for variable in network.weights}
     received = {name: f"{array.dtype} {array.shape}" for name, array in weights.items()}

@@ -128,7 +128,7 @@ def render_evaluation(
         fingerprint=fingerprint,
         verdict=verdict,
         passed=_passed_sentence(verdict),
-        sentences=[*headline(metrics), threshold.said],
+        sentences=[*headline(metrics), threshold.description],
         comparison_rows=[_comparison_row(comparison) for comparison in compared if comparison.new],
         confidence=f"{confidence * 100:g} %",
         factors=_factor_tables(groups),
@@ -289,8 +289,8 @@ def _flipped_message(flip: Flip) -> FlippedMessage:
 def _figure_rows(metrics: Metrics, in_service: Metrics | None) -> list[dict[str, str]]:
     rows = []
     for name, meaning in metric_descriptions().items():
-        shown = meaning.shown(getattr(metrics, name))
-        before = meaning.shown(getattr(in_service, name)) if in_service else ""
+        shown = meaning.format(getattr(metrics, name))
+        before = meaning.format(getattr(in_service, name)) if in_service else ""
         rows.append({"title": meaning.title, "sentence": meaning.sentence, "shown": shown, "before": before})
     return rows
 

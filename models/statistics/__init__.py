@@ -1,1 +1,1 @@
-"""Statistics of labels and scores."""
+"""Statistics on labels and scores."""

@@ -1,10 +1,9 @@
-"""What is fitted once the weights are, on messages that were not trained on
-(`models.training.trained_model.unseen_scores`):
-probabilities that come true, and the threshold for the share of ham that one is willing to block.
+"""Calibration of probabilities, and the threshold for the share of ham that may be blocked.
 
-No test message is looked at. `models.network.network.calibrate` puts a calibration into the network's last layer, so
-that
-whoever has the network has its calibrated logits: the batch, `spamscore text`, the evaluation and the export alike.
+Both are fitted after training, on messages that were not trained on
+(`models.training.trained_model.collect_unseen_scores`). Test messages are never used.
+`models.network.network.calibrate` writes a calibration into the last layers of the network. So the batch,
+`spamscore text`, the evaluation and the export all get calibrated logits.
 """
 
 from __future__ import annotations
@@ -19,52 +18,54 @@ from models.statistics.arrays import FloatArray, validate_scores
 UNSEEN_SCORES = "unseen_scores.parquet"
 DECIMALS = 6  # of a probability, wherever it is stored
 UNFITTED_THRESHOLD = 0.5
-# With a smaller scale the network ranks no better than chance, and a turned sign would turn its ranking; with a larger
-# one the differences between devices, in the seventh digit of a logit, would be seen in the scores.
-SCALES = (0.01, 10.0)
-# Shares are decimal fractions: 0.002 * 500 must be 1.
+# With a smaller scale the network ranks no better than chance, and a negative scale would reverse its ranking. With a
+# larger scale the differences between devices, in the seventh digit of a logit, would be visible in the scores.
+SCALE_RANGE = (0.01, 10.0)
+# Tolerance for shares, which are decimal fractions: 0.002 * 500 must be 1.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a logit into one whose probability comes true: `scale` times the logit, plus `bias`."""
+    """A linear map from logits to calibrated logits: `scale` times the logit, plus `bias`."""
 
     scale: float = 1.0
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (SCALES[0] <= self.scale <= SCALES[1] and np.isfinite(self.bias)):
+        if not (SCALE_RANGE[0] <= self.scale <= SCALE_RANGE[1] and np.isfinite(self.bias)):
             raise ValueError(
-                f"expected a scale from {SCALES[0]:g} to {SCALES[1]:g} and a finite bias, received {self.scale!r} and "
-                f"{self.bias!r}"
+                f"expected a scale from {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g} and a finite bias, "
+                f"received {self.scale!r} and {self.bias!r}"
             )
 
     def apply(self, logits: npt.ArrayLike) -> FloatArray:
-        """Calibrated logits, float64, of the shape given."""
+        """Returns the calibrated logits, float64, in the same shape."""
         return self.scale * np.asarray(logits, np.float64) + self.bias
 
 
 def to_probabilities(logits: npt.ArrayLike) -> FloatArray:
-    """Probabilities of spam as they are stored: float64 of the shape given, rounded to six decimals."""
-    with np.errstate(over="ignore"):  # beyond any exponent the probability is 0, which is right
+    """Converts logits to spam probabilities as they are stored: float64, the same shape, rounded to six decimals."""
+    with np.errstate(over="ignore"):  # where exp overflows, the probability is 0, as it should be
         return np.round(1.0 / (1.0 + np.exp(-np.asarray(logits, np.float64))), DECIMALS)
 
 
 def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
-    """The scale and bias under which the labels are most likely.
+    """Fits the scale and bias that make the labels most likely (Platt scaling).
 
-    Platt, "Probabilistic Outputs for Support Vector Machines", 1999, section 2.2, with its targets: (n₊ + 1)/(n₊ + 2)
-    for spam and 1/(n₋ + 2) for ham instead of 1 and 0, without which a part that the network separates would ask for an
-    endless scale. Convex, so there is one optimum; it is found by L-BFGS-B within `SCALES`, from the same start, and
-    rounded to six decimals.
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, section 2.2. The targets are the paper's:
+    (n₊ + 1)/(n₊ + 2) for spam and 1/(n₋ + 2) for ham instead of 1 and 0. With 1 and 0 the scale would have no upper
+    bound where the network separates spam and ham completely.
+
+    The loss is convex, so it has one optimum. L-BFGS-B finds it within `SCALE_RANGE`, always from the same start. The
+    result is rounded to six decimals.
 
     Args:
-        logits: float [messages], of the network as it was trained.
-        labels: bool or int [messages]; 1 is spam. Both kinds must be there.
+        logits: float [messages], uncalibrated, from the network as it was trained.
+        labels: bool or int [messages]; 1 is spam. Both spam and ham are needed.
 
     Raises:
-        ValueError: another shape, a label but 0 and 1, a logit that is no number, labels of one kind alone.
+        ValueError: the shapes differ, a label is not 0 or 1, a logit is not finite, or all labels are equal.
     """
     from scipy.optimize import minimize
 
@@ -72,39 +73,40 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     values = np.asarray(logits, np.float64)
     if values.shape != spam.shape or not np.isfinite(values).all() or spam.all() or not spam.any():
         raise ValueError(
-            f"Expected finite logits of spam and ham, one a label. Received: {values.shape} logits, "
+            f"Expected finite logits of spam and ham, one for each label. Received: {values.shape} logits, "
             f"{int(np.isfinite(values).sum())} finite, {int(spam.sum())} spam and {int((~spam).sum())} ham"
         )
     targets = np.where(spam, (spam.sum() + 1) / (spam.sum() + 2), 1 / ((~spam).sum() + 2))
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         calibrated = parameters[0] * values + parameters[1]
-        over = 1 / (1 + np.exp(-np.clip(calibrated, -700, 700))) - targets
+        error = 1 / (1 + np.exp(-np.clip(calibrated, -700, 700))) - targets
         entropy = np.logaddexp(0, calibrated) - targets * calibrated
-        return float(entropy.mean()), np.array([(over * values).mean(), over.mean()])
+        return float(entropy.mean()), np.array([(error * values).mean(), error.mean()])
 
-    found = minimize(
+    result = minimize(
         loss,
         np.array([1.0, 0.0]),
         jac=True,
         method="L-BFGS-B",
-        bounds=[SCALES, (None, None)],
+        bounds=[SCALE_RANGE, (None, None)],
         options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     )
-    scale, bias = (round(float(one), 6) for one in found.x)
+    scale, bias = (round(float(parameter), 6) for parameter in result.x)
     return Calibration(scale, bias)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The probability from which a message is flagged, and how it was come by.
+    """The probability from which a message is flagged, and how it was found.
 
     Attributes:
         value: in [0, 1].
-        share: of ham that may be blocked; None where the value was given, or there was nothing to find it with.
-        ham: messages of ham that it was found with.
-        blocked: how many of them it blocks.
-        enough: whether there was ham enough to know so small a share.
+        share: share of ham that may be blocked; None if the value was given, or if there were no scores to find it
+            with.
+        ham: number of ham messages that it was found with.
+        blocked: number of these that it blocks.
+        enough: whether there were enough ham messages for a share this small.
     """
 
     value: float
@@ -114,47 +116,48 @@ class Threshold:
     enough: bool = True
 
     @property
-    def said(self) -> str:
-        """How it was come by, in a sentence."""
+    def description(self) -> str:
+        """Describes in a sentence how the threshold was found."""
         if self.share is None:
             return f"The threshold {self.value:g} was given."
-        found = (
+        sentence = (
             f"The threshold {self.value:g} was found for blocking at most {self.share * 100:g} % of the ham; it blocks "
             f"{self.blocked:,} of {self.ham:,} ham messages that were not trained on."
         )
         if self.enough:
-            return found
-        return f"{found} These are too few to know so small a share: {min_ham_messages(self.share):,} are needed."
+            return sentence
+        return f"{sentence} That is too few for so small a share: {min_ham_messages(self.share):,} are needed."
 
 
 def min_ham_messages(share: float) -> int:
-    """The ham messages from which on `find_threshold` can keep to a share of new ham; 0 for a share of nought."""
+    """Returns how many ham messages `find_threshold` needs at least for a share of new ham; 0 for a share of zero."""
     return int(np.ceil(1 / share - ROUNDING)) - 1 if share else 0
 
 
 def find_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike, share: float) -> Threshold:
-    """The smallest threshold that is to be expected to block at most a share of new ham.
+    """Finds the smallest threshold that is expected to block at most a share of new ham.
 
-    Of n ham messages, sorted by probability, it lies one millionth, the smallest step between stored probabilities,
-    above the one that r = ⌊share · (n + 1)⌋ reach, that one included: r - 1 of them are blocked. A new ham message that
-    comes from where these came from is as likely to stand at any of the n + 1 places among them, so it is blocked with
-    a probability of at most r / (n + 1) ≤ share. That is the quantile of split conformal prediction (Angelopoulos and
-    Bates, "A Gentle Introduction to Conformal Prediction", 2021, section 1); the plain one, which blocks ⌊share · n⌋,
-    would block up to one more in n + 1. Of equal probabilities all are let through or none: fewer may be blocked, never
-    more. 500 ham messages and a share of 0.2 % give r = 1: none of the 500 is blocked.
+    Let n be the number of ham messages, sorted by probability, and r = ⌊share · (n + 1)⌋. The threshold is one
+    millionth, the smallest step between stored probabilities, above the r-th highest probability. So r - 1 of the n
+    messages are blocked. A new ham message from the same source is equally likely at each of the n + 1 ranks among
+    them, so it is blocked with a probability of at most r / (n + 1) ≤ share. This is the quantile of split conformal
+    prediction (Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction", 2021, section 1). The plain
+    quantile, which blocks ⌊share · n⌋, would block up to one more in n + 1. Messages with equal probabilities are all
+    blocked or all let through, so fewer may be blocked, never more. Example: 500 ham messages and a share of 0.2 % give
+    r = 1, so none of the 500 is blocked.
 
-    Fewer than `min_ham_messages` cannot tell: r would be 0. Then none of them is blocked, and the threshold is not below one
-    half, for a low one would rest on too little.
+    With fewer than `min_ham_messages`, r would be 0. Then none of them is blocked, and the threshold is at least one
+    half, because a lower one would be based on too few messages.
 
-    Early stopping and calibration saw the same messages, so new ham may be blocked a little more often than that.
+    Early stopping and calibration used the same messages, so new ham may be blocked slightly more often than the share.
 
     Args:
-        labels: bool or int [messages]; 1 is spam. Of messages that were not trained on.
+        labels: bool or int [messages]; 1 is spam. The messages must not have been trained on.
         probabilities: float [messages], calibrated, with six decimals.
-        share: of ham that may be blocked, in [0, 1].
+        share: share of ham that may be blocked, in [0, 1].
 
     Raises:
-        ValueError: another shape, a label but 0 and 1, a probability or share outside [0, 1].
+        ValueError: the shapes differ, a label is not 0 or 1, or a probability or the share is outside [0, 1].
     """
     if not 0 <= share <= 1:
         raise ValueError(f"Expected a share in [0, 1]. Received: {share!r}")

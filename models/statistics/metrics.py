@@ -1,9 +1,11 @@
-"""How good a model is on labelled messages: the figures, and the data behind the plots.
+"""Evaluation metrics of a model on labelled messages.
 
-Every figure that scikit-learn has is scikit-learn's; each is described once, at its field of `Metrics`, and the report
-and the model card take its title, its sentence and its form from there. Drawing is in `plots`, pages are in
-`evaluation_report` and `model_card`, the verdict on publishing a model is `gate`'s. scikit-learn is imported where it
-computes: it takes two seconds, and whoever reads a stored `Metrics` or judges one needs none of it.
+scikit-learn computes every metric that it has. Each metric is described once, at its field of `Metrics`; the report and
+the model card take its title, its sentence and its format from there. The data of the plots is in `curves`. Plots and
+pages are in `models.reports`, the verdict on publishing a model in `models.evaluation.gate`.
+
+scikit-learn is imported inside the functions that use it. Its import takes two seconds, and code that only reads a
+stored `Metrics` does not need it.
 """
 
 from __future__ import annotations
@@ -20,40 +22,46 @@ from models.errors import ArtifactError
 from models.statistics.arrays import BoolArray, FloatArray, validate_scores
 from models.statistics.curves import CALIBRATION_BINS, calibration_curve, roc_points
 
-# Shares of ham are quotients: without it a share that should equal the limit can miss it by the last bit.
+# Tolerance for shares of ham: without it, a quotient that should equal the limit can differ in the last bit.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What one figure says: its title, a sentence for a reader who is no statistician, and how it is written."""
+class MetricDescription:
+    """The description of a metric.
+
+    Attributes:
+        title: name of the metric.
+        sentence: explanation for a reader who is not a statistician.
+        form: format of its values: ``count``, ``share`` or ``score``.
+    """
 
     title: str
     sentence: str
     form: str
 
-    def shown(self, value: float | None) -> str:
-        """The value as text: a count, a percentage with two decimals, or four decimals."""
+    def format(self, value: float | None) -> str:
+        """Formats a value as a count, a percentage with two decimals, or a number with four decimals."""
         if value is None:
             return "not defined"
         return {"count": f"{value:,.0f}", "share": f"{value * 100:.2f} %", "score": f"{value:.4f}"}[self.form]
 
 
-def _count(title: str, sentence: str) -> dict[str, Meaning]:
-    return {"meaning": Meaning(title, sentence, "count")}
+def _count(title: str, sentence: str) -> dict[str, MetricDescription]:
+    return {"description": MetricDescription(title, sentence, "count")}
 
 
-def _share(title: str, sentence: str) -> dict[str, Meaning]:
-    return {"meaning": Meaning(title, sentence, "share")}
+def _share(title: str, sentence: str) -> dict[str, MetricDescription]:
+    return {"description": MetricDescription(title, sentence, "share")}
 
 
-def _score(title: str, sentence: str) -> dict[str, Meaning]:
-    return {"meaning": Meaning(title, sentence, "score")}
+def _score(title: str, sentence: str) -> dict[str, MetricDescription]:
+    return {"description": MetricDescription(title, sentence, "score")}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one model on one set of labelled messages. None where a figure is not defined, never NaN."""
+    """The metrics of one model on one set of labelled messages. A metric that is not defined is None, never NaN."""
 
     messages: int = dataclasses.field(metadata=_count("Messages", "Labelled messages that were scored."))
     spam: int = dataclasses.field(metadata=_count("Spam", "How many of them are spam."))
@@ -76,7 +84,7 @@ class Metrics:
     )
     majority_class_accuracy: float | None = dataclasses.field(
         default=None,
-        metadata=_share("Accuracy of no model", "What giving every message the more frequent label would reach."),
+        metadata=_share("Majority class accuracy", "Accuracy of giving every message the more frequent label."),
     )
     precision: float | None = dataclasses.field(
         default=None, metadata=_share("Precision", "Share of the flagged messages that are spam.")
@@ -98,11 +106,15 @@ class Metrics:
     )
     roc_auc: float | None = dataclasses.field(
         default=None,
-        metadata=_score("ROC AUC", "How often a random spam message gets a higher probability than a random ham one."),
+        metadata=_score(
+            "ROC AUC", "How often a random spam message gets a higher probability than a random ham message."
+        ),
     )
     pr_auc: float | None = dataclasses.field(
         default=None,
-        metadata=_score("PR AUC", "Average precision over all thresholds; telling where spam is rare. 1 is perfect."),
+        metadata=_score(
+            "PR AUC", "Average precision over all thresholds; informative when spam is rare. 1 is perfect."
+        ),
     )
     recall_at_0_1_percent: float | None = dataclasses.field(
         default=None,
@@ -113,13 +125,13 @@ class Metrics:
     )
     recall_at_0_5_percent: float | None = dataclasses.field(
         default=None,
-        metadata=_share("Recall at 0.5 % false positives", "The same, when at most 0.5 % of the ham may be flagged."),
+        metadata=_share("Recall at 0.5 % false positives", "The same, with at most 0.5 % of the ham flagged."),
     )
     expected_calibration_error: float | None = dataclasses.field(
         default=None,
         metadata=_share(
             "Expected calibration error",
-            f"How far the probabilities are from what came true, on average, in {CALIBRATION_BINS} bins. 0 is perfect.",
+            f"Mean gap between probability and observed share of spam, in {CALIBRATION_BINS} bins. 0 is perfect.",
         ),
     )
     brier_score: float | None = dataclasses.field(
@@ -127,59 +139,59 @@ class Metrics:
     )
     log_loss: float | None = dataclasses.field(
         default=None,
-        metadata=_score(
-            "Log loss", "Mean surprise, in nats, at the true label; sure and wrong costs most. 0 is perfect."
-        ),
+        metadata=_score("Log loss", "Mean negative log likelihood, in nats; confident errors cost most. 0 is perfect."),
     )
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """The figures by name, fit for JSON: numbers and None alone."""
+        """Returns the metrics by name, ready for JSON: only numbers and None."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, figures: Mapping[str, Any]) -> Metrics:
-        """The figures that `to_dict` gave.
+        """Creates the metrics from the result of `to_dict`.
 
         Raises:
-            ArtifactError: naming the figures that are missing or unknown.
+            ArtifactError: metrics are missing or unknown; names them.
         """
-        wrong = sorted(set(figures) ^ set(meanings()))
-        if wrong:
+        mismatched = sorted(set(figures) ^ set(metric_descriptions()))
+        if mismatched:
             raise ArtifactError(
-                f"Expected the metrics of this version of spamscore; missing or unknown: {', '.join(wrong)}. "
+                f"Expected the metrics of this version of spamscore; missing or unknown: {', '.join(mismatched)}. "
                 "Evaluate the model again."
             )
         return cls(**figures)
 
 
-def meanings() -> dict[str, Meaning]:
-    """What each figure of `Metrics` says, by field name, in the order to show them in."""
-    return {field.name: field.metadata["meaning"] for field in dataclasses.fields(Metrics)}
+def metric_descriptions() -> dict[str, MetricDescription]:
+    """Returns the description of each field of `Metrics`, by field name, in display order."""
+    return {field.name: field.metadata["description"] for field in dataclasses.fields(Metrics)}
 
 
 def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> Metrics:
-    """Measures a model's probabilities against the labels.
+    """Computes the metrics of a model's probabilities against the labels.
 
-    Precision, recall, F1, ROC AUC, average precision and log loss as scikit-learn defines them. MCC after Matthews,
-    Biochimica et Biophysica Acta 405 (1975), p. 442; 0 when every decision is the same. Brier score after Brier,
-    Monthly Weather Review 78 (1950), p. 1. Expected calibration error: see `calibration_curve`.
+    Precision, recall, F1, ROC AUC, average precision and log loss are as scikit-learn defines them. MCC: Matthews,
+    Biochimica et Biophysica Acta 405 (1975), p. 442; it is 0 if every decision is the same. Brier score: Brier, Monthly
+    Weather Review 78 (1950), p. 1. Expected calibration error: see `calibration_curve`.
 
-    A figure that has no value is None: all but the counts without messages; precision when nothing is flagged; recall
-    without spam; MCC, ROC AUC, PR AUC and the two recalls at a false positive rate when all messages are of one kind.
+    A metric that is not defined is None. Without messages, that is all except the counts. Precision is None if nothing
+    is flagged, recall without spam. MCC, ROC AUC, PR AUC and the two recalls at a false positive rate are None if all
+    messages are spam or all are ham.
 
     Args:
         labels: bool or int [messages]; 1 is spam, 0 is ham.
-        probabilities: float [messages], each in [0, 1]; the probability of spam. Computed with as float64.
-        threshold: in [0, 1]; a message is flagged when its probability is at least this.
+        probabilities: float [messages], each in [0, 1]; the probability of spam. Converted to float64.
+        threshold: in [0, 1]; a message is flagged if its probability is at least this.
 
     Raises:
-        ValueError: another shape, a label but 0 and 1, a probability or threshold that is NaN or outside [0, 1].
+        ValueError: the shapes differ, a label is not 0 or 1, or a probability or the threshold is NaN or outside
+            [0, 1].
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"Expected a threshold in [0, 1]. Received: {threshold!r}")
     spam, scores = validate_scores(labels, probabilities)
     flagged = scores >= threshold
-    counted = Metrics(
+    metrics = Metrics(
         messages=len(spam),
         spam=int(spam.sum()),
         ham=int((~spam).sum()),
@@ -189,18 +201,22 @@ def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: flo
         true_negatives=int((~flagged & ~spam).sum()),
         false_negatives=int((~flagged & spam).sum()),
     )
-    if not counted.messages:
-        return counted
-    figures: dict[str, Any] = {**_of_decisions(spam, flagged), **_of_ranking(spam, scores), **_of_trust(spam, scores)}
-    return dataclasses.replace(counted, **figures)
+    if not metrics.messages:
+        return metrics
+    figures: dict[str, Any] = {
+        **_decision_metrics(spam, flagged),
+        **_ranking_metrics(spam, scores),
+        **_probability_metrics(spam, scores),
+    }
+    return dataclasses.replace(metrics, **figures)
 
 
-def _defined(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
 def majority_class_accuracy(labels: npt.ArrayLike) -> float | None:
-    """The accuracy of giving each message the more frequent label; None without messages.
+    """Returns the accuracy of giving each message the more frequent label; None without messages.
 
     Args:
         labels: bool or int [messages]; 1 is spam, 0 is ham.
@@ -209,7 +225,7 @@ def majority_class_accuracy(labels: npt.ArrayLike) -> float | None:
     return max(float(spam.mean()), float((~spam).mean())) if len(spam) else None
 
 
-def _of_decisions(spam: BoolArray, flagged: BoolArray) -> dict[str, float | None]:
+def _decision_metrics(spam: BoolArray, flagged: BoolArray) -> dict[str, float | None]:
     from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
 
     precision, recall, f1, _ = precision_recall_fscore_support(spam, flagged, average="binary", zero_division=np.nan)
@@ -217,15 +233,15 @@ def _of_decisions(spam: BoolArray, flagged: BoolArray) -> dict[str, float | None
     return {
         "accuracy": float(accuracy_score(spam, flagged)),
         "majority_class_accuracy": majority_class_accuracy(spam),
-        "precision": _defined(precision),
-        "recall": _defined(recall),
-        "f1": _defined(f1),
+        "precision": _none_if_nan(precision),
+        "recall": _none_if_nan(recall),
+        "f1": _none_if_nan(f1),
         "mcc": float(matthews_corrcoef(spam, flagged)) if spam.any() and ham.any() else None,
         "ham_wrongly_flagged": float(flagged[ham].mean()) if ham.any() else None,
     }
 
 
-def _of_ranking(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
+def _ranking_metrics(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if spam.all() or not spam.any():
@@ -238,7 +254,7 @@ def _of_ranking(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
     }
 
 
-def _of_trust(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
+def _probability_metrics(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
     from sklearn.metrics import brier_score_loss, log_loss
 
     return {
@@ -249,7 +265,7 @@ def _of_trust(spam: BoolArray, scores: FloatArray) -> dict[str, float | None]:
 
 
 def recall_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, false_positive_rate: float) -> float | None:
-    """Share of the spam caught at the lowest threshold that flags at most this share of the ham.
+    """Returns the share of the spam caught at the lowest threshold that flags at most this share of the ham.
 
     Args:
         labels: bool or int [messages]; 1 is spam.
@@ -257,7 +273,7 @@ def recall_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, false_positiv
         false_positive_rate: largest share of ham that may be flagged, for example 0.001.
 
     Returns:
-        A share in [0, 1]; None when all messages are of one kind.
+        A share in [0, 1]; None if all messages are spam or all are ham.
     """
     points = roc_points(labels, probabilities)
     if points is None:

@@ -1,6 +1,7 @@
-"""Which messages are most worth a person's label: those whose score is nearest to the threshold, no two alike.
+"""Uncertainty sampling: selects the messages that are most useful to label.
 
-Uncertainty sampling is from Lewis and Gale, "A Sequential Algorithm for Training Text Classifiers" (SIGIR 1994).
+These are the messages whose score is nearest to the threshold, without near duplicates. Source: Lewis and Gale, "A
+Sequential Algorithm for Training Text Classifiers" (SIGIR 1994).
 """
 
 from __future__ import annotations
@@ -12,53 +13,61 @@ import numpy as np
 
 from models.statistics.arrays import FloatArray
 
-# Two messages are alike when they share this part of their tokens: those of one campaign that differ in a name or two.
-ALIKE = 0.6
-# Half of the last digit that a probability is kept with: 0 and 1 have no logit.
-_LEAST = 5e-7
+# Two messages are similar if they share this part of their tokens, as messages of one campaign that differ in a name.
+SIMILARITY_THRESHOLD = 0.6
+# Half of the last digit that a probability is stored with: 0 and 1 have no logit.
+_MIN_PROBABILITY = 5e-7
 
 
 def uncertainty_distance(probability: float, threshold: float) -> float:
-    """How far a score is from the threshold, in logits: 0.99 and 0.999 are as far apart as 0.5 and 0.91."""
+    """Returns the distance of a score from the threshold in logits: 0.99 and 0.999 are as far apart as 0.5 and 0.91."""
     return abs(_logit(probability) - _logit(threshold))
 
 
 def uncertainty_distances(probabilities: FloatArray, threshold: float) -> FloatArray:
-    """As `uncertainty_distance`, of many scores: float64 [messages]."""
-    kept = np.clip(probabilities, _LEAST, 1 - _LEAST)
-    return np.abs(np.log(kept / (1 - kept)) - _logit(threshold))
+    """Returns the `uncertainty_distance` of each score: float64 [messages]."""
+    clipped = np.clip(probabilities, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    return np.abs(np.log(clipped / (1 - clipped)) - _logit(threshold))
 
 
 def _logit(probability: float) -> float:
-    kept = min(max(probability, _LEAST), 1 - _LEAST)
-    return math.log(kept / (1 - kept))
+    clipped = min(max(probability, _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)
+    return math.log(clipped / (1 - clipped))
 
 
-def pick_dissimilar(cleaned: Sequence[str], known: Iterable[str], most: int) -> list[int]:
-    """Places of the first messages that are alike neither to one another nor to those known; in order.
+def pick_dissimilar(cleaned: Sequence[str], known_texts: Iterable[str], limit: int) -> list[int]:
+    """Picks the first messages that are similar neither to each other nor to the known texts.
 
     Args:
-        cleaned: messages as `models.text.cleaning` leaves them, the most wanted first.
-        known: messages, cleaned alike, that need not come again.
-        most: how many are wanted.
+        cleaned: messages as `models.text.cleaning` returns them, in order of preference.
+        known_texts: messages, cleaned the same way, that need not be picked again.
+        limit: maximum number of messages to pick.
+
+    Returns:
+        Indices of the picked messages, in ascending order.
     """
-    seen = {frozenset(text.split()) for text in known}
+    seen = {frozenset(text.split()) for text in known_texts}
     picked: list[int] = []
-    for place, text in enumerate(cleaned):
-        if len(picked) == most:
+    for index, text in enumerate(cleaned):
+        if len(picked) == limit:
             break
         tokens = frozenset(text.split())
-        if not _is_alike(tokens, seen):
-            picked.append(place)
+        if not _is_similar(tokens, seen):
+            picked.append(index)
             seen.add(tokens)
     return picked
 
 
-def _is_alike(tokens: frozenset[str], seen: set[frozenset[str]]) -> bool:
-    """Whether some set shares so many tokens; the Jaccard index, of which the sizes alone tell most apart."""
+def _is_similar(tokens: frozenset[str], seen: set[frozenset[str]]) -> bool:
+    """Returns whether the Jaccard index of the tokens and one of the sets reaches the threshold.
+
+    Comparing the sizes first rules out most sets without computing the index.
+    """
     if tokens in seen:
         return True
-    low, high = ALIKE * len(tokens), len(tokens) / ALIKE
+    low, high = SIMILARITY_THRESHOLD * len(tokens), len(tokens) / SIMILARITY_THRESHOLD
     return any(
-        low <= len(other) <= high and len(tokens & other) >= ALIKE * len(tokens | other) for other in seen if other
+        low <= len(other) <= high and len(tokens & other) >= SIMILARITY_THRESHOLD * len(tokens | other)
+        for other in seen
+        if other
     )

@@ -1,1 +1,1 @@
-"""A corpus → a trained model."""
+"""Training: from a corpus to a trained model."""

@@ -1,7 +1,7 @@
-"""Messages rewritten for training: as someone would write who hides from a filter, types badly, or has another number.
+"""Augments training messages: evasion tricks, typing errors, other numbers and addresses.
 
-What a rewriting gives depends on the message, the seed, the epoch and the message's place alone, so that a training run
-that is killed goes on with the same messages. Labels never change.
+The result depends only on the message, the seed, the epoch and the index of the message. So a training run that is
+killed and resumed sees the same messages. Labels never change.
 """
 
 from __future__ import annotations
@@ -38,128 +38,128 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 _PUNCTUATION = re.compile(r"[.,!?;:'\"*-]+(?=\s|$)")
 
 
-def augmented(texts: Sequence[str], share: float, seed: int, epoch: int) -> list[str]:
+def augment_texts(texts: Sequence[str], share: float, seed: int, epoch: int) -> list[str]:
     """Rewrites messages for an epoch.
 
     Args:
         texts: messages.
-        share: how often each kind of rewriting is done, beside how often it would be; 0 gives the messages as they are.
+        share: factor for the probability of each kind of rewriting; 0 returns the messages unchanged.
         seed: [training] seed.
-        epoch: from 0.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        As many messages, in the same order.
     """
     if not share:
         return list(texts)
     return [
-        _rewritten(text, share, random.Random(f"{seed} {epoch} {place}"))  # noqa: S311 - nothing to be kept secret
-        for place, text in enumerate(texts)
+        _augment_text(text, share, random.Random(f"{seed} {epoch} {index}"))  # noqa: S311 - not used for security
+        for index, text in enumerate(texts)
     ]
 
 
-def _rewritten(text: str, share: float, chance: random.Random) -> str:
-    for rewrite, how_often in _KINDS:
-        if chance.random() < how_often * share:
-            # Of "!!!" nothing would be left, and what is spam without a word?
-            text = rewritten if (rewritten := rewrite(text, chance)).strip() else text
+def _augment_text(text: str, share: float, rng: random.Random) -> str:
+    for rewrite, probability in _KINDS:
+        if rng.random() < probability * share:
+            # A rewriting that leaves nothing, such as dropping the punctuation of "!!!", is ignored.
+            text = rewritten if (rewritten := rewrite(text, rng)).strip() else text
     return text
 
 
-def with_other_numbers(text: str, chance: random.Random) -> str:
-    """Other numbers that look alike; now and then a digit more or less. A short number keeps its noughts."""
+def replace_numbers(text: str, rng: random.Random) -> str:
+    """Replaces numbers with similar ones, sometimes with a digit more or less. A short number keeps its zeros."""
 
-    def another(found: re.Match[str]) -> str:
-        number = found.group()
+    def replacement(match: re.Match[str]) -> str:
+        number = match.group()
         if _YEAR.fullmatch(number):
-            return f"20{chance.randrange(10, 40)}"
+            return f"20{rng.randrange(10, 40)}"
         if len(number) < 5:
-            return "".join(digit if digit == "0" else str(chance.randrange(1, 10)) for digit in number)
-        digits = len(number) + (chance.random() < 0.2) - (chance.random() < 0.2)
-        return "".join(str(chance.randrange(10)) for _ in range(digits))
+            return "".join(digit if digit == "0" else str(rng.randrange(1, 10)) for digit in number)
+        digits = len(number) + (rng.random() < 0.2) - (rng.random() < 0.2)
+        return "".join(str(rng.randrange(10)) for _ in range(digits))
 
-    return _NUMBER.sub(another, text)
-
-
-def with_numbers_for_placeholders(text: str, chance: random.Random) -> str:
-    """Numbers where those who collected the messages took them out."""
-    return _PLACEHOLDER.sub(lambda _: str(chance.randrange(1, 10 ** chance.randint(1, 4))), text)
+    return _NUMBER.sub(replacement, text)
 
 
-def with_other_addresses(text: str, chance: random.Random) -> str:
-    """Addresses of sites that nobody has seen, for it is that there is one which matters, not which."""
-
-    def another(_: re.Match[str]) -> str:
-        names = ["".join(chance.choices(_LETTERS, k=chance.randrange(3, 9))) for _ in range(chance.randrange(1, 3))]
-        path = "/" + "".join(chance.choices(_LETTERS, k=chance.randrange(2, 8))) if chance.random() < 0.5 else ""
-        return (
-            f"{chance.choice(('www.', 'http://', 'https://', ''))}{'-'.join(names)}.{chance.choice(_TOP_LEVELS)}{path}"
-        )
-
-    return _ADDRESS.sub(another, text)
+def fill_placeholders(text: str, rng: random.Random) -> str:
+    """Replaces the placeholders of an anonymized corpus with numbers."""
+    return _PLACEHOLDER.sub(lambda _: str(rng.randrange(1, 10 ** rng.randint(1, 4))), text)
 
 
-def in_leet(text: str, chance: random.Random) -> str:
-    """Digits and signs for letters, for some or all."""
-    share = chance.choice((0.15, 0.3, 0.6, 1.0, 1.0))
+def replace_addresses(text: str, rng: random.Random) -> str:
+    """Replaces addresses with random ones: that a message has an address matters, not which one."""
+
+    def replacement(_: re.Match[str]) -> str:
+        names = ["".join(rng.choices(_LETTERS, k=rng.randrange(3, 9))) for _ in range(rng.randrange(1, 3))]
+        path = "/" + "".join(rng.choices(_LETTERS, k=rng.randrange(2, 8))) if rng.random() < 0.5 else ""
+        return f"{rng.choice(('www.', 'http://', 'https://', ''))}{'-'.join(names)}.{rng.choice(_TOP_LEVELS)}{path}"
+
+    return _ADDRESS.sub(replacement, text)
+
+
+def apply_leet(text: str, rng: random.Random) -> str:
+    """Replaces some or all letters with similar digits and signs."""
+    share = rng.choice((0.15, 0.3, 0.6, 1.0, 1.0))
     table = _LEET_DIGITS if share == 1.0 else _LEET_SIGNS
-    chosen = {letter for letter in table if share == 1.0 or chance.random() < 0.6}
+    chosen = {letter for letter in table if share == 1.0 or rng.random() < 0.6}
     return "".join(
-        chance.choice(table[sign.lower()]) if sign.lower() in chosen and chance.random() < share else sign
-        for sign in text
+        rng.choice(table[sign.lower()]) if sign.lower() in chosen and rng.random() < share else sign for sign in text
     )
 
 
-def spaced_apart(text: str, chance: random.Random) -> str:
-    """Letters of words of four and more apart, for some words or all."""
-    share = chance.choice((0.2, 0.5, 1.0))
-    between = " " if chance.random() < 0.8 else chance.choice(".-*_")
+def space_out_words(text: str, rng: random.Random) -> str:
+    """Puts a space or a sign between the letters of some or all words of four or more letters."""
+    share = rng.choice((0.2, 0.5, 1.0))
+    separator = " " if rng.random() < 0.8 else rng.choice(".-*_")
     return " ".join(
-        between.join(word) if word.isalpha() and len(word) > 3 and chance.random() < share else word
+        separator.join(word) if word.isalpha() and len(word) > 3 and rng.random() < share else word
         for word in text.split()
     )
 
 
-def in_another_case(text: str, chance: random.Random) -> str:
-    """All small, all capitals, a sentence, the other way round, or as a title."""
-    ways: tuple[Callable[[str], str], ...] = (str.lower, str.upper, str.capitalize, str.swapcase, str.title)
-    return chance.choices(ways, (0.4, 0.2, 0.2, 0.05, 0.15))[0](text)
+def change_case(text: str, rng: random.Random) -> str:
+    """Changes the case: lower, upper, capitalized, swapped or title case."""
+    methods: tuple[Callable[[str], str], ...] = (str.lower, str.upper, str.capitalize, str.swapcase, str.title)
+    return rng.choices(methods, (0.4, 0.2, 0.2, 0.05, 0.15))[0](text)
 
 
-def with_typos(text: str, chance: random.Random) -> str:
-    """A letter swapped, missing or doubled, once in 25."""
-    signs = list(text)
-    for _ in range(max(1, len(signs) // 25)):
-        if len(signs) < 4:
+def add_typos(text: str, rng: random.Random) -> str:
+    """Swaps, deletes or doubles one character in 25."""
+    characters = list(text)
+    for _ in range(max(1, len(characters) // 25)):
+        if len(characters) < 4:
             break
-        at = chance.randrange(len(signs) - 1)
-        kind = chance.random()
-        if kind < 0.35:
-            signs[at], signs[at + 1] = signs[at + 1], signs[at]
-        elif kind < 0.7:
-            del signs[at]
+        index = rng.randrange(len(characters) - 1)
+        draw = rng.random()
+        if draw < 0.35:
+            characters[index], characters[index + 1] = characters[index + 1], characters[index]
+        elif draw < 0.7:
+            del characters[index]
         else:
-            signs.insert(at, signs[at])
-    return "".join(signs)
+            characters.insert(index, characters[index])
+    return "".join(characters)
 
 
-def with_words_missing(text: str, chance: random.Random) -> str:
-    """Up to a third of the words gone, never all."""
-    share = chance.choice((0.1, 0.2, 0.3))
-    return " ".join(word for word in text.split(" ") if chance.random() >= share) or text
+def drop_words(text: str, rng: random.Random) -> str:
+    """Drops up to about a third of the words, never all."""
+    share = rng.choice((0.1, 0.2, 0.3))
+    return " ".join(word for word in text.split(" ") if rng.random() >= share) or text
 
 
-def with_less_punctuation(text: str, chance: random.Random) -> str:
-    """Most signs behind words gone."""
-    return _PUNCTUATION.sub(lambda found: found.group() if chance.random() < 0.3 else "", text)
+def drop_punctuation(text: str, rng: random.Random) -> str:
+    """Drops most punctuation at the end of words."""
+    return _PUNCTUATION.sub(lambda match: match.group() if rng.random() < 0.3 else "", text)
 
 
-# Each with how often it is done at a share of 1.
+# Each rewriting with its probability at a share of 1.
 _KINDS: tuple[tuple[Callable[[str, random.Random], str], float], ...] = (
-    (with_other_numbers, 0.36),
-    (with_numbers_for_placeholders, 0.7),
-    (with_other_addresses, 0.5),
-    (in_leet, 0.10),
-    (spaced_apart, 0.07),
-    (in_another_case, 0.15),
-    (with_typos, 0.10),
-    (with_words_missing, 0.20),
-    (with_less_punctuation, 0.10),
+    (replace_numbers, 0.36),
+    (fill_placeholders, 0.7),
+    (replace_addresses, 0.5),
+    (apply_leet, 0.10),
+    (space_out_words, 0.07),
+    (change_case, 0.15),
+    (add_typos, 0.10),
+    (drop_words, 0.20),
+    (drop_punctuation, 0.10),
 )

@@ -1,6 +1,8 @@
-"""Checkpoints of a training run: everything it needs to go on as if it had never stopped, and what a scorer reads.
+"""Checkpoints of a training run: saving, restoring, and recovery from damaged files.
 
-Built on `tf.train.Checkpoint` and `tf.train.CheckpointManager`. A damaged checkpoint is passed over for the one before.
+A checkpoint contains everything that a run needs to resume as if it had never stopped. A scorer reads its weights from
+it too. Built on `tf.train.Checkpoint` and `tf.train.CheckpointManager`. A damaged checkpoint is skipped for the one
+before it.
 """
 
 from __future__ import annotations
@@ -21,21 +23,26 @@ from models.settings import TrainingSettings
 
 log = logging.getLogger("spamscore")
 
-# What TensorFlow raises for a checkpoint whose files are cut short, changed or gone, or that is another network's.
-_DAMAGED = (tf.errors.OpError, LookupError, ValueError, AssertionError)
-_STATE = "checkpoint"
-_NAME = re.compile(r"ckpt-\d+")
-_PART = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
+# What TensorFlow raises for a checkpoint whose files are truncated, changed or missing, or that has another network.
+_RESTORE_ERRORS = (tf.errors.OpError, LookupError, ValueError, AssertionError)
+_STATE_FILE = "checkpoint"
+_CHECKPOINT_NAME = re.compile(r"ckpt-\d+")
+_CHECKPOINT_FILE = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
 
 
 def open_checkpoint_manager(
     checkpoint: tf.train.Checkpoint, folder: Path, settings: TrainingSettings
 ) -> tf.train.CheckpointManager:
-    """The manager that keeps the last few checkpoints and one every so many hours for good.
+    """Opens the manager that keeps the latest checkpoints, and one every few hours permanently.
 
-    What a kill in the middle of a write left in the folder is removed.
+    Removes incomplete files that a kill during a write left in the folder.
+
+    Args:
+        checkpoint: the objects to save.
+        folder: where the checkpoints are.
+        settings: number of checkpoints to keep, and hours between the permanent ones.
     """
-    _remove_strays(folder)
+    _remove_stray_files(folder)
     return tf.train.CheckpointManager(
         checkpoint,
         str(folder),
@@ -44,40 +51,41 @@ def open_checkpoint_manager(
     )
 
 
-def _remove_strays(folder: Path) -> None:
-    recorded = _recorded(folder)
+def _remove_stray_files(folder: Path) -> None:
+    recorded = _read_recorded_names(folder)
     if recorded is None:
-        # It says nothing, and the manager would fail on it.
-        (folder / _STATE).unlink()
-    newest = max(map(_number, recorded or ()), default=None)
+        # The state file is unreadable, and the manager would fail on it.
+        (folder / _STATE_FILE).unlink()
+    newest = max(map(_parse_number, recorded or ()), default=None)
     for path in [*folder.glob("ckpt-[0-9]*"), *folder.glob("checkpoint.tmp*")]:
         if _is_stray(path, newest):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _recorded(folder: Path) -> list[str] | None:
-    """Names that the state file lists; None if it can make no sense."""
+def _read_recorded_names(folder: Path) -> list[str] | None:
+    """Returns the checkpoint names in the state file; None if the file is unreadable."""
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except ValueError:
         return None
     names = [Path(path).name for path in state.all_model_checkpoint_paths] if state else []
-    return [name for name in names if _NAME.fullmatch(name)]
+    return [name for name in names if _CHECKPOINT_NAME.fullmatch(name)]
 
 
 def _is_stray(path: Path, newest: int | None) -> bool:
-    """Whether a file is half a checkpoint, or a whole one that the manager does not know of and would never delete.
+    """Returns whether a file is part of an incomplete checkpoint, or of one that the manager would never delete.
 
-    A checkpoint's index is put in place last. Whole ones older than the newest recorded are those kept for good.
+    The index of a checkpoint is written last. The manager does not delete a complete checkpoint that it has not
+    recorded. Complete checkpoints older than the newest recorded one are kept permanently.
     """
-    found = _PART.fullmatch(path.name)
-    if found is None or not path.with_name(f"{found[1]}.index").exists():
+    match = _CHECKPOINT_FILE.fullmatch(path.name)
+    if match is None or not path.with_name(f"{match[1]}.index").exists():
         return True
-    return newest is not None and _number(path.name) > newest
+    return newest is not None and _parse_number(path.name) > newest
 
 
-def _number(name: str) -> int:
-    """The number in ``ckpt-12``, ``ckpt-12.index`` or ``ckpt-12.data-00000-of-00001``."""
+def _parse_number(name: str) -> int:
+    """Returns the number in ``ckpt-12``, ``ckpt-12.index`` or ``ckpt-12.data-00000-of-00001``."""
     return int(name.removeprefix("ckpt-").split(".")[0])
 
 
@@ -87,62 +95,65 @@ def restore_latest_checkpoint(
     *,
     partial: bool = False,
     latest: str | None = None,
-    misfit: Callable[[], str | None] = lambda: None,
+    find_mismatch: Callable[[], str | None] = lambda: None,
 ) -> str | None:
-    """Restores the latest checkpoint that is whole and fits. One that is passed over is named in a warning.
+    """Restores the latest checkpoint that is complete and fits. Logs a warning for each one that it skips.
 
     Args:
         checkpoint: the objects to restore.
         folder: where the checkpoints are.
-        partial: the checkpoint may hold more than the objects, as a scorer wants the weights alone.
-        latest: name of the one that should be the latest; by default, as the folder's state file has it.
-        misfit: asked once one is restored, says what it is instead of what was wanted; None if it is that.
+        partial: whether the checkpoint may contain more than the objects: a scorer reads only the weights.
+        latest: name of the expected latest checkpoint; by default, the latest in the state file of the folder.
+        find_mismatch: called after a restore; returns what is wrong with the restored checkpoint, None if it fits.
 
     Returns:
-        The checkpoint's name such as ``ckpt-350``, or None where there is none at all.
+        The name of the checkpoint, such as ``ckpt-350``; None if there are no checkpoints.
 
     Raises:
-        ArtifactError: there are checkpoints, or should be, but none of them can be used.
+        ArtifactError: there are checkpoints, or the state file lists some, but none can be used.
     """
-    paths = _newest_first(folder)
-    latest = latest or max(_recorded(folder) or (), key=_number, default=None)
+    paths = _list_newest_first(folder)
+    latest = latest or max(_read_recorded_names(folder) or (), key=_parse_number, default=None)
     if latest and str(folder / latest) not in paths:
-        log.warning("checkpoint %s is missing; %s", folder / latest, _way_on(paths[0] if paths else None))
+        log.warning("checkpoint %s is missing; %s", folder / latest, _describe_fallback(paths[0] if paths else None))
     faults: list[str] = []
-    for path, before in itertools.zip_longest(paths, paths[1:]):
+    for path, earlier in itertools.zip_longest(paths, paths[1:]):
         try:
             status = checkpoint.read(path)
             if partial:
                 status.expect_partial()
             status.assert_existing_objects_matched()
-            fault = misfit()
-        except _DAMAGED as error:
+            fault = find_mismatch()
+        except _RESTORE_ERRORS as error:
             fault = f"damaged ({(str(error) or type(error).__name__).splitlines()[0]})"
         if fault is None:
             return Path(path).name
-        log.warning("checkpoint %s is %s; %s", path, fault, _way_on(before))
+        log.warning("checkpoint %s is %s; %s", path, fault, _describe_fallback(earlier))
         faults.append(f"{Path(path).name} is {fault}")
     if latest or faults:
-        found = "; ".join(faults) or f"{latest} is missing"
+        reason = "; ".join(faults) or f"{latest} is missing"
         raise ArtifactError(
-            f"{folder}: none of the {len(paths)} checkpoints can be used: {found}. "
-            f"Bring them back from a backup; or delete {folder.parent} and run TrainModel again."
+            f"{folder}: none of the {len(paths)} checkpoints can be used: {reason}. "
+            f"Restore them from a backup, or delete {folder.parent} and run TrainModel again."
         )
     return None
 
 
-def _way_on(path: str | None) -> str:
-    return f"going on from {Path(path).name}" if path else "there is none before it"
+def _describe_fallback(path: str | None) -> str:
+    return f"falling back to {Path(path).name}" if path else "there is no earlier checkpoint"
 
 
-def _newest_first(folder: Path) -> list[str]:
-    """Paths of the checkpoints in a folder, whatever its state file says: that may have been cut short too."""
+def _list_newest_first(folder: Path) -> list[str]:
+    """Lists the paths of the checkpoints in a folder. Ignores the state file, because it may be damaged too."""
     names = {path.name.removesuffix(".index") for path in folder.glob("ckpt-*.index")}
-    return [str(folder / name) for name in sorted(filter(_NAME.fullmatch, names), key=_number, reverse=True)]
+    return [
+        str(folder / name)
+        for name in sorted(filter(_CHECKPOINT_NAME.fullmatch, names), key=_parse_number, reverse=True)
+    ]
 
 
 def weights_sha256(network: keras.Model) -> str:
-    """SHA-256 over the names, shapes and bytes of a network's weights."""
+    """Returns the SHA-256 of the names, types, shapes and bytes of a network's weights."""
     digest = hashlib.sha256()
     for variable in network.weights:
         value = variable.numpy()

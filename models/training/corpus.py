@@ -1,7 +1,8 @@
-"""Labelled messages made fit for training: faulty, overruled and repeated rows refused, the rest cleaned and split.
+"""Prepares labelled messages for training: refuses faulty, overruled and duplicate rows, cleans and splits the others.
 
-A message's side of the split is a hash of its text, so it never changes when messages come or go. Rows whose cleaned
-text is equal are the same to the network: one is kept before the split, or a test message would be known from training.
+A hash of its text decides the part of a message, so it stays in its part when messages are added or removed. Rows with
+the same cleaned text are equal to the network. Only one of them is kept, before the split; otherwise a test message
+could also be a training message.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ TRAINING, VALIDATION, TEST = "training", "validation", "test"
 PARTS = (TRAINING, VALIDATION, TEST)
 DUPLICATE = "duplicate"
 OVERRULED = "overruled"
-# What stands for bytes that are no text in the encoding they were read in.
-_LOST = "\ufffd"
-_LOST_DETAIL = "U+FFFD stands where bytes were that are no text in the file's encoding"
+# The replacement character for bytes that are invalid in the encoding of the file.
+_REPLACEMENT = "\ufffd"
+_REPLACEMENT_DETAIL = "U+FFFD in place of bytes that are invalid in the file's encoding"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The values of the label column that mean spam and ham; in a row of feedback `spam` and `ham` themselves do."""
+    """The values of the label column that mean spam and ham. Feedback rows always use `spam` and `ham`."""
 
     spam: str
     ham: str
@@ -35,11 +36,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """What became of the rows.
+    """The rows after preparation. Every row is in one of the two frames.
 
     Attributes:
         kept: row_number int64, spam bool, text str, cleaned str, part str.
-        refused: row_number int64, label, text, reason str, detail str. Every row is in one of the two.
+        refused: row_number int64, label, text, reason str, detail str.
     """
 
     kept: pd.DataFrame
@@ -49,24 +50,24 @@ class PreparedCorpus:
 def prepare_corpus(
     rows: pd.DataFrame, labels: Labels, clean: Callable[[Sequence[str]], Sequence[str]], split: SplitSettings
 ) -> PreparedCorpus:
-    """Refuses, cleans, removes duplicates, splits.
+    """Refuses unusable rows, cleans the messages, removes duplicates, and splits.
 
     Args:
-        rows: row_number int64, label, text and fault, each str or missing; feedback bool, whether the row is what a
-            person said of a published score, which goes before the other rows of the same text.
-        labels: what the label column says.
-        clean: the cleaning, messages to cleaned messages.
+        rows: row_number int64; label, text and fault, each str or missing; feedback bool, whether the row is a person's
+            label for a published score. Feedback takes precedence over other rows with the same text.
+        labels: the values of the label column.
+        clean: function from messages to cleaned messages.
         split: shares and salt.
     """
     rows = rows.reset_index(drop=True)
-    reasons = _faults(rows, labels)
+    reasons = _find_faults(rows, labels)
     usable = rows.index[reasons["reason"] == ""]
     texts = clean([str(text) for text in rows.loc[usable, "text"]])
     cleaned = pd.Series(list(texts), index=usable, dtype=object).reindex(rows.index, fill_value="")
-    spam = _meaning(rows, labels) == "spam"
+    spam = _parse_labels(rows, labels) == "spam"
     _refuse(reasons, usable[cleaned.loc[usable] == ""], "nothing left after cleaning")
     _refuse_overruled(reasons, rows, cleaned, spam)
-    _refuse_repeats(reasons, rows, cleaned, spam)
+    _refuse_duplicates(reasons, rows, cleaned, spam)
     kept = rows.index[reasons["reason"] == ""]
     texts = [str(text) for text in rows.loc[kept, "text"]]
     return PreparedCorpus(
@@ -76,7 +77,7 @@ def prepare_corpus(
                 "spam": spam.loc[kept].to_numpy(bool),
                 "text": texts,
                 "cleaned": cleaned.loc[kept].to_list(),
-                "part": [part_of(text, split) for text in texts],
+                "part": [assign_part(text, split) for text in texts],
             }
         ),
         refused=pd.concat([rows[["row_number", "label", "text"]], reasons], axis=1)
@@ -85,35 +86,35 @@ def prepare_corpus(
     )
 
 
-def _faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """The reason to refuse each row for itself, or an empty text."""
+def _find_faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """Returns for each row a reason to refuse it, without looking at other rows; an empty text if there is none."""
     reasons = pd.DataFrame({"reason": "", "detail": ""}, index=rows.index, dtype=object)
     faulty = rows.index[rows["fault"].notna()]
     _refuse(reasons, faulty, "unreadable row", rows["fault"])
     has_text = rows["text"].map(lambda text: isinstance(text, str) and bool(text.strip()))
     _refuse(reasons, rows.index[~has_text], "empty text")
-    lost = rows["text"].map(lambda text: isinstance(text, str) and _LOST in text)
-    _refuse(reasons, rows.index[lost], "characters lost", pd.Series(_LOST_DETAIL, index=rows.index))
-    known = _meaning(rows, labels) != ""
+    has_replacement = rows["text"].map(lambda text: isinstance(text, str) and _REPLACEMENT in text)
+    _refuse(reasons, rows.index[has_replacement], "characters lost", pd.Series(_REPLACEMENT_DETAIL, index=rows.index))
+    is_known = _parse_labels(rows, labels) != ""
     expected = rows["label"].map(lambda label: f"expected {labels.spam} or {labels.ham}, received {label!r}")
-    _refuse(reasons, rows.index[~known], "unknown label", expected)
+    _refuse(reasons, rows.index[~is_known], "unknown label", expected)
     return reasons
 
 
-def _meaning(rows: pd.DataFrame, labels: Labels) -> pd.Series:
-    """What each row's label says: spam, ham, or an empty text for neither."""
-    meanings = {_normal_label(labels.spam): "spam", _normal_label(labels.ham): "ham"}
-    of_source = rows["label"].map(lambda label: meanings.get(_normal_label(label), ""))
-    of_people = rows["label"].map(lambda label: {"spam": "spam", "ham": "ham"}.get(_normal_label(label), ""))
-    return of_source.mask(rows["feedback"], of_people)
+def _parse_labels(rows: pd.DataFrame, labels: Labels) -> pd.Series:
+    """Returns the label of each row: spam, ham, or an empty text for neither."""
+    values = {_normalize_label(labels.spam): "spam", _normalize_label(labels.ham): "ham"}
+    source_labels = rows["label"].map(lambda label: values.get(_normalize_label(label), ""))
+    feedback_labels = rows["label"].map(lambda label: {"spam": "spam", "ham": "ham"}.get(_normalize_label(label), ""))
+    return source_labels.mask(rows["feedback"], feedback_labels)
 
 
-def _normal_label(label: object) -> str:
+def _normalize_label(label: object) -> str:
     return label.strip().casefold() if isinstance(label, str) else ""
 
 
 def _refuse(reasons: pd.DataFrame, where: pd.Index, reason: str, detail: pd.Series | None = None) -> None:
-    """Notes a reason for rows that have none yet."""
+    """Records a reason for rows that have none yet."""
     where = where[reasons.loc[where, "reason"] == ""]
     reasons.loc[where, "reason"] = reason
     if detail is not None:
@@ -121,39 +122,42 @@ def _refuse(reasons: pd.DataFrame, where: pd.Index, reason: str, detail: pd.Seri
 
 
 def _refuse_overruled(reasons: pd.DataFrame, rows: pd.DataFrame, cleaned: pd.Series, spam: pd.Series) -> None:
-    """Of rows alike after cleaning those go that people contradict with one voice."""
-    left = reasons.index[reasons["reason"] == ""]
-    said: dict[str, dict[bool, int]] = {}
-    for place in left[rows.loc[left, "feedback"]]:
-        said.setdefault(cleaned[place], {}).setdefault(bool(spam[place]), int(rows.loc[place, "row_number"]))
+    """Refuses rows whose label differs from the label that all feedback for the same cleaned text has."""
+    remaining = reasons.index[reasons["reason"] == ""]
+    feedback: dict[str, dict[bool, int]] = {}
+    for index in remaining[rows.loc[remaining, "feedback"]]:
+        feedback.setdefault(cleaned[index], {}).setdefault(bool(spam[index]), int(rows.loc[index, "row_number"]))
     contradicted = {}
-    for place in left[~rows.loc[left, "feedback"]]:
-        voices = said.get(cleaned[place], {})
-        if len(voices) == 1 and bool(spam[place]) not in voices:
-            contradicted[place] = f"a person says otherwise in row {next(iter(voices.values()))}"
+    for index in remaining[~rows.loc[remaining, "feedback"]]:
+        row_numbers = feedback.get(cleaned[index], {})
+        if len(row_numbers) == 1 and bool(spam[index]) not in row_numbers:
+            contradicted[index] = f"a person's label in row {next(iter(row_numbers.values()))} differs"
     _refuse(reasons, pd.Index(list(contradicted)), OVERRULED, pd.Series(contradicted, dtype=object))
 
 
-def _refuse_repeats(reasons: pd.DataFrame, rows: pd.DataFrame, cleaned: pd.Series, spam: pd.Series) -> None:
-    """Of rows alike after cleaning the first stays; where they carry both labels, none does."""
-    left = reasons.index[reasons["reason"] == ""]
-    groups = pd.DataFrame({"cleaned": cleaned.loc[left], "spam": spam.loc[left], "row": rows.loc[left, "row_number"]})
+def _refuse_duplicates(reasons: pd.DataFrame, rows: pd.DataFrame, cleaned: pd.Series, spam: pd.Series) -> None:
+    """Refuses all but the first of the rows with the same cleaned text, and all of them if they have both labels."""
+    remaining = reasons.index[reasons["reason"] == ""]
+    groups = pd.DataFrame(
+        {"cleaned": cleaned.loc[remaining], "spam": spam.loc[remaining], "row": rows.loc[remaining, "row_number"]}
+    )
     by_text = groups.groupby("cleaned", sort=False)
     first = by_text["row"].transform("first")
-    torn = by_text["spam"].transform("nunique") > 1
+    has_both_labels = by_text["spam"].transform("nunique") > 1
     detail = first.map(lambda row: f"the same as row {row} after cleaning")
-    _refuse(reasons, left[torn], "both labels", detail)
-    _refuse(reasons, left[first != groups["row"]], DUPLICATE, detail)
+    _refuse(reasons, remaining[has_both_labels], "both labels", detail)
+    _refuse(reasons, remaining[first != groups["row"]], DUPLICATE, detail)
 
 
-def part_of(text: str, split: SplitSettings) -> str:
-    """The part a message belongs to: a hash of its text, white space, case and compatibility forms aside.
+def assign_part(text: str, split: SplitSettings) -> str:
+    """Assigns a message to a part of the split by a hash of its text.
 
-    The hash is SHA-256, its first eight bytes a number in [0, 1): below the test share test, then validation.
+    Differences in white space, case and compatibility forms are ignored. The first eight bytes of the SHA-256 are taken
+    as a number in [0, 1). Below the test share the part is test, then validation, then training.
     """
     canonical = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     digest = hashlib.sha256(f"{split.salt}\n{canonical}".encode("utf-8", "surrogatepass")).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < split.test_share:
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < split.test_share:
         return TEST
-    return VALIDATION if place < split.test_share + split.validation_share else TRAINING
+    return VALIDATION if position < split.test_share + split.validation_share else TRAINING

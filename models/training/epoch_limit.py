@@ -1,7 +1,7 @@
-"""The epoch after which a training stops although [training] epochs asks for more, once somebody has said so.
+"""The epoch after which a person stopped a training before [training] epochs was reached.
 
-It is kept in a file among what the training leaves: a run that is killed and started again stops there too, and whoever
-finds few epochs in the history finds out why.
+It is stored in a file in the folder of the training. So a run that is killed and started again stops there too, and the
+file explains why the history has few epochs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ FILE = "stopped.json"
 
 
 class EpochLimit:
-    """The last epoch of every network that a training still makes; None as long as nobody has said so.
+    """The last epoch of every network that a training still fits; `epoch` is None until a limit is set.
 
     Args:
-        folder: of the training; takes ``stopped.json``.
+        folder: folder of the training, where ``stopped.json`` is written.
 
     Raises:
-        ArtifactError: the file makes no sense.
+        ArtifactError: the file is unreadable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class EpochLimit:
         self.epoch = _read(self._path) if self._path.is_file() else None
 
     def stop_after(self, epoch: int) -> int:
-        """Says so, and gives the limit: one that is lower already stays."""
+        """Sets the limit, unless a lower one is set, and returns the limit in force."""
         if self.epoch is None or epoch < self.epoch:
             partial = self._path.with_name(self._path.name + ".partial")
             partial.write_text(json.dumps({"last_epoch": epoch, "because": "a message said stop"}) + "\n", "utf-8")
@@ -38,7 +38,7 @@ class EpochLimit:
         return self.epoch
 
     def shortens(self, epochs: int) -> bool:
-        """Whether a training of so many epochs ends earlier by it."""
+        """Returns whether the limit ends a training of this many epochs early."""
         return self.epoch is not None and self.epoch < epochs
 
 
@@ -49,7 +49,7 @@ def _read(path: Path) -> int:
         epoch = None
     if not isinstance(epoch, int) or epoch < 1:
         raise ArtifactError(
-            f"{path}: expected the last epoch that is to be trained, received no such number. Delete the file for all "
-            "epochs of [training] epochs, and run TrainModel again."
+            f"{path}: expected the number of the last epoch to train, received no valid number. Delete the file to "
+            "train all epochs of [training] epochs, and run TrainModel again."
         )
     return epoch

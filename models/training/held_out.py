@@ -1,4 +1,4 @@
-"""Logits of messages that a network was not trained on, by cross-validation over the training part."""
+"""Held-out scores by cross-validation: each fold of the training part is scored by a network trained on the others."""
 
 from __future__ import annotations
 
@@ -25,75 +25,84 @@ def compute_held_out_logits(
     network_settings: NetworkSettings,
     settings: TrainingSettings,
     folder: Path,
-    watch: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
 ) -> npt.NDArray[np.float32]:
-    """What networks say of messages that they were not trained on: each fold is scored by one trained on the others.
+    """Computes logits of the training messages with networks that were not trained on them.
 
-    A calibration and a threshold found with these rest on all messages, not on the few of the validation part. Killed
-    and started again it goes on where it was; of a fold that is done only the logits stay in the folder.
+    The messages are split into folds; each fold is scored by a network trained on the other folds. A calibration and a
+    threshold fitted to these logits are based on all messages, not only on the few of the validation part.
+
+    A run that is killed and started again resumes where it was. For a finished fold only the logits stay in the folder.
 
     Args:
-        training: messages, in [training] held_out_folds folds of like shares of spam.
-        vocabulary: what the messages are encoded with.
-        network_settings: the network's make.
+        training: messages to split into [training] held_out_folds folds with similar shares of spam.
+        vocabulary: the vocabulary for encoding the messages.
+        network_settings: the architecture of the network.
         settings: as for `train`.
-        folder: takes ``held_out/``.
-        watch: as for `train`.
+        folder: the folder in which ``held_out/`` is written.
+        on_progress: as for `train`.
         limit: as for `train`, for each of the networks.
 
     Returns:
         Logits, float32 [messages].
 
     Raises:
-        InputError: fewer messages of a kind than folds.
+        InputError: there are fewer spam or ham messages than folds.
     """
     from sklearn.model_selection import StratifiedKFold
 
-    count, fewest = settings.held_out_folds, int(np.bincount(training.labels, minlength=2).min())
-    if fewest < count:
+    count, min_messages = settings.held_out_folds, int(np.bincount(training.labels, minlength=2).min())
+    if min_messages < count:
         raise InputError(
-            f"[training] held_out_folds = {count}: expected as many messages of each kind in the training part, "
-            f"received {fewest} of one. Give more labelled messages ([corpus]) or set held_out_folds = 0."
+            f"[training] held_out_folds = {count}: expected at least {count} spam and {count} ham messages in the "
+            f"training part, received {min_messages} of one label. Give more labelled messages ([corpus]) or set "
+            "held_out_folds = 0."
         )
     logits = np.zeros(len(training.labels), np.float32)
     folds = StratifiedKFold(count, shuffle=True, random_state=settings.seed).split(training.texts, training.labels)
-    for number, (rest, fold) in enumerate(folds, start=1):
-        done = folder / HELD_OUT / f"{number}.npy"
-        scratch = done.with_suffix("")
-        if not done.exists():
-            _train_without(training, rest, fold, number, vocabulary, network_settings, settings, scratch, watch, limit)
-        # Here, for a kill may have come between the logits and this.
+    for number, (rows, held_out_rows) in enumerate(folds, start=1):
+        logits_path = folder / HELD_OUT / f"{number}.npy"
+        scratch = logits_path.with_suffix("")
+        if not logits_path.exists():
+            _train_fold(
+                training, rows, held_out_rows, number, vocabulary, network_settings, settings, scratch, on_progress,
+                limit,
+            )  # fmt: skip
+        # Always removed, because a kill may have come between writing the logits and removing the folder.
         shutil.rmtree(scratch, ignore_errors=True)
-        logits[fold] = np.load(done, allow_pickle=False)
+        logits[held_out_rows] = np.load(logits_path, allow_pickle=False)
     return logits
 
 
-def _train_without(
+def _train_fold(
     training: LabelledMessages,
-    rest: npt.NDArray[np.int64],
-    fold: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    held_out_rows: npt.NDArray[np.int64],
     number: int,
     vocabulary: Vocabulary,
     network_settings: NetworkSettings,
     settings: TrainingSettings,
     scratch: Path,
-    watch: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None],
     limit: EpochLimit | None,
 ) -> None:
-    """Trains on the rest in a folder and leaves the fold's logits in a file beside it, named as it is."""
+    """Trains a network on the rows and writes the logits of the held-out rows to a file.
+
+    The network is trained in the folder `scratch`. The file is next to it and has the same name with ``.npy``.
+    """
     trained = train(
-        training.at(rest),
-        training.at(fold),
+        training.select(rows),
+        training.select(held_out_rows),
         vocabulary,
         network_settings,
         settings,
         scratch,
-        lambda progress: watch(replace(progress, fold=number)),
+        lambda progress: on_progress(replace(progress, fold=number)),
         limit,
     )
     encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
-    logits = network_logits(trained.network, encode_messages(encoder, training.at(fold).texts))
+    logits = network_logits(trained.network, encode_messages(encoder, training.select(held_out_rows).texts))
     partial = scratch.with_suffix(".partial.npy")
     np.save(partial, logits)
     partial.replace(scratch.with_suffix(".npy"))

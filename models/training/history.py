@@ -1,4 +1,4 @@
-"""The history of a training: one row an epoch, kept as CSV beside the checkpoints."""
+"""The history of a training: one row for each epoch, stored as CSV next to the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of the history. Losses are mean binary cross-entropies a message, in nats."""
+    """A row of the history.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        steps: training steps in the epoch.
+        loss: mean binary cross-entropy of the training messages, in nats.
+        validation_loss: mean binary cross-entropy of the validation messages, in nats.
+        validation_pr_auc: average precision on the validation messages.
+        best: whether the validation loss is the lowest so far.
+        seconds: time that the process that finished the epoch spent on it.
+    """
 
     epoch: int
     steps: int
@@ -21,7 +31,13 @@ class Epoch:
 
 
 def read_history(path: Path, epochs: int | None = None) -> list[Epoch]:
-    """Reads `history.csv`, or its first so many epochs: a kill may have left one that no checkpoint knows."""
+    """Reads `history.csv`; returns no rows if the file does not exist.
+
+    Args:
+        path: the file.
+        epochs: number of epochs to read; None reads all. After a kill the file may have an epoch that no checkpoint
+            has.
+    """
     if epochs == 0 or not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -37,7 +53,7 @@ def read_history(path: Path, epochs: int | None = None) -> list[Epoch]:
 
 
 def write_history(path: Path, history: list[Epoch]) -> None:
-    """Writes the history as CSV, whole or not at all."""
+    """Writes the history as CSV, atomically."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*asdict(history[0])])

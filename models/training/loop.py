@@ -1,8 +1,9 @@
-"""Training the network, so that a run that is killed at any moment ends with the weights of one that was not.
+"""The training loop of the network, with early stopping, checkpoints and exact resume.
 
-All that a step depends on is either a setting, or is saved in every checkpoint: weights, the optimizer's state, the
-seeds of dropout, where in which epoch the run is, the best weights so far. The order of the messages in an epoch is a
-function of the seed and the epoch.
+A run that is killed at any moment and started again ends with the same weights as a run that was not killed. For this,
+everything that a step depends on is either a setting or part of every checkpoint: the weights, the state of the
+optimizer, the seeds of dropout, the position in the epoch, the best weights so far. The order of the messages in an
+epoch depends only on the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from models.network.network import INPUTS, build_network, recurrent_part, set_li
 from models.settings import NetworkSettings, TrainingSettings
 from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary
-from models.training.augmentation import augmented
+from models.training.augmentation import augment_texts
 from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
 from models.training.epoch_limit import EpochLimit
 from models.training.history import Epoch, read_history, write_history
@@ -34,7 +35,7 @@ from models.training.history import Epoch, read_history, write_history
 log = logging.getLogger("spamscore")
 
 CHECKPOINTS, HISTORY, TENSORBOARD, HELD_OUT = "checkpoints", "history.csv", "tensorboard", "held_out"
-# Batches whose messages are sorted by length together, so that like lengths share a batch.
+# Number of batches whose messages are sorted by length together, so that a batch has messages of similar length.
 _SORTED_BATCHES = 16
 _WIDTH_STEP = 8
 
@@ -46,18 +47,23 @@ class LabelledMessages:
     texts: Sequence[str]
     labels: npt.NDArray[np.int32]
 
-    def at(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
-        """Some of them."""
+    def select(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
+        """Returns the messages at the given indices, int64 [rows]."""
         return LabelledMessages([self.texts[row] for row in rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is, for whoever watches.
+    """The progress of a training run, for the callback.
 
     Attributes:
-        save: writes a checkpoint of this step, and gives its name such as ``ckpt-350``.
-        fold: 0 for the network itself, else that of a held-out part.
+        epoch: number of the epoch, from 1.
+        epochs: maximum number of epochs.
+        step: number of the step in the epoch, from 1.
+        steps: steps in the epoch.
+        loss: mean loss of the messages of the epoch so far.
+        save: writes a checkpoint of this step and returns its name, such as ``ckpt-350``.
+        fold: number of the held-out fold, from 1; 0 for the network itself.
     """
 
     epoch: int
@@ -70,8 +76,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training run came to: the network with its best weights, and how it got there."""
+class TrainingResult:
+    """The result of a training run.
+
+    Attributes:
+        network: the network with its best weights.
+        history: one row for each epoch.
+        best_epoch: number of the epoch with the best weights, from 1.
+        checkpoint: name of the last checkpoint, which has the best weights.
+    """
 
     network: keras.Model
     history: list[Epoch]
@@ -79,20 +92,23 @@ class Trained:
     checkpoint: str
 
 
-class _Run(tf.Module):
-    """The state of a run that is neither weights nor optimizer, all of it saved in checkpoints."""
+class _RunState(tf.Module):
+    """The state of a run besides weights and optimizer. All of it is saved in checkpoints.
+
+    The attribute names are part of the checkpoint format.
+    """
 
     def __init__(self, network: keras.Model) -> None:
         super().__init__(name="run")
-        self.step = tf.Variable(0, dtype=tf.int64)  # steps taken in all
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # epochs finished
+        self.step = tf.Variable(0, dtype=tf.int64)  # steps of all epochs
+        self.epoch = tf.Variable(0, dtype=tf.int64)  # finished epochs
         self.step_in_epoch = tf.Variable(0, dtype=tf.int64)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over this epoch's messages so far
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
         self.best_weights = [tf.Variable(weight.value) for weight in network.weights]
-        # Where dropout is in its random numbers. Keras does not hand these to a checkpoint by itself.
+        # State of the random numbers of dropout. Keras does not add it to a checkpoint by itself.
         weights = {id(weight) for weight in network.weights}
         self.seeds = [variable.value for variable in network.variables if id(variable) not in weights]
 
@@ -104,96 +120,110 @@ def train(
     network_settings: NetworkSettings,
     settings: TrainingSettings,
     folder: Path,
-    watch: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
-) -> Trained:
-    """Trains, or goes on training where the checkpoints in the folder end; anew, with a warning, if all are damaged.
+) -> TrainingResult:
+    """Trains a network, or resumes the training from the latest checkpoint in the folder.
 
-    Early stopping looks at the validation loss; the best weights become the last checkpoint.
+    If all checkpoints are damaged, logs a warning and starts again. Early stopping uses the validation loss. The best
+    weights become the last checkpoint.
 
     Args:
-        training: messages to learn from.
-        validation: messages that early stopping looks at.
-        vocabulary: what the messages are encoded with.
-        network_settings: the network's make.
+        training: messages to train on.
+        validation: messages for early stopping.
+        vocabulary: the vocabulary for encoding the messages.
+        network_settings: the architecture of the network.
         settings: step size, epochs, seed, checkpoints.
-        folder: takes ``checkpoints/``, ``history.csv``, ``tensorboard/``.
-        watch: called after every step. What it raises ends the training, after a checkpoint of that step.
-        limit: asked after every epoch whether it was the last; by default it never is before its time.
+        folder: the folder for ``checkpoints/``, ``history.csv`` and ``tensorboard/``.
+        on_progress: called after every step. An exception that it raises ends the training, after a checkpoint of that
+            step.
+        limit: read after every epoch, to stop earlier than [training] epochs; None sets no limit.
 
     Raises:
-        InputError: a part without both labels.
+        InputError: a part does not have both labels.
     """
     _require_both_labels(training, "training")
     _require_both_labels(validation, "validation")
     tf.config.experimental.enable_op_determinism()
 
     encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
-    plain = encode_messages(encoder, training.texts)
+    encoded = encode_messages(encoder, training.texts)
 
-    def at_its_beginning() -> _Trainer:
+    def new_trainer() -> _Trainer:
         keras.utils.set_random_seed(settings.seed)
         network = build_network(network_settings, len(vocabulary), settings.seed)
         if network_settings.linear:
-            set_linear(network, fit_linear(plain, training.labels, network_settings.ngram_buckets))
-        return _Trainer(training, validation, encoder, network, settings, folder, watch, limit)
+            set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
+        return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit)
 
-    trainer = at_its_beginning()
+    trainer = new_trainer()
     try:
         trainer.restore()
     except ArtifactError:
-        _set_aside(folder / CHECKPOINTS)
-        # The one that failed may have taken values from a damaged checkpoint.
-        trainer = at_its_beginning()
+        _move_damaged(folder / CHECKPOINTS)
+        # The first trainer may have restored values from a damaged checkpoint.
+        trainer = new_trainer()
     return trainer.run()
 
 
-def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(f"{folder.name}.damaged")
-    log.warning("%s: no checkpoint can be used: training starts anew, they are set aside as %s", folder, aside.name)
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+def _move_damaged(folder: Path) -> None:
+    target = folder.with_name(f"{folder.name}.damaged")
+    log.warning("%s: no checkpoint can be used; moved them to %s, training starts again", folder, target.name)
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
 
 
 def _require_both_labels(part: LabelledMessages, name: str) -> None:
     spam = int(part.labels.sum())
     if not 0 < spam < len(part.labels):
         raise InputError(
-            f"the {name} part holds {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
+            f"the {name} part has {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
             "needed. Give more labelled messages ([corpus]) or change [split]."
         )
 
 
 def _learning_rate(settings: TrainingSettings, messages: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Up from nought over a twentieth of all steps, then down to nought along a cosine (Loshchilov and Hutter 2017)."""
+    """Returns the schedule: linear warmup over a twentieth of all steps, then cosine decay to 0.
+
+    Source: Loshchilov and Hutter 2017.
+    """
     steps = settings.epochs * -(-messages // settings.batch_size)
-    warming = max(steps // 20, 1)
+    warmup_steps = max(steps // 20, 1)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, max(steps - warming, 1), warmup_target=settings.learning_rate, warmup_steps=warming
+        0.0, max(steps - warmup_steps, 1), warmup_target=settings.learning_rate, warmup_steps=warmup_steps
     )
 
 
 def epoch_batches(
     lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int
 ) -> list[npt.NDArray[np.int64]]:
-    """The batches of an epoch: rows of each, int64 [batch_size or fewer].
+    """Divides the messages into the batches of an epoch.
 
-    A shuffle that depends on the seed and the epoch alone; within a stretch of 16 batches, messages of like length go
-    together, and the batches of a stretch are shuffled again.
+    The shuffle depends only on the seed and the epoch. Within a group of 16 batches, messages are sorted by length, so
+    that a batch has messages of similar length. The batches of a group are then shuffled again.
+
+    Args:
+        lengths: tokens of each message, int64 [messages].
+        batch_size: maximum number of messages in a batch.
+        seed: [training] seed.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        The indices of the messages of each batch, int64 [batch_size or fewer].
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
     batches: list[npt.NDArray[np.int64]] = []
-    for first in range(0, len(order), batch_size * _SORTED_BATCHES):
-        stretch = order[first : first + batch_size * _SORTED_BATCHES]
-        stretch = stretch[np.argsort(lengths[stretch], kind="stable")]
-        cut = [stretch[at : at + batch_size] for at in range(0, len(stretch), batch_size)]
-        batches += [cut[at] for at in random.permutation(len(cut))]
+    for start in range(0, len(order), batch_size * _SORTED_BATCHES):
+        group = order[start : start + batch_size * _SORTED_BATCHES]
+        group = group[np.argsort(lengths[group], kind="stable")]
+        group_batches = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
+        batches += [group_batches[index] for index in random.permutation(len(group_batches))]
     return batches
 
 
 class _Trainer:
-    """One training run; `train` is its face."""
+    """One training run. `train` is the public function."""
 
     def __init__(
         self,
@@ -203,32 +233,32 @@ class _Trainer:
         network: keras.Model,
         settings: TrainingSettings,
         folder: Path,
-        watch: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
         limit: EpochLimit | None,
     ) -> None:
         self.limit = limit
         self.training, self.encoder = training, encoder
         self.validation, self.validation_labels = encode_messages(encoder, validation.texts), validation.labels
-        self.network, self.settings, self.folder, self.watch = network, settings, folder, watch
+        self.network, self.settings, self.folder, self.on_progress = network, settings, folder, on_progress
         self.recurrent = recurrent_part(network)
         self.optimizer = keras.optimizers.Adam(_learning_rate(settings, len(training.labels)))
         self.optimizer.build(network.trainable_variables)
-        self.state = _Run(network)
+        self.state = _RunState(network)
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
         self.manager = open_checkpoint_manager(self.checkpoint, folder / CHECKPOINTS, settings)
 
     def restore(self) -> None:
-        """Goes to where the latest checkpoint is, if there is one.
+        """Restores the latest checkpoint, if there is one.
 
         Raises:
             ArtifactError: there are checkpoints, but none can be used.
         """
         restored = restore_latest_checkpoint(self.checkpoint, self.folder / CHECKPOINTS)
         if restored:
-            log.info("training goes on from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
+            log.info("resuming training from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
 
-    def run(self) -> Trained:
-        """Goes on to the end."""
+    def run(self) -> TrainingResult:
+        """Runs the remaining epochs and returns the result."""
         history = read_history(self.folder / HISTORY, epochs=self._epoch)
         writer = tf.summary.create_file_writer(str(self.folder / TENSORBOARD))
         with writer.as_default():
@@ -243,20 +273,20 @@ class _Trainer:
         return int(self.state.epoch)
 
     def _is_over(self) -> bool:
-        waited = self._epoch - int(self.state.best_epoch)
+        epochs_without_improvement = self._epoch - int(self.state.best_epoch)
         if self.limit and self.limit.epoch and self._epoch >= self.limit.epoch:
             return True
-        return self._epoch >= self.settings.epochs or waited >= self.settings.patience
+        return self._epoch >= self.settings.epochs or epochs_without_improvement >= self.settings.patience
 
     def _run_epoch(self) -> Epoch:
-        """Trains on what is left of the epoch, then looks at the validation part."""
-        began = time.monotonic()
+        """Trains on the remaining batches of the epoch, then evaluates the validation part."""
+        start = time.monotonic()
         settings = self.settings
-        texts = augmented(self.training.texts, settings.augmentation, settings.seed, self._epoch)
+        texts = augment_texts(self.training.texts, settings.augmentation, settings.seed, self._epoch)
         messages = encode_messages(self.encoder, texts)
         batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
-        done = int(self.state.step_in_epoch)
-        for number, (batch, labels) in enumerate(self._batches(messages, batches[done:]), start=done + 1):
+        first = int(self.state.step_in_epoch)
+        for number, (batch, labels) in enumerate(self._batches(messages, batches[first:]), start=first + 1):
             self.state.loss_sum.assign_add(tf.cast(self._step(batch, labels), tf.float64) * len(labels))
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
@@ -264,7 +294,7 @@ class _Trainer:
                 self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches))
         loss = float(self.state.loss_sum) / len(self.training.labels)
-        return self._validated(loss, len(batches), time.monotonic() - began)
+        return self._evaluate(loss, len(batches), time.monotonic() - start)
 
     def _batches(
         self, messages: EncodedMessages, rows_of_batches: list[npt.NDArray[np.int64]]
@@ -283,7 +313,7 @@ class _Trainer:
         autograph=False,
     )
     def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        """One step of gradient descent on the recurrent part; gives the batch's mean cross-entropy."""
+        """Runs one step of gradient descent on the recurrent part and returns the mean cross-entropy of the batch."""
         smoothing = self.settings.label_smoothing
         targets = labels * (1 - 2 * smoothing) + smoothing
         with tf.GradientTape() as tape:
@@ -293,7 +323,7 @@ class _Trainer:
         self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
         return loss
 
-    def _validated(self, loss: float, steps: int, seconds: float) -> Epoch:
+    def _evaluate(self, loss: float, steps: int, seconds: float) -> Epoch:
         from sklearn.metrics import average_precision_score
 
         logits = network_logits(self.recurrent, self.validation)
@@ -310,7 +340,7 @@ class _Trainer:
         )
 
     def _finish_epoch(self, history: list[Epoch]) -> None:
-        """Notes the epoch in the state, the history and TensorBoard, then saves a checkpoint of it."""
+        """Writes the epoch to the state, the history and TensorBoard, then saves a checkpoint."""
         epoch = history[-1]
         if epoch.best:
             self.state.best_loss.assign(epoch.validation_loss)
@@ -331,10 +361,10 @@ class _Trainer:
         self.manager.save(checkpoint_number=self.state.step)
 
     def _report(self, number: int, steps: int) -> None:
-        seen = min(number * self.settings.batch_size, len(self.training.labels))
-        loss = float(self.state.loss_sum) / seen
+        messages = min(number * self.settings.batch_size, len(self.training.labels))
+        loss = float(self.state.loss_sum) / messages
         try:
-            self.watch(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, self._save))
+            self.on_progress(Progress(self._epoch + 1, self.settings.epochs, number, steps, loss, self._save))
         except BaseException:
             self._save()
             raise
@@ -342,12 +372,12 @@ class _Trainer:
     def _save(self) -> str:
         return Path(self.manager.save(checkpoint_number=self.state.step)).name
 
-    def _finish(self, history: list[Epoch]) -> Trained:
-        """Puts the best weights back and saves them as the last checkpoint."""
+    def _finish(self, history: list[Epoch]) -> TrainingResult:
+        """Restores the best weights and saves them as the last checkpoint."""
         if not bool(self.state.finished):
             for best, weight in zip(self.state.best_weights, self.network.weights, strict=True):
                 weight.assign(best)
             self.state.finished.assign(True)
             self.state.step.assign_add(1)
             self.manager.save(checkpoint_number=self.state.step)
-        return Trained(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}")
+        return TrainingResult(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}")

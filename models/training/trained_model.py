@@ -1,7 +1,7 @@
-"""A trained model on disk: its checkpoints, its vocabulary, its calibration, and the description that holds them
-together; beside them what is said of messages that were not trained on, which a threshold is found with.
+"""Writes and loads a trained model: checkpoints, vocabulary, calibration and the description that connects them.
 
-A scorer loads it from here; parts that do not belong together are refused by their fingerprints.
+The folder also has the held-out scores: those of messages that were not trained on, which a threshold is found with. A
+scorer loads the model from here. Parts that do not belong together are refused by their fingerprints.
 """
 
 from __future__ import annotations
@@ -45,20 +45,29 @@ class TrainedModel:
 
 
 def write_trained_model(
-    trained: TrainingResult,
+    result: TrainingResult,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
     unseen: UnseenScores,
     folder: Path,
     limit: EpochLimit | None = None,
 ) -> dict[str, Any]:
-    """Calibrates, writes what belongs to the checkpoints beside them; gives the description.
+    """Fits the calibration, and writes the vocabulary, the held-out scores and the description next to the checkpoints.
 
-    Of a training that a person stopped early by way of the limit it has `stopped_after_epoch`.
+    `unseen_scores.parquet` has one row for each message of the held-out scores, in their order: `spam`, bool; `logit`,
+    float32, uncalibrated; `probability`, float64, calibrated. With it, a threshold for any share of ham can be found
+    without scoring the messages again.
 
-    `unseen_scores.parquet` has a row for each message that the logits it holds were not trained on, in their order:
-    `spam`, bool; `logit`, float32, as trained; `probability`, float64, calibrated. With it a threshold for any share of
-    ham is found without scoring anything again.
+    Args:
+        result: the training run.
+        vocabulary: the vocabulary of the training.
+        settings: the architecture of the network.
+        unseen: the held-out scores.
+        folder: the folder of the training.
+        limit: the limit of the training. If a person stopped it early, the description has `stopped_after_epoch`.
+
+    Returns:
+        The description, as written to ``model.json``.
     """
     calibration = fit_calibration(unseen.logits, unseen.labels)
     _write_unseen_scores(folder / UNSEEN_SCORES, unseen, calibration)
@@ -67,12 +76,12 @@ def write_trained_model(
         "network": dataclasses.asdict(settings),
         "vocabulary_sha256": vocabulary.sha256(),
         "vocabulary_size": len(vocabulary),
-        "checkpoint": trained.checkpoint,
-        "weights_sha256": weights_sha256(trained.network),
+        "checkpoint": result.checkpoint,
+        "weights_sha256": weights_sha256(result.network),
         "calibration": dataclasses.asdict(calibration),
-        "parameters": trained.network.count_params(),
-        "best_epoch": trained.best_epoch,
-        "epochs": len(trained.history),
+        "parameters": result.network.count_params(),
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
     }
     if limit and limit.epoch:
         description["stopped_after_epoch"] = limit.epoch
@@ -83,30 +92,35 @@ def write_trained_model(
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Logits, float32 [messages], of networks that were not trained on the messages, and their labels, int32."""
+    """Held-out scores: logits of networks that were not trained on the messages, and the labels.
+
+    Attributes:
+        logits: float32 [messages], uncalibrated.
+        labels: int32 [messages]; 1 is spam.
+    """
 
     logits: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
 
 
-def unseen_scores(
-    trained: TrainingResult,
+def collect_unseen_scores(
+    result: TrainingResult,
     vocabulary: Vocabulary,
     settings: NetworkSettings,
     validation: LabelledMessages,
     held_out: tuple[npt.NDArray[np.float32], LabelledMessages] | None,
 ) -> UnseenScores:
-    """What the network says of the validation part, before it what others of its make say of the training part.
+    """Returns the held-out scores: first those of the held-out folds, then those of the validation part.
 
     Args:
-        trained: the network, as trained.
-        vocabulary: what the messages are encoded with.
-        settings: the network's make.
-        validation: messages that early stopping looked at.
-        held_out: logits of `models.training.loop.compute_held_out_logits`, and the messages they are of.
+        result: the training run, whose network scores the validation part.
+        vocabulary: the vocabulary for encoding the messages.
+        settings: the architecture of the network.
+        validation: messages that early stopping used.
+        held_out: logits of `models.training.held_out.compute_held_out_logits`, and their messages; None without folds.
     """
     encoder = TextEncoder(vocabulary, settings.ngram_buckets)
-    logits = network_logits(trained.network, encode_messages(encoder, validation.texts))
+    logits = network_logits(result.network, encode_messages(encoder, validation.texts))
     if held_out is None:
         return UnseenScores(logits, validation.labels)
     return UnseenScores(np.concatenate([held_out[0], logits]), np.concatenate([held_out[1].labels, validation.labels]))
@@ -123,11 +137,11 @@ def _write_unseen_scores(path: Path, unseen: UnseenScores, calibration: Calibrat
     pd.DataFrame(columns).to_parquet(path, index=False)
 
 
-def load_trained(folder: Path) -> TrainedModel:
-    """Loads a trained model from the latest checkpoint that holds the weights which the training came to.
+def load_trained_model(folder: Path) -> TrainedModel:
+    """Loads a trained model from the latest checkpoint that has the final weights of the training.
 
-    They are in the last one, and as the best until then in those from the best epoch on: where the last is damaged,
-    the one before gives the same weights, bit by bit.
+    The last checkpoint has them, and every checkpoint since the best epoch has them as the best weights so far. If the
+    last checkpoint is damaged, the one before it gives the same weights, bit by bit.
 
     Raises:
         ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong
@@ -135,34 +149,34 @@ def load_trained(folder: Path) -> TrainedModel:
     """
     description = _read_description(folder / DESCRIPTION)
     vocabulary = load_vocabulary(folder / VOCABULARY)
-    _require(folder, "vocabulary", description["vocabulary_sha256"], vocabulary.sha256())
+    _require_sha256(folder, "vocabulary", description["vocabulary_sha256"], vocabulary.sha256())
     network = build_network(NetworkSettings(**description["network"]), len(vocabulary))
-    # Not the weights of the step it was saved at, which of any but the last are others, but the best until then.
+    # The best weights so far, not those of the step at which it was saved, which differ in all but the last checkpoint.
     best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights])
     checkpoint = restore_latest_checkpoint(
         tf.train.Checkpoint(run=best),
         folder / CHECKPOINTS,
         partial=True,
         latest=description["checkpoint"],
-        misfit=lambda: _misfit(network, description["weights_sha256"]),
+        find_mismatch=lambda: _find_mismatch(network, description["weights_sha256"]),
     )
     calibrate(network, Calibration(**description["calibration"]))
     return TrainedModel(network, vocabulary, str(checkpoint), description)
 
 
-def _misfit(network: keras.Model, expected: str) -> str | None:
+def _find_mismatch(network: keras.Model, expected: str) -> str | None:
     received = weights_sha256(network)
     if received == expected:
         return None
-    return f"not that of {DESCRIPTION} (expected weights of SHA-256 {expected[:16]}…, received {received[:16]}…)"
+    return f"not the one of {DESCRIPTION} (expected weights of SHA-256 {expected[:16]}…, received {received[:16]}…)"
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")))
+        return _validate_description(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ArtifactError(
-            f"{path}: no such file, so the folder holds no trained model. Run TrainModel again."
+            f"{path}: no such file, so the folder has no trained model. Run TrainModel again."
         ) from None
     except (ValueError, TypeError, RecursionError, SettingsError) as error:
         raise ArtifactError(
@@ -171,21 +185,25 @@ def _read_description(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _checked(description: Any) -> dict[str, Any]:
-    """Holds a description to the parts that loading needs; ValueError or TypeError where one is missing or unknown."""
+def _validate_description(description: Any) -> dict[str, Any]:
+    """Checks that a description has the parts that loading needs.
+
+    Raises:
+        ValueError, TypeError: a part is missing or unknown.
+    """
     for key in ("network", "vocabulary_sha256", "checkpoint", "weights_sha256"):
         if key not in description:
             raise ValueError(f"it has no {key}")
         if key != "network" and not isinstance(description[key], str):
-            raise ValueError(f"its {key} is no text: {description[key]!r}")
+            raise ValueError(f"its {key} is not text: {description[key]!r}")
     NetworkSettings(**description["network"])
-    # A model of before there was calibration has none, and its logits are taken as they are.
+    # A model trained before calibration existed has none. Its logits are used unchanged.
     calibration = description.get("calibration", dataclasses.asdict(Calibration()))
     Calibration(**calibration)
     return {**description, "calibration": calibration}
 
 
-def _require(folder: Path, part: str, expected: str, received: str) -> None:
+def _require_sha256(folder: Path, part: str, expected: str, received: str) -> None:
     if expected != received:
         raise ArtifactError(
             f"{folder}: the {part} does not belong to {DESCRIPTION}: expected SHA-256 {expected[:16]}…, received "

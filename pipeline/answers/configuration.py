@@ -172,7 +172,7 @@ def _luigi_section(section: str, values: dict[str, str]) -> str:
 
 def _described(one: Setting) -> str:
     """What it is for, and what it may be where the sentence alone does not tell."""
-    expected = one.rule.expected(one.kind)
+    expected = one.rule.describe_expected(one.kind)
     return one.rule.description + ("" if expected == "text" else f" ({expected})")
 
 

@@ -50,8 +50,8 @@ def require_published(engine: Engine, date: datetime.date | None) -> BatchRow:
     Raises:
         InputError: there is none; names dates that have one.
     """
-    from tasks.database.batches import list_batches as found_batches
     from tasks.database.batches import find_published_batch
+    from tasks.database.batches import list_batches as found_batches
 
     if date is not None and (batch := find_published_batch(engine, date)):
         return batch

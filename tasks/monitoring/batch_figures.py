@@ -107,7 +107,10 @@ def read_scores(
     suspicious, uncertain = SmallestKeys(limit), SmallestKeys(limit)
     rows = flagged = 0
     checksums = []
-    with read_transaction(engine) as connection, connection.execution_options(yield_per=_FETCH_ROWS).execute(query) as result:
+    with (
+        read_transaction(engine) as connection,
+        connection.execution_options(yield_per=_FETCH_ROWS).execute(query) as result,
+    ):
         for part in result.partitions():
             message_ids, probabilities, flags = _columns(part)
             counts += count_scores(probabilities)

@@ -215,9 +215,9 @@ def with_indexes(figures: DriftFigures, validation: Psi | None, before: Psi | No
     return dataclasses.replace(
         figures,
         psi_validation=validation.value if validation else None,
-        psi_validation_by_chance=validation.by_chance if validation else None,
+        psi_validation_by_chance=validation.critical_value if validation else None,
         psi_before=before.value if before else None,
-        psi_before_by_chance=before.by_chance if before else None,
+        psi_before_by_chance=before.critical_value if before else None,
     )
 
 

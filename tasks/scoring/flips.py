@@ -48,7 +48,7 @@ def count_flips_on_latest_batch(
     if isinstance(batch, str):
         return batch
     from models.evaluation.gate import FlipCounter
-    from tasks.sources.snapshots import SNAPSHOT_FILE, read_snapshot, count_snapshot_rows, verify_snapshot
+    from tasks.sources.snapshots import SNAPSHOT_FILE, count_snapshot_rows, read_snapshot, verify_snapshot
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
     if not folder.is_dir():

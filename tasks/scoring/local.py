@@ -33,7 +33,7 @@ from tasks.database.ledger import (
     start_batch,
 )
 from tasks.scoring.overlap import StageSeconds, map_in_threads, read_ahead, short_switch_interval
-from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, read_snapshot, count_snapshot_rows, verify_snapshot
+from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 log = logging.getLogger("spamscore")
 

@@ -48,7 +48,7 @@ class SettingParameter(luigi.Parameter[Any]):
         Raises:
             SettingsError: it is not.
         """
-        return self.setting.checked(x)
+        return self.setting.validate(x)
 
     def _get_value_from_config(self, section: str, name: str) -> Any:
         variable = environment_variable(self.setting)

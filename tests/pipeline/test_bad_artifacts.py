@@ -248,7 +248,7 @@ def test_a_batch_scored_without_the_latest_checkpoint_has_the_same_scores_to_the
     done = luigi(artifacts.parent, "ScoreBatch", "--date", DATE)
     assert done.code == 0, done.output
     assert f"{latest[1].stem} is damaged" in done.output
-    assert f"; going on from {latest[0].stem}" in done.output
+    assert f"; falling back to {latest[0].stem}" in done.output
     assert query(artifacts.parent, SCORES) == query(finished[0], SCORES)
     ((checkpoint,),) = query(artifacts.parent, "select checkpoint from score_batches")
     assert str(checkpoint).endswith(f"/{latest[0].stem}")

@@ -756,7 +756,9 @@ def test_without_a_model_the_way_to_one_is_said(folder: Path) -> None:
 
 def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     found = [line[:2] for line in lines("config")]
-    ours = [[section, one.key] for section, settings in SECTIONS.items() for one in declared_settings(section, settings)]
+    ours = [
+        [section, one.key] for section, settings in SECTIONS.items() for one in declared_settings(section, settings)
+    ]
     assert found[: len(ours)] == ours
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
     assert lines("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]

@@ -353,7 +353,9 @@ def test_another_value_undoes_the_stages_that_depend_on_it_and_no_other(
 
 
 def test_the_table_of_other_values_has_every_setting() -> None:
-    declared_keys = {(section, one.key) for section, kind in SECTIONS.items() for one in declared_settings(section, kind)}
+    declared_keys = {
+        (section, one.key) for section, kind in SECTIONS.items() for one in declared_settings(section, kind)
+    }
     assert declared_keys - {(row[0], row[1]) for row in ANOTHER_VALUE} == set()
 
 
@@ -437,7 +439,7 @@ def test_a_training_killed_and_started_again_ends_with_the_weights_of_one_that_w
         )
         assert not [path for path in training.iterdir() if not path.name.endswith(".partial")]
     done = luigi(copied, "TrainModel")
-    assert "training goes on from" in done.output
+    assert "resuming training from" in done.output
     (killed,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
     assert killed.name == whole.name
     descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (killed, whole)]
@@ -629,7 +631,7 @@ def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
     assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again to continue from here"
     assert "Traceback" not in ended.output
     done = luigi(copied, "TrainModel")
-    assert "training goes on from" in done.output
+    assert "resuming training from" in done.output
     (again,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
     descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (again, whole)]
     assert descriptions[0]["weights_sha256"] == descriptions[1]["weights_sha256"]

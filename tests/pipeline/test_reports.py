@@ -41,7 +41,9 @@ class Left:
 
 def into_the_test_part(text: str) -> str:
     """The text with a number in front that puts it into the test part."""
-    return next(f"{number} {text}" for number in range(1000) if assign_part(f"{number} {text}", SplitSettings()) == TEST)
+    return next(
+        f"{number} {text}" for number in range(1000) if assign_part(f"{number} {text}", SplitSettings()) == TEST
+    )
 
 
 def left(folder: Path) -> Left:
@@ -210,7 +212,7 @@ def test_the_figures_of_the_card_are_those_of_metrics_json(nights: tuple[Path, L
         assert len(section.split()) > 20
     figures = first.figures
     for name, meaning in metric_descriptions().items():
-        assert f"| {meaning.title} | {meaning.shown(figures[name])} |" in card
+        assert f"| {meaning.title} | {meaning.format(figures[name])} |" in card
     for one in [*figures["groups"], *figures["groups_together"]]:
         assert f"| {one['name']} | {one['spam_caught']} of {one['spam']} | " in card
         assert f" | {one['ham_flagged']} of {one['ham']} | " in card

@@ -1,4 +1,4 @@
-"""What TensorFlow computes on. Its configuration is a process's own, so each case has a process of its own."""
+"""Tests of TensorFlow's devices. Its configuration belongs to a process, so each case runs in a new process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from models.network.devices import configure_gpu, start_tensorflow
 from models.settings import DeviceSettings
 
 TEXTS = [" ".join(["free win now call"[: count % 17]] * (count % 23)) for count in range(300)]
-TWO = {"logical_cpus": 2}
-JOB = "a process of its own"
+TWO_CPUS = {"logical_cpus": 2}
+JOB = "__job__"
 
 
-def in_process(name: str, *arguments: Any) -> Any:
-    """Runs a job in a process that has imported TensorFlow and computed nothing; gives its result or error."""
+def run_in_process(name: str, *arguments: Any) -> Any:
+    """Runs a function in a new process that has imported TensorFlow; returns its result or error."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "hypothesis", "models.training.loop"])
     receiver, sender = context.Pipe(duplex=False)
@@ -39,17 +39,17 @@ def in_process(name: str, *arguments: Any) -> Any:
     return result
 
 
-def chosen(settings: DeviceSettings) -> list[str]:
+def start_and_select(settings: DeviceSettings) -> list[str]:
     start_tensorflow(settings)
     return devices.select_devices(settings)
 
 
-def started_twice(first: DeviceSettings, second: DeviceSettings) -> list[str]:
-    return [*chosen(first), *chosen(second)]
+def start_twice(first: DeviceSettings, second: DeviceSettings) -> list[str]:
+    return [*start_and_select(first), *start_and_select(second)]
 
 
-def in_force(settings: DeviceSettings) -> dict[str, Any]:
-    """What TensorFlow says of itself once it has started."""
+def active_settings(settings: DeviceSettings) -> dict[str, Any]:
+    """Starts TensorFlow and returns the settings that it reports."""
     start_tensorflow(settings)
     import tensorflow as tf
 
@@ -57,14 +57,16 @@ def in_force(settings: DeviceSettings) -> dict[str, Any]:
         "soft_placement": tf.config.get_soft_device_placement(),
         "log_placement": tf.debugging.get_log_device_placement(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
-        "threads between": tf.config.threading.get_inter_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "logical": len(tf.config.list_logical_devices("CPU")),
     }
 
 
-def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tuple[list[float], list[set[str]]]]:
-    """For each choice of devices the scores of messages, and where the weights of each device's network are."""
-    start_tensorflow(DeviceSettings(**TWO, **settings), log_level)
+def score_on_devices(
+    *choices: str, log_level: str = "QUIET", **settings: Any
+) -> list[tuple[list[float], list[set[str]]]]:
+    """Returns for each choice of devices the scores of messages, and the devices of the weights of each network."""
+    start_tensorflow(DeviceSettings(**TWO_CPUS, **settings), log_level)
     from models.inference.scorer import DeviceNetworks
     from models.network.linear import fit_linear
     from models.network.network import build_network, set_linear
@@ -74,16 +76,23 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     from models.text.vocabulary import build_vocabulary
 
     vocabulary = build_vocabulary(TEXTS, VocabularySettings(min_count=1), TextSettings())
-    make = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64)
-    network, encoder = build_network(make, len(vocabulary), seed=1), TextEncoder(vocabulary, make.ngram_buckets)
+    architecture = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64)
+    network, encoder = (
+        build_network(architecture, len(vocabulary), seed=1),
+        TextEncoder(vocabulary, architecture.ngram_buckets),
+    )
     labels = np.array(["now" in text for text in TEXTS], np.int32)
-    set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, make.ngram_buckets))
-    found = []
+    set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, architecture.ngram_buckets))
+    results = []
     for names in choices:
-        on_devices = DeviceNetworks(network, devices.select_devices(DeviceSettings(devices=names, **TWO)))
-        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._networks]
-        found.append((to_probabilities(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
-    return found
+        networks = DeviceNetworks(network, devices.select_devices(DeviceSettings(devices=names, **TWO_CPUS)))
+        weight_devices = [
+            {weight.value.device[-6:] for weight in forward._network.weights} for forward in networks._forward
+        ]
+        results.append(
+            (to_probabilities(networks.logits(encode_messages(encoder, TEXTS), 16)).tolist(), weight_devices)
+        )
+    return results
 
 
 @pytest.mark.parametrize(
@@ -91,63 +100,64 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     [
         ({}, ["/device:CPU:0"]),
         ({"devices": "cpu:0"}, ["/device:CPU:0"]),
-        (TWO, ["/device:CPU:0", "/device:CPU:1"]),
-        ({**TWO, "devices": " AUTO "}, ["/device:CPU:0", "/device:CPU:1"]),
-        ({**TWO, "devices": "cpu:1"}, ["/device:CPU:1"]),
-        ({**TWO, "devices": "CPU:1, cpu:0"}, ["/device:CPU:1", "/device:CPU:0"]),
-        ({**TWO, "devices": "cpu:1,cpu:1"}, ["/device:CPU:1"]),
+        (TWO_CPUS, ["/device:CPU:0", "/device:CPU:1"]),
+        ({**TWO_CPUS, "devices": " AUTO "}, ["/device:CPU:0", "/device:CPU:1"]),
+        ({**TWO_CPUS, "devices": "cpu:1"}, ["/device:CPU:1"]),
+        ({**TWO_CPUS, "devices": "CPU:1, cpu:0"}, ["/device:CPU:1", "/device:CPU:0"]),
+        ({**TWO_CPUS, "devices": "cpu:1,cpu:1"}, ["/device:CPU:1"]),
     ],
 )
-def test_devices_are_those_that_are_named_or_all(settings: dict[str, Any], expected: list[str]) -> None:
-    assert in_process("chosen", DeviceSettings(**settings)) == expected
+def test_the_named_devices_or_all_devices_are_selected(settings: dict[str, Any], expected: list[str]) -> None:
+    assert run_in_process("start_and_select", DeviceSettings(**settings)) == expected
 
 
-@pytest.mark.parametrize("wanted", ["gpu:0", "cpu:0,gpu:1", "cpu:2"])
-def test_a_device_that_is_not_there_is_an_error_naming_those_that_are(wanted: str) -> None:
-    error = in_process("chosen", DeviceSettings(devices=wanted, logical_cpus=2))
+@pytest.mark.parametrize("requested", ["gpu:0", "cpu:0,gpu:1", "cpu:2"])
+def test_a_missing_device_is_an_error_that_names_the_available_devices(requested: str) -> None:
+    error = run_in_process("start_and_select", DeviceSettings(devices=requested, logical_cpus=2))
     assert isinstance(error, DeviceError)
-    missing = next(name for name in wanted.split(",") if name not in ("cpu:0", "cpu:1"))
-    assert f"[devices] devices = {wanted}: there is no {missing} here; there are cpu:0, cpu:1." in str(error)
+    missing = next(name for name in requested.split(",") if name not in ("cpu:0", "cpu:1"))
+    assert f"[devices] devices = {requested}: device {missing} does not exist on this machine. " in str(error)
+    assert "Available: cpu:0, cpu:1." in str(error)
 
 
-RUBBISH = ["", "cpu", "cpu:", "cpu:x", "tpu:0", "cpu:0;cpu:1", "cpu:0,", "cpu:-1", "automatic", "cpu:0\n,"]
+MALFORMED = ["", "cpu", "cpu:", "cpu:x", "tpu:0", "cpu:0;cpu:1", "cpu:0,", "cpu:-1", "automatic", "cpu:0\n,"]
 
 
-@pytest.mark.parametrize("rubbish", RUBBISH)
-def test_what_is_no_device_name_is_a_settings_error_that_shows_it(rubbish: str) -> None:
+@pytest.mark.parametrize("malformed", MALFORMED)
+def test_a_malformed_device_name_is_a_settings_error_that_shows_it(malformed: str) -> None:
     with pytest.raises(SettingsError, match=r"\[devices\] devices: expected auto or names such as cpu:0") as error:
-        devices.select_devices(DeviceSettings(devices=rubbish))
-    part = next(one.strip() for one in rubbish.split(",") if not re.fullmatch(r"cpu:\d+", one.strip()))
+        devices.select_devices(DeviceSettings(devices=malformed))
+    part = next(name.strip() for name in malformed.split(",") if not re.fullmatch(r"cpu:\d+", name.strip()))
     assert repr(part) in str(error.value)
 
 
-def test_two_devices_share_the_work_and_give_the_scores_of_one() -> None:
-    answers = in_process("scores", "cpu:0", "cpu:1", "cpu:0,cpu:1")
-    (one, on_one), (other, on_other), (both, on_both) = answers
-    np.testing.assert_allclose(both, one, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
-    assert on_one == [{":CPU:0"}]
-    assert on_other == [{":CPU:1"}]
-    assert on_both == on_one + on_other
+def test_two_devices_share_the_work_and_give_the_same_scores_as_one() -> None:
+    results = run_in_process("score_on_devices", "cpu:0", "cpu:1", "cpu:0,cpu:1")
+    (scores_0, devices_0), (scores_1, devices_1), (scores_both, devices_both) = results
+    np.testing.assert_allclose(scores_both, scores_0, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores_1, scores_0, rtol=0, atol=1e-6)
+    assert devices_0 == [{":CPU:0"}]
+    assert devices_1 == [{":CPU:1"}]
+    assert devices_both == devices_0 + devices_1
 
 
 def test_settings_reach_tensorflow() -> None:
-    assert in_process("in_force", DeviceSettings()) == {
-        "soft_placement": True, "log_placement": False, "threads": 0, "threads between": 0, "logical": 1,
+    assert run_in_process("active_settings", DeviceSettings()) == {
+        "soft_placement": True, "log_placement": False, "threads": 0, "inter_op_threads": 0, "logical": 1,
     }  # fmt: skip
-    other = DeviceSettings(soft_placement=False, log_placement=True, threads=3, logical_cpus=4)
-    assert in_process("in_force", other) == {
-        "soft_placement": False, "log_placement": True, "threads": 3, "threads between": 3, "logical": 4,
+    changed = DeviceSettings(soft_placement=False, log_placement=True, threads=3, logical_cpus=4)
+    assert run_in_process("active_settings", changed) == {
+        "soft_placement": False, "log_placement": True, "threads": 3, "inter_op_threads": 3, "logical": 4,
     }  # fmt: skip
 
 
 def test_starting_again_with_the_same_settings_is_no_error() -> None:
     settings = DeviceSettings(logical_cpus=2, threads=2, devices="cpu:1")
-    assert in_process("started_twice", settings, settings) == ["/device:CPU:1"] * 2
+    assert run_in_process("start_twice", settings, settings) == ["/device:CPU:1"] * 2
 
 
 class Recorder:
-    """Stands for TensorFlow where there is no GPU: notes the calls that a GPU would get."""
+    """A fake of TensorFlow for a machine without a GPU: records the calls for a GPU."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -177,14 +187,14 @@ def test_a_gpu_gets_a_memory_limit_or_growth_but_not_both(
     assert recorder.calls == calls
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh Python, as a run of the pipeline starts."""
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a new Python process without TensorFlow's environment variables."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
 
 
-def test_a_start_is_silent_and_keeps_what_others_say() -> None:
-    done = python(
+def test_a_start_is_silent_and_passes_other_output_on() -> None:
+    done = run_python(
         "import os, sys\n"
         "from models.network.devices import start_tensorflow\n"
         "from models.settings import DeviceSettings\n"
@@ -197,69 +207,71 @@ def test_a_start_is_silent_and_keeps_what_others_say() -> None:
     assert done.stdout == ""
 
 
-def test_a_start_leaves_out_what_keras_alone_would_use_and_others_find_it_later() -> None:
+def test_a_start_skips_packages_that_only_keras_would_use_and_they_can_be_imported_later() -> None:
     code = (
         "import sys; from models.network.devices import start_tensorflow; from models.settings import DeviceSettings\n"
         "start_tensorflow(DeviceSettings()); import keras; print({'sklearn', 'matplotlib'} & set(sys.modules))\n"
         "import sklearn.metrics, matplotlib.figure; print(sklearn.metrics.__name__, matplotlib.figure.__name__)"
     )
-    assert python(code).stdout.splitlines() == ["set()", "sklearn.metrics matplotlib.figure"]
+    assert run_python(code).stdout.splitlines() == ["set()", "sklearn.metrics matplotlib.figure"]
 
 
-def test_what_is_imported_before_a_start_stays() -> None:
+def test_a_package_imported_before_a_start_stays_imported() -> None:
     code = (
         "import sklearn\n"
         "from models.network.devices import start_tensorflow; from models.settings import DeviceSettings\n"
         "start_tensorflow(DeviceSettings()); import sys; print(sys.modules['sklearn'] is sklearn)"
     )
-    assert python(code).stdout == "True\n"
+    assert run_python(code).stdout == "True\n"
 
 
-def test_a_start_with_info_tells_all_and_shows_both_devices_at_work() -> None:
-    done = python(
+def test_a_start_with_info_shows_the_whole_log_and_both_devices_in_use() -> None:
+    done = run_python(
         f"import runpy; jobs = runpy.run_path({__file__!r})\n"
-        "jobs['scores']('cpu:0,cpu:1', log_level='INFO', log_placement=True)\n"
+        "jobs['score_on_devices']('cpu:0,cpu:1', log_level='INFO', log_placement=True)\n"
     )
     assert re.search(r"^I\d{4} \d\d:\d\d:", done.stderr, re.MULTILINE)
     for number in (0, 1):
         assert re.search(rf"gru_cell.*MatMul.*device:CPU:{number}\b", done.stdout + done.stderr)
 
 
-def quiet(write: Callable[[], object], capfd: pytest.CaptureFixture[str], *hidden: bytes) -> str:
-    with devices._quiet_start(*hidden):
+def filtered_output(write: Callable[[], object], capfd: pytest.CaptureFixture[str], *hidden: bytes) -> str:
+    with devices._filtered_stderr(*hidden):
         write()
     return capfd.readouterr().err
 
 
-LOG = {
+LOG_LINES = {
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n": b"",
     "I0000 00:00:1795227594.738060   14089 port.cc:153] oneDNN custom operations are on.\n": b"I",
     "2026-01-31 not a log line\n": None,
     "W0131 12:34:56.123456  14 cuda.cc:7] Skipping registering GPU devices\n": b"W",
     "E0000 00:00:1795227594.7 14089 cuda_dnn.cc:8310] Unable to register cuDNN factory\n": b"E",
-    "UserWarning: something of yours\n": None,
-    "without a line's end": None,
+    "UserWarning: a warning\n": None,
+    "without a line break": None,
 }
 
 
 @pytest.mark.parametrize("hidden", [b"IWEF", b"IW", b"I"])
-def test_a_quiet_start_hides_tensorflows_lines_alone(capfd: pytest.CaptureFixture[str], hidden: bytes) -> None:
-    shown = [line for line, severity in LOG.items() if severity is None or (severity and severity not in hidden)]
-    assert quiet(lambda: os.write(2, "".join(LOG).encode()), capfd, hidden) == "".join(shown)
+def test_a_filtered_start_hides_only_tensorflows_lines(capfd: pytest.CaptureFixture[str], hidden: bytes) -> None:
+    expected = [
+        line for line, severity in LOG_LINES.items() if severity is None or (severity and severity not in hidden)
+    ]
+    assert filtered_output(lambda: os.write(2, "".join(LOG_LINES).encode()), capfd, hidden) == "".join(expected)
 
 
-def test_a_quiet_start_passes_on_what_was_said_before_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_filtered_start_passes_on_output_from_before_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         os.write(2, b"I0000 00:00:1 chatter\nwhat went wrong\n")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        quiet(fail, capfd)
+        filtered_output(fail, capfd)
     os.write(2, b"and after\n")
     assert capfd.readouterr().err == "what went wrong\nand after\n"
 
 
-def answer(name: str, arguments: tuple[Any, ...], sender: Connection) -> None:
+def send_result(name: str, arguments: tuple[Any, ...], sender: Connection) -> None:
     try:
         result = globals()[name](*arguments)
     except Exception as error:
@@ -269,4 +281,4 @@ def answer(name: str, arguments: tuple[Any, ...], sender: Connection) -> None:
 
 
 if __name__ == JOB:
-    answer(*ARGUMENTS)  # noqa: F821 - handed over by in_process
+    send_result(*ARGUMENTS)  # noqa: F821 - passed by run_in_process

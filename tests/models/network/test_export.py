@@ -1,4 +1,4 @@
-"""The SavedModel as a server loads it, and the one door: training, scoring and export read every message alike."""
+"""Tests of the SavedModel as a server loads it. Training, scoring and export must give equal results."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from models.text.vocabulary import build_vocabulary
 PROJECT = Path(__file__).parents[3]
 SAMPLE = PROJECT / "pipeline" / "sample"
 REAL = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data")) / "SMSSpamCollection"
-MAKE = NetworkSettings(
+ARCHITECTURE = NetworkSettings(
     cell="gru", bidirectional=True, embedding_size=4, rnn_units=3, ngram_buckets=512, ngram_vectors=64
 )
-# What attackers, broken gateways and other alphabets send.
+# Texts from attackers, broken gateways and other alphabets.
 HOSTILE = [
     *["", " ", "\n\r\t", "\x00", "\u200b", "\ud800", "\ude00\ud83d", "\ufffd", "\u2028\u2029\x85\x1c\x0b"],
     *["FREE\x00WIN", "\x01CAPS", "<unknown> <padding>", "\U0010ffff\ufdd0\ufffe", "ﷺﬁ½Ⅷ™", "İıſẞ"],
@@ -50,7 +50,7 @@ HOSTILE = [
 ]
 
 
-def bundled() -> list[str]:
+def bundled_texts() -> list[str]:
     texts = []
     for name in ("corpus.csv", "inbox.csv"):
         with open(SAMPLE / name, newline="", encoding="utf-8") as file:
@@ -58,29 +58,29 @@ def bundled() -> list[str]:
     return texts
 
 
-def real() -> list[str]:
+def real_texts() -> list[str]:
     if not REAL.is_file():
         pytest.skip(f"the real corpus is not at {REAL}: set SPAMSCORE_TEST_DATA to the folder of SMSSpamCollection")
     return [line.split("\t", 1)[1] for line in REAL.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
 
 
 class Model:
-    """One model three ways: what training encodes with, what a batch is scored with, what a server loads."""
+    """One model in three forms: the encoder of training, the scorer of a batch, the export of a server."""
 
     def __init__(self, cleaning: str, folder: Path) -> None:
         text = TextSettings(cleaning=cleaning)
-        self.vocabulary = build_vocabulary(clean_texts(bundled(), text), VocabularySettings(min_count=1), text)
-        self.network = build_network(MAKE, len(self.vocabulary), seed=5)
+        self.vocabulary = build_vocabulary(clean_texts(bundled_texts(), text), VocabularySettings(min_count=1), text)
+        self.network = build_network(ARCHITECTURE, len(self.vocabulary), seed=5)
         for weight in self.network.weights:
-            weight.assign(weight.value * 5)  # so that scores lie apart
-        self.encoder = TextEncoder(self.vocabulary, MAKE.ngram_buckets)
+            weight.assign(weight.value * 5)  # so that the scores differ clearly
+        self.encoder = TextEncoder(self.vocabulary, ARCHITECTURE.ngram_buckets)
         random = np.random.default_rng(5)
         parts = (random.normal(size=512), random.uniform(0.5, 9, 512), random.normal(size=1))
-        set_linear(self.network, LinearWeights(*(one.astype(np.float32) for one in parts)))
+        set_linear(self.network, LinearWeights(*(part.astype(np.float32) for part in parts)))
         self.scorer = Scorer(self.encoder, self.network, ["/device:CPU:0"])
         write_saved_model(self.vocabulary, self.network, folder / "export" / "tmp-1")
         write_warmup(folder / "export" / "tmp-1", ["FREE entry", "caf\u00e9", ""], "spam_ham")
-        # Every test loads it from another place than it was written to, with all it was written from gone.
+        # Every test loads the export from another folder than it was written to, and the original folder is deleted.
         (folder / "moved").mkdir()
         self.folder = folder / "moved" / "1"
         (folder / "export" / "tmp-1").rename(self.folder)
@@ -94,20 +94,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def served(model: Model) -> Iterator[ServedModel]:
-    with ServedModel(model.folder) as one:
-        yield one
+    with ServedModel(model.folder) as served_model:
+        yield served_model
 
 
 def exported_scores(served: ServedModel, texts: list[str]) -> np.ndarray:
     return np.concatenate([served.predict_spam(texts[first : first + 500]) for first in range(0, len(texts), 500)])
 
 
-@pytest.mark.parametrize("messages", [lambda: HOSTILE, bundled, real], ids=["hostile", "bundled", "real"])
-def test_training_scoring_and_export_read_every_message_alike(
-    model: Model, served: ServedModel, messages: object
+@pytest.mark.parametrize("read_texts", [lambda: HOSTILE, bundled_texts, real_texts], ids=["hostile", "bundled", "real"])
+def test_training_scoring_and_export_score_every_message_equally(
+    model: Model, served: ServedModel, read_texts: object
 ) -> None:
-    texts = messages()
-    # What training encodes, through the network as it is, without lengths, widths or batches of the scorer.
+    texts = read_texts()
+    # Encoded as in training and computed by the network itself, without the lengths, widths or batches of the scorer.
     encoded = encode_messages(model.encoder, texts)
     order = np.argsort(encoded.lengths)
     logits = np.zeros(len(texts), np.float32)
@@ -124,17 +124,19 @@ def test_training_scoring_and_export_read_every_message_alike(
 
 
 @pytest.mark.parametrize("cleaning", ["signal", "letters"])
-def test_what_the_export_reads_is_what_training_read(tmp_path: Path, cleaning: str) -> None:
+def test_the_export_encodes_messages_as_training_does(tmp_path: Path, cleaning: str) -> None:
     text = TextSettings(cleaning=cleaning)
-    vocabulary = build_vocabulary(clean_texts(bundled(), text), VocabularySettings(min_count=1), text)
+    vocabulary = build_vocabulary(clean_texts(bundled_texts(), text), VocabularySettings(min_count=1), text)
     from_memory, asset = TextEncoder(vocabulary, 64), tmp_path / "vocabulary.txt"
     asset.write_text("".join(f"{token}\n" for token in vocabulary.tokens[2:]), encoding="utf-8")
-    texts = bundled() + HOSTILE
-    one, other = (encode_messages(encoder, texts) for encoder in (from_memory, TextEncoder(vocabulary, 64, asset)))
-    assert one.rows.tolist() == other.rows.tolist()
-    assert one.starts.tolist() == other.starts.tolist()
+    texts = bundled_texts() + HOSTILE
+    expected, actual = (
+        encode_messages(encoder, texts) for encoder in (from_memory, TextEncoder(vocabulary, 64, asset))
+    )
+    assert actual.rows.tolist() == expected.rows.tolist()
+    assert actual.starts.tolist() == expected.starts.tolist()
     for name in ("words", "shapes", "ngrams", "starts"):
-        assert getattr(one.table, name).tolist() == getattr(other.table, name).tolist()
+        assert getattr(actual.table, name).tolist() == getattr(expected.table, name).tolist()
 
 
 def example(text: bytes) -> bytes:
@@ -142,61 +144,61 @@ def example(text: bytes) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature={"text": value})).SerializeToString()
 
 
-def test_classification_gives_both_classes_with_the_same_scores(served: ServedModel) -> None:
+def test_classification_returns_both_classes_with_the_same_scores(served: ServedModel) -> None:
     texts = ["FREE entry now", "see you at home", "", "£500 won!!"]
-    answer = served.run(CLASSIFY_SIGNATURE, [example(text) for text in encode_utf8(texts)])
-    assert answer["classes"].tolist() == [[b"ham", b"spam"]] * len(texts)
-    np.testing.assert_allclose(answer["scores"][:, 1], served.predict_spam(texts), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(answer["scores"].sum(axis=1), 1.0, rtol=0, atol=1e-6)
+    outputs = served.run(CLASSIFY_SIGNATURE, [example(text) for text in encode_utf8(texts)])
+    assert outputs["classes"].tolist() == [[b"ham", b"spam"]] * len(texts)
+    np.testing.assert_allclose(outputs["scores"][:, 1], served.predict_spam(texts), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(outputs["scores"].sum(axis=1), 1.0, rtol=0, atol=1e-6)
 
 
-def test_an_empty_batch_gives_empty_answers(served: ServedModel) -> None:
+def test_an_empty_batch_gives_empty_outputs(served: ServedModel) -> None:
     assert served.predict_spam([]).shape == (0,)
-    answer = served.run(CLASSIFY_SIGNATURE, [])
-    assert (answer["classes"].shape, answer["scores"].shape) == ((0, 2), (0, 2))
+    outputs = served.run(CLASSIFY_SIGNATURE, [])
+    assert (outputs["classes"].shape, outputs["scores"].shape) == ((0, 2), (0, 2))
 
 
-def test_bytes_that_are_no_utf_8_are_scored_as_well(served: ServedModel) -> None:
-    (one, other) = served.run(PREDICT_SIGNATURE, [b"caf\xe9 FREE", "caf\ufffd FREE".encode()])["scores"]
-    assert one == pytest.approx(other, abs=1e-6)
+def test_invalid_utf_8_is_scored_as_its_replacement_character(served: ServedModel) -> None:
+    (invalid, replaced) = served.run(PREDICT_SIGNATURE, [b"caf\xe9 FREE", "caf\ufffd FREE".encode()])["scores"]
+    assert invalid == pytest.approx(replaced, abs=1e-6)
 
 
-def test_training_scoring_and_export_are_calibrated_alike(model: Model, tmp_path: Path) -> None:
-    raw = network_logits(model.network, encode_messages(model.encoder, bundled()))
+def test_training_scoring_and_export_use_the_same_calibration(model: Model, tmp_path: Path) -> None:
+    raw = network_logits(model.network, encode_messages(model.encoder, bundled_texts()))
     calibration = Calibration(0.4, -0.7)
     network = keras.models.clone_model(model.network)
     network.set_weights(model.network.get_weights())
     calibrate(network, calibration)
     expected = to_probabilities(calibration.apply(raw))
     assert np.abs(expected - to_probabilities(raw)).max() > 0.1
-    scored = Scorer(model.encoder, network, ["/device:CPU:0"]).score(bundled()).probabilities
+    scored = Scorer(model.encoder, network, ["/device:CPU:0"]).score(bundled_texts()).probabilities
     np.testing.assert_allclose(scored, expected, rtol=0, atol=2e-6)
     write_saved_model(model.vocabulary, network, tmp_path / "1")
     with ServedModel(tmp_path / "1") as served:
-        np.testing.assert_allclose(exported_scores(served, bundled()), expected, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(exported_scores(served, bundled_texts()), expected, rtol=0, atol=2e-6)
 
 
-def described(tensors: dict[str, Message]) -> dict[str, tuple[str, list[int]]]:
+def describe_tensors(tensors: dict[str, Message]) -> dict[str, tuple[str, list[int]]]:
     return {
-        name: (tf.dtypes.as_dtype(one.dtype).name, [dim.size for dim in one.tensor_shape.dim])
-        for name, one in tensors.items()
+        name: (tf.dtypes.as_dtype(tensor.dtype).name, [dim.size for dim in tensor.tensor_shape.dim])
+        for name, tensor in tensors.items()
     }
 
 
-def test_the_signatures_have_the_names_types_and_shapes_that_clients_know(served: ServedModel) -> None:
+def test_the_signatures_have_the_names_types_and_shapes_that_clients_use(served: ServedModel) -> None:
     assert CLASSIFY_SIGNATURE == "serving_default"
     assert PREDICT_SIGNATURE == "predict_spam"
     assert {name for name in served.signatures if not name.startswith("__")} == {CLASSIFY_SIGNATURE, PREDICT_SIGNATURE}
     predict, classify = (served.signatures[name] for name in (PREDICT_SIGNATURE, CLASSIFY_SIGNATURE))
-    assert described(predict.inputs) == {"texts": ("string", [-1])}
-    assert described(predict.outputs) == {"scores": ("float32", [-1])}
-    assert described(classify.inputs) == {"inputs": ("string", [-1])}
-    assert described(classify.outputs) == {"classes": ("string", [-1, 2]), "scores": ("float32", [-1, 2])}
+    assert describe_tensors(predict.inputs) == {"texts": ("string", [-1])}
+    assert describe_tensors(predict.outputs) == {"scores": ("float32", [-1])}
+    assert describe_tensors(classify.inputs) == {"inputs": ("string", [-1])}
+    assert describe_tensors(classify.outputs) == {"classes": ("string", [-1, 2]), "scores": ("float32", [-1, 2])}
     assert predict.method_name == "tensorflow/serving/predict"
     assert classify.method_name == "tensorflow/serving/classify"
 
 
-def test_the_folder_has_the_layout_that_a_server_watches(model: Model) -> None:
+def test_the_folder_has_the_layout_that_a_server_loads(model: Model) -> None:
     files = {str(path.relative_to(model.folder)) for path in model.folder.rglob("*") if path.is_file()}
     assert files == {
         "saved_model.pb",
@@ -210,15 +212,17 @@ def test_the_folder_has_the_layout_that_a_server_watches(model: Model) -> None:
     assert tokens == [*model.vocabulary.tokens[2:], ""]
 
 
-def test_it_holds_no_operation_that_a_plain_server_lacks(model: Model) -> None:
+def test_the_graph_has_only_operations_that_a_plain_server_has(model: Model) -> None:
     saved = saved_model_pb2.SavedModel.FromString((model.folder / "saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0].graph_def
-    operations = {node.op for node in graph.node} | {node.op for one in graph.library.function for node in one.node_def}
+    operations = {node.op for node in graph.node} | {
+        node.op for function in graph.library.function for node in function.node_def
+    }
     assert "LookupTableFindV2" in operations
     assert [name for name in operations if "cudnn" in name.lower() or "PyFunc" in name] == []
 
 
-def test_it_holds_the_weights_and_no_variable_of_the_optimizer(model: Model) -> None:
+def test_the_export_has_the_weights_but_no_optimizer_variables(model: Model) -> None:
     expected = Counter(tuple(variable.shape) for variable in model.network.variables)
     saved = {
         name: tuple(shape) for name, shape in tf.train.list_variables(str(model.folder / "variables" / "variables"))
@@ -230,23 +234,23 @@ def test_it_holds_the_weights_and_no_variable_of_the_optimizer(model: Model) -> 
     assert len(saved) <= 2 * expected.total()
 
 
-def fresh_python(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command in a folder where the project is not."""
+def start_python(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts Python in a folder outside the project."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, text=True, **pipes)
 
 
-def printed_scores(process: subprocess.Popen[str]) -> np.ndarray:
+def parse_scores(process: subprocess.Popen[str]) -> np.ndarray:
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    return np.array([float(one) for one in output.split(":")[-1].strip(" []\n").replace(",", " ").split()])
+    return np.array([float(number) for number in output.split(":")[-1].strip(" []\n").replace(",", " ").split()])
 
 
 def test_processes_without_this_project_get_the_same_scores(model: Model, served: ServedModel, tmp_path: Path) -> None:
     texts = ["FREE entry now", "see you at home"]
     run = [str(Path(sys.executable).with_name("saved_model_cli")), "run", f"--dir={model.folder}", "--tag_set=serve"]
-    by_session = fresh_python(tmp_path, *run, "--signature_def=predict_spam", f"--input_exprs=texts={texts!r}")
-    by_python = fresh_python(
+    from_cli = start_python(tmp_path, *run, "--signature_def=predict_spam", f"--input_exprs=texts={texts!r}")
+    from_python = start_python(
         tmp_path,
         "-c",
         f"""import sys, tensorflow as tf
@@ -256,11 +260,11 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("models", "ta
 """,
     )
     expected = served.predict_spam(texts)
-    np.testing.assert_allclose(printed_scores(by_session), expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(printed_scores(by_python), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(parse_scores(from_cli), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(parse_scores(from_python), expected, rtol=0, atol=1e-6)
 
 
-def test_the_session_loader_loads_it_by_itself(model: Model, served: ServedModel) -> None:
+def test_the_session_loader_loads_the_export(model: Model, served: ServedModel) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         definition = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(model.folder)).signature_def[
             "predict_spam"
@@ -271,20 +275,22 @@ def test_the_session_loader_loads_it_by_itself(model: Model, served: ServedModel
 
 
 @pytest.mark.parametrize(
-    "lost", ["saved_model.pb", "variables", "assets", None], ids=["graph", "weights", "vocabulary", "all"]
+    "missing", ["saved_model.pb", "variables", "assets", None], ids=["graph", "weights", "vocabulary", "all"]
 )
-def test_a_damaged_export_is_refused_naming_its_folder(model: Model, tmp_path: Path, lost: str | None) -> None:
+def test_a_damaged_export_is_refused_and_the_error_names_its_folder(
+    model: Model, tmp_path: Path, missing: str | None
+) -> None:
     folder = tmp_path / "2"
-    if lost:
+    if missing:
         shutil.copytree(model.folder, folder)
-        path = folder / lost
+        path = folder / missing
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ArtifactError, match="expected a SavedModel") as error:
         ServedModel(folder)
     assert str(error.value).startswith(f"{folder}: ")
 
 
-def test_a_graph_cut_short_is_refused(model: Model, tmp_path: Path) -> None:
+def test_a_truncated_graph_is_refused(model: Model, tmp_path: Path) -> None:
     shutil.copytree(model.folder, tmp_path / "2")
     path = tmp_path / "2" / "saved_model.pb"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -292,32 +298,32 @@ def test_a_graph_cut_short_is_refused(model: Model, tmp_path: Path) -> None:
         ServedModel(tmp_path / "2")
 
 
-def fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protocol buffer message: numbers and length-delimited values are all that occur here."""
+def parse_fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Parses the fields of a protocol buffer message that has only numbers and length-delimited values."""
 
-    def number(at: int) -> tuple[int, int]:
+    def parse_varint(offset: int) -> tuple[int, int]:
         value, shift = 0, 0
         while True:
-            byte = content[at]
-            value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
+            byte = content[offset]
+            value, offset, shift = value | (byte & 0x7F) << shift, offset + 1, shift + 7
             if byte < 0x80:
-                return value, at
+                return value, offset
 
-    at = 0
-    while at < len(content):
-        key, at = number(at)
+    offset = 0
+    while offset < len(content):
+        key, offset = parse_varint(offset)
         assert key & 7 in (0, 2)
-        value, at = number(at)
+        value, offset = parse_varint(offset)
         if key & 7 == 2:
-            assert at + value <= len(content)
-            value, at = content[at : at + value], at + value
+            assert offset + value <= len(content)
+            value, offset = content[offset : offset + value], offset + value
         yield key >> 3, value
 
 
-def only(content: bytes, number: int) -> bytes:
-    """The one field that a message is made of."""
-    ((found, value),) = fields(content)
-    assert found == number
+def parse_only_field(content: bytes, expected_number: int) -> bytes:
+    """Returns the value of a message's only field."""
+    ((number, value),) = parse_fields(content)
+    assert number == expected_number
     return value
 
 
@@ -325,13 +331,13 @@ def only(content: bytes, number: int) -> bytes:
 PREDICT_LOG, REQUEST, MODEL_SPEC, INPUTS, NAME, SIGNATURE_NAME, KEY, VALUE = 6, 1, 1, 2, 1, 3, 1, 2
 
 
-def test_the_warm_up_is_a_predict_request_that_a_server_would_run(model: Model, served: ServedModel) -> None:
+def test_the_warmup_is_a_predict_request_that_a_server_can_run(model: Model, served: ServedModel) -> None:
     records = tf.data.TFRecordDataset(str(model.folder / "assets.extra" / "tf_serving_warmup_requests"))
     (record,) = records.as_numpy_iterator()
-    request = dict(fields(only(only(record, PREDICT_LOG), REQUEST)))
+    request = dict(parse_fields(parse_only_field(parse_only_field(record, PREDICT_LOG), REQUEST)))
     assert set(request) == {MODEL_SPEC, INPUTS}
-    assert dict(fields(request[MODEL_SPEC])) == {NAME: b"spam_ham", SIGNATURE_NAME: PREDICT_SIGNATURE.encode()}
-    entry = dict(fields(request[INPUTS]))
+    assert dict(parse_fields(request[MODEL_SPEC])) == {NAME: b"spam_ham", SIGNATURE_NAME: PREDICT_SIGNATURE.encode()}
+    entry = dict(parse_fields(request[INPUTS]))
     assert entry[KEY] == b"texts"
     texts = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry[VALUE])).tolist()
     assert texts == [b"FREE entry", "caf\u00e9".encode(), b""]
@@ -339,27 +345,27 @@ def test_the_warm_up_is_a_predict_request_that_a_server_would_run(model: Model, 
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_a_warm_up_of_any_length_parses(tmp_path: Path, count: int) -> None:
+def test_a_warmup_of_any_length_can_be_parsed(tmp_path: Path, count: int) -> None:
     texts = [f"message {number} " * number for number in range(count)]
     write_warmup(tmp_path, texts, "m" * 200)
     (record,) = tf.data.TFRecordDataset(
         str(tmp_path / "assets.extra" / "tf_serving_warmup_requests")
     ).as_numpy_iterator()
-    request = dict(fields(only(only(record, PREDICT_LOG), REQUEST)))
-    assert dict(fields(request[MODEL_SPEC]))[NAME] == b"m" * 200
-    tensor = tensor_pb2.TensorProto.FromString(dict(fields(request[INPUTS]))[VALUE])
+    request = dict(parse_fields(parse_only_field(parse_only_field(record, PREDICT_LOG), REQUEST)))
+    assert dict(parse_fields(request[MODEL_SPEC]))[NAME] == b"m" * 200
+    tensor = tensor_pb2.TensorProto.FromString(dict(parse_fields(request[INPUTS]))[VALUE])
     assert tf.make_ndarray(tensor).tolist() == encode_utf8(texts)
 
 
-def test_the_books_model_is_exported_as_well(tmp_path: Path) -> None:
+def test_the_books_model_can_be_exported(tmp_path: Path) -> None:
     books = NetworkSettings(
         cell="simple", bidirectional=False, embedding_size=25, rnn_units=15, pooling="last", dropout=0.0,
         ngram_buckets=0, linear=False,
     )  # fmt: skip
     text = TextSettings(cleaning="letters")
-    vocabulary = build_vocabulary(clean_texts(bundled(), text), VocabularySettings(min_count=20), text)
+    vocabulary = build_vocabulary(clean_texts(bundled_texts(), text), VocabularySettings(min_count=20), text)
     network = build_network(books, len(vocabulary), seed=1)
     write_saved_model(vocabulary, network, tmp_path / "1")
     scored = Scorer(TextEncoder(vocabulary, 0), network, ["/device:CPU:0"]).score(HOSTILE).probabilities
-    with ServedModel(tmp_path / "1") as one:
-        np.testing.assert_allclose(one.predict_spam(HOSTILE), scored, rtol=0, atol=1e-5)
+    with ServedModel(tmp_path / "1") as served:
+        np.testing.assert_allclose(served.predict_spam(HOSTILE), scored, rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The linear part: what it looks at, what it solves, and that the network says the same."""
+"""Tests of the linear part: its features, its fit, and the same result from the layer of the network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from models.inference.scorer import network_logits
 from models.network.features import PAIR_FACTOR
-from models.network.linear import LinearWeights, features_of, fit_linear
+from models.network.linear import LinearWeights, build_feature_matrix, fit_linear
 from models.network.network import LINEAR, LinearScore, build_network, set_linear
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.text.cleaning import clean_texts
 from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import build_vocabulary
 
-BUCKETS = 509  # few, so that n-grams and pairs share some
+BUCKETS = 509  # so few that some n-grams and pairs share a bucket
 SPAM = ["WIN a free prize now!", "free entry, call 08712345678", "you have won £500", "claim your FREE prize"]
 HAM = ["see you at lunch", "call me later mum", "are you home now?", "ok, later then"]
 TEXTS = [f"{text}{end}" for text in (*SPAM, *HAM) for end in ("", " ok", " !!")]
@@ -45,40 +45,45 @@ def fitted() -> LinearWeights:
     return fit_linear(encoded(TEXTS), LABELS, BUCKETS)
 
 
-def said_by(weights: LinearWeights, messages: EncodedMessages) -> np.ndarray:
-    """The logits by the formula, in float64."""
-    counts = features_of(messages, BUCKETS)
+def compute_logits(weights: LinearWeights, messages: EncodedMessages) -> np.ndarray:
+    """Computes the logits by the formula, in float64."""
+    counts = build_feature_matrix(messages, BUCKETS)
     squares = counts @ weights.squares.astype(np.float64)
     return (counts @ weights.weights.astype(np.float64)) / np.sqrt(np.maximum(squares, 1e-12)) + weights.bias[0]
 
 
-def found_plainly(messages: EncodedMessages, buckets: int) -> np.ndarray:
-    """Features of each message, by loops: one or nought."""
-    found, table = np.zeros((len(messages), buckets)), messages.table
-    parts = [table.ngrams[first:last].tolist() for first, last in zip(table.starts, table.starts[1:], strict=False)]
-    for message, (first, last) in enumerate(zip(messages.starts, messages.starts[1:], strict=False)):
-        rows = messages.rows[first:last].tolist()
+def brute_force_features(messages: EncodedMessages, buckets: int) -> np.ndarray:
+    """Finds the features of each message with loops: 1 or 0, [messages, buckets]."""
+    features, table = np.zeros((len(messages), buckets)), messages.table
+    ngrams = [table.ngrams[start:stop].tolist() for start, stop in zip(table.starts, table.starts[1:], strict=False)]
+    for message, (start, stop) in enumerate(zip(messages.starts, messages.starts[1:], strict=False)):
+        rows = messages.rows[start:stop].tolist()
         for row in set(rows):
-            for part in parts[row]:
-                found[message, part] = 1
-        pairs = {(parts[one][-1] * PAIR_FACTOR + parts[two][-1] + 1) % buckets for one, two in itertools.pairwise(rows)}
+            for ngram in ngrams[row]:
+                features[message, ngram] = 1
+        pairs = {
+            (ngrams[first][-1] * PAIR_FACTOR + ngrams[second][-1] + 1) % buckets
+            for first, second in itertools.pairwise(rows)
+        }
         for pair in pairs:
-            found[message, pair] = 1
-    return found
+            features[message, pair] = 1
+    return features
 
 
 @settings(deadline=None, max_examples=100)
 @given(texts=messages_of_any_kind)
 @example(texts=["free free free", "", "free now free now free"])
-def test_a_message_has_the_n_grams_of_its_tokens_and_its_pairs_however_often(texts: list[str]) -> None:
+def test_each_n_gram_and_pair_of_a_message_counts_once(texts: list[str]) -> None:
     messages = encoded(texts)
-    np.testing.assert_array_equal(features_of(messages, BUCKETS).toarray(), found_plainly(messages, BUCKETS))
+    np.testing.assert_array_equal(
+        build_feature_matrix(messages, BUCKETS).toarray(), brute_force_features(messages, BUCKETS)
+    )
 
 
 @settings(deadline=None, max_examples=100)
-@given(texts=messages_of_any_kind.filter(bool), seed=st.integers(0, 99), more=st.integers(0, 9))
-@example(texts=["free free free", "", "free now free now free", "free free free"], seed=0, more=3)
-def test_the_network_s_layer_gives_what_the_formula_gives(texts: list[str], seed: int, more: int) -> None:
+@given(texts=messages_of_any_kind.filter(bool), seed=st.integers(0, 99), padding=st.integers(0, 9))
+@example(texts=["free free free", "", "free now free now free", "free free free"], seed=0, padding=3)
+def test_the_layer_of_the_network_returns_the_result_of_the_formula(texts: list[str], seed: int, padding: int) -> None:
     random = np.random.default_rng(seed)
     weights = LinearWeights(
         random.normal(size=BUCKETS).astype(np.float32),
@@ -89,26 +94,26 @@ def test_the_network_s_layer_gives_what_the_formula_gives(texts: list[str], seed
     layer.build()
     layer.set_weights([weights.weights, weights.squares, weights.bias])
     messages = encoded(texts)
-    batch = messages.batch(np.arange(len(texts)), int(messages.lengths.max()) + more)
-    np.testing.assert_allclose(layer(batch).numpy(), said_by(weights, messages), rtol=1e-4, atol=1e-4)
+    batch = messages.batch(np.arange(len(texts)), int(messages.lengths.max()) + padding)
+    np.testing.assert_allclose(layer(batch).numpy(), compute_logits(weights, messages), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 2**22])
-def test_any_number_of_buckets_will_do(buckets: int) -> None:
+def test_any_number_of_buckets_works(buckets: int) -> None:
     messages = encoded(["free now !", "free", "now free now"], buckets)
     layer = LinearScore(buckets)
     layer.build()
     weights = np.linspace(-1, 1, buckets).astype(np.float32)
     layer.set_weights([weights, np.ones(buckets, np.float32), np.zeros(1, np.float32)])
-    counts = features_of(messages, buckets)
+    counts = build_feature_matrix(messages, buckets)
     expected = (counts @ weights) / np.sqrt(counts @ np.ones(buckets))
     np.testing.assert_allclose(layer(messages.batch(np.arange(3), 4)).numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_it_tells_the_kinds_apart_and_its_scores_are_logits() -> None:
-    logits = said_by(fitted(), encoded(TEXTS))
+def test_the_linear_part_separates_the_classes_and_returns_logits() -> None:
+    logits = compute_logits(fitted(), encoded(TEXTS))
     assert ((logits > 0) == LABELS).all()
-    new = said_by(fitted(), encoded(["WIN your free entry now", "see you later"]))
+    new = compute_logits(fitted(), encoded(["WIN your free entry now", "see you later"]))
     assert new[0] > new[1]
     probabilities = 1 / (1 + np.exp(-logits))
     assert abs(probabilities.mean() - LABELS.mean()) < 0.1
@@ -118,31 +123,33 @@ def test_equal_messages_give_equal_weights() -> None:
     again = fit_linear(encoded(list(TEXTS)), LABELS.copy(), BUCKETS)
     for name in ("weights", "squares", "bias"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fitted(), name))
-    assert [one.dtype for one in (again.weights, again.squares, again.bias)] == [np.float32] * 3
-    assert [one.shape for one in (again.weights, again.squares, again.bias)] == [(BUCKETS,), (BUCKETS,), (1,)]
+    assert [array.dtype for array in (again.weights, again.squares, again.bias)] == [np.float32] * 3
+    assert [array.shape for array in (again.weights, again.squares, again.bias)] == [(BUCKETS,), (BUCKETS,), (1,)]
 
 
 def test_features_have_scikit_learn_s_inverse_document_frequencies() -> None:
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    frequencies = TfidfTransformer().fit(features_of(encoded(TEXTS), BUCKETS)).idf_
+    frequencies = TfidfTransformer().fit(build_feature_matrix(encoded(TEXTS), BUCKETS)).idf_
     np.testing.assert_allclose(fitted().squares, frequencies**2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("spam", [1, 2])
-def test_few_messages_of_a_kind_are_learnt_from_as_well(spam: int) -> None:
+def test_a_class_with_few_messages_can_be_fitted(spam: int) -> None:
     texts, labels = [*SPAM[:spam], *HAM], np.array([1] * spam + [0] * len(HAM), np.int32)
     weights = fit_linear(encoded(texts), labels, BUCKETS)
-    logits = said_by(weights, encoded(texts))
+    logits = compute_logits(weights, encoded(texts))
     assert logits[:spam].min() > logits[spam:].max()
 
 
-def test_a_network_whose_recurrent_part_says_nothing_says_what_the_linear_one_does() -> None:
-    make = NetworkSettings(cell="simple", embedding_size=2, rnn_units=2, ngram_buckets=BUCKETS)
-    network = build_network(make, len(encoder().vocabulary))
+def test_a_network_with_a_zero_recurrent_part_returns_the_linear_logit() -> None:
+    architecture = NetworkSettings(cell="simple", embedding_size=2, rnn_units=2, ngram_buckets=BUCKETS)
+    network = build_network(architecture, len(encoder().vocabulary))
     for weight in network.weights:
         weight.assign(weight.value * 0)
     assert not network_logits(network, encoded(TEXTS)).any()
     set_linear(network, fitted())
-    assert all(one.trainable is False for one in network.get_layer(LINEAR).weights)
-    np.testing.assert_allclose(network_logits(network, encoded(TEXTS)), said_by(fitted(), encoded(TEXTS)), atol=1e-4)
+    assert all(weight.trainable is False for weight in network.get_layer(LINEAR).weights)
+    np.testing.assert_allclose(
+        network_logits(network, encoded(TEXTS)), compute_logits(fitted(), encoded(TEXTS)), atol=1e-4
+    )

@@ -1,4 +1,4 @@
-"""Weights as NumPy arrays: exact there and back, and nothing else let in."""
+"""Tests of weights as NumPy arrays: an exact round trip, and errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from models.network.weights import read_weights, write_weights
 from models.settings import NetworkSettings
 from models.training.checkpoints import weights_sha256
 
-MAKE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16)
+ARCHITECTURE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16)
 
 
-def network(seed: int = 0, make: NetworkSettings = MAKE, vocabulary_size: int = 6) -> keras.Model:
-    return build_network(make, vocabulary_size, seed)
+def network(seed: int = 0, architecture: NetworkSettings = ARCHITECTURE, vocabulary_size: int = 6) -> keras.Model:
+    return build_network(architecture, vocabulary_size, seed)
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "simple"])
-def test_weights_come_back_bit_for_bit(tmp_path: Path, cell: str) -> None:
-    make = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16)
-    written, read = network(1, make), network(2, make)
+def test_weights_are_the_same_after_a_round_trip(tmp_path: Path, cell: str) -> None:
+    architecture = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16)
+    written, read = network(1, architecture), network(2, architecture)
     write_weights(written, tmp_path / "weights.npz")
     read_weights(read, tmp_path / "weights.npz")
     assert weights_sha256(read) == weights_sha256(written)
 
 
-def test_any_tool_reads_them_by_name(path: Path) -> None:
+def test_numpy_reads_the_weights_by_name(path: Path) -> None:
     with np.load(path, allow_pickle=False) as arrays:
         assert set(arrays.files) == {weight.path for weight in network().weights}
         assert arrays["embedding/words"].shape == (6, 3)
@@ -50,41 +50,43 @@ def test_any_tool_reads_them_by_name(path: Path) -> None:
     [
         (lambda: network(vocabulary_size=7), "embedding/words"),
         (
-            lambda: network(make=NetworkSettings(cell="gru", embedding_size=4, rnn_units=2, ngram_buckets=16)),
+            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=4, rnn_units=2, ngram_buckets=16)),
             "embedding/",
         ),
         (
-            lambda: network(make=NetworkSettings(cell="gru", embedding_size=3, rnn_units=5, ngram_buckets=16)),
+            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=3, rnn_units=5, ngram_buckets=16)),
             "logit/kernel",
         ),
         (
-            lambda: network(make=NetworkSettings(cell="lstm", embedding_size=3, rnn_units=2, ngram_buckets=16)),
+            lambda: network(architecture=NetworkSettings(cell="lstm", embedding_size=3, rnn_units=2, ngram_buckets=16)),
             "recurrent/",
         ),
         (
-            lambda: network(make=NetworkSettings(embedding_size=3, rnn_units=2, ngram_buckets=16, bidirectional=False)),
+            lambda: network(
+                architecture=NetworkSettings(embedding_size=3, rnn_units=2, ngram_buckets=16, bidirectional=False)
+            ),
             "logit/kernel",
         ),
         (
-            lambda: network(make=NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=8)),
+            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=8)),
             "embedding/ngrams",
         ),
     ],
     ids=["vocabulary", "embedding", "units", "cell", "directions", "n-grams"],
 )
-def test_weights_of_another_network_are_refused_naming_one(
+def test_weights_of_another_network_are_refused_and_the_error_names_a_weight(
     path: Path, other: Callable[[], keras.Model], weight: str
 ) -> None:
-    receiving = other()
-    before = weights_sha256(receiving)
+    target = other()
+    before = weights_sha256(target)
     with pytest.raises(ArtifactError, match="belongs to another network") as error:
-        read_weights(receiving, path)
+        read_weights(target, path)
     assert str(path) in str(error.value)
     assert f"weight {weight}" in str(error.value)
-    assert weights_sha256(receiving) == before
+    assert weights_sha256(target) == before
 
 
-def changed(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+def change_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
     with np.load(path) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     change(content)
@@ -94,17 +96,20 @@ def changed(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> No
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda one: one.pop("logit/bias"), "weight logit/bias: expected float32 (1,), received no such weight"),
-        (lambda one: one.update(extra=np.zeros(2)), "weight extra: expected no such weight, received float64 (2,)"),
-        (lambda one: one.update({"logit/bias": np.zeros(1)}), "expected float32 (1,), received float64 (1,)"),
-        (lambda one: one.update({"logit/bias": np.array(["x"], object)}), "expected weights as .npz"),
+        (lambda arrays: arrays.pop("logit/bias"), "weight logit/bias: expected float32 (1,), received no such weight"),
+        (
+            lambda arrays: arrays.update(extra=np.zeros(2)),
+            "weight extra: expected no such weight, received float64 (2,)",
+        ),
+        (lambda arrays: arrays.update({"logit/bias": np.zeros(1)}), "expected float32 (1,), received float64 (1,)"),
+        (lambda arrays: arrays.update({"logit/bias": np.array(["x"], object)}), "expected weights as .npz"),
     ],
     ids=["one missing", "one more", "another type", "pickled"],
 )
-def test_a_file_that_does_not_fit_is_refused_saying_how(
+def test_a_file_that_does_not_fit_is_refused_and_the_error_says_why(
     path: Path, change: Callable[[dict], object], expected: str
 ) -> None:
-    changed(path, change)
+    change_arrays(path, change)
     with pytest.raises(ArtifactError) as error:
         read_weights(network(), path)
     assert expected in str(error.value)
@@ -113,7 +118,7 @@ def test_a_file_that_does_not_fit_is_refused_saying_how(
 @pytest.mark.parametrize(
     "content", [b"", b"no archive", b"PK\x03\x04 cut", b"\x80\x04N."], ids=["empty", "text", "zip", "pickle"]
 )
-def test_what_is_no_archive_is_refused(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="expected weights as"):
         read_weights(network(), path)
@@ -131,18 +136,18 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_weights(network(), tmp_path / "weights.npz")
 
 
-def test_no_damage_passes_unseen(path: Path) -> None:
-    whole, expected, receiving = path.read_bytes(), weights_sha256(network(1)), network(2)
-    dice = random.Random(5)
+def test_no_damage_goes_undetected(path: Path) -> None:
+    original, expected, target = path.read_bytes(), weights_sha256(network(1)), network(2)
+    rng = random.Random(5)
     for _ in range(150):
-        damaged = bytearray(whole)
-        if dice.random() < 0.3:
-            damaged = damaged[: dice.randrange(len(damaged))]
+        damaged = bytearray(original)
+        if rng.random() < 0.3:
+            damaged = damaged[: rng.randrange(len(damaged))]
         else:
-            damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         try:
-            read_weights(receiving, path)
+            read_weights(target, path)
         except ArtifactError:
             continue
-        assert weights_sha256(receiving) == expected
+        assert weights_sha256(target) == expected

@@ -406,7 +406,7 @@ def test_the_reason_is_shown_if_flips_could_not_be_counted() -> None:
 
 def test_the_page_says_how_the_threshold_was_chosen() -> None:
     threshold = Threshold(0.5, 0.002, 700, 0)
-    assert threshold.said in Page(render_without_plots(threshold=threshold)).words
+    assert threshold.description in Page(render_without_plots(threshold=threshold)).words
 
 
 @pytest.mark.parametrize(

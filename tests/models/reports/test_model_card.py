@@ -104,7 +104,7 @@ def test_the_card_contains(part: str) -> None:
 def test_every_figure_is_in_the_card_with_its_meaning() -> None:
     card = render()
     shown = {cells[0]: cells[1] for cells in rows(card, "All test messages")[2:]}
-    assert shown == {m.title: m.shown(getattr(METRICS, name)) for name, m in metric_descriptions().items()}
+    assert shown == {m.title: m.format(getattr(METRICS, name)) for name, m in metric_descriptions().items()}
     assert all(f"- {meaning.title}: {meaning.sentence}" in card for meaning in metric_descriptions().values())
 
 

@@ -1,4 +1,4 @@
-"""The epoch that a person had a training stop after."""
+"""Tests of the epoch after which a person stops a training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from models.errors import ArtifactError
 from models.training.epoch_limit import FILE, EpochLimit
 
 
-def test_without_a_word_there_is_no_limit(tmp_path: Path) -> None:
+def test_there_is_no_limit_by_default(tmp_path: Path) -> None:
     assert EpochLimit(tmp_path).epoch is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_limit_outlives_the_process_and_is_never_raised(tmp_path: Path) -> None:
+def test_a_limit_is_stored_and_never_raised(tmp_path: Path) -> None:
     assert EpochLimit(tmp_path).stop_after(4) == 4
     assert EpochLimit(tmp_path).stop_after(6) == 4
     assert EpochLimit(tmp_path).stop_after(2) == 2
@@ -24,7 +24,7 @@ def test_a_limit_outlives_the_process_and_is_never_raised(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"last_epoch": "4"}', '{"last_epoch": 0}', "[" * 100_000])
-def test_a_file_that_makes_no_sense_is_refused_with_the_way_out(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_file_is_refused_and_the_error_says_how_to_fix_it(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(ArtifactError, match=r"Delete the file for all epochs"):
+    with pytest.raises(ArtifactError, match=r"Delete the file to train all epochs"):
         EpochLimit(tmp_path)

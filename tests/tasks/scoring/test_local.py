@@ -115,4 +115,6 @@ def test_refusals_of_a_chunk_equal_the_refusals_of_its_rows(
     rows: list[tuple[str | None, str | None, str | None]],
 ) -> None:
     expected = {index: find_rejection(51 + index, *row) for index, row in enumerate(rows)}
-    assert find_rejections(chunk(*rows)) == {index: rejected for index, rejected in expected.items() if rejected is not None}
+    assert find_rejections(chunk(*rows)) == {
+        index: rejected for index, rejected in expected.items() if rejected is not None
+    }
