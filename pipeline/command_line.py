@@ -1,8 +1,9 @@
 """The command line `spamscore`: asks the model about messages, reads what the batches wrote, and rolls it back.
 
 The commands are in `pipeline.commands`. Each reads the settings, calls one function and prints the result. The commands
-withdraw, restore, serve, prune and drift --accept ask for confirmation unless `--yes` is given. Heavy packages (TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command
-that needs them, so that completion in a shell is fast. The exit codes are in `pipeline.commands.group`.
+withdraw, restore, serve, prune and drift --accept ask for confirmation unless `--yes` is given. Heavy packages
+(TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command that needs them, so that shell completion is
+fast. The exit codes are in `pipeline.commands.group`.
 
 Luigi runs the tasks: ``luigi --module pipeline ScoreBatch``.
 """

@@ -77,7 +77,7 @@ def read_nearest_scores(engine: Engine, batch: BatchRow, limit: int, labels: lis
 
 
 def _pick_dissimilar(texts: list[str], labels: list[MessageLabel], limit: int) -> list[int]:
-    """Returns the indices of texts that, after cleaning, are not near-duplicates of each other or of a labelled text."""
+    """Returns indices of texts that, after cleaning, are not near-duplicates of each other or of a labelled text."""
     if not texts:
         return []
     prepare_tensorflow()

@@ -138,12 +138,12 @@ def format_withdraw_question(batch: BatchRow) -> str:
 
 def format_restore_question(batch: BatchRow, published: BatchRow | None) -> str:
     """Formats the question before a batch is published again."""
-    replaced = f"in place of the {_describe_rows(published)}" if published else "where nothing is published now"
-    return f"For {batch.batch_date}, publish the {_describe_rows(batch)} {replaced}?"
+    replaced = f"in place of the {_describe_rows(published)}" if published else "which has no published batch now"
+    return f"Publish the {_describe_rows(batch)} for {batch.batch_date}, {replaced}?"
 
 
 def _describe_rows(batch: BatchRow) -> str:
-    return f"{format_count(batch.scored or 0)} rows of batch {batch.batch_id} (version {batch.model_version})"
+    return f"{format_count(batch.scored or 0)} rows of batch {batch.batch_id} (model version {batch.model_version})"
 
 
 def require_servable(version: int) -> int | None:

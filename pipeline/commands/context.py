@@ -62,4 +62,6 @@ def require_published(engine: Engine, date: datetime.date | None) -> BatchRow:
     available = f"the latest dates that have one: {dates}" if dates else "no date has one yet"
     for_date = f" for {date}" if date else ""
     command = SCORE_COMMAND + (f" --date {date}" if date else "")
-    raise InputError(f"there is no published batch{for_date}; {available}. To score it: {command}")
+    raise InputError(
+        f"there is no published batch{for_date}; {available}. To score {'it' if date else 'one'}: {command}"
+    )

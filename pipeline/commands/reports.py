@@ -70,7 +70,7 @@ def report(date: datetime.date | None, open_browser: bool, output_format: str | 
 
 
 @click.command(
-    short_help="Show the drift of batches, or accept it.",
+    short_help="Show the drift from earlier batches, or accept it.",
     epilog=examples(
         "spamscore drift                                 the latest batches",
         "spamscore drift 2026-01-31                      the limits that one batch crossed",
@@ -94,7 +94,7 @@ def report(date: datetime.date | None, open_browser: bool, output_format: str | 
 def drift(
     date: datetime.date | None, accept: bool, who: str | None, limit: int, output_format: str | None, yes: bool
 ) -> None:
-    """Show how much the published batch of DATE, or those of the latest dates, differ from the batches before.
+    """Show how much the published batch of DATE, or those of the latest dates, differ from the batches before them.
 
     The limits are the settings of [drift]. A crossed limit stays on record. With [drift] on_drift = fail, the run of
     the date fails with exit code 50 until a person accepts the drift; the scores are published all the same.
