@@ -26,7 +26,7 @@ _PAGE_WIDTH = 100
 # Combining characters have no width of their own. At most this many characters per column are looked at.
 _CHARACTERS_PER_COLUMN = 4
 # Characters without a visible form that Unicode classifies as letters, marks or symbols, so that `str.isprintable`
-# accepts them. The same list is in `models.reports.evaluation_report`, which a command cannot import: it would load
+# accepts them. The same list is in `models.reports.pages`, which a command cannot import: it would load
 # NumPy and Jinja.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"

@@ -192,7 +192,7 @@ def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(t
 
 
 def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:
-    from pipeline.watch.reports_server import serving_reports
+    from pipeline.watch.reports_server import serve_reports
 
     (tmp_path / "secret.json").write_text("{}")
     training, snapshot = tmp_path / "artifacts/training/f.partial", tmp_path / "artifacts/snapshots/f"
@@ -201,7 +201,7 @@ def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> No
     ):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    with serving_reports(tmp_path / "artifacts") as url:
+    with serve_reports(tmp_path / "artifacts") as url:
         assert fetched(f"{url}/training/f/history.csv") == "epoch"
         assert fetched(f"{url}/snapshots/f/manifest.json") == "{}"
         for path, headers in (
