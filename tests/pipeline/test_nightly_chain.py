@@ -308,22 +308,22 @@ ANOTHER_VALUE = [
     ("metrics", "pushgateway", "http://127.0.0.1:9091", NOTHING),
     ("core", "log_level", "DEBUG", NOTHING),
 ]  # fmt: skip
-ASK_EACH_STAGE = """
+LIST_INCOMPLETE_STAGES = """
 import datetime, json, sys
 from luigi.configuration import get_config
 import pipeline
-parser, answers = get_config(), []
-for section, key, value, also in json.load(sys.stdin):
-    held = {(s, k): parser.get(s, k, None) for s, k in [(section, key), *((s, k) for s, k, _ in also)]}
-    for s, k, v in [(section, key, value), *also]:
+parser, results = get_config(), []
+for section, key, value, required in json.load(sys.stdin):
+    previous = {(s, k): parser.get(s, k, None) for s, k in [(section, key), *((s, k) for s, k, _ in required)]}
+    for s, k, v in [(section, key, value), *required]:
         parser.set(s, k, v)
     date = datetime.date.fromisoformat(sys.argv[1])
     stages = {n: getattr(pipeline, n) for n in pipeline.__all__ if n not in ("Nightly", "ReportBatch")}
     tasks = {n: c(date=date) if n in ("ExtractMessages", "ScoreBatch") else c() for n, c in stages.items()}
-    answers.append(sorted(name for name, task in tasks.items() if not task.complete()))
-    for (s, k), v in held.items():
+    results.append(sorted(name for name, task in tasks.items() if not task.complete()))
+    for (s, k), v in previous.items():
         parser.remove_option(s, k) if v is None else parser.set(s, k, v)
-print(json.dumps(answers))
+print(json.dumps(results))
 """
 # Other settings that a value requires.
 REQUIRED_SETTINGS = {"sql": [["messages", "query", "SELECT 1"]]}
@@ -334,11 +334,11 @@ def incomplete_stages(finished: tuple[Path, Done]) -> dict[tuple[str, str], set[
     """The stages of the finished folder that are incomplete with each row of the table changed."""
     rows = [[section, key, value, REQUIRED_SETTINGS.get(value, [])] for section, key, value, _ in ANOTHER_VALUE]
     done = subprocess.run(
-        [sys.executable, "-c", ASK_EACH_STAGE, DATE],
+        [sys.executable, "-c", LIST_INCOMPLETE_STAGES, DATE],
         cwd=finished[0], env=environment(), input=json.dumps(rows), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return {(row[0], row[1]): set(answer) for row, answer in zip(rows, json.loads(done.stdout), strict=True)}
+    return {(row[0], row[1]): set(names) for row, names in zip(rows, json.loads(done.stdout), strict=True)}
 
 
 @pytest.mark.parametrize(
