@@ -1,4 +1,4 @@
-"""What a person starts: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
+"""The entry points: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
 
 import configparser
 import sys
@@ -6,7 +6,7 @@ import sys
 try:
     import luigi  # noqa: F401
 except configparser.Error as error:
-    # Luigi reads its files as it is imported, so nothing of ours can say this more gently at a later time.
+    # Luigi reads its files while it is imported, so a parse error can only be reported here.
     print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
     sys.exit(2)
 

@@ -1,12 +1,11 @@
-"""The command `spamscore`: asks the model about messages, and the database about what the nights wrote; takes it back.
+"""The command line `spamscore`: asks the model about messages, reads what the batches wrote, and rolls it back.
 
-The commands are in `pipeline.commands`. Each reads settings, calls one function that answers, and prints. Those that
-change something ask before, unless told `--yes`: withdraw, restore, serve and prune. What is heavy (TensorFlow,
-SQLAlchemy, pyarrow, Rich) is imported inside the command that needs it, for a shell completing a word must not wait.
-Running the tasks is Luigi's: ``luigi --module pipeline ScoreBatch``.
+The commands are in `pipeline.commands`. Each reads the settings, calls one function and prints the result. The commands
+withdraw, restore, serve, prune and drift --accept ask for confirmation unless `--yes` is given. Heavy packages
+(TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command that needs them, so that shell completion is
+fast. The exit codes are in `pipeline.commands.group`.
 
-Exit codes: 0 done; 1 it failed; 2 a bad argument or setting; 35 the database cannot be used, as Luigi's own
-``scheduling_error``; 130 interrupted; 141 whoever read the output went away.
+Luigi runs the tasks: ``luigi --module pipeline ScoreBatch``.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from click.shell_completion import get_completion_class
 
 from pipeline.commands.batches import batches, scores, summary
 from pipeline.commands.explain import explain
-from pipeline.commands.group import Commands
+from pipeline.commands.group import EXIT_CODES, CommandGroup
 from pipeline.commands.labels import label, labels, uncertain
-from pipeline.commands.options import examples
+from pipeline.commands.options import examples, exit_codes
 from pipeline.commands.reports import drift, report
 from pipeline.commands.rollback import prune, restore, verify, withdraw
 from pipeline.commands.settings import config
@@ -33,29 +32,30 @@ from pipeline.commands.watch import watch
 from pipeline.printing import print_lines
 
 SHELLS = ("bash", "zsh", "fish")
-_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(
-    cls=Commands,
-    context_settings=_HELP,
+    cls=CommandGroup,
+    context_settings=_CONTEXT_SETTINGS,
     epilog=examples(
-        'spamscore text "You have WON a prize! Reply YES"   how likely a message is spam',
-        "spamscore summary                                  what the last night did",
-        "spamscore scores yesterday --flagged               what was flagged",
-        "spamscore uncertain yesterday                      what a person should look at",
-        "spamscore config scoring                           which settings hold, and why",
-        "spamscore withdraw yesterday                       takes a night's scores back",
+        'spamscore text "You have WON a prize! Reply YES"   spam probability of a message',
+        "spamscore summary                                  result of the latest batch",
+        "spamscore scores yesterday --flagged               messages that were flagged",
+        "spamscore uncertain yesterday                      messages most worth labelling",
+        "spamscore config scoring                           settings, and where each comes from",
+        "spamscore withdraw yesterday                       rolls back the scores of a date",
         "luigi --module pipeline ScoreBatch                 scores yesterday's messages",
     )
-    + "\n\n\b\nExit codes: 0 done, 1 failed, 2 bad argument or setting, 35 no database, 130 interrupted.",
+    + "\n\n"
+    + exit_codes(EXIT_CODES),
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="spamscore", message="%(prog)s %(version)s", help="Show the version and exit.")
 def cli(debug: bool) -> None:
-    """Spam probabilities of text messages: ask the model, and see what the nightly batches wrote.
+    """Spam probabilities of text messages: ask the model, and inspect or roll back the nightly batches.
 
-    Settings are read from luigi.cfg in the working folder, or where LUIGI_CONFIG_PATH says.
+    Settings are read from luigi.cfg in the current folder, or from the file that LUIGI_CONFIG_PATH names.
     """
 
 
@@ -68,32 +68,32 @@ for command in COMMANDS:
 
 
 @cli.command(
-    short_help="Print a script for completion in a shell.",
+    short_help="Print the completion script of a shell.",
     epilog=examples(
         'eval "$(spamscore completion bash)"                                        in ~/.bashrc',
         'eval "$(spamscore completion zsh)"                                         in ~/.zshrc',
-        "spamscore completion fish > ~/.config/fish/completions/spamscore.fish      once",
+        "spamscore completion fish > ~/.config/fish/completions/spamscore.fish      run once",
     ),
 )
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(shell: str | None) -> None:
-    """Print the script that completes commands and options in SHELL; in the shell of $SHELL if not given.
+    """Print the script that completes commands and options in SHELL (default: the shell in $SHELL).
 
-    To install it, put the line of your shell into its start-up file, and open a new terminal.
+    To install it, add the line for your shell to its start-up file, and open a new terminal.
     """
-    chosen = shell or Path(os.environ.get("SHELL", "")).name
-    script = get_completion_class(chosen)
-    if script is None:
-        raise click.UsageError(f"expected one of {', '.join(SHELLS)}, received {chosen or 'no $SHELL'!r}")
-    print_lines([script(cli, {}, "spamscore", "_SPAMSCORE_COMPLETE").source()])
+    name = shell or Path(os.environ.get("SHELL", "")).name
+    completion_class = get_completion_class(name)
+    if completion_class is None:
+        raise click.UsageError(f"expected one of {', '.join(SHELLS)}, received {name or 'no $SHELL'!r}")
+    print_lines([completion_class(cli, {}, "spamscore", "_SPAMSCORE_COMPLETE").source()])
 
 
 def main() -> None:
-    """The entry point of the command."""
+    """Runs the command line; the entry point of `spamscore`."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that does not know a character gets its number rather than a failure.
+        # A character that the encoding of the terminal lacks is printed as its code point, instead of failing.
         if stream is not None:
             cast("Any", stream).reconfigure(errors="backslashreplace")
     if sys.stdout is None:
-        sys.stdout = cast("TextIO", open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+        sys.stdout = cast("TextIO", open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
     cli.main(prog_name="spamscore")

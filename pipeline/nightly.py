@@ -1,4 +1,4 @@
-"""Nightly: all that a night is to do, in one task that cron or systemd starts."""
+"""The Nightly task: everything that one night does, in one task for cron or systemd to start."""
 
 from __future__ import annotations
 
@@ -38,38 +38,39 @@ _DAY = datetime.timedelta(days=1)
 
 
 class Nightly(Stage):
-    """Scores and reports on a date, and on those before it that were missed; deletes what is older than is kept.
+    """Scores a date and reports on it, catches up on missed dates, and deletes data past its retention.
 
-    As the `luigi` command ends, whoever [alerts] and [metrics] name is told how it went.
+    When the `luigi` command ends, alerts are sent ([alerts]) and metrics are written ([metrics]).
     """
 
     date = YesterdayParameter(description="date of the messages, as 2026-01-31; yesterday if not given")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._began = time.monotonic()
-        failures.on_run_end(self._tell)  # before the settings are checked, for bad ones are a thing to be told
+        self._start_time = time.monotonic()
+        failures.on_run_end(self._notify)  # before the settings are checked: a bad setting is reported too
         super().__init__(*args, **kwargs)
 
     def requires(self) -> list[luigi.Task]:
-        """The batches of the date and of those that were missed."""
+        """Returns the batches of the date and of the missed dates."""
         return [ScoreBatch(date=date) for date in self.dates]
 
     @cached_property
     def dates(self) -> list[datetime.date]:
-        """The date, after those of [run] catch_up_days that never had a published batch, as after a machine was off.
+        """The missed dates, oldest first, and then the date itself.
 
-        Found out once, for they are published by the time their reports are made.
+        A date is missed if it is within [run] catch_up_days before the date and never had a published batch, for
+        example because the machine was off. Cached: the batches are published before their reports are made.
         """
-        before = [self.date - _DAY * number for number in range(load(RunSettings).catch_up_days, 0, -1)]
-        if not before:
+        earlier = [self.date - _DAY * days for days in range(load(RunSettings).catch_up_days, 0, -1)]
+        if not earlier:
             return [self.date]
         from tasks.database.batches import find_never_published_dates
         from tasks.database.connection import connect
 
-        return [*find_never_published_dates(connect(load(DatabaseSettings)), before), self.date]
+        return [*find_never_published_dates(connect(load(DatabaseSettings)), earlier), self.date]
 
     def complete(self) -> bool:
-        """Whether every date is scored and reported on, and what comes after it was done."""
+        """Returns whether every date has a batch and a report, and the record of the night is written."""
         tasks = [*self.requires(), *self._reports()]
         return all(task.complete() for task in tasks) and self.output().exists()
 
@@ -77,42 +78,45 @@ class Nightly(Stage):
         return [ReportBatch(date=date) for date in self.dates]
 
     def output(self) -> NightTarget:
-        """What the night wrote down of the date's batch."""
+        """Returns the record of the night for the date's published batch."""
         return NightTarget(self.date)
 
     def run(self) -> Iterator[list[luigi.Task]]:
-        """Has the reports made, deletes what is older than is kept, and writes down what the night did."""
+        """Requires the reports, deletes data past its retention, and writes the record of the night."""
         from tasks.database.schema import open_database
 
-        # Only now, for whether a report is there depends on the batch that is published.
+        # Not in requires(): whether a report exists depends on the batch that is published by then.
         yield self._reports()
         engine = open_database(load(DatabaseSettings))
         with report_progress(self, "deleting") as report:
             pruned, deleted = prune_batches(engine, report), delete_artifacts(engine)
             report.conclude(f"rows of {len(pruned)} batches and {len(deleted)} folders deleted")
         content = {
-            "pruned": [{**dataclasses.asdict(one), "batch_date": str(one.batch_date)} for one in pruned],
+            "pruned": [{**dataclasses.asdict(batch), "batch_date": str(batch.batch_date)} for batch in pruned],
             "deleted": [str(path) for path in deleted],
         }
         self.output().write(content)
 
-    def _tell(self, failed: list[failures.Failure]) -> None:
-        """Tells how the night ended, unless another run is at it and will. One that only drifted is done."""
-        codes = {one.exit_code for one in failed}
-        if codes != {AlreadyRunningError.exit_code}:
-            done = codes == {DriftError.exit_code} or self._is_done()
-            notify_run_end(self.date, done, failed, time.monotonic() - self._began)
+    def _notify(self, failed: list[failures.Failure]) -> None:
+        """Sends alerts and writes metrics, unless another run is doing this night: that run will send them.
+
+        A night whose only failure is drift counts as done.
+        """
+        exit_codes = {failure.exit_code for failure in failed}
+        if exit_codes != {AlreadyRunningError.exit_code}:
+            done = exit_codes == {DriftError.exit_code} or self._is_done()
+            notify_run_end(self.date, done, failed, time.monotonic() - self._start_time)
 
     def _is_done(self) -> bool:
         try:
             return self.complete()
-        except Exception as error:  # no database, bad settings: said already by what failed before
+        except Exception as error:  # no database, or bad settings: already reported by the failure itself
             log.debug("%s: %s", self, error)
             return False
 
 
 class NightTarget(luigi.Target):
-    """What a night left behind beside the scores: a file for each published batch of the date that it saw."""
+    """The record of a night: one file for each batch of the date that was published when the night ended."""
 
     def __init__(self, date: datetime.date) -> None:
         self.date = date
@@ -122,16 +126,16 @@ class NightTarget(luigi.Target):
 
     @property
     def folder(self) -> Path:
-        """Where the files of the date are."""
+        """The folder with the files of the date."""
         return artifacts_folder() / "nights" / self.date.isoformat()
 
     def exists(self) -> bool:
-        """Whether there is one of the batch that is published now."""
+        """Returns whether there is a file for the batch that is published now."""
         path = self._path()
         return path is not None and path.is_file()
 
     def write(self, content: dict[str, Any]) -> None:
-        """Writes that of the batch that is published now."""
+        """Writes the file for the batch that is published now."""
         if (path := self._path()) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, content)
@@ -145,31 +149,38 @@ class NightTarget(luigi.Target):
 
 
 def prune_batches(engine: Engine, report: ProgressReport) -> list[PrunedRows]:
-    """Deletes the rows of old batches, as `spamscore prune` does; [database] keep_days says which."""
+    """Deletes the rows of old batches, as `spamscore prune` does; [database] keep_days sets the retention.
+
+    Returns:
+        The pruned batches, with the number of rows deleted.
+    """
     from tasks.database.retention import find_prunable_batches, prune_batch
 
-    before = kept_from(load(DatabaseSettings).keep_days)
-    found = find_prunable_batches(engine, before) if before else []
+    first_kept = first_kept_date(load(DatabaseSettings).keep_days)
+    batches = find_prunable_batches(engine, first_kept) if first_kept else []
     pruned = []
-    for number, one in enumerate(found):
-        report.update(number, len(found), f"deleting the rows of batch {one.batch_id} of {one.batch_date}")
-        pruned.append(prune_batch(engine, one, before or one.batch_date))
-        log.info("batch %d of %s: %d rows deleted", one.batch_id, one.batch_date, pruned[-1].rows)
+    for number, batch in enumerate(batches):
+        report.update(number, len(batches), f"deleting the rows of batch {batch.batch_id} of {batch.batch_date}")
+        pruned.append(prune_batch(engine, batch, first_kept or batch.batch_date))
+        log.info("batch %d of %s: %d rows deleted", batch.batch_id, batch.batch_date, pruned[-1].rows)
     return pruned
 
 
 def delete_artifacts(engine: Engine) -> list[Path]:
-    """Deletes the snapshots and reports of old dates; [artifacts] keep_days says which.
+    """Deletes the snapshots and reports of old dates; [artifacts] keep_days sets the retention.
 
-    Those of the latest published batch stay: the gate compares models on its messages.
+    Those of the latest published batch are kept: the gate compares models on its messages.
+
+    Returns:
+        The deleted folders.
     """
     from tasks.database.batches import find_latest_published_batch
     from tasks.database.retention import delete_dated_folders
 
-    before, latest = kept_from(load(ArtifactSettings).keep_days), find_latest_published_batch(engine)
-    if before is None:
+    first_kept, latest = first_kept_date(load(ArtifactSettings).keep_days), find_latest_published_batch(engine)
+    if first_kept is None:
         return []
-    deleted = delete_dated_folders(artifacts_folder(), min(before, latest.batch_date if latest else before))
+    deleted = delete_dated_folders(artifacts_folder(), min(first_kept, latest.batch_date if latest else first_kept))
     for path in deleted:
         log.info("%s deleted", path)
     if deleted:
@@ -177,6 +188,6 @@ def delete_artifacts(engine: Engine) -> list[Path]:
     return deleted
 
 
-def kept_from(days: int) -> datetime.date | None:
-    """The earliest date that is kept, by the local clock; None where all are."""
+def first_kept_date(days: int) -> datetime.date | None:
+    """Returns the earliest date that is kept, in local time; None if 0 days are set, which keeps all."""
     return datetime.date.today() - _DAY * days if days else None

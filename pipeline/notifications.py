@@ -1,7 +1,7 @@
-"""How a night ended, told to those who were not there: alerts that open and close, and the numbers for Prometheus.
+"""Sends alerts and writes Prometheus metrics when a Nightly run ends.
 
-It runs as the process ends, when every stage has said what it had to say; nothing that fails here changes how the night
-ended.
+It runs as the process ends, after every stage has logged its result. A failure here does not change the result of the
+run.
 """
 
 from __future__ import annotations
@@ -25,68 +25,72 @@ if TYPE_CHECKING:
     from tasks.monitoring.drift import Drift
 
 log = logging.getLogger("spamscore")
-_NAMED = 3  # failures that an alert names
+_MAX_NAMED_FAILURES = 3  # in one alert
 
 
-def notify_run_end(date: datetime.date, done: bool, failed: Sequence[Failure], seconds: float) -> None:
+def notify_run_end(date: datetime.date, done: bool, failures: Sequence[Failure], seconds: float) -> None:
     """Opens and closes alerts, and writes the metrics.
 
     Args:
-        date: of the night.
-        done: whether all of it is.
-        failed: what was said of failures.
-        seconds: that it took.
+        date: date of the Nightly run.
+        done: whether the run is complete.
+        failures: failures of the stages.
+        seconds: duration of the run.
     """
     if not done:
-        raise_alert(FAILURE, date, reason(failed))
+        raise_alert(FAILURE, date, summarize_failures(failures))
     try:
-        _tell_of_batches(date, done)
+        _notify_of_batches(date, done)
     except SpamscoreError as error:
-        log.warning("no word of the batches to those who watch: %s", error)
+        log.warning("alerts and metrics of the batches are not updated: %s", error)
     export_metrics(RUN, run_metrics(read_alerts(), not done, seconds))
 
 
-def reason(failed: Sequence[Failure]) -> str:
-    """What failed, in one line."""
-    if not failed:
-        return "it did not come to its end, and no stage said why: another run, or Luigi's log, knows"
-    more = [f"and {len(failed) - _NAMED} more"] if len(failed) > _NAMED else []
-    return "; ".join([one.message for one in failed[:_NAMED]] + more)
+def summarize_failures(failures: Sequence[Failure]) -> str:
+    """Returns one line with the messages of the first failures, and the number of the others."""
+    if not failures:
+        return "the run did not finish, and no stage reported a failure: see the log of Luigi, or of another run"
+    messages = [failure.message for failure in failures[:_MAX_NAMED_FAILURES]]
+    more = len(failures) - _MAX_NAMED_FAILURES
+    return "; ".join([*messages, *([f"and {more} more"] if more > 0 else [])])
 
 
-def _tell_of_batches(date: datetime.date, done: bool) -> None:
+def _notify_of_batches(date: datetime.date, done: bool) -> None:
     from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
     from tasks.monitoring.drift import read_drift
 
     engine = connect(load(DatabaseSettings))
     _close_alerts(engine, date, done)
-    newest = find_latest_published_batch(engine)
-    if newest is not None:
-        drift = read_drift(engine, newest.batch_id)
-        _tell_of_drift(newest, drift)
-        export_metrics(BATCH, batch_metrics(newest, drift))
+    latest = find_latest_published_batch(engine)
+    if latest is not None:
+        drift = read_drift(engine, latest.batch_id)
+        _update_drift_alert(latest, drift)
+        export_metrics(BATCH, batch_metrics(latest, drift))
 
 
 def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
-    """Closes those of failure and lateness of the dates that are published now; this one's only if all is done."""
+    """Closes the failure and deadline alerts of dates that are published now; those of `date` only if it is done."""
     from tasks.database.batches import find_published_dates
 
     alerts = read_alerts()
-    dates = {one for kind in (FAILURE, DEADLINE) for one in alerts.dates(kind)}
-    published = {str(one) for one in find_published_dates(engine, map(datetime.date.fromisoformat, dates))}
+    alert_dates = {alert_date for kind in (FAILURE, DEADLINE) for alert_date in alerts.dates(kind)}
+    published = {
+        str(published_date)
+        for published_date in find_published_dates(engine, map(datetime.date.fromisoformat, alert_dates))
+    }
     if not done:
         published -= {str(date)}
     recover(FAILURE, published, "its scores are published")
     recover(DEADLINE, published, "its scores are published")
 
 
-def _tell_of_drift(newest: BatchRow, drift: Drift | None) -> None:
-    """Opens an alert of a batch that drifted; one that did not closes those of the dates up to its own."""
+def _update_drift_alert(latest: BatchRow, drift: Drift | None) -> None:
+    """Opens an alert for a batch that drifted. A batch without drift closes the alerts up to its own date."""
     if drift is None:
         return
     if drift.is_open:
-        raise_alert(DRIFT, newest.batch_date, drift.summary)
+        raise_alert(DRIFT, latest.batch_date, drift.summary)
     else:
-        earlier = {one for one in read_alerts().dates(DRIFT) if one <= str(newest.batch_date)}
-        recover(DRIFT, earlier, f"the batch of {newest.batch_date} is like those before, or was accepted")
+        earlier = {alert_date for alert_date in read_alerts().dates(DRIFT) if alert_date <= str(latest.batch_date)}
+        recover(DRIFT, earlier, f"the batch of {latest.batch_date} is like the batches before it, or was accepted")

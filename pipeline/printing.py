@@ -1,7 +1,7 @@
-"""How an answer reaches a person or a program: tables and colours in a terminal, plain columns in a pipe, JSON, CSV.
+"""Prints results: tables and colours in a terminal, tab-separated columns in a pipe, JSON, CSV.
 
-What strangers wrote (messages, their identifiers) goes through `visible` before it is shown, so that it cannot colour,
-clear or reorder anybody's terminal. Rich is imported only where a terminal is drawn on.
+Untrusted text (messages and their identifiers) goes through `escape_unprintable` before it is printed, so that it
+cannot colour, clear or reorder a terminal. Rich is imported only where a terminal is drawn on.
 """
 
 from __future__ import annotations
@@ -21,58 +21,65 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# Columns of a page that is read later: a log, a mail. A terminal has its own, and COLUMNS goes before both.
+# Columns of output that is read later, in a log or a mail. A terminal has its own width; COLUMNS takes precedence.
 _PAGE_WIDTH = 100
-# Characters that combine take no room of their own: of a text this many a column are looked at.
-_CHARACTERS_A_COLUMN = 4
-# Nothing to see, and yet letters, marks or symbols to Unicode, so that `str.isprintable` lets them through. As in
-# `models.reports.evaluation_report`, which a command cannot import: it brings NumPy and Jinja along.
-_UNSEEN = re.compile(
+# Combining characters have no width of their own. At most this many characters per column are looked at.
+_CHARACTERS_PER_COLUMN = 4
+# Characters without a visible form that Unicode classifies as letters, marks or symbols, so that `str.isprintable`
+# accepts them. The same list is in `models.reports.pages`, which a command cannot import: it would load
+# NumPy and Jinja.
+_INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def visible(text: str) -> str:
-    r"""The text with what controls, hides or reorders it spelled out: ``\n`` and ``\t``, the rest as ``[U+202E]``."""
-    if _is_visible(text):
+def escape_unprintable(text: str) -> str:
+    r"""Escapes control, invisible and bidirectional characters: as ``\n``, ``\r``, ``\t``, or as ``[U+202E]``."""
+    if _is_printable(text):
         return text
-    return "".join(one if _is_visible(one) else _SHORT.get(one, f"[U+{ord(one):04X}]") for one in text)
+    return "".join(
+        character if _is_printable(character) else _SHORT_ESCAPES.get(character, f"[U+{ord(character):04X}]")
+        for character in text
+    )
 
 
-def _is_visible(text: str) -> bool:
-    return text.isprintable() and not _UNSEEN.search(text)
+def _is_printable(text: str) -> bool:
+    return text.isprintable() and not _INVISIBLE.search(text)
 
 
-def shortened(text: str, width: int) -> str:
-    """The text made visible and cut to so many columns of a terminal, with ``…`` where it was cut."""
+def truncate(text: str, width: int) -> str:
+    """Returns the escaped text, cut to a width in terminal columns; a text that was cut ends with ``…``."""
     from rich.cells import set_cell_size
 
-    looked_at = visible(text[: width * _CHARACTERS_A_COLUMN])
-    if len(text) <= width * _CHARACTERS_A_COLUMN and cell_len(looked_at) <= width:
-        return looked_at
-    return set_cell_size(looked_at, min(cell_len(looked_at), max(width - 1, 0))).rstrip() + "…"
+    escaped = escape_unprintable(text[: width * _CHARACTERS_PER_COLUMN])
+    if len(text) <= width * _CHARACTERS_PER_COLUMN and display_width(escaped) <= width:
+        return escaped
+    return set_cell_size(escaped, min(display_width(escaped), max(width - 1, 0))).rstrip() + "…"
 
 
-def cell_len(text: str) -> int:
-    """Columns that a text takes in a terminal."""
+def display_width(text: str) -> int:
+    """Returns the number of terminal columns that a text takes."""
     from rich import cells
 
     return cells.cell_len(text)
 
 
-def in_terminal() -> bool:
-    """Whether a person is looking: standard output is a terminal."""
+def is_terminal() -> bool:
+    """Returns whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
-def page() -> Console:
-    """Standard output to draw on: in a terminal its width, and colours unless NO_COLOR is set; plain elsewhere."""
+def open_console() -> Console:
+    """Returns a Rich console on standard output.
+
+    In a terminal it has the terminal's width, and colours unless NO_COLOR is set. Elsewhere it is plain.
+    """
     from rich.console import Console
 
-    watched = in_terminal()
-    width = None if watched or os.environ.get("COLUMNS") else _PAGE_WIDTH
-    return Console(file=sys.stdout, width=width, force_terminal=watched, markup=False, emoji=False, highlight=False)
+    terminal = is_terminal()
+    width = None if terminal or os.environ.get("COLUMNS") else _PAGE_WIDTH
+    return Console(file=sys.stdout, width=width, force_terminal=terminal, markup=False, emoji=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -80,120 +87,126 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: over the column in a terminal.
-        value: what a row has in it; a pipe gets it plain.
-        show: how a terminal shows it; as in a pipe if not given.
-        right: whether it stands to the right, as numbers do.
-        style: Rich's style of it.
-        leaves: columns of higher numbers are left out first where a terminal is too narrow; 0 stays.
-        wraps: whether long values go on in the next line, instead of being cut.
+        title: the heading in a terminal.
+        value: returns the value of a row; a pipe gets it in plain format.
+        formatter: formats the value for a terminal; if not given, it is formatted as in a pipe.
+        align_right: whether the column is right-aligned, as numbers are.
+        style: the Rich style.
+        drop_priority: the columns with the highest number are dropped first where a terminal is too narrow; 0 is never
+            dropped.
+        wrap: whether a long value is wrapped to the next line, instead of being cut.
     """
 
     title: str
     value: Callable[[Any], Any] = str
-    show: Callable[[Any], str] | None = None
-    right: bool = False
+    formatter: Callable[[Any], str] | None = None
+    align_right: bool = False
     style: str = ""
-    leaves: int = 0
-    wraps: bool = False
+    drop_priority: int = 0
+    wrap: bool = False
 
-    def shown(self, row: Any) -> str:
-        """What a terminal shows of a row."""
+    def format_cell(self, row: Any) -> str:
+        """Formats the value of a row for a terminal."""
         value = self.value(row)
-        return "" if value is None else visible(self.show(value) if self.show else plain(value))
+        if value is None:
+            return ""
+        return escape_unprintable(self.formatter(value) if self.formatter else format_plain(value))
 
 
-def plain(value: Any) -> str:
-    """A value for a program: nothing for None, true and false, ISO dates and times, numbers without separators."""
+def format_plain(value: Any) -> str:
+    """Formats a value for a program: None is empty, booleans are true and false, dates and times are ISO 8601."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime.date):
         return value.isoformat()
-    return visible(str(value))
+    return escape_unprintable(str(value))
 
 
-def count(value: float) -> str:
-    """A count for a person: 1,234,567."""
+def format_count(value: float) -> str:
+    """Formats a count for a person: ``1,234,567``."""
     return f"{value:,.0f}"
 
 
-def minute(value: datetime.datetime) -> str:
-    """A time for a person, to the minute."""
+def format_minute(value: datetime.datetime) -> str:
+    """Formats a time for a person, to the minute: ``2026-01-31 04:05``."""
     return f"{value:%Y-%m-%d %H:%M}"
 
 
-def duration(seconds: float) -> str:
-    """A duration for a person: ``8.4 s``, ``12 min 5 s``, ``3 h 20 min``."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration for a person: ``8.4 s``, ``12 min 5 s``, ``3 h 20 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    minutes, remaining_seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {remaining_seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def print_rows(columns: Sequence[Column], rows: Sequence[Any]) -> None:
-    """A table in a terminal; in a pipe a line a row without a head, its values with tabs between."""
-    if in_terminal():
-        _draw(columns, rows)
+    """Prints a table in a terminal; in a pipe, one line per row with tabs between the values and no header."""
+    if is_terminal():
+        _draw_table(columns, rows)
     else:
-        print_lines("\t".join(plain(column.value(row)) for column in columns) for row in rows)
+        print_lines("\t".join(format_plain(column.value(row)) for column in columns) for row in rows)
 
 
-def _draw(columns: Sequence[Column], rows: Sequence[Any]) -> None:
-    console = page()
-    cells = {column: [column.shown(row) for row in rows] for column in columns}
-    kept = fitting(cells, console.width)
-    table = grid(columns=[column for column in columns if column in kept], head=True)
-    for place in range(len(rows)):
-        table.add_row(*(styled(cells[column][place], column.style) for column in columns if column in kept))
+def _draw_table(columns: Sequence[Column], rows: Sequence[Any]) -> None:
+    console = open_console()
+    cells = {column: [column.format_cell(row) for row in rows] for column in columns}
+    fitting = select_fitting_columns(cells, console.width)
+    table = make_table(columns=[column for column in columns if column in fitting], show_header=True)
+    for index in range(len(rows)):
+        table.add_row(*(styled_text(cells[column][index], column.style) for column in columns if column in fitting))
     console.print(table)
-    if left_out := [column.title for column in columns if column not in kept]:
-        console.print(f"not shown in {console.width} columns: {', '.join(left_out)}", style="dim")
+    if dropped := [column.title for column in columns if column not in fitting]:
+        console.print(f"not shown in {console.width} columns: {', '.join(dropped)}", style="dim")
 
 
-_GAP = 2
+_COLUMN_GAP = 2
 
 
-def fitting(cells: dict[Column, list[str]], width: int) -> set[Column]:
-    """The columns that a terminal has room for."""
-    widths = {column: max(map(cell_len, [column.title, *values])) for column, values in cells.items()}
-    kept = set(widths)
-    for column in sorted((one for one in widths if one.leaves), key=lambda one: -one.leaves):
-        if sum(widths[one] + _GAP for one in kept) - _GAP > width:
-            kept.remove(column)
-    return kept
+def select_fitting_columns(cells: dict[Column, list[str]], width: int) -> set[Column]:
+    """Returns the columns that fit into a width; the others are dropped in the order of `Column.drop_priority`."""
+    widths = {column: max(map(display_width, [column.title, *values])) for column, values in cells.items()}
+    fitting = set(widths)
+    droppable = [column for column in widths if column.drop_priority]
+    for column in sorted(droppable, key=lambda column: -column.drop_priority):
+        if sum(widths[other] + _COLUMN_GAP for other in fitting) - _COLUMN_GAP > width:
+            fitting.remove(column)
+    return fitting
 
 
-def grid(columns: Sequence[Column], head: bool = False) -> Table:
-    """An empty table without lines."""
+def make_table(columns: Sequence[Column], show_header: bool = False) -> Table:
+    """Returns an empty Rich table without lines."""
     from rich.table import Table
 
-    table = Table(box=None, show_header=head, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    table = Table(
+        box=None, show_header=show_header, pad_edge=False, padding=(0, _COLUMN_GAP, 0, 0), header_style="bold"
+    )
     for column in columns:
-        justify: Literal["left", "right"] = "right" if column.right else "left"
-        overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
-        table.add_column(column.title, justify=justify, no_wrap=not column.wraps, overflow=overflow)
+        justify: Literal["left", "right"] = "right" if column.align_right else "left"
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"
+        table.add_column(column.title, justify=justify, no_wrap=not column.wrap, overflow=overflow)
     return table
 
 
-def styled(text: str, style: str = "") -> Text:
-    """Text in a style; unlike a plain string it is never read as markup."""
+def styled_text(text: str, style: str = "") -> Text:
+    """Returns a Rich text with a style. Unlike a plain string, it is never parsed as markup."""
     from rich.text import Text
 
     return Text(text, style)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines to standard output. Not flushed, for there may be millions of them."""
+    """Writes lines to standard output. It does not flush after each: there may be millions of them."""
     for line in lines:
         sys.stdout.write(line + "\n")
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON that says what it says to a program, and cannot disturb a terminal: what is not visible is escaped."""
+def format_json(value: Any, indent: int | None = None) -> str:
+    """Formats a value as JSON. Unprintable characters are escaped; a program that parses it reads the same value."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_json_value)
-    return "\n".join(_escaped(line) for line in text.split("\n"))
+    return "\n".join(_escape_json(line) for line in text.split("\n"))
 
 
 def _json_value(value: Any) -> str:
@@ -202,33 +215,33 @@ def _json_value(value: Any) -> str:
     return str(value)
 
 
-def _escaped(line: str) -> str:
-    if _is_visible(line):
+def _escape_json(line: str) -> str:
+    if _is_printable(line):
         return line
-    return "".join(one if _is_visible(one) else json.dumps(one)[1:-1] for one in line)
+    return "".join(character if _is_printable(character) else json.dumps(character)[1:-1] for character in line)
 
 
 def print_json(value: Any) -> None:
-    """A JSON document, indented."""
-    print_lines([as_json(value, indent=2)])
+    """Prints an indented JSON document."""
+    print_lines([format_json(value, indent=2)])
 
 
 def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """CSV with a head. In a file or pipe values are exact; in a terminal they are made visible."""
+    """Yields the lines of a CSV with a header. Values are exact in a file or pipe, and escaped in a terminal."""
     line: list[str] = []
 
-    class Catch:
+    class LineBuffer:
         def write(self, text: str) -> None:
             line[:] = [text.removesuffix("\n")]
 
-    write = csv.writer(Catch(), lineterminator="\n").writerow
-    show = plain if in_terminal() else _exact
-    write(names)
+    write_row = csv.writer(LineBuffer(), lineterminator="\n").writerow
+    format_value = format_plain if is_terminal() else _format_exact
+    write_row(names)
     yield line[0]
     for row in rows:
-        write([show(value) for value in row])
+        write_row([format_value(value) for value in row])
         yield line[0]
 
 
-def _exact(value: Any) -> str:
-    return value if isinstance(value, str) else plain(value)
+def _format_exact(value: Any) -> str:
+    return value if isinstance(value, str) else format_plain(value)

@@ -55,8 +55,8 @@ class ReportBatch(Stage):
         batch = find_published_batch(engine, self.date)
         if batch is None:
             raise DatabaseError(
-                f"{mask_password(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during the "
-                "run. Run the date again."
+                f"{mask_password(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during "
+                "the run. Run the date again."
             )
         drift = read_drift(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
@@ -104,8 +104,8 @@ def check_drift(drift: Drift) -> None:
         return
     batch = drift.figures
     message = (
-        f"batch {batch.batch_id} of {batch.batch_date} differs from earlier batches: {drift.summary}. It stays published; "
-        f"see {report_path(batch.batch_date, batch.batch_id)}. If the batch is correct: spamscore drift "
+        f"batch {batch.batch_id} of {batch.batch_date} differs from earlier batches: {drift.summary}. It stays "
+        f"published; see {report_path(batch.batch_date, batch.batch_id)}. If the batch is correct: spamscore drift "
         f"{batch.batch_date} --accept; if not: spamscore withdraw {batch.batch_date}"
     )
     if load(DriftSettings).on_drift == "fail":

@@ -52,9 +52,9 @@ def pytest_configure() -> None:
 
 # Files that take a minute and more, the longest first: one that comes last would keep one worker waiting for the other.
 LONGEST = (
-    "test_nightly_chain.py", "test_training.py", "test_drill.py", "test_security.py", "test_bad_messages.py",
-    "test_nightly.py", "test_quality.py", "test_command_line.py", "test_bad_artifacts.py", "test_labelling.py",
-    "test_bad_corpora.py", "test_distribution.py", "test_reports.py", "test_export.py", "test_ledger.py",
+    "test_nightly_chain.py", "test_loop.py", "test_drill.py", "test_security.py", "test_bad_messages.py",
+    "test_distribution.py", "test_nightly.py", "test_quality.py", "test_bad_artifacts.py", "test_labelling.py",
+    "test_bad_corpora.py", "test_reports.py", "test_export.py", "test_ledger.py",
 )  # fmt: skip
 
 

@@ -229,6 +229,6 @@ def test_a_port_that_is_taken_is_said_with_the_way_out(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 1
         assert f"--port {port}: Address already in use" in done.stderr
-        assert "--port 0 takes one that is free" in done.stderr
+        assert "--port 0 takes a free one" in done.stderr
         first.ended()
         first.interrupt()

@@ -1,1 +1,1 @@
-"""What the commands compute; printing is left to `pipeline.commands`."""
+"""Computes the results of the commands; `pipeline.commands` parses arguments and prints."""

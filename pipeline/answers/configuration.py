@@ -1,7 +1,7 @@
-"""Every setting in force, with where it came from, and the luigi.cfg that says the defaults.
+"""Lists every setting with its value and source, and formats a luigi.cfg with the defaults.
 
-Both are made from what `models.settings` and `tasks.settings.loading` declare. Passwords are masked before anything
-leaves.
+Both are made from the declarations in `models.settings` and `tasks.settings`. Passwords are masked before a value is
+returned.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from tasks.settings.loading import environment_variable, load
 from tasks.settings.sections import SECTIONS
 
 DEFAULT = "default"
-_LINE = 110
+_COMMENT_WIDTH = 110
 _SECRET_KEY = re.compile(r"pass|secret|api_?key|token", re.IGNORECASE)
 
-# What Luigi's own settings of `LUIGI_DEFAULTS` are for, as Luigi's descriptions do not say.
-_LUIGI_MEANINGS = {
+# Descriptions of the settings in `LUIGI_DEFAULTS`; Luigi's own are too short.
+_LUIGI_DESCRIPTIONS = {
     "core": {
-        "local_scheduler": "true runs without luigid; false looks for it, at default_scheduler_url",
-        "log_level": "least severe lines of Luigi that are shown: DEBUG, INFO, WARNING or ERROR",
-        "autoload_range": "true makes RangeDaily known without its module",
-        "no_lock": "false lets only one run of a command go on at a time, on the whole machine, in whatever folder",
+        "local_scheduler": "true runs without luigid; false uses the luigid at default_scheduler_url",
+        "log_level": "minimum level of Luigi's log lines: DEBUG, INFO, WARNING or ERROR",
+        "autoload_range": "true makes the task RangeDaily available without its module",
+        "no_lock": "false allows only one run of the same command at a time on the whole machine, in any folder",
     },
     "worker": {
-        "force_multiprocessing": "run each task in a process of its own: one that forks after TensorFlow ran hangs",
-        "check_complete_on_run": "take a task that left nothing behind for failed",
+        "force_multiprocessing": "run each task in its own process: a process that forks after TensorFlow ran hangs",
+        "check_complete_on_run": "treat a task that produced no output as failed",
     },
     "retcode": {
-        "already_running": "exit code when another run is at the same task",
-        "missing_data": "exit code when a file that somebody provides is not there",
-        "not_run": "exit code when a task was not run and nothing says why",
+        "already_running": "exit code when another run is working on the same task",
+        "missing_data": "exit code when an input file is missing",
+        "not_run": "exit code when a task was not run and no reason is known",
         "task_failed": "exit code when a task failed",
-        "scheduling_error": "exit code when it cannot be told what is done, as when the database cannot be reached",
+        "scheduling_error": "exit code when the state of a task is unknown, as when the database cannot be reached",
         "unhandled_exception": "exit code when Luigi itself fails, as on a bad argument",
     },
     "RangeDaily": {
-        "days_back": "days before today from which on --start counts",
-        "task_limit": "most dates of one run, the earliest first; run again for the others",
+        "days_back": "dates more than this number of days before today are left out, even if they are after --start",
+        "task_limit": "maximum number of dates in one run, earliest first; run again for the others",
     },
 }
 
 
 @dataclass(frozen=True)
-class SettingInForce:
-    """One setting as it holds now.
+class ActiveSetting:
+    """A setting with its current value.
 
     Attributes:
-        section: of luigi.cfg.
-        key: in the section.
-        value: as luigi.cfg would say it, passwords masked.
+        section: section of luigi.cfg.
+        key: key in the section.
+        value: value in the notation of luigi.cfg, passwords masked.
         source: ``default``, the path of a file, or the name of an environment variable.
-        default: as `value`; None for what Luigi declares.
+        default: default in the same notation; None for a setting of Luigi that has none in `LUIGI_DEFAULTS`.
         description: one sentence.
     """
 
@@ -75,110 +75,117 @@ class SettingInForce:
     description: str
 
 
-def settings_in_force(section: str | None = None) -> list[SettingInForce]:
-    """All settings, or those of a section: ours in the order they are declared, then Luigi's that somebody set.
+def list_settings(section: str | None = None) -> list[ActiveSetting]:
+    """Returns all settings, or those of one section.
+
+    The settings of this project come first, in the order of their declaration, then those of Luigi: the ones in
+    `LUIGI_DEFAULTS`, and all others that a file sets.
 
     Raises:
         SettingsError: there is no such section.
     """
-    found = [one for part in (_our_settings(), _luigi_settings()) for one in part]
+    settings = [*_iterate_project_settings(), *_iterate_luigi_settings()]
     if section is None:
-        return found
-    sections = list(dict.fromkeys(one.section for one in found))
+        return settings
+    sections = list(dict.fromkeys(setting.section for setting in settings))
     if section not in sections:
         raise SettingsError(f"[{section}]: no such section. Sections are {', '.join(sections)}.")
-    return [one for one in found if one.section == section]
+    return [setting for setting in settings if setting.section == section]
 
 
-def _our_settings() -> Iterator[SettingInForce]:
+def _iterate_project_settings() -> Iterator[ActiveSetting]:
     for section, settings_class in SECTIONS.items():
         values: Any = load(settings_class)
-        for one in declared_settings(section, settings_class):
-            value = _masked(one, written(getattr(values, one.key)))
-            yield SettingInForce(section, one.key, value, _source(one), written(one.default), one.rule.description)
+        for setting in declared_settings(section, settings_class):
+            value = _mask(setting, format_value(getattr(values, setting.key)))
+            default, description = format_value(setting.default), setting.rule.description
+            yield ActiveSetting(section, setting.key, value, _find_source(setting), default, description)
 
 
-def _luigi_settings() -> Iterator[SettingInForce]:
-    """Those of `LUIGI_DEFAULTS`, and all others that a file sets."""
+def _iterate_luigi_settings() -> Iterator[ActiveSetting]:
     parser = LuigiConfigParser.instance()
-    sections = dict.fromkeys([*LUIGI_DEFAULTS, *(one for one in parser.sections() if one not in SECTIONS)])
-    for section in sections:
+    file_sections = [section for section in parser.sections() if section not in SECTIONS]
+    for section in dict.fromkeys([*LUIGI_DEFAULTS, *file_sections]):
         defaults: dict[str, str] = LUIGI_DEFAULTS.get(section, {})
         for key in dict.fromkeys([*defaults, *parser.options(section)]):
             value = str(parser.get(section, key))
-            hidden = "***" if _SECRET_KEY.search(key) else _masked_address(value) if "url" in key else value
-            meaning = _LUIGI_MEANINGS.get(section, {}).get(key, "Luigi's own; see its documentation")
-            yield SettingInForce(section, key, hidden, _file(section, key) or DEFAULT, defaults.get(key), meaning)
+            masked_value = "***" if _SECRET_KEY.search(key) else _mask_url(value) if "url" in key else value
+            description = _LUIGI_DESCRIPTIONS.get(section, {}).get(key, "a setting of Luigi; see its documentation")
+            source = _find_file(section, key) or DEFAULT
+            yield ActiveSetting(section, key, masked_value, source, defaults.get(key), description)
 
 
-def written(value: Any) -> str:
-    """A value as luigi.cfg says it."""
+def format_value(value: Any) -> str:
+    """Formats a value in the notation of luigi.cfg."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _masked(one: Setting, value: str) -> str:
-    # A default holds no password; asking would cost SQLAlchemy's import.
-    if value == written(one.default) or not (one.rule.secret or one.key.endswith("url")):
+def _mask(setting: Setting, value: str) -> str:
+    # A default contains no password, and masking would import SQLAlchemy.
+    if value == format_value(setting.default) or not (setting.rule.secret or setting.key.endswith("url")):
         return value
-    return mask_webhook_url(value) if one.key == "webhook_url" else _masked_address(value)
+    return mask_webhook_url(value) if setting.key == "webhook_url" else _mask_url(value)
 
 
-def _masked_address(value: str) -> str:
+def _mask_url(value: str) -> str:
     from tasks.database.connection import mask_password
 
     return mask_password(value) if value else value
 
 
-def _source(one: Setting) -> str:
-    variable = environment_variable(one)
+def _find_source(setting: Setting) -> str:
+    variable = environment_variable(setting)
     if variable and os.environ.get(variable):
         return variable
-    return _file(one.section, one.key) or DEFAULT
+    return _find_file(setting.section, setting.key) or DEFAULT
 
 
-def _file(section: str, key: str) -> str | None:
-    # Luigi takes a key with dashes as well.
+def _find_file(section: str, key: str) -> str | None:
+    # Luigi also accepts a key with dashes.
     path = find_source_file(section, key) or find_source_file(section, key.replace("_", "-"))
     return str(path) if path else None
 
 
-def default_file() -> str:
-    """A luigi.cfg with every setting at its default, each under a comment that says what it is for and may be."""
-    ours = (_our_section(section, settings_class) for section, settings_class in SECTIONS.items())
-    luigis = (_luigi_section(section, values) for section, values in LUIGI_DEFAULTS.items())
-    return "\n".join([_comment(_HEAD), "", *ours, *luigis])
+def format_default_file() -> str:
+    """Returns a luigi.cfg with every setting at its default, below a comment with its description and valid values."""
+    project = (_format_project_section(section, settings_class) for section, settings_class in SECTIONS.items())
+    luigi = (_format_luigi_section(section, values) for section, values in LUIGI_DEFAULTS.items())
+    return "\n".join([_format_comment(_FILE_HEADER), "", *project, *luigi])
 
 
-_HEAD = (
-    "Every setting with its default, as `spamscore config --defaults` prints it. A line that is left out or commented "
-    "out means the same. `spamscore config` shows what holds and where it came from. ${NAME} stands for an "
-    "environment variable. A password belongs in the environment: SPAMSCORE_DATABASE_URL."
+_FILE_HEADER = (
+    "Every setting with its default, as printed by `spamscore config --defaults`. A setting that is missing or "
+    "commented out has its default. `spamscore config` shows the current values and where each comes from. ${NAME} "
+    "inserts an environment variable. Put passwords into the environment: SPAMSCORE_DATABASE_URL."
 )
 
 
-def _our_section(section: str, settings_class: type) -> str:
-    meaning = (settings_class.__doc__ or "").split(": ", 1)[1].split("\n\n")[0]
-    keys = (
-        f"{_comment(_described(one))}\n{_line(one.key, written(one.default))}\n"
-        for one in declared_settings(section, settings_class)
+def _format_project_section(section: str, settings_class: type) -> str:
+    description = (settings_class.__doc__ or "").split(": ", 1)[1].split("\n\n")[0]
+    lines = (
+        f"{_format_comment(_describe(setting))}\n{_format_line(setting.key, format_value(setting.default))}\n"
+        for setting in declared_settings(section, settings_class)
     )
-    return "\n".join([f"[{section}]", _comment(meaning[:1].upper() + meaning[1:]), "", *keys])
+    return "\n".join([f"[{section}]", _format_comment(description[:1].upper() + description[1:]), "", *lines])
 
 
-def _luigi_section(section: str, values: dict[str, str]) -> str:
-    keys = (f"{_comment(_LUIGI_MEANINGS[section][key])}\n{_line(key, value)}\n" for key, value in values.items())
-    return "\n".join([f"[{section}]", _comment("Luigi's own, as a nightly job needs it."), "", *keys])
+def _format_luigi_section(section: str, values: dict[str, str]) -> str:
+    lines = (
+        f"{_format_comment(_LUIGI_DESCRIPTIONS[section][key])}\n{_format_line(key, value)}\n"
+        for key, value in values.items()
+    )
+    return "\n".join([f"[{section}]", _format_comment("Settings of Luigi, for a nightly job."), "", *lines])
 
 
-def _described(one: Setting) -> str:
-    """What it is for, and what it may be where the sentence alone does not tell."""
-    expected = one.rule.describe_expected(one.kind)
-    return one.rule.description + ("" if expected == "text" else f" ({expected})")
+def _describe(setting: Setting) -> str:
+    """Returns the description of a setting, and its valid values unless any text is valid."""
+    expected = setting.rule.describe_expected(setting.kind)
+    return setting.rule.description + ("" if expected == "text" else f" ({expected})")
 
 
-def _line(key: str, value: str) -> str:
+def _format_line(key: str, value: str) -> str:
     return f"{key} = {value.replace('%', '%%')}".rstrip()
 
 
-def _comment(text: str) -> str:
-    return "\n".join(f"# {line}" for line in textwrap.wrap(" ".join(text.split()), _LINE))
+def _format_comment(text: str) -> str:
+    return "\n".join(f"# {line}" for line in textwrap.wrap(" ".join(text.split()), _COMMENT_WIDTH))

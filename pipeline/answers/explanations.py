@@ -1,6 +1,7 @@
-"""Which words moved the score of a message: what `spamscore explain` answers, and how it shows it.
+"""Explains which words changed the score of a message, and formats the result, for `spamscore explain`.
 
-A message is typed, piped in, or one of a published batch; that one is explained by the version that scored it.
+A message is typed, piped in, or taken from a published batch. A message of a batch is explained with the version that
+scored it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError
-from pipeline.printing import Column, grid, page, print_lines, styled, visible
+from pipeline.printing import Column, escape_unprintable, make_table, open_console, print_lines, styled_text
 from tasks.artifacts.locations import snapshot_folder
 from tasks.artifacts.trainings import verified_training_folder
 from tasks.scoring.scorer import load_scorer, load_threshold
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
     from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
 
-MOST_WORDS = 8
-_STRONG = 1.0  # a change of the logit that turns a probability of 0.27 into 0.5
+MAX_TABLE_WORDS = 8
+_STRONG_CHANGE = 1.0  # in logits; from a probability of 0.27 to 0.5
 _SPAM_STYLES, _HAM_STYLES = ("red", "bold red"), ("cyan", "bold cyan")
-_NAMED = 5  # messages that an error names
+_MAX_NAMED_MESSAGES = 5  # in one error
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A message and the words that moved its score; nothing but the message where there is nothing to score."""
+class ExplainedMessage:
+    """A message and the words that changed its score. The explanation is None if there is no text to score."""
 
     message: str
     explanation: Explanation | None
@@ -42,79 +43,86 @@ class Explained:
     message_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
-        found = self.explanation
-        of = {"batch_date": self.batch_date, "message_id": self.message_id} if self.message_id is not None else {}
+        """Returns the JSON object of `spamscore explain --json`."""
+        explanation = self.explanation
+        origin = {"batch_date": self.batch_date, "message_id": self.message_id} if self.message_id is not None else {}
         return {
-            **of,
+            **origin,
             "message": self.message,
-            "spam_probability": found.probability if found else None,
+            "spam_probability": explanation.probability if explanation else None,
             "flagged": self.flagged,
             "model_version": self.model_version,
-            "words": [asdict(part) for part in found.parts] if found else [],
-            "decisive": [part.text for part in found.decisive] if found else [],
+            "words": [asdict(part) for part in explanation.parts] if explanation else [],
+            "decisive": [part.text for part in explanation.decisive] if explanation else [],
         }
 
 
-class OpenExplainer:
-    """A version of the model, loaded to explain."""
+class MessageExplainer:
+    """A model version, loaded for explaining scores."""
 
     def __init__(self, version: int, scorer: Scorer, threshold: float) -> None:
         self.version, self.threshold = version, threshold
         self._scorer = scorer
 
-    def explained(self, message: str, date: datetime.date | None = None, message_id: str | None = None) -> Explained:
-        """What moved the score of a message.
+    def explain(
+        self, message: str, date: datetime.date | None = None, message_id: str | None = None
+    ) -> ExplainedMessage:
+        """Finds the words that changed the score of a message.
 
         Args:
-            message: its text.
-            date: of the batch that it is of, if it is of one.
-            message_id: what identifies it there.
+            message: text of the message.
+            date: date of its batch, if it is a message of a batch.
+            message_id: its identifier in the batch.
         """
         from models.evaluation.explanation import explain
 
         if not message.strip():
-            return Explained(message, None, None, self.version, date, message_id)
-        (found,) = explain(self._scorer, [message], threshold=self.threshold)
-        return Explained(message, found, found.probability >= self.threshold, self.version, date, message_id)
+            return ExplainedMessage(message, None, None, self.version, date, message_id)
+        (explanation,) = explain(self._scorer, [message], threshold=self.threshold)
+        flagged = explanation.probability >= self.threshold
+        return ExplainedMessage(message, explanation, flagged, self.version, date, message_id)
 
 
-def open_explainer(version: int) -> OpenExplainer:
-    """Loads the latest checkpoint of a version onto the chosen devices.
+def load_explainer(version: int) -> MessageExplainer:
+    """Loads the latest checkpoint of a version onto the configured devices.
 
     Raises:
-        ArtifactError: there is no such version, or its checkpoints are gone or damaged.
-        DeviceError: a chosen device is not there.
+        ArtifactError: the version does not exist, or its checkpoints are missing or damaged.
+        DeviceError: a configured device is not available.
     """
     training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
-    return OpenExplainer(version, scorer, load_threshold(training).value)
+    return MessageExplainer(version, scorer, load_threshold(training).value)
 
 
 def require_texts(batch: BatchRow, message_ids: Sequence[str]) -> dict[str, str]:
-    """The texts of messages of a batch, from the snapshot that was scored.
+    """Reads the texts of messages of a batch from its snapshot.
+
+    Returns:
+        The text of each message_id.
 
     Raises:
-        InputError: the snapshot is gone or cannot be read, or has no such message, or it has no text; names them.
+        InputError: the snapshot is missing or unreadable, or a message is not in it or has no text; names them.
     """
-    from pipeline.answers.summary import texts_of
+    from pipeline.answers.summary import read_texts
     from tasks.sources.snapshots import SNAPSHOT_FILE
 
     folder = snapshot_folder(batch.batch_date, batch.snapshot)
-    texts = texts_of(folder, message_ids)
-    missing = [one for one in dict.fromkeys(message_ids) if one not in texts]
+    texts = read_texts(folder, message_ids)
+    missing = [message_id for message_id in dict.fromkeys(message_ids) if message_id not in texts]
     if not missing:
         return texts
     if not texts and not _is_readable(folder / SNAPSHOT_FILE):
         raise InputError(
-            f"{folder}: the messages of batch {batch.batch_id} are not here, or cannot be read, and no text is in the "
-            "database. Bring the folder back from a backup."
+            f"{folder}: the messages of batch {batch.batch_id} are missing or cannot be read, and the database stores "
+            "no texts. Restore the folder from a backup."
         )
-    named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    more = len(missing) - _MAX_NAMED_MESSAGES
+    names = ", ".join(missing[:_MAX_NAMED_MESSAGES]) + (f" and {more} more" if more > 0 else "")
     raise InputError(
-        f"no message with text in batch {batch.batch_id} of {batch.batch_date} is {named}. Those there are: spamscore "
-        f"scores {batch.batch_date} --csv"
+        f"batch {batch.batch_id} of {batch.batch_date} has no message with text and message_id {names}. To list its "
+        f"messages: spamscore scores {batch.batch_date} --csv"
     )
 
 
@@ -129,84 +137,89 @@ def _is_readable(path: Any) -> bool:
     return True
 
 
-def print_explained(one: Explained) -> None:
-    """Shows a person what moved a score: coloured in a terminal, with the numbers beside the words elsewhere."""
+def print_explanation(message: ExplainedMessage) -> None:
+    """Prints an explanation for a person: coloured in a terminal, with the changes as numbers elsewhere."""
     from rich.padding import Padding
 
-    console = page()
-    if one.explanation is None:
+    console = open_console()
+    if message.explanation is None:
         print_lines(["Probability of spam: nan (there is no text to score)"])
         return
-    said = f"Probability of spam: {one.explanation.probability:.4f}"
-    verdict = f" ({'flagged' if one.flagged else 'not flagged'}, version {one.model_version})"
+    result = f"Probability of spam: {message.explanation.probability:.4f}"
+    verdict = f" ({'flagged' if message.flagged else 'not flagged'}, version {message.model_version})"
+    decisive_lines = format_decisive_words(message)
     if not console.is_terminal:
-        print_lines([said + verdict, f"  {numbered(one.explanation)}", *(f"  {line}" for line in decided_by(one))])
+        words = format_words_with_changes(message.explanation)
+        print_lines([result + verdict, f"  {words}", *(f"  {line}" for line in decisive_lines)])
         return
-    console.print(styled("").append(said, "bold red" if one.flagged else "bold").append(verdict, "dim"))
-    _draw(console, one.explanation)
-    for line in decided_by(one):
+    console.print(styled_text("").append(result, "bold red" if message.flagged else "bold").append(verdict, "dim"))
+    _draw(console, message.explanation)
+    for line in decisive_lines:
         console.print()
-        console.print(Padding(styled(line), (0, 0, 0, 2)))
+        console.print(Padding(styled_text(line), (0, 0, 0, 2)))
 
 
-def decided_by(one: Explained) -> list[str]:
-    """A line with the words without which, together, the verdict would be another; none if no few words decide it."""
-    if one.explanation is None or not one.explanation.decisive:
+def format_decisive_words(message: ExplainedMessage) -> list[str]:
+    """Returns a line with the words whose removal, together, reverses the verdict; no line if there are none."""
+    if message.explanation is None or not message.explanation.decisive:
         return []
-    words = ", ".join(visible(part.text) for part in one.explanation.decisive)
-    return [f"{'Not flagged' if one.flagged else 'Flagged'} without: {words}"]
+    words = ", ".join(escape_unprintable(part.text) for part in message.explanation.decisive)
+    return [f"{'Not flagged' if message.flagged else 'Flagged'} without: {words}"]
 
 
-def _draw(console: Console, found: Explanation) -> None:
+def _draw(console: Console, explanation: Explanation) -> None:
     from rich.padding import Padding
 
     if console.no_color:
-        console.print(Padding(styled(numbered(found)), (0, 0, 0, 2)))
+        console.print(Padding(styled_text(format_words_with_changes(explanation)), (0, 0, 0, 2)))
         return
-    text = styled("")
-    for gap, part in _spaced(found):
-        text.append(gap).append(visible(part.text), _style(part.change))
+    text = styled_text("")
+    for space, part in _iterate_with_spaces(explanation):
+        text.append(space).append(escape_unprintable(part.text), _select_style(part.change))
     console.print(Padding(text, (0, 0, 0, 2)))
-    if strongest := found.strongest(MOST_WORDS):
+    if strongest := explanation.strongest(MAX_TABLE_WORDS):
         console.print()
-        console.print(_table(strongest))
+        console.print(_make_word_table(strongest))
 
 
-def _style(change: float) -> str:
+def _select_style(change: float) -> str:
     from models.evaluation.explanation import MIN_CHANGE
 
     if abs(change) < MIN_CHANGE:
         return ""
-    return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= _STRONG]
+    return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= _STRONG_CHANGE]
 
 
-def _table(parts: Sequence[Part]) -> Any:
-    table = grid([Column("", right=True), Column("", wraps=True), Column("")])
+def _make_word_table(parts: Sequence[Part]) -> Any:
+    table = make_table([Column("", align_right=True), Column("", wrap=True), Column("")])
     for part in parts:
-        change = styled(f"  {part.change:+.2f}", _style(part.change))
-        table.add_row(change, styled(visible(part.text)), styled(f"{part.probability_without:.4f} without it", "dim"))
+        table.add_row(
+            styled_text(f"  {part.change:+.2f}", _select_style(part.change)),
+            styled_text(escape_unprintable(part.text)),
+            styled_text(f"{part.probability_without:.4f} without it", "dim"),
+        )
     return table
 
 
-def numbered(found: Explanation) -> str:
-    """The message with the change of the logit behind each word that moved the score."""
+def format_words_with_changes(explanation: Explanation) -> str:
+    """Formats a message with the change in logits after each word that changed the score."""
     from models.evaluation.explanation import MIN_CHANGE
 
     return "".join(
-        gap + visible(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= MIN_CHANGE else "")
-        for gap, part in _spaced(found)
+        space + escape_unprintable(part.text) + (f"[{part.change:+.2f}]" if abs(part.change) >= MIN_CHANGE else "")
+        for space, part in _iterate_with_spaces(explanation)
     )
 
 
-def _spaced(found: Explanation) -> Iterator[tuple[str, Part]]:
-    """Each part, and before it one space for whatever parts it from the one before."""
-    end = found.parts[0].start if found.parts else 0
-    for part in found.parts:
-        yield " " if part.start > end else "", part
-        end = part.end
+def _iterate_with_spaces(explanation: Explanation) -> Iterator[tuple[str, Part]]:
+    """Yields each part, preceded by one space if anything separates it from the part before."""
+    previous_end = explanation.parts[0].start if explanation.parts else 0
+    for part in explanation.parts:
+        yield " " if part.start > previous_end else "", part
+        previous_end = part.end
 
 
-def plain_lines(one: Explained) -> list[str]:
-    """For a program: a line a word with tabs between change, probability without it, and the word."""
-    parts = one.explanation.parts if one.explanation else ()
-    return [f"{part.change:+.6f}\t{part.probability_without:.6f}\t{visible(part.text)}" for part in parts]
+def format_plain_lines(message: ExplainedMessage) -> list[str]:
+    """Returns one line per word, separated by tabs: change, probability without the word, word."""
+    parts = message.explanation.parts if message.explanation else ()
+    return [f"{part.change:+.6f}\t{part.probability_without:.6f}\t{escape_unprintable(part.text)}" for part in parts]

@@ -1,6 +1,6 @@
-"""The messages of a batch that are most worth a person's label: what `spamscore uncertain` lists.
+"""Finds the messages of a batch that are most worth labelling, for `spamscore uncertain`.
 
-Which they are is `models.statistics.uncertainty`'s; here they are found among the published scores, with their texts.
+`models.statistics.uncertainty` defines the order; this module applies it to the published scores and adds the texts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tasks.database.batches import BatchRow, ScoreRow
     from tasks.database.labels import MessageLabel
 
-# Looked at for each message wanted, ten times more at the next attempt: many may be copies of one another.
-_CANDIDATES = 20
+# Rows read for each message asked for, and ten times more at each further attempt: many may be near-duplicates.
+_ROWS_PER_MESSAGE = 20
 
 
 @dataclass(frozen=True)
-class UncertainMessage:
-    """A message to be labelled; `label` is what a person fills in."""
+class LabelCandidate:
+    """A message to label; `label` is empty, for a person to fill in."""
 
     message_id: str
     label: str
@@ -35,53 +35,56 @@ class UncertainMessage:
     text: str
 
 
-def uncertain_messages(engine: Engine, batch: BatchRow, limit: int) -> list[UncertainMessage]:
-    """The messages nearest to the batch's threshold, the nearest first; none that is labelled or like one that is.
+def find_label_candidates(engine: Engine, batch: BatchRow, limit: int) -> list[LabelCandidate]:
+    """Returns the messages nearest to the threshold of the batch, nearest first.
+
+    Leaves out messages that have a label or are near-duplicates of one that has; of other near-duplicates, returns one.
 
     Args:
         engine: the database.
         batch: a published batch.
-        limit: how many are wanted.
+        limit: maximum number of messages.
 
     Raises:
-        InputError: the messages of the batch are gone.
+        InputError: the snapshot of the batch is missing.
     """
     from tasks.database.labels import read_labels
 
     labels = read_labels(engine)
-    wanted = _CANDIDATES * limit
+    row_limit = _ROWS_PER_MESSAGE * limit
     while True:
-        rows = nearest_scores(engine, batch, wanted, labels)
+        rows = read_nearest_scores(engine, batch, row_limit, labels)
         texts = require_texts(batch, [row.message_id for row in rows])
-        picked = _unlike([texts[row.message_id] for row in rows], labels, limit)
-        if len(picked) == limit or len(rows) < wanted:
-            chosen = [rows[place] for place in picked]
+        indices = _pick_dissimilar([texts[row.message_id] for row in rows], labels, limit)
+        if len(indices) == limit or len(rows) < row_limit:
             return [
-                UncertainMessage(row.message_id, "", row.spam_probability, row.flagged, texts[row.message_id])
-                for row in chosen
+                LabelCandidate(row.message_id, "", row.spam_probability, row.flagged, texts[row.message_id])
+                for row in (rows[index] for index in indices)
             ]
-        wanted *= 10
+        row_limit *= 10
 
 
-def nearest_scores(engine: Engine, batch: BatchRow, most: int, labels: list[MessageLabel]) -> list[ScoreRow]:
-    """The published scores nearest to the threshold, of messages that nobody has labelled; the nearest first."""
+def read_nearest_scores(engine: Engine, batch: BatchRow, limit: int, labels: list[MessageLabel]) -> list[ScoreRow]:
+    """Returns up to `limit` published scores of messages without a label, nearest to the threshold first."""
     from models.statistics.uncertainty import uncertainty_distance
     from tasks.database.batches import stream_scores
 
-    done = {one.message_id for one in labels if one.batch_date == batch.batch_date}
-    rows = (row for row in stream_scores(engine, batch.batch_date, order="message_id") if row.message_id not in done)
+    labelled = {label.message_id for label in labels if label.batch_date == batch.batch_date}
+    rows = (
+        row for row in stream_scores(engine, batch.batch_date, order="message_id") if row.message_id not in labelled
+    )
     return heapq.nsmallest(
-        most, rows, key=lambda row: (uncertainty_distance(row.spam_probability, batch.threshold), row.message_id)
+        limit, rows, key=lambda row: (uncertainty_distance(row.spam_probability, batch.threshold), row.message_id)
     )
 
 
-def _unlike(texts: list[str], labels: list[MessageLabel], limit: int) -> list[int]:
-    """Places of those that are alike neither to one another nor to what is labelled, as the model reads them."""
+def _pick_dissimilar(texts: list[str], labels: list[MessageLabel], limit: int) -> list[int]:
+    """Returns indices of texts that, after cleaning, are not near-duplicates of each other or of a labelled text."""
     if not texts:
         return []
     prepare_tensorflow()
     from models.statistics.uncertainty import pick_dissimilar
     from models.text.cleaning import clean_texts
 
-    cleaned = clean_texts([*texts, *(one.text for one in labels)], load(TextSettings))
+    cleaned = clean_texts([*texts, *(label.text for label in labels)], load(TextSettings))
     return pick_dissimilar(cleaned[: len(texts)], cleaned[len(texts) :], limit)

@@ -1,6 +1,7 @@
-"""The labels that a person hands in, held to what there is: which messages, spam or ham, by whom.
+"""Checks and stores the labels that a person gives, for `spamscore label`, and lists them, for `spamscore labels`.
 
-What is read is what `spamscore uncertain` wrote, filled in; or anything with a message and a label a line.
+Labels are read from the output of `spamscore uncertain` with the label filled in, or from any file with one message_id
+and label per line.
 """
 
 from __future__ import annotations
@@ -25,87 +26,98 @@ if TYPE_CHECKING:
 
     from tasks.database.batches import BatchRow
 
-TAKEN_BACK = "none"
-WORDS = ("spam", "ham", TAKEN_BACK)
+NO_LABEL = "none"
+LABEL_VALUES = ("spam", "ham", NO_LABEL)
 _COLUMNS = ("message_id", "label")
-_DELIMITERS = ",;\t"  # spreadsheets of half the world write semicolons
+_DELIMITERS = ",;\t"  # in many locales, spreadsheets write semicolons
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """How many messages a person labelled, took a label back of, or left open."""
+class LabelCounts:
+    """How many messages were labelled, had their label removed, or were skipped because their label is empty."""
 
     spam: int
     ham: int
-    taken_back: int
-    left_open: int
+    removed: int
+    skipped: int
 
     def __str__(self) -> str:
         parts = [f"{self.spam} labelled spam", f"{self.ham} labelled ham"]
-        parts += [f"{self.taken_back} taken back"] if self.taken_back else []
-        parts += [f"{self.left_open} left open"] if self.left_open else []
+        parts += [f"{self.removed} label{'s' * (self.removed != 1)} removed"] if self.removed else []
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
         return ", ".join(parts)
 
 
-def label_messages(engine: Engine, batch: BatchRow, given: Sequence[tuple[str, str]], who: str) -> Labelled:
-    """Writes what a person says of messages of a batch, all of it or nothing.
+def label_messages(
+    engine: Engine, batch: BatchRow, message_labels: Sequence[tuple[str, str]], person: str
+) -> LabelCounts:
+    """Stores the labels that a person gives to messages of a batch: all of them, or none.
 
     Args:
         engine: a database with its tables.
         batch: the published batch.
-        given: message_id and one of `WORDS`, or an empty text for a message left open; each identifier once.
-        who: the person.
+        message_labels: pairs of message_id and one of `LABEL_VALUES`, or an empty label to skip the message; each
+            message_id once.
+        person: name of the person.
 
     Raises:
-        InputError: the batch has no such message, or its texts are gone; nothing was changed.
+        InputError: the batch has no such message, or its snapshot is missing; nothing was changed.
     """
     from tasks.database.labels import MessageLabel, change_labels
 
     now = datetime.datetime.now(datetime.UTC)
-    wanted = [key for key, label in given if label in ("spam", "ham")]
-    if unusable := [key for key in wanted if len(key) > MESSAGE_ID_LENGTH or "\0" in key]:
+    labelled_ids = [message_id for message_id, label in message_labels if label in ("spam", "ham")]
+    invalid_ids = [
+        message_id for message_id in labelled_ids if len(message_id) > MESSAGE_ID_LENGTH or "\0" in message_id
+    ]
+    if invalid_ids:
         raise InputError(
-            f"{unusable[0][:40]!r}: no score has such an identifier: expected up to {MESSAGE_ID_LENGTH} characters, "
-            "and no NUL"
+            f"message_id {invalid_ids[0][:40]!r}: expected up to {MESSAGE_ID_LENGTH} characters and no NUL. No scored "
+            "message has this message_id"
         )
-    texts = require_texts(batch, wanted) if wanted else {}
-    made = [
-        (label, MessageLabel(batch.batch_date, key, who, label, now, texts.get(key, "")))
-        for key, label in given
+    texts = require_texts(batch, labelled_ids) if labelled_ids else {}
+    changes = [
+        (label, MessageLabel(batch.batch_date, message_id, person, label, now, texts.get(message_id, "")))
+        for message_id, label in message_labels
         if label
     ]
-    written = [one for label, one in made if label != TAKEN_BACK]
-    change_labels(engine, written, deleted=[one for label, one in made if label == TAKEN_BACK])
-    counts = {word: sum(label == word for _, label in given) for word in (*WORDS, "")}
-    return Labelled(counts["spam"], counts["ham"], counts[TAKEN_BACK], counts[""])
+    written = [row for label, row in changes if label != NO_LABEL]
+    change_labels(engine, written, deleted=[row for label, row in changes if label == NO_LABEL])
+    counts = {value: sum(label == value for _, label in message_labels) for value in (*LABEL_VALUES, "")}
+    return LabelCounts(counts["spam"], counts["ham"], counts[NO_LABEL], counts[""])
 
 
-def chosen_person(who: str | None) -> str:
-    """Who labels: the name given, or that of the system's user.
+def resolve_person(who: str | None) -> str:
+    """Returns the given name of a person or, if it is None, the name of the system user.
 
     Raises:
-        InputError: there is none, or it is no name.
+        InputError: there is no name, or it is empty, too long or not printable.
     """
     try:
         name = getpass.getuser() if who is None else who
     except (KeyError, OSError):
-        raise InputError("the system has no name for its user. Say who labels: --who NAME") from None
+        raise InputError("the system user has no name. Give your name: --who NAME") from None
     name = " ".join(name.split())
     if not name or len(name) > MESSAGE_ID_LENGTH or not name.isprintable():
-        raise InputError(f"--who {name[:40]!r}: expected a name of 1 to {MESSAGE_ID_LENGTH} visible characters")
+        raise InputError(f"--who {name[:40]!r}: expected a name of 1 to {MESSAGE_ID_LENGTH} printable characters")
     return name
 
 
 def read_labels(content: bytes, name: str) -> list[tuple[str, str]]:
-    """Identifier and label of each message in a file: CSV or TSV with a head that has both, JSON lines with both, or
-    lines of ``message_id TAB label`` without a head. Further columns do not count; an empty label is one left open.
+    """Parses a file of labels.
+
+    The file is CSV or TSV with a header that has message_id and label, or JSON lines with both keys, or lines of
+    ``message_id TAB label`` without a header. Other columns are ignored.
 
     Args:
         content: the file, UTF-8.
-        name: what errors call it.
+        name: name of the file in error messages.
+
+    Returns:
+        Pairs of message_id and label; an empty label means that the message is skipped.
 
     Raises:
-        InputError: it is none of these, a label is none, or a message has two; names file and line.
+        InputError: the file has another format, a label is unknown, or a message has two labels; names file and line.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -113,54 +125,56 @@ def read_labels(content: bytes, name: str) -> list[tuple[str, str]]:
         raise InputError(
             f"{name}: expected UTF-8, received other bytes at byte {error.start + 1}. Save it as UTF-8."
         ) from None
-    found: dict[str, tuple[str, int]] = {}
-    for line, message_id, said in _rows(text, name):
-        label = said.strip().casefold()
-        if label and label not in WORDS:
-            raise InputError(f"{name}, line {line}: label: expected one of {', '.join(WORDS)}, received {said[:40]!r}")
-        before, where = found.setdefault(message_id, (label, line))
-        if before != label:
+    labels: dict[str, tuple[str, int]] = {}
+    for line, message_id, value in _read_rows(text, name):
+        label = value.strip().casefold()
+        if label and label not in LABEL_VALUES:
             raise InputError(
-                f"{name}, line {line}: {message_id} is {label or 'left open'} here and {before or 'left open'} in line "
-                f"{where}. Leave one of the two."
+                f"{name}, line {line}: label: expected one of {', '.join(LABEL_VALUES)}, received {value[:40]!r}"
             )
-    return [(key, label) for key, (label, _) in found.items()]
+        first_label, first_line = labels.setdefault(message_id, (label, line))
+        if first_label != label:
+            raise InputError(
+                f"{name}, line {line}: {message_id} is {label or 'not labelled'} here, but "
+                f"{first_label or 'not labelled'} in line {first_line}. Delete one of the two lines."
+            )
+    return [(message_id, label) for message_id, (label, _) in labels.items()]
 
 
-def _rows(text: str, name: str) -> Iterator[tuple[int, str, str]]:
-    """Line, identifier and label of each message."""
+def _read_rows(text: str, name: str) -> Iterator[tuple[int, str, str]]:
+    """Returns line number, message_id and label of each message."""
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     if first.lstrip().startswith("{"):
-        return _json_rows(text.split("\n"), name)
-    delimiter = next((one for one in _DELIMITERS if set(_COLUMNS) <= _head(first, one)), None)
+        return _read_json_rows(text.split("\n"), name)
+    delimiter = next((candidate for candidate in _DELIMITERS if set(_COLUMNS) <= _read_header(first, candidate)), None)
     if delimiter is None:
-        return _plain_rows(text.split("\n"), name)
-    return _table_rows(io.StringIO(text, newline=""), delimiter, name)
+        return _read_plain_rows(text.split("\n"), name)
+    return _read_table_rows(io.StringIO(text, newline=""), delimiter, name)
 
 
-def _head(line: str, delimiter: str) -> set[str]:
+def _read_header(line: str, delimiter: str) -> set[str]:
     return {cell.strip() for row in csv.reader([line], delimiter=delimiter) for cell in row}
 
 
-def _table_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, str, str]]:
-    csv.field_size_limit(MAX_RECORD_LENGTH)  # a file has the whole texts of messages
+def _read_table_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, str, str]]:
+    csv.field_size_limit(MAX_RECORD_LENGTH)  # the file may contain whole messages
     reader = csv.reader(lines, delimiter=delimiter)
     rows = (row for row in reader if any(cell.strip() for cell in row))
     try:
-        names = [cell.strip() for cell in next(rows, [])]
-        if not set(_COLUMNS) <= set(names):
-            raise _malformed(name, 1, f"a head with {' and '.join(_COLUMNS)}")
-        places = [names.index(column) for column in _COLUMNS]
+        header = [cell.strip() for cell in next(rows, [])]
+        if not set(_COLUMNS) <= set(header):
+            raise _malformed(name, 1, f"a header with {' and '.join(_COLUMNS)}")
+        indices = [header.index(column) for column in _COLUMNS]
         for row in rows:
-            if len(row) != len(names):
-                raise InputError(f"{name}, line {reader.line_num}: expected {len(names)} fields, received {len(row)}")
-            message_id, label = (row[place] for place in places)
+            if len(row) != len(header):
+                raise InputError(f"{name}, line {reader.line_num}: expected {len(header)} fields, received {len(row)}")
+            message_id, label = (row[index] for index in indices)
             yield reader.line_num, message_id, label
     except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}: expected CSV, but {error}") from None
+        raise InputError(f"{name}, line {reader.line_num}: expected CSV: {error}") from None
 
 
-def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]]:
+def _read_json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -174,13 +188,13 @@ def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]
         yield number, message_id, label or ""
 
 
-def _plain_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]]:
+def _read_plain_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         cells = line.removesuffix("\r").split("\t")
         if len(cells) < len(_COLUMNS):
-            raise _malformed(name, number, "message_id TAB label, or CSV with these two in its head")
+            raise _malformed(name, number, "message_id TAB label, or CSV with both columns in its header")
         yield number, cells[0], cells[1]
 
 
@@ -188,27 +202,27 @@ def _malformed(name: str, line: int, expected: str) -> InputError:
     return InputError(f"{name}, line {line}: expected {expected}. Nothing was changed.")
 
 
-LISTED = ("batch_date", "message_id", "label", "labelled_by", "labelled_at", "disputed", "text")
+LABEL_COLUMNS = ("batch_date", "message_id", "label", "labelled_by", "labelled_at", "disputed", "text")
 
 
-def listed_labels(
+def list_labels(
     engine: Engine, date: datetime.date | None, who: str | None, limit: int | None
 ) -> Sequence[tuple[object, ...]]:
-    """The labels there are as rows of `LISTED`, the latest first.
+    """Returns the labels as rows of `LABEL_COLUMNS`, latest first.
 
     Args:
         engine: the database.
-        date: of the messages; all if not given.
-        who: the person; all if not given.
-        limit: most labels wanted.
+        date: date of the messages; all if None.
+        who: name of the person; all if None.
+        limit: maximum number of labels; all if None.
     """
     from tasks.database.labels import find_disputed_messages, read_labels
 
-    found = read_labels(engine, date)
-    torn = find_disputed_messages(found)
+    labels = read_labels(engine, date)
+    disputed_messages = find_disputed_messages(labels)
     rows = [
-        (one.batch_date, one.message_id, one.label, one.labelled_by, one.labelled_at,
-         (one.batch_date, one.message_id) in torn, one.text)
-        for one in found if who in (None, one.labelled_by)
+        (label.batch_date, label.message_id, label.label, label.labelled_by, label.labelled_at,
+         (label.batch_date, label.message_id) in disputed_messages, label.text)
+        for label in labels if who in (None, label.labelled_by)
     ]  # fmt: skip
     return rows[:limit]

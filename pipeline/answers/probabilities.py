@@ -1,7 +1,7 @@
-"""Messages that a person typed or piped in, and how likely each is to be spam: what `spamscore text` does.
+"""Computes the spam probabilities of messages that are typed or piped in, for `spamscore text`.
 
-The scorer is the batch's own: the latest checkpoint of a version, on the devices of [devices]. TensorFlow is imported
-when it is opened.
+It uses the same scorer as a batch: the latest checkpoint of a version, on the devices of [devices]. TensorFlow is
+imported when the scorer is loaded.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger("spamscore")
 _READ_BYTES = 2**16
 _BATCH_MESSAGES = 10_000
 _BATCH_BYTES = 8 * 2**20
-# A longer line is cut, for a pipe without line ends must not fill the memory. No model could read more: the cleaning
-# looks at 64 bytes for each of at most 100,000 characters.
-_LINE_BYTES = 2**23
+# A longer line is cut, so that a pipe without line ends cannot fill the memory. No model reads more: cleaning looks at
+# 64 bytes for each of at most 100,000 characters.
+_MAX_LINE_BYTES = 2**23
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is said of a message; both are None for one with nothing in it, or that cannot be scored, as in a batch."""
+class Prediction:
+    """The score of a message; probability and verdict are None if it is empty or cannot be scored, as in a batch."""
 
     message: str
     spam_probability: float | None
@@ -43,121 +43,126 @@ class Answer:
     model_version: int
 
 
-class OpenModel:
-    """A version of the model, loaded."""
+class LoadedModel:
+    """A model version, loaded for scoring."""
 
     def __init__(self, version: int, scorer: Scorer, threshold: float) -> None:
         self.version, self.threshold = version, threshold
         self._scorer = scorer
 
-    def answers(self, messages: Sequence[str]) -> list[Answer]:
-        """What is said of each message, in order; one that makes scoring itself fail is named in a warning."""
+    def predict(self, messages: Sequence[str]) -> list[Prediction]:
+        """Scores messages, and returns one prediction per message in the same order.
+
+        A message that cannot be scored is named in a warning; the other messages are scored all the same.
+        """
         from models.inference.scorer import score_isolating_failures
 
-        sound = [place for place, message in enumerate(messages) if message.strip()]
-        result = score_isolating_failures(self._scorer, [messages[place] for place in sound])
+        indices = [index for index, message in enumerate(messages) if message.strip()]
+        result = score_isolating_failures(self._scorer, [messages[index] for index in indices])
         for number, failure in result.failures.items():
-            log.warning("message %d cannot be scored: %s", sound[number] + 1, failure)
-        found = zip(sound, result.scores.probabilities.tolist(), strict=True)
-        known = {place: score for number, (place, score) in enumerate(found) if number not in result.failures}
-        return [self._answer(message, known.get(place)) for place, message in enumerate(messages)]
+            log.warning("message %d cannot be scored: %s", indices[number] + 1, failure)
+        scores = zip(indices, result.scores.probabilities.tolist(), strict=True)
+        probabilities = {
+            index: probability for number, (index, probability) in enumerate(scores) if number not in result.failures
+        }
+        return [self._make_prediction(message, probabilities.get(index)) for index, message in enumerate(messages)]
 
-    def _answer(self, message: str, probability: float | None) -> Answer:
+    def _make_prediction(self, message: str, probability: float | None) -> Prediction:
         flagged = None if probability is None else probability >= self.threshold
-        return Answer(message, probability, flagged, self.version)
+        return Prediction(message, probability, flagged, self.version)
 
 
-def chosen_version(asked: int | None) -> int:
-    """The version that was asked for, or the one in service.
+def resolve_version(requested: int | None) -> int:
+    """Returns the requested model version or, if it is None, the version in service.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: no version is exported yet.
     """
-    version = asked if asked is not None else version_in_service()
+    version = requested if requested is not None else version_in_service()
     if version is None:
         raise ArtifactError(
-            f"{exports_folder()}: no version of the model has been exported yet. Make one, in the folder of your "
+            f"{exports_folder()}: no model version is exported yet. To export one, run in the folder of your "
             "luigi.cfg: luigi --module pipeline ExportModel"
         )
     return version
 
 
-def open_model(version: int) -> OpenModel:
-    """Loads the latest checkpoint of a version onto the chosen devices.
+def load_model(version: int) -> LoadedModel:
+    """Loads the latest checkpoint of a version onto the configured devices.
 
     Raises:
-        ArtifactError: there is no such version, or its checkpoints are gone or damaged.
-        DeviceError: a chosen device is not there.
+        ArtifactError: the version does not exist, or its checkpoints are missing or damaged.
+        DeviceError: a configured device is not available.
     """
     training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
-    return OpenModel(version, scorer, load_threshold(training).value)
+    return LoadedModel(version, scorer, load_threshold(training).value)
 
 
-def argument_text(argument: str) -> str:
-    """An argument of the command line as text: bytes that are not UTF-8 as U+FFFD."""
+def decode_argument(argument: str) -> str:
+    """Decodes an argument of the command line; bytes that are not UTF-8 become U+FFFD."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def line_batches(stream: BinaryIO) -> Iterator[list[str]]:
-    """The lines of a stream without their ends, in batches of bounded size; bytes that are not UTF-8 as U+FFFD.
+def read_line_batches(stream: BinaryIO) -> Iterator[list[str]]:
+    """Yields the lines of a stream without their line ends, in batches of up to 10,000 lines and about 8 MiB.
 
-    A batch is what has come so far, up to 10,000 lines: who pipes a file gets full batches, and who pipes a log gets an
-    answer as soon as a line is there.
+    With a file, batches are full. With a pipe, each line is yielded as soon as it arrives. Bytes that are not UTF-8
+    become U+FFFD.
     """
     batch: list[bytes] = []
     size = 0
-    for line in _lines(stream):
+    for line in _read_lines(stream):
         if line is not None:
             batch.append(line)
             size += len(line)
         if batch and (line is None or len(batch) >= _BATCH_MESSAGES or size >= _BATCH_BYTES):
-            yield [_text(one) for one in batch]
+            yield [_decode_line(raw_line) for raw_line in batch]
             batch, size = [], 0
     if batch:
-        yield [_text(one) for one in batch]
+        yield [_decode_line(raw_line) for raw_line in batch]
 
 
-def _text(line: bytes) -> str:
+def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines as they come, and None whenever the next would have to be waited for."""
-    rest = b""
-    while piece := _read(stream):
-        *lines, last = piece.split(b"\n")
+def _read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Yields lines, and None whenever reading the next line would block."""
+    unfinished = b""
+    while block := _read_block(stream):
+        *lines, last = block.split(b"\n")
         for line in lines:
-            yield (rest + line)[:_LINE_BYTES]
-            rest = b""
-        rest = rest if len(rest) == _LINE_BYTES else (rest + last)[:_LINE_BYTES]
-        if not _has_more(stream):
+            yield (unfinished + line)[:_MAX_LINE_BYTES]
+            unfinished = b""
+        unfinished = unfinished if len(unfinished) == _MAX_LINE_BYTES else (unfinished + last)[:_MAX_LINE_BYTES]
+        if not _is_ready(stream):
             yield None
-    if rest:
-        yield rest
+    if unfinished:
+        yield unfinished
 
 
-def _read(stream: BinaryIO) -> bytes:
+def _read_block(stream: BinaryIO) -> bytes:
     return stream.read1(_READ_BYTES) if isinstance(stream, io.BufferedReader | io.BytesIO) else stream.read(_READ_BYTES)
 
 
-def _has_more(stream: BinaryIO) -> bool:
-    """Whether reading would not wait."""
+def _is_ready(stream: BinaryIO) -> bool:
+    """Returns whether reading would not block."""
     try:
         return bool(select.select([stream], [], [], 0)[0])
-    except (OSError, ValueError):  # no file of the system's: all of it is there
+    except (OSError, ValueError):  # not a file of the operating system: everything is in memory
         return True
 
 
-def typed_messages(prompt: str) -> Iterator[str]:
-    """Asks a person for messages, until an empty line or the end of input."""
+def prompt_messages(prompt: str) -> Iterator[str]:
+    """Asks for messages in the terminal, until an empty line or the end of input."""
     import readline  # noqa: F401 - gives `input` the arrow keys
 
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     while True:
         try:
-            message = _ask(prompt)
+            message = _prompt(prompt)
         except EOFError:
             sys.stderr.write("\n")
             return
@@ -166,10 +171,10 @@ def typed_messages(prompt: str) -> Iterator[str]:
         yield message
 
 
-def _ask(prompt: str) -> str:
+def _prompt(prompt: str) -> str:
     if sys.stdout.isatty():
         return input(prompt)
-    # The answers go to a file: the question must not.
+    # Standard output is redirected, and the prompt must not be part of it.
     sys.stderr.write(prompt)
     sys.stderr.flush()
     return input()

@@ -1,6 +1,7 @@
-"""What a person is told before and after something is taken back: whether a batch's rows are those that were published,
-which batch can be restored, which version can serve, what pruning deletes. The flips themselves are
-`tasks.database.ledger`'s.
+"""Checks what can be rolled back, for `spamscore verify`, `withdraw`, `restore`, `serve` and `prune`.
+
+It checks whether the rows of a batch are as published, which batch can be restored and which model version can be put
+in service, and formats questions and results. `tasks.database.ledger` changes the state of a batch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ArtifactError, InputError
-from pipeline.printing import count
+from pipeline.printing import format_count
 from tasks.artifacts.exports import exports_folder, version_folder, version_in_service
 from tasks.artifacts.folders import MANIFEST
 from tasks.artifacts.trainings import verified_training_folder
@@ -24,173 +25,184 @@ if TYPE_CHECKING:
     from tasks.database.retention import PrunedRows
     from tasks.export_model import ExportModel
 
-_NAMED = 5  # batches that a question names
-_FLIPPED = ("superseded", "withdrawn")
+_MAX_NAMED_BATCHES = 5  # in one question
+_RESTORABLE_STATES = ("superseded", "withdrawn")
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A batch as `score_batches` has it, held against its rows."""
+    """The comparison of a row of `score_batches` with the rows of its batch."""
 
     batch: BatchRow
-    compared: list[Comparison]
+    comparisons: list[Comparison]
 
     @property
     def agrees(self) -> bool:
-        """Whether all is as it was published."""
-        return all(one.agrees for one in self.compared)
+        """Whether everything is as published."""
+        return all(comparison.agrees for comparison in self.comparisons)
 
-    def said(self) -> str:
-        """One line that names each difference, and the way out."""
-        batch, differences = self.batch, "; ".join(str(one) for one in self.compared if not one.agrees)
-        way = f"Withdraw it (spamscore withdraw {batch.batch_date}) or restore another (spamscore batches)"
+    def describe(self) -> str:
+        """Returns one line with every difference and the way out."""
+        batch = self.batch
+        differences = "; ".join(str(comparison) for comparison in self.comparisons if not comparison.agrees)
+        way_out = f"Withdraw it (spamscore withdraw {batch.batch_date}) or restore another (spamscore batches)"
         if batch.state != "published":
-            way = "Its rows were pruned or changed: restore another (spamscore batches)"
-        return f"batch {batch.batch_id} of {batch.batch_date} is not as it was published: {differences}. {way}"
+            way_out = "Its rows were pruned or changed: restore another batch (spamscore batches)"
+        return f"batch {batch.batch_id} of {batch.batch_date} is not as published: {differences}. {way_out}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
+        """Returns the JSON object of `spamscore verify --json`."""
         batch = self.batch
-        about = {"batch_id": batch.batch_id, "batch_date": batch.batch_date, "state": batch.state}
-        compared = [{**asdict(one), "agrees": one.agrees} for one in self.compared]
-        return {**about, "agrees": self.agrees, "compared": compared}
+        header = {"batch_id": batch.batch_id, "batch_date": batch.batch_date, "state": batch.state}
+        compared = [{**asdict(comparison), "agrees": comparison.agrees} for comparison in self.comparisons]
+        return {**header, "agrees": self.agrees, "compared": compared}
 
 
-def verified(engine: Engine, batch: BatchRow) -> Verification:
-    """Holds a batch against its rows.
+def verify_batch(engine: Engine, batch: BatchRow) -> Verification:
+    """Compares a batch with its rows.
 
     Raises:
-        InputError: it was never published, so there is nothing to compare with.
+        InputError: the batch was never published, so it has no counts and no checksum to compare with.
     """
     from tasks.database.batches import compare_rows
 
     if batch.published_at is None:
         raise InputError(
-            f"batch {batch.batch_id} of {batch.batch_date} is {batch.state} and was never published: there are no "
-            "counts and no checksum to compare with. Expected one that was: spamscore batches"
+            f"batch {batch.batch_id} of {batch.batch_date} is {batch.state} and was never published: it has no counts "
+            "and no checksum to compare with. Expected a batch that was published. To list the batches: spamscore "
+            "batches"
         )
     return Verification(batch, compare_rows(engine, batch))
 
 
-def batch_of_date(engine: Engine, date: datetime.date, number: int) -> BatchRow:
-    """The batch of a number, which must be of the date.
+def find_batch(engine: Engine, date: datetime.date, batch_id: int) -> BatchRow:
+    """Returns a batch of a date.
 
     Raises:
-        InputError: it is not; names those that are.
+        InputError: the date has no batch with this number; names those it has.
     """
     from tasks.database.batches import list_batches_of_date
 
-    there = list_batches_of_date(engine, date)
-    for batch in there:
-        if batch.batch_id == number:
+    batches = list_batches_of_date(engine, date)
+    for batch in batches:
+        if batch.batch_id == batch_id:
             return batch
-    raise InputError(f"batch {number} is not one of {date}; {_listed(engine, there)}")
+    raise InputError(f"{date} has no batch {batch_id}; {_list_batches(engine, batches)}")
 
 
-def restorable(engine: Engine, date: datetime.date, number: int) -> BatchRow:
-    """The batch of a date that has this number, if it is published or can be.
+def require_restorable(engine: Engine, date: datetime.date, batch_id: int) -> BatchRow:
+    """Returns a batch of a date that is published or can be restored.
 
     Raises:
-        InputError: it is neither; names the batches of the date and their states.
+        InputError: it cannot be restored; names the batches of the date and their states.
     """
     from tasks.database.batches import list_batches_of_date
 
-    batch = batch_of_date(engine, date, number)
-    standing = _standing(engine, batch)
-    if standing not in (*_FLIPPED, "published"):
+    batch = find_batch(engine, date, batch_id)
+    state = _describe_state(engine, batch)
+    if state not in (*_RESTORABLE_STATES, "published"):
         raise InputError(
-            f"batch {number} of {date} is {standing}, and cannot be restored: expected one that is superseded or "
-            f"withdrawn and has all its rows; {_listed(engine, list_batches_of_date(engine, date))}"
+            f"batch {batch_id} of {date} is {state}, and cannot be restored: expected a batch that is superseded or "
+            f"withdrawn and has all its rows; {_list_batches(engine, list_batches_of_date(engine, date))}"
         )
     return batch
 
 
-def _standing(engine: Engine, batch: BatchRow) -> str:
-    """The state of a batch, and what keeps it from being restored."""
+def _describe_state(engine: Engine, batch: BatchRow) -> str:
+    """Returns the state of a batch and, if it is superseded or withdrawn, what prevents its restoration."""
     from tasks.database.batches import compare_counts, count_rows
     from tasks.database.connection import read_transaction
 
-    if batch.state not in _FLIPPED:
+    if batch.state not in _RESTORABLE_STATES:
         return batch.state
     if batch.published_at is None:
         return f"{batch.state} before it was published"
     with read_transaction(engine) as connection:
-        whole = all(one.agrees for one in compare_counts(batch, count_rows(connection, batch.batch_id)))
-    return batch.state if whole else f"{batch.state} with rows missing, as after spamscore prune"
+        comparisons = compare_counts(batch, count_rows(connection, batch.batch_id))
+    complete = all(comparison.agrees for comparison in comparisons)
+    return batch.state if complete else f"{batch.state} with rows missing, as after spamscore prune"
 
 
-def _listed(engine: Engine, batches: Sequence[BatchRow]) -> str:
-    named = "; ".join(f"{one.batch_id} {_standing(engine, one)}" for one in batches)
-    return f"those there are: {named}" if named else "there are none. `spamscore batches` lists those of other dates"
+def _list_batches(engine: Engine, batches: Sequence[BatchRow]) -> str:
+    states = "; ".join(f"{batch.batch_id} {_describe_state(engine, batch)}" for batch in batches)
+    return f"its batches: {states}" if states else "it has none. To list those of other dates: spamscore batches"
 
 
-def question_of_withdrawing(batch: BatchRow) -> str:
-    """What a person is asked before a published batch is withdrawn."""
+def format_withdraw_question(batch: BatchRow) -> str:
+    """Formats the question before a published batch is withdrawn."""
     return (
-        f"Of {batch.batch_date}, the {_told(batch)} disappear from published_scores, which then shows nothing of the "
-        "date. Withdraw them?"
+        f"The {_describe_rows(batch)} of {batch.batch_date} will be removed from published_scores, which then has no "
+        "rows for the date. Withdraw them?"
     )
 
 
-def question_of_restoring(batch: BatchRow, before: BatchRow | None) -> str:
-    """What a person is asked before a batch is published again."""
-    instead = f"in place of the {_told(before)}" if before else "where nothing is published now"
-    return f"Of {batch.batch_date}, publish the {_told(batch)} {instead}?"
+def format_restore_question(batch: BatchRow, published: BatchRow | None) -> str:
+    """Formats the question before a batch is published again."""
+    replaced = f"in place of the {_describe_rows(published)}" if published else "which has no published batch now"
+    return f"Publish the {_describe_rows(batch)} for {batch.batch_date}, {replaced}?"
 
 
-def _told(batch: BatchRow) -> str:
-    return f"{count(batch.scored or 0)} rows of batch {batch.batch_id} (version {batch.model_version})"
+def _describe_rows(batch: BatchRow) -> str:
+    return f"{format_count(batch.scored or 0)} rows of batch {batch.batch_id} (model version {batch.model_version})"
 
 
-def servable(version: int) -> int | None:
-    """Sees that a version can be put in service, and gives the one that is.
+def require_servable(version: int) -> int | None:
+    """Checks that a version can be put in service, and returns the version that is in service now.
 
     Raises:
-        ArtifactError: there is no such version, or the checkpoints that a batch loads are gone.
+        ArtifactError: there is no such version, or the checkpoints that a batch loads are missing.
     """
     version_folder(version)
     if not (verified_training_folder(version) / MANIFEST).is_file():
         raise ArtifactError(
-            f"{verified_training_folder(version)}: the checkpoints of version {version} are not here, and no batch "
-            f"could be scored with it. Bring them back, or choose another of {exports_folder()}: spamscore models"
+            f"{verified_training_folder(version)}: the checkpoints of version {version} are missing, and no batch could "
+            f"be scored with it. Restore them from a backup, or choose another version of {exports_folder()}: "
+            "spamscore models"
         )
     return version_in_service()
 
 
-def refused_model() -> tuple[ExportModel, str]:
-    """The export of the model that the settings in force make, and why EvaluateModel refused that.
+def find_refused_model() -> tuple[ExportModel, str]:
+    """Returns the export task of the model of the current settings, and why EvaluateModel refused the model.
 
     Raises:
-        ArtifactError: it is exported already, was not refused, or was not evaluated yet.
+        ArtifactError: the model is already exported, was not refused, or is not evaluated yet.
     """
     from tasks.export_model import ExportModel
 
     export = ExportModel()
     if export.output().exists():
-        raise ArtifactError("the model of the settings in force is exported already: spamscore models")
+        raise ArtifactError(
+            "the model of the current settings is exported already. To list the versions: spamscore models"
+        )
     refusal = export.refusal()
     if refusal is None:
         raise ArtifactError(
-            "no model of the settings in force was refused: there is nothing to overrule. To train and judge it: "
+            "no model of the current settings was refused: there is nothing to overrule. To train and evaluate one: "
             "luigi --module pipeline ExportModel"
         )
     return export, refusal
 
 
-def question_of_overruling(refusal: str) -> str:
-    """What a person is asked before a refused model is exported."""
-    return f"EvaluateModel refused the model: {refusal}. Export it all the same, and score the next batches with it?"
+def format_overrule_question(refusal: str) -> str:
+    """Formats the question before a refused model is exported."""
+    return f"EvaluateModel refused the model: {refusal}. Export it anyway, and score the next batches with it?"
 
 
-def question_of_pruning(found: Sequence[PrunedRows], before: datetime.date) -> str:
-    """What a person is asked before the rows of batches are deleted."""
-    rows, named = sum(one.rows for one in found), ", ".join(str(one.batch_id) for one in found[:_NAMED])
-    more = f" and {count(len(found) - _NAMED)} more" if len(found) > _NAMED else ""
-    which = f"batch {named}" if len(found) == 1 else f"batches {named}{more}"
-    return f"{count(rows)} rows of {which}, of dates before {before}, go for good. Delete them?"
+def format_prune_question(batches: Sequence[PrunedRows], first_kept: datetime.date) -> str:
+    """Formats the question before the rows of batches are deleted."""
+    rows = sum(batch.rows for batch in batches)
+    names = ", ".join(str(batch.batch_id) for batch in batches[:_MAX_NAMED_BATCHES])
+    more = len(batches) - _MAX_NAMED_BATCHES
+    which = f"batch {names}" if len(batches) == 1 else f"batches {names}"
+    which += f" and {format_count(more)} more" if more > 0 else ""
+    return f"{format_count(rows)} rows of {which}, of dates before {first_kept}, will be deleted permanently. Continue?"
 
 
-def pruned_line(one: PrunedRows) -> str:
-    """What went of a batch, or would go."""
-    parts = f"{count(one.scores)} scores, {count(one.rejected)} rejected messages, {count(one.chunks)} chunks"
-    return f"batch {one.batch_id} of {one.batch_date}, {one.state}: {parts}"
+def format_pruned(batch: PrunedRows) -> str:
+    """Formats how many rows of a batch were deleted, or would be."""
+    counts = (
+        f"{format_count(batch.scores)} scores, {format_count(batch.rejected)} rejected messages, "
+        f"{format_count(batch.chunks)} chunks"
+    )
+    return f"batch {batch.batch_id} of {batch.batch_date}, {batch.state}: {counts}"

@@ -1,6 +1,6 @@
-"""What happened in a published batch: how many messages, by which model, where the rows are, the most suspicious ones.
+"""Summarizes a published batch: counts, model version, location of the rows, the most suspicious messages.
 
-This is what `make score` ends with. `summarize` asks, `print_summary` shows it to a person.
+`make score` ends with this summary. `summarize` reads it, `print_summary` prints it for a person.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.printing import (
     Column,
-    cell_len,
-    count,
-    duration,
-    grid,
-    minute,
-    page,
+    display_width,
+    escape_unprintable,
+    format_count,
+    format_duration,
+    format_minute,
+    make_table,
+    open_console,
     print_lines,
-    shortened,
-    styled,
-    visible,
+    styled_text,
+    truncate,
 )
 from tasks.artifacts.locations import snapshot_folder
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from tasks.database.batches import BatchRow
 
 MOST_SUSPICIOUS = 10
-# The names of `tasks.database.tables`, which cannot be imported without SQLAlchemy.
+# Copies of the names in `tasks.database.tables`, whose import would load SQLAlchemy.
 SCORES_VIEW, SCORES_TABLE, REJECTED_TABLE = "published_scores", "spam_scores", "rejected_messages"
-_ENOUGH_TO_TELL = 10_000  # messages; of fewer the cost is that of loading the model
-_ID_COLUMNS = 24
-_LABEL, _FIGURE, _REMARK = Column(""), Column("", right=True), Column("", wraps=True)
+_MIN_MESSAGES_FOR_COST = 10_000  # in a smaller batch, most of the time is spent on loading the model
+_ID_WIDTH = 24  # terminal columns
+_LABEL, _NUMBER, _NOTE = Column(""), Column("", align_right=True), Column("", wrap=True)
 
 
 @dataclass(frozen=True)
 class SuspiciousMessage:
-    """A message of the batch; its text is None where the snapshot that was scored is gone."""
+    """A message of the batch; its text is None if the snapshot of the batch is missing."""
 
     message_id: str
     spam_probability: float
@@ -54,13 +54,13 @@ class SuspiciousMessage:
 
 @dataclass(frozen=True)
 class Summary:
-    """What happened in a batch.
+    """The summary of a published batch.
 
     Attributes:
-        batch: as the database has it.
-        rejected_because: messages refused, by reason, the most frequent first.
-        database: its address, password masked.
-        most_suspicious: the ten messages that are most likely spam.
+        batch: its row in the database.
+        rejected_because: number of rejected messages by reason, most frequent first.
+        database: URL of the database, password masked.
+        most_suspicious: the ten messages most likely to be spam.
     """
 
     batch: BatchRow
@@ -74,7 +74,7 @@ class Summary:
         return (self.batch.flagged or 0) / self.batch.scored if self.batch.scored else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
+        """Returns the JSON object of `spamscore summary --json`."""
         return {
             **dataclasses.asdict(self.batch),
             "flagged_share": self.flagged_share,
@@ -83,18 +83,18 @@ class Summary:
             "scores_view": SCORES_VIEW,
             "scores_table": SCORES_TABLE,
             "rejected_table": REJECTED_TABLE,
-            "most_suspicious": [dataclasses.asdict(one) for one in self.most_suspicious],
+            "most_suspicious": [dataclasses.asdict(message) for message in self.most_suspicious],
         }
 
 
 def summarize(engine: Engine, batch: BatchRow) -> Summary:
-    """Asks the database and the snapshot about a published batch."""
+    """Reads the summary of a published batch from the database and its snapshot."""
     from tasks.database.batches import stream_rejections, stream_scores
     from tasks.database.connection import mask_password
 
-    reasons = Counter(one.reason for one in stream_rejections(engine, batch.batch_id)) if batch.rejected else Counter()
+    reasons = Counter(row.reason for row in stream_rejections(engine, batch.batch_id)) if batch.rejected else Counter()
     rows = list(stream_scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))
-    texts = texts_of(snapshot_folder(batch.batch_date, batch.snapshot), [row.message_id for row in rows])
+    texts = read_texts(snapshot_folder(batch.batch_date, batch.snapshot), [row.message_id for row in rows])
     return Summary(
         batch=batch,
         rejected_because=dict(reasons.most_common()),
@@ -106,8 +106,12 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
     )
 
 
-def texts_of(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
-    """The texts of some messages of a snapshot; none of them where it is gone or cannot be read."""
+def read_texts(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
+    """Reads the texts of messages from a snapshot.
+
+    Returns:
+        The text of each message_id that has one; empty if the snapshot is missing or cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -120,84 +124,93 @@ def texts_of(snapshot: Path, message_ids: Iterable[str]) -> dict[str, str]:
         ).to_pylist()
     except (OSError, pa.ArrowException):
         return {}
-    # Of rows with one identifier the first that holds something was scored, so it is set last.
+    # Of rows with the same message_id, the first one with a text was scored. It comes last here, and overwrites.
     latest_first = sorted(rows, key=lambda row: -row["row_number"])
     return {row["message_id"]: row["text"] for row in latest_first if row["text"] and row["text"].strip()}
 
 
 def print_summary(summary: Summary) -> None:
-    """Shows a summary to a person."""
-    console = page()
-    with console.capture() as drawn:
+    """Prints a summary for a person."""
+    console = open_console()
+    with console.capture() as capture:
         _draw(console, summary)
-    print_lines(line.rstrip() for line in drawn.get().splitlines())
+    print_lines(line.rstrip() for line in capture.get().splitlines())
 
 
 def _draw(console: Console, summary: Summary) -> None:
     batch = summary.batch
-    console.print(styled(f"\nBatch {batch.batch_id} of {batch.batch_date:%A, %-d %B %Y}\n", "bold"))
-    console.print(_figures(summary))
+    console.print(styled_text(f"\nBatch {batch.batch_id} of {batch.batch_date:%A, %-d %B %Y}\n", "bold"))
+    console.print(_make_count_table(summary))
     console.print()
-    console.print(_circumstances(summary))
+    console.print(_make_detail_table(summary))
     if summary.most_suspicious:
-        console.print(styled("\nMost suspicious messages\n", "bold"))
-        console.print(_messages(summary.most_suspicious, console.width))
-    if any(one.text is None for one in summary.most_suspicious):
+        console.print(styled_text("\nMost suspicious messages\n", "bold"))
+        console.print(_make_message_table(summary.most_suspicious, console.width))
+    if any(message.text is None for message in summary.most_suspicious):
         console.print(
-            styled(
-                f"\n  No text: {snapshot_folder(batch.batch_date, batch.snapshot)} is not here, or cannot be read.",
+            styled_text(
+                f"\n  No text: {snapshot_folder(batch.batch_date, batch.snapshot)} is missing or cannot be read.",
                 "dim",
             )
         )
     console.print()
 
 
-def _figures(summary: Summary) -> Table:
-    batch, table = summary.batch, grid([_LABEL, _FIGURE, _REMARK])
-    reasons = ", ".join(f"{count(number)} {visible(reason)}" for reason, number in summary.rejected_because.items())
-    share = f"{summary.flagged_share or 0:.1%} of the scored, at probability {batch.threshold:g} or more"
-    for label, figure, remark in (
+def _make_count_table(summary: Summary) -> Table:
+    batch, table = summary.batch, make_table([_LABEL, _NUMBER, _NOTE])
+    reasons = ", ".join(
+        f"{format_count(number)} {escape_unprintable(reason)}" for reason, number in summary.rejected_because.items()
+    )
+    share = f"{summary.flagged_share or 0:.1%} of the scored messages, at a threshold of {batch.threshold:g}"
+    for label, number, note in (
         ("Messages read", batch.messages_read, ""),
         ("Scored", batch.scored, ""),
         ("Rejected", batch.rejected, reasons),
         ("Flagged", batch.flagged, share if batch.scored else ""),
     ):
-        style = "bold red" if label == "Flagged" and figure else "bold"
-        table.add_row(styled(f"  {label:<14}"), styled(count(figure or 0), style), styled(remark))
+        style = "bold red" if label == "Flagged" and number else "bold"
+        table.add_row(styled_text(f"  {label:<14}"), styled_text(format_count(number or 0), style), styled_text(note))
     return table
 
 
-def _circumstances(summary: Summary) -> Table:
-    batch, table = summary.batch, grid([_LABEL, _REMARK])
-    took = f", {duration(batch.seconds_total)} on {batch.devices}" if batch.seconds_total is not None else ""
+def _make_detail_table(summary: Summary) -> Table:
+    batch, table = summary.batch, make_table([_LABEL, _NOTE])
+    duration = (
+        f", in {format_duration(batch.seconds_total)} on {batch.devices}" if batch.seconds_total is not None else ""
+    )
     for label, value in (
         ("Model", f"{batch.model_name}, version {batch.model_version}"),
         ("Checkpoint", batch.checkpoint),
-        ("Published", f"{minute(batch.published_at)} UTC{took}" if batch.published_at else ""),
-        ("Cost", cost(batch)),
+        ("Published", f"{format_minute(batch.published_at)} UTC{duration}" if batch.published_at else ""),
+        ("Cost", format_cost(batch)),
         ("Database", summary.database),
         ("Rows", f"{SCORES_VIEW} (view), {SCORES_TABLE}, {REJECTED_TABLE}"),
     ):
         if value:
-            table.add_row(styled(f"  {label:<14}"), styled(visible(value)))
+            table.add_row(styled_text(f"  {label:<14}"), styled_text(escape_unprintable(value)))
     return table
 
 
-def cost(batch: BatchRow) -> str:
-    """What a million messages cost in a batch like this; empty where its times are unknown, or those of loading."""
-    few = (batch.messages_read or 0) < _ENOUGH_TO_TELL
-    if few or batch.messages_read is None or batch.seconds_total is None or batch.seconds_processor is None:
+def format_cost(batch: BatchRow) -> str:
+    """Formats the cost of a million messages, extrapolated from a batch.
+
+    Empty if the times of the batch are unknown, or if it is too small: then they are mostly the time to load the model.
+    """
+    too_small = (batch.messages_read or 0) < _MIN_MESSAGES_FOR_COST
+    if too_small or batch.messages_read is None or batch.seconds_total is None or batch.seconds_processor is None:
         return ""
-    whole, processor = (1e6 * each / batch.messages_read for each in (batch.seconds_total, batch.seconds_processor))
-    return f"{duration(whole)} and {duration(processor)} of processors a million messages"
+    total, processor = (
+        1e6 * seconds / batch.messages_read for seconds in (batch.seconds_total, batch.seconds_processor)
+    )
+    return f"{format_duration(total)} and {format_duration(processor)} of CPU time per million messages"
 
 
-def _messages(messages: Sequence[SuspiciousMessage], width: int) -> Table:
-    table = grid([_LABEL, _LABEL, _REMARK])
-    ids = [shortened(one.message_id, _ID_COLUMNS) for one in messages]
-    room = max(width - max(map(cell_len, ids), default=0) - len("  0.0000  ") - 2, 1)
-    for one, message_id in zip(messages, ids, strict=True):
-        probability = styled(f"  {one.spam_probability:.4f}", "bold red" if one.flagged else "")
-        text = styled("?", "dim") if one.text is None else styled(shortened(one.text, room))
-        table.add_row(probability, styled(message_id, "dim"), text)
+def _make_message_table(messages: Sequence[SuspiciousMessage], width: int) -> Table:
+    table = make_table([_LABEL, _LABEL, _NOTE])
+    ids = [truncate(message.message_id, _ID_WIDTH) for message in messages]
+    text_width = max(width - max(map(display_width, ids), default=0) - len("  0.0000  ") - 2, 1)
+    for message, message_id in zip(messages, ids, strict=True):
+        probability = styled_text(f"  {message.spam_probability:.4f}", "bold red" if message.flagged else "")
+        text = styled_text("?", "dim") if message.text is None else styled_text(truncate(message.text, text_width))
+        table.add_row(probability, styled_text(message_id, "dim"), text)
     return table

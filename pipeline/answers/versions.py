@@ -1,4 +1,4 @@
-"""What is known of each exported version of the model: what ExportModel and EvaluateModel wrote down about it."""
+"""Describes the exported model versions, from the files that ExportModel and EvaluateModel wrote."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tasks.artifacts.locations import METRICS, evaluation_folder
 
 @dataclass(frozen=True)
 class ExportedVersion:
-    """A version of the model. Figures are of the test part, None where the evaluation is gone.
+    """An exported model version. Metrics are those of the test part, and None if the evaluation is missing.
 
     Attributes:
-        version: its number.
+        version: number of the version.
         in_service: whether the next batch is scored with it.
-        exported_at: when it was exported, UTC.
+        exported_at: time of the export, UTC.
         pr_auc: area under the precision-recall curve.
         mcc: Matthews correlation coefficient.
         training: fingerprint that names the folder of its checkpoints.
-        folder: where it is.
-        threshold: from which it flagged when it was exported; None of a version of before that was written down.
-        approved: whether EvaluateModel approved it, or a person overruled that; None as above.
+        folder: folder of the export.
+        threshold: threshold at the time of the export; None for a version exported before it was stored.
+        approved: whether EvaluateModel approved it; False if a person overruled the gate; None as above.
     """
 
     version: int
@@ -40,25 +40,25 @@ class ExportedVersion:
 
 
 def exported_versions() -> list[ExportedVersion]:
-    """All versions, the newest first.
+    """Returns all exported versions, newest first.
 
     Raises:
-        ArtifactError: what was written about one is missing or damaged.
+        ArtifactError: a file of a version is missing or damaged.
     """
     in_service = version_in_service()
-    return [_described(version, version == in_service) for version in reversed(list_versions())]
+    return [_describe_version(version, version == in_service) for version in reversed(list_versions())]
 
 
-def _described(version: int, in_service: bool) -> ExportedVersion:
+def _describe_version(version: int, in_service: bool) -> ExportedVersion:
     manifest = read_version_manifest(version)
-    figures = _figures(str(manifest.get("evaluation")))
+    metrics = _read_metrics(str(manifest.get("evaluation")))
     exported_at = manifest.get("exported_at")
     return ExportedVersion(
         version=version,
         in_service=in_service,
-        exported_at=_time(exported_at, version) if exported_at else None,
-        pr_auc=figures.get("pr_auc"),
-        mcc=figures.get("mcc"),
+        exported_at=_parse_time(exported_at, version) if exported_at else None,
+        pr_auc=metrics.get("pr_auc"),
+        mcc=metrics.get("mcc"),
         training=manifest.get("training"),
         folder=str(version_folder(version)),
         threshold=(manifest.get("threshold") or {}).get("value"),
@@ -66,16 +66,16 @@ def _described(version: int, in_service: bool) -> ExportedVersion:
     )
 
 
-def _time(written: Any, version: int) -> datetime.datetime:
+def _parse_time(value: Any, version: int) -> datetime.datetime:
     try:
-        return datetime.datetime.fromisoformat(written).astimezone(datetime.UTC)
+        return datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
     except (TypeError, ValueError, OverflowError):
         raise ArtifactError(
-            f"{version_folder(version) / MANIFEST}: exported_at: expected a time in ISO 8601, received {written!r}. "
-            "Bring the file back from a backup."
+            f"{version_folder(version) / MANIFEST}: exported_at: expected a time in ISO 8601, received {value!r}. "
+            "Restore the file from a backup."
         ) from None
 
 
-def _figures(evaluation: str) -> dict[str, Any]:
+def _read_metrics(evaluation: str) -> dict[str, Any]:
     path = evaluation_folder(evaluation) / METRICS
     return read_json(path) if path.is_file() else {}

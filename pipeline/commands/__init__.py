@@ -1,1 +1,1 @@
-"""The commands of `spamscore`, a module for each thing they are about, and what they share."""
+"""The commands of `spamscore`, one module per group of commands, and what they share."""

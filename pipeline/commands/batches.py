@@ -1,4 +1,4 @@
-"""`spamscore batches`, `scores` and `summary`: what the nights wrote."""
+"""`spamscore batches`, `scores` and `summary`: what the nightly batches wrote."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pipeline import printing
-from pipeline.commands.context import SCORE, open_scores, require_published
-from pipeline.commands.options import Date, examples, form, remark
+from pipeline.commands.context import SCORE_COMMAND, connect_database, require_published
+from pipeline.commands.options import POSITIVE_INTEGER, DateType, examples, format_option, print_note
 from pipeline.printing import Column, print_json, print_lines, print_rows
 
 if TYPE_CHECKING:
@@ -23,47 +23,52 @@ if TYPE_CHECKING:
     epilog=examples(
         "spamscore batches",
         "spamscore batches --limit 100 --json | jq '.[] | select(.state == \"published\") | .flagged'",
-        "spamscore batches | cut -f 2,3,8                date, state and flagged, with tabs between",
+        "spamscore batches | cut -f 2,3,8                date, state and flagged, separated by tabs",
     ),
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="Most batches shown."
+    "--limit",
+    type=POSITIVE_INTEGER,
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="Maximum number of batches to list.",
 )
-@form("json", "A JSON array of objects with every column of score_batches.")
-def batches(limit: int, form: str | None) -> None:
-    """List the batches, the newest date first.
+@format_option("json", "Print a JSON array of objects with every column of score_batches.")
+def batches(limit: int, output_format: str | None) -> None:
+    """List the batches, latest date first.
 
-    In a pipe: a line a batch with tabs between id, date, state, model version, read, scored, rejected, flagged,
-    published at (UTC), seconds. The counts are there once a batch was published.
+    In a pipe, prints one line per batch, separated by tabs: id, date, state, model version, read, scored, rejected,
+    flagged, published at (UTC), seconds. A batch has counts only after it was published.
     """
-    engine = open_scores()
-    from tasks.database.batches import list_batches as found_batches
+    engine = connect_database()
+    from tasks.database.batches import list_batches as read_batches
 
-    found = found_batches(engine, limit)
-    if form == "json":
-        print_json([dataclasses.asdict(one) for one in found])
+    rows = read_batches(engine, limit)
+    if output_format == "json":
+        print_json([dataclasses.asdict(row) for row in rows])
         return
-    print_rows(_BATCH_COLUMNS, found)
-    if not found:
-        remark(f"no batches yet. Score one: {SCORE}")
+    print_rows(_BATCH_COLUMNS, rows)
+    if not rows:
+        print_note(f"no batches yet. To score one: {SCORE_COMMAND}")
 
 
 _BATCH_COLUMNS = [
-    Column("id", lambda batch: batch.batch_id, right=True),
+    Column("id", lambda batch: batch.batch_id, align_right=True),
     Column("date", lambda batch: batch.batch_date, style="bold"),
     Column("state", lambda batch: batch.state),
-    Column("model", lambda batch: batch.model_version, right=True, leaves=1),
-    Column("read", lambda batch: batch.messages_read, printing.count, right=True),
-    Column("scored", lambda batch: batch.scored, printing.count, right=True, leaves=3),
-    Column("rejected", lambda batch: batch.rejected, printing.count, right=True),
-    Column("flagged", lambda batch: batch.flagged, printing.count, right=True, style="bold"),
-    Column("published (UTC)", lambda batch: batch.published_at, printing.minute, leaves=2),
+    Column("model", lambda batch: batch.model_version, align_right=True, drop_priority=1),
+    Column("read", lambda batch: batch.messages_read, printing.format_count, align_right=True),
+    Column("scored", lambda batch: batch.scored, printing.format_count, align_right=True, drop_priority=3),
+    Column("rejected", lambda batch: batch.rejected, printing.format_count, align_right=True),
+    Column("flagged", lambda batch: batch.flagged, printing.format_count, align_right=True, style="bold"),
+    Column("published (UTC)", lambda batch: batch.published_at, printing.format_minute, drop_priority=2),
     Column(
         "took",
         lambda batch: batch.seconds_total and round(batch.seconds_total, 3),
-        printing.duration,
-        right=True,
-        leaves=4,
+        printing.format_duration,
+        align_right=True,
+        drop_priority=4,
     ),
 ]
 
@@ -75,45 +80,51 @@ _BATCH_COLUMNS = [
         "spamscore scores 2026-01-31 --limit 100",
         "spamscore scores 2026-01-31 --order message_id --csv > scores.csv",
         "spamscore scores today --json | jq -r 'select(.spam_probability > 0.9) | .message_id'",
-        "spamscore scores today --plain | head           stops early, as it should",
+        "spamscore scores today --plain | head           ends when head has its ten lines",
     ),
 )
-@click.argument("date", type=Date())
+@click.argument("date", type=DateType())
 @click.option("--flagged", is_flag=True, help="Only messages whose probability reaches the threshold.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Most messages shown; all if not given.")
+@click.option("--limit", type=POSITIVE_INTEGER, metavar="N", help="Maximum number of messages; all if not given.")
 @click.option(
     "--order",
     type=click.Choice(["probability", "message_id"]),
     default="probability",
     show_default=True,
-    help="The most suspicious first, or by identifier.",
+    help="Sort by probability, highest first, or by identifier.",
 )
-@form("plain", "As in a pipe, in a terminal too.")
-@form("csv", "CSV with a head and every column of published_scores; exact in a file or pipe.")
-@form("json", "A JSON object a line, with every column of published_scores.")
+@format_option("plain", "Print in a terminal as in a pipe.")
+@format_option("csv", "Print CSV with a header and every column of published_scores; exact in a file or pipe.")
+@format_option("json", "Print one JSON object per line, with every column of published_scores.")
 def scores(
-    date: datetime.date, flagged: bool, limit: int | None, order: Literal["probability", "message_id"], form: str | None
+    date: datetime.date,
+    flagged: bool,
+    limit: int | None,
+    order: Literal["probability", "message_id"],
+    output_format: str | None,
 ) -> None:
-    """Show the published scores of DATE (2026-01-31, yesterday, today), streamed.
+    """Show the published scores of DATE (2026-01-31, yesterday, today).
 
-    In a pipe: a line a message with tabs between probability, flagged (true or false) and message_id, which is made
-    visible where it holds what a terminal would act on. --csv keeps identifiers exact: import the column as text, for a
-    spreadsheet takes one such as =1+1 for a formula.
+    In a pipe, prints one line per message, separated by tabs: probability, flagged (true or false), message_id.
+    Control characters in a message_id are escaped.
+
+    --csv keeps identifiers exact. Import the column as text: a spreadsheet would evaluate an identifier such as =1+1.
     """
-    engine = open_scores()
-    from tasks.database.batches import stream_scores as found_scores
+    engine = connect_database()
+    from tasks.database.batches import stream_scores as read_scores
 
     batch = require_published(engine, date)
-    rows = found_scores(engine, date, flagged, limit, order)
-    if form == "json":
-        print_lines(printing.as_json(row._asdict()) for row in rows)
-    elif form == "csv":
+    rows = read_scores(engine, date, flagged, limit, order)
+    if output_format == "json":
+        print_lines(printing.format_json(row._asdict()) for row in rows)
+    elif output_format == "csv":
         from tasks.database.batches import ScoreRow
 
         print_lines(printing.csv_lines(ScoreRow._fields, rows))
-    elif form == "plain" or not printing.in_terminal():
+    elif output_format == "plain" or not printing.is_terminal():
         print_lines(
-            f"{row.spam_probability:.6f}\t{printing.plain(row.flagged)}\t{printing.visible(row.message_id)}"
+            f"{row.spam_probability:.6f}\t{printing.format_plain(row.flagged)}\t"
+            f"{printing.escape_unprintable(row.message_id)}"
             for row in rows
         )
     else:
@@ -121,37 +132,39 @@ def scores(
 
 
 def _show_scores(batch: BatchRow, rows: Iterator[ScoreRow]) -> None:
-    console = printing.page()
-    from_where = f"of batch {batch.batch_id}, by version {batch.model_version}"
-    console.print(printing.styled(f"probability         message_id {from_where}", "bold"))
+    console = printing.open_console()
+    batch_title = f"(batch {batch.batch_id}, model version {batch.model_version})"
+    console.print(printing.styled_text(f"{'probability':<22}message_id  {batch_title}", "bold"))
     for row in rows:
-        line = printing.styled(f"{row.spam_probability:.6f}  ", "bold" if row.flagged else "")
+        line = printing.styled_text(f"{row.spam_probability:.6f}  ", "bold" if row.flagged else "")
         line.append("flagged  " if row.flagged else "         ", "bold red").append("   ")
-        console.print(line.append(printing.visible(row.message_id)), soft_wrap=True)
+        console.print(line.append(printing.escape_unprintable(row.message_id)), soft_wrap=True)
 
 
 @click.command(
-    short_help="Tell what happened in a night's batch.",
+    short_help="Summarize the published batch of a date.",
     epilog=examples(
-        "spamscore summary                               the newest published batch",
+        "spamscore summary                               the latest published batch",
         "spamscore summary 2026-01-31",
         "spamscore summary yesterday --json | jq .flagged_share",
     ),
 )
-@click.argument("date", type=Date(), required=False)
-@form("json", "A JSON object: the columns of score_batches, rejected_because, most_suspicious and where the rows are.")
-def summary(date: datetime.date | None, form: str | None) -> None:
-    """Tell what happened in the published batch of DATE; of the newest date if not given.
+@click.argument("date", type=DateType(), required=False)
+@format_option(
+    "json", "Print a JSON object: columns of score_batches, rejected_because, most_suspicious, location of the rows."
+)
+def summary(date: datetime.date | None, output_format: str | None) -> None:
+    """Summarize the published batch of DATE, or of the latest date if not given.
 
-    How many messages were read, scored, rejected and why, flagged; by which model; where the rows are; the ten most
-    suspicious messages, with their texts where the snapshot that was scored is still there.
+    Shows how many messages were read, scored, rejected (with reasons) and flagged; the model version; where the rows
+    are stored; and the ten messages most likely to be spam, with their texts while the snapshot of the batch exists.
     """
-    engine = open_scores()
+    engine = connect_database()
     from pipeline.answers.summary import print_summary, summarize
 
     batch = require_published(engine, date)
-    found = summarize(engine, batch)
-    if form == "json":
-        print_json(found.to_dict())
+    batch_summary = summarize(engine, batch)
+    if output_format == "json":
+        print_json(batch_summary.to_dict())
     else:
-        print_summary(found)
+        print_summary(batch_summary)

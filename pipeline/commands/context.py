@@ -1,4 +1,4 @@
-"""What commands begin with: the settings, the database, the batch that is meant."""
+"""Loads what the commands start from: the settings, the database, a published batch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
     from tasks.database.batches import BatchRow
 
-SCORE = "luigi --module pipeline ScoreBatch"
-_PUBLISHED_NAMED = 5  # dates that an error names
-_BATCHES_LOOKED_AT = 1000
+SCORE_COMMAND = "luigi --module pipeline ScoreBatch"
+_MAX_NAMED_DATES = 5  # in one error
+_MAX_BATCHES_SEARCHED = 1000
 
 
 def read_settings() -> None:
-    """Reads luigi.cfg and the environment, and holds every value to what is declared.
+    """Reads luigi.cfg and the environment, and checks every value.
 
     Raises:
-        SettingsError: one cannot be used.
+        SettingsError: a setting is unknown or has a bad value.
     """
     prepare_luigi()
     check_settings()
 
 
-def open_scores() -> Engine:
-    """The database of the scores. Nothing is made where there is none.
+def connect_database() -> Engine:
+    """Reads the settings and connects to the database. Creates nothing if there is no database yet.
 
     Raises:
-        SettingsError: a setting cannot be used.
+        SettingsError: a setting is unknown or has a bad value.
         DatabaseError: the database cannot be reached.
     """
     read_settings()
@@ -45,21 +45,23 @@ def open_scores() -> Engine:
 
 
 def require_published(engine: Engine, date: datetime.date | None) -> BatchRow:
-    """The published batch of a date, or of the newest that has one.
+    """Returns the published batch of a date, or the one of the latest date that has one.
 
     Raises:
         InputError: there is none; names dates that have one.
     """
     from tasks.database.batches import find_published_batch
-    from tasks.database.batches import list_batches as found_batches
+    from tasks.database.batches import list_batches as read_batches
 
     if date is not None and (batch := find_published_batch(engine, date)):
         return batch
-    published = [one for one in found_batches(engine, _BATCHES_LOOKED_AT) if one.state == "published"]
+    published = [batch for batch in read_batches(engine, _MAX_BATCHES_SEARCHED) if batch.state == "published"]
     if date is None and published:
         return published[0]
-    dates = ", ".join(str(one.batch_date) for one in published[:_PUBLISHED_NAMED])
-    there = f"the newest dates that have one: {dates}" if dates else "no date has one yet"
-    of = f" of {date}" if date else ""
-    again = SCORE + (f" --date {date}" if date else "")
-    raise InputError(f"there is no published batch{of}; {there}. Score it: {again}")
+    dates = ", ".join(str(batch.batch_date) for batch in published[:_MAX_NAMED_DATES])
+    available = f"the latest dates that have one: {dates}" if dates else "no date has one yet"
+    for_date = f" for {date}" if date else ""
+    command = SCORE_COMMAND + (f" --date {date}" if date else "")
+    raise InputError(
+        f"there is no published batch{for_date}; {available}. To score {'it' if date else 'one'}: {command}"
+    )

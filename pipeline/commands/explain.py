@@ -1,4 +1,4 @@
-"""`spamscore explain`: which words moved the score of a message."""
+"""`spamscore explain`: the words that changed the score of a message."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline import printing
-from pipeline.commands.context import open_scores, read_settings, require_published
-from pipeline.commands.options import NUMBER, Date, examples, form, said_meanwhile
+from pipeline.commands.context import connect_database, read_settings, require_published
+from pipeline.commands.options import POSITIVE_INTEGER, DateType, examples, format_option, status_line
 from pipeline.printing import print_lines
 
 if TYPE_CHECKING:
-    from pipeline.answers.explanations import Explained
+    from pipeline.answers.explanations import ExplainedMessage
 
-_Asked = tuple[str, datetime.date | None, str | None]
+# Text, date of its batch, message_id.
+_Request = tuple[str, datetime.date | None, str | None]
 
 
 @click.command(
-    short_help="Show which words moved a message's score.",
+    short_help="Show which words changed the score of a message.",
     epilog=examples(
         'spamscore explain "You have WON a prize! Reply YES to claim"',
         "spamscore explain --date yesterday --message-id sms-17",
-        "spamscore explain --plain < message.txt | sort -rn     the words that speak most for spam first",
+        "spamscore explain --plain < message.txt | sort -rn     strongest words for spam first",
         "spamscore explain --json \"Lunch at one?\" | jq '.words[] | select(.change > 1) | .text'",
     ),
 )
 @click.argument("messages", metavar="[MESSAGE]...", nargs=-1)
-@click.option("--date", type=Date(), help="Date of a published batch, whose messages --message-id names.")
-@click.option("--message-id", "ids", metavar="ID", multiple=True, help="A message of the batch; may be given again.")
-@form("plain", "A line a word with tabs between change, probability without it, and the word.")
-@form("json", "A JSON object a line: message, spam_probability, flagged, model_version, words, decisive.")
+@click.option("--date", type=DateType(), help="Date of the published batch that has the --message-id.")
+@click.option("--message-id", "ids", metavar="ID", multiple=True, help="Message of the batch; can be repeated.")
+@format_option("plain", "Print one line per word, separated by tabs: change, probability without the word, word.")
+@format_option(
+    "json", "Print one JSON object per line: message, spam_probability, flagged, model_version, words, decisive."
+)
 @click.option(
     "--model-version",
-    type=NUMBER,
+    type=POSITIVE_INTEGER,
     metavar="N",
-    help="Version of the model instead of the one in service or, with --date, the one that scored the batch.",
+    help="Use this model version; default: the one in service or, with --date, the one that scored the batch.",
 )
 def explain(
     messages: tuple[str, ...],
     date: datetime.date | None,
     ids: tuple[str, ...],
-    form: str | None,
+    output_format: str | None,
     model_version: int | None,
 ) -> None:
-    """Show which words moved the score of each MESSAGE, of each line of standard input, or of messages of a batch.
+    """Show which words changed the score of each MESSAGE, of each line of standard input, or of messages of a batch.
 
-    The message is scored again without each of its words; the number of a word is how much lower the score is then, in
-    logits: above 0 (red) it speaks for spam, below (cyan) for ham, and one of +1.00 turns a probability of 0.27 into
-    0.50. They do not add up to the score: of two words that say the same, each alone moves it little. So up to five
-    words are named without which, together, the verdict would be another, if there are such. Of a message with more
-    than 200 words, runs of words are left out. The text of a message of a batch is read from the snapshot that was
-    scored.
+    Each word is removed and the message is scored again. The change of a word is how much lower the score is without
+    it, in logits: above 0 (red) the word indicates spam, below 0 (cyan) ham. A change of +1.00 raises a probability
+    from 0.27 to 0.50.
+
+    The changes do not add up to the score: if two words carry the same meaning, removing one of them changes little.
+    Therefore up to five words are listed whose removal, together, reverses the verdict, if there are any.
+
+    In a message with more than 200 words, runs of words are removed instead of single words. The text of a message of
+    a batch is read from the snapshot of the batch.
     """
     if bool(date) != bool(ids) or (ids and messages):
         raise click.UsageError("expected messages, or --date with --message-id")
@@ -62,40 +68,42 @@ def explain(
     from pipeline.answers import explanations, probabilities
 
     if date:
-        batch = require_published(open_scores(), date)
-        version = probabilities.chosen_version(model_version or batch.model_version)
+        batch = require_published(connect_database(), date)
+        version = probabilities.resolve_version(model_version or batch.model_version)
         texts = explanations.require_texts(batch, ids)
-        asked: Iterator[_Asked] = iter([(texts[key], date, key) for key in dict.fromkeys(ids)])
+        requests: Iterator[_Request] = iter(
+            [(texts[message_id], date, message_id) for message_id in dict.fromkeys(ids)]
+        )
     else:
-        version = probabilities.chosen_version(model_version)
-        asked = ((message, None, None) for message in _given(messages))
-    with said_meanwhile(f"Loading version {version} of the model …"):
-        model = explanations.open_explainer(version)
-    for number, one in enumerate(asked):
-        _print(model.explained(*one), form, first=number == 0)
+        version = probabilities.resolve_version(model_version)
+        requests = ((message, None, None) for message in _read_messages(messages))
+    with status_line(f"Loading model version {version} …"):
+        explainer = explanations.load_explainer(version)
+    for number, request in enumerate(requests):
+        _print(explainer.explain(*request), output_format, first=number == 0)
 
 
-def _given(messages: tuple[str, ...]) -> Iterator[str]:
-    """The arguments; or what is typed, or the lines that are piped in."""
+def _read_messages(arguments: tuple[str, ...]) -> Iterator[str]:
+    """Yields the arguments or, without any, the messages that are typed or piped in."""
     from pipeline.answers import probabilities
 
-    if messages:
-        yield from map(probabilities.argument_text, messages)
+    if arguments:
+        yield from map(probabilities.decode_argument, arguments)
     elif sys.stdin is not None and sys.stdin.isatty():
-        yield from probabilities.typed_messages("Message: ")
+        yield from probabilities.prompt_messages("Message: ")
     elif sys.stdin is not None:
-        for lines in probabilities.line_batches(sys.stdin.buffer):
+        for lines in probabilities.read_line_batches(sys.stdin.buffer):
             yield from lines
 
 
-def _print(one: Explained, form: str | None, first: bool) -> None:
+def _print(message: ExplainedMessage, output_format: str | None, first: bool) -> None:
     from pipeline.answers import explanations
 
-    if form == "json":
-        print_lines([printing.as_json(one.to_dict())])
-    elif form == "plain":
-        print_lines(explanations.plain_lines(one))
+    if output_format == "json":
+        print_lines([printing.format_json(message.to_dict())])
+    elif output_format == "plain":
+        print_lines(explanations.format_plain_lines(message))
     else:
         print_lines([] if first else [""])
-        explanations.print_explained(one)
+        explanations.print_explanation(message)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What commands share of their form: arguments, options, examples, a question, a remark."""
+"""Arguments, options, help sections, prompts and notes that several commands share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from models.errors import InputError
 from pipeline.commands.group import FAILED
 
 
-class Date(click.ParamType[datetime.date]):
-    """A date as 2026-01-31, or the words today and yesterday."""
+class DateType(click.ParamType[datetime.date]):
+    """A date such as 2026-01-31, or one of the words today and yesterday."""
 
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.date:
-        """Turns the argument into a date."""
-        words = {"today": 0, "yesterday": 1}
-        if value in words:
-            return datetime.date.today() - datetime.timedelta(days=words[value])
+        """Converts the argument to a date."""
+        days_ago = {"today": 0, "yesterday": 1}
+        if value in days_ago:
+            return datetime.date.today() - datetime.timedelta(days=days_ago[value])
         try:
             return datetime.date.fromisoformat(value)
         except ValueError:
@@ -36,58 +36,63 @@ class Date(click.ParamType[datetime.date]):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Offers the two words."""
+        """Completes the two words."""
         return [CompletionItem(word) for word in ("yesterday", "today") if word.startswith(incomplete)]
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-NUMBER = click.IntRange(min=1)
+POSITIVE_INTEGER = click.IntRange(min=1)
 
 
-def form(name: str, meaning: str) -> Callable[[Command], Command]:
-    """An option that chooses the form of the answer; of several the last holds."""
-    return click.option(f"--{name}", "form", flag_value=name, default=None, help=meaning)
+def format_option(name: str, help_text: str) -> Callable[[Command], Command]:
+    """Adds a flag that selects the output format; if several are given, the last one is used."""
+    return click.option(f"--{name}", "output_format", flag_value=name, default=None, help=help_text)
 
 
 def yes_option(command: Command) -> Command:
-    """The option that answers a question with yes."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    """Adds the option that skips the confirmation."""
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
 def examples(*lines: str) -> str:
-    """An epilog of examples that click leaves as they stand."""
+    """Returns the section of examples for the end of a help text; click does not rewrap it."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def ask(question: str, yes: bool) -> None:
-    """Asks a person, unless told that the answer is yes.
+def exit_codes(meanings: dict[int, str]) -> str:
+    """Returns the section of exit codes for the end of a help text; click does not rewrap it."""
+    return "\b\nExit codes:\n" + "\n".join(f"  {code:<5}{meaning}" for code, meaning in meanings.items())
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks for confirmation in the terminal, unless `yes` is set. Exits with code 1 if the answer is no.
 
     Raises:
-        InputError: there is nobody to ask.
+        InputError: there is no terminal.
     """
     if yes:
         return
     if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise InputError(f"{question} There is no terminal to ask in, and nothing was changed: answer with --yes")
+        raise InputError(f"{question} There is no terminal to ask in, and nothing was changed. To confirm, add --yes")
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        remark("nothing was changed")
+        print_note("nothing was changed")
         raise click.exceptions.Exit(FAILED)
 
 
-def remark(line: str) -> None:
-    """Says something beside the answer, where a program that reads the answer does not see it."""
+def print_note(line: str) -> None:
+    """Prints a note on standard error, so that a program that reads standard output does not see it."""
     click.echo(f"spamscore: {line}", err=True)
 
 
 @contextlib.contextmanager
-def said_meanwhile(line: str) -> Iterator[None]:
-    """Shows a line on a terminal while something takes long."""
-    watched = sys.stderr.isatty()
-    if watched:
+def status_line(line: str) -> Iterator[None]:
+    """Shows a line in the terminal while the `with` block runs, and clears it afterwards."""
+    terminal = sys.stderr.isatty()
+    if terminal:
         click.echo(line, nl=False, err=True)
     try:
         yield
     finally:
-        if watched:
+        if terminal:
             click.echo("\r\x1b[K", nl=False, err=True)

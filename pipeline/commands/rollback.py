@@ -1,4 +1,4 @@
-"""`spamscore verify`, `withdraw`, `restore` and `prune`: what was written, checked and taken back."""
+"""`spamscore verify`, `withdraw`, `restore` and `prune`: checks, rolls back and deletes published batches."""
 
 from __future__ import annotations
 
@@ -8,149 +8,172 @@ import sys
 import click
 
 from pipeline import printing
-from pipeline.commands.context import open_scores, require_published
+from pipeline.commands.context import connect_database, require_published
 from pipeline.commands.group import FAILED
-from pipeline.commands.options import NUMBER, Date, ask, examples, form, remark, yes_option
+from pipeline.commands.options import (
+    POSITIVE_INTEGER,
+    DateType,
+    confirm,
+    examples,
+    format_option,
+    print_note,
+    yes_option,
+)
 from pipeline.printing import Column, print_json, print_lines, print_rows
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
 
 
 @click.command(
-    short_help="Check that a batch's rows are those that were published.",
+    short_help="Check that the rows of a batch are as published.",
     epilog=examples(
         "spamscore verify yesterday",
         "spamscore verify 2026-01-31 --batch 3           before it is restored",
         "spamscore verify yesterday --json | jq .agrees",
     ),
 )
-@click.argument("date", type=Date())
-@click.option("--batch", "number", type=NUMBER, metavar="N", help="A batch of the date instead of the published one.")
-@form("json", "A JSON object: batch_id, batch_date, state, agrees, and what was compared.")
-def verify(date: datetime.date, number: int | None, form: str | None) -> None:
-    """Check that the rows of the published batch of DATE are still those that were published.
+@click.argument("date", type=DateType())
+@click.option(
+    "--batch",
+    "batch_id",
+    type=POSITIVE_INTEGER,
+    metavar="N",
+    help="Check this batch of the date instead of the published one.",
+)
+@format_option("json", "Print a JSON object: batch_id, batch_date, state, agrees, compared.")
+def verify(date: datetime.date, batch_id: int | None, output_format: str | None) -> None:
+    """Check that the rows of the published batch of DATE are unchanged since they were published.
 
-    The checksum is computed from the rows again, the rows are counted, and both are compared with what score_batches
-    says; messages_read must be scored + rejected. Exit code 0 when all agree, 1 when not. In a pipe: a line for each
-    with tabs between what it is, expected (score_batches), found (the rows) and whether they agree (true or false).
+    Counts the rows, computes their checksum, and compares both with score_batches. messages_read must equal scored +
+    rejected. The exit code is 0 if everything agrees, and 1 if not.
+
+    In a pipe, prints one line per comparison, separated by tabs: name, expected (from score_batches), found (in the
+    rows), agrees (true or false).
     """
-    engine = open_scores()
-    from pipeline.answers.rollback import batch_of_date, verified
+    engine = connect_database()
+    from pipeline.answers.rollback import find_batch, verify_batch
 
-    found = verified(engine, batch_of_date(engine, date, number) if number else require_published(engine, date))
-    if form == "json":
-        print_json(found.to_dict())
+    batch = find_batch(engine, date, batch_id) if batch_id else require_published(engine, date)
+    verification = verify_batch(engine, batch)
+    if output_format == "json":
+        print_json(verification.to_dict())
     else:
-        print_rows(_COMPARISON_COLUMNS, found.compared)
-    if not found.agrees:
-        remark(found.said())
+        print_rows(_COMPARISON_COLUMNS, verification.comparisons)
+    if not verification.agrees:
+        print_note(verification.describe())
         raise click.exceptions.Exit(FAILED)
 
 
 _COMPARISON_COLUMNS = [
-    Column("compared", lambda one: one.name, style="bold"),
-    Column("expected", lambda one: one.expected, right=True),
-    Column("found", lambda one: one.found, right=True),
-    Column("", lambda one: one.agrees, lambda agrees: "agrees" if agrees else "differs"),
+    Column("compared", lambda comparison: comparison.name, style="bold"),
+    Column("expected", lambda comparison: comparison.expected, align_right=True),
+    Column("found", lambda comparison: comparison.found, align_right=True),
+    Column("", lambda comparison: comparison.agrees, lambda agrees: "agrees" if agrees else "differs"),
 ]
 
 
 @click.command(
-    short_help="Take a date's published scores back.",
+    short_help="Withdraw the published scores of a date.",
     epilog=examples(
         "spamscore withdraw yesterday",
         "spamscore withdraw 2026-01-31 --yes             without a question, for scripts",
-        "spamscore restore 2026-01-31 --batch 3          puts them back",
+        "spamscore restore 2026-01-31 --batch 3          publishes the batch again",
     ),
 )
-@click.argument("date", type=Date())
+@click.argument("date", type=DateType())
 @yes_option
 def withdraw(date: datetime.date, yes: bool) -> None:
-    """Take the published batch of DATE back: published_scores shows nothing of the date from then on.
+    """Withdraw the published batch of DATE: published_scores has no rows for the date from then on.
 
-    One transaction. The rows stay, so that `spamscore restore` can put them back, until `spamscore prune` deletes them.
-    The next run of the date scores it anew.
+    Runs in one transaction. The rows are kept until `spamscore prune` deletes them; until then `spamscore restore` can
+    publish them again. The next run of the date scores it again.
     """
-    engine = open_scores()
-    from pipeline.answers.rollback import question_of_withdrawing
+    engine = connect_database()
+    from pipeline.answers.rollback import format_withdraw_question
     from tasks.database.ledger import withdraw_batch
 
     batch = require_published(engine, date)
-    ask(question_of_withdrawing(batch), yes)
+    confirm(format_withdraw_question(batch), yes)
     withdraw_batch(engine, batch.batch_id)
-    print_lines([f"batch {batch.batch_id} of {date} is withdrawn: published_scores shows nothing of the date"])
-    remark(f"to put it back: spamscore restore {date} --batch {batch.batch_id}; a run of the date scores it anew")
+    print_lines([f"batch {batch.batch_id} of {date} is withdrawn: published_scores has no rows for the date"])
+    print_note(
+        f"to publish it again: spamscore restore {date} --batch {batch.batch_id}. A run of the date scores it again"
+    )
 
 
 @click.command(
-    short_help="Publish an older batch of a date again.",
+    short_help="Publish an earlier batch of a date again.",
     epilog=examples(
-        "spamscore batches                               which batches there are",
-        "spamscore verify 2026-01-31 --batch 3           whether its rows are whole",
+        "spamscore batches                               lists the batches and their ids",
+        "spamscore verify 2026-01-31 --batch 3           checks that its rows are complete",
         "spamscore restore 2026-01-31 --batch 3",
     ),
 )
-@click.argument("date", type=Date())
-@click.option("--batch", "number", type=NUMBER, metavar="N", required=True, help="The batch to publish again.")
+@click.argument("date", type=DateType())
+@click.option(
+    "--batch", "batch_id", type=POSITIVE_INTEGER, metavar="N", required=True, help="The batch to publish again."
+)
 @yes_option
-def restore(date: datetime.date, number: int, yes: bool) -> None:
-    """Publish a superseded or withdrawn batch of DATE again, in place of the one published now.
+def restore(date: datetime.date, batch_id: int, yes: bool) -> None:
+    """Publish a superseded or withdrawn batch of DATE again, in place of the one that is published now.
 
-    One transaction: who reads published_scores sees the rows of the one or of the other. The batch must have been
-    published once and have all its rows. No run of the same settings undoes it.
+    Runs in one transaction: a reader of published_scores sees the rows of either batch, never of both. The batch must
+    have been published before and have all its rows. A run with the same settings does not undo it.
     """
-    engine = open_scores()
-    from pipeline.answers.rollback import question_of_restoring, restorable
+    engine = connect_database()
+    from pipeline.answers.rollback import format_restore_question, require_restorable
     from tasks.database.batches import find_published_batch
     from tasks.database.ledger import restore_batch
 
-    batch = restorable(engine, date, number)
-    before = find_published_batch(engine, date)
+    batch = require_restorable(engine, date, batch_id)
+    published = find_published_batch(engine, date)
     if batch.state != "published":
-        ask(question_of_restoring(batch, before), yes)
-        restore_batch(engine, number)
-    shown = f"published_scores shows its {printing.count(batch.scored or 0)} rows"
-    print_lines([f"batch {number} of {date} is published{' already' * (batch.state == 'published')}: {shown}"])
+        confirm(format_restore_question(batch, published), yes)
+        restore_batch(engine, batch_id)
+    rows = f"published_scores has its {printing.format_count(batch.scored or 0)} rows"
+    print_lines([f"batch {batch_id} of {date} is published{' already' * (batch.state == 'published')}: {rows}"])
 
 
 @click.command(
-    short_help="Delete the rows of old batches that nobody reads.",
+    short_help="Delete the rows of old batches that are not published.",
     epilog=examples(
-        "spamscore prune --dry-run                       what would go",
+        "spamscore prune --dry-run                       what would be deleted",
         "spamscore prune --keep-days 30",
         "spamscore prune --yes                           every night, from cron",
-        "sqlite3 spamscore.db VACUUM                     gives the room back to the disk",
+        "sqlite3 spamscore.db VACUUM                     returns the free space to the disk",
     ),
 )
 @click.option(
     "--keep-days",
     type=click.IntRange(min=0, max=36_500),
     metavar="N",
-    help="Batches of the last N days are kept, all if 0; [database] keep_days if not given.",
+    help="Keep the batches of the last N days; 0 keeps all. Default: [database] keep_days.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
 @yes_option
 def prune(keep_days: int | None, dry_run: bool, yes: bool) -> None:
-    """Delete the rows of superseded, withdrawn and stale running batches whose date is older than N days.
+    """Delete the rows of superseded, withdrawn and stale running batches whose date is more than N days ago.
 
-    Published batches stay, however old. Of the others the scores, rejected messages and chunks go, for good; the row in
-    score_batches stays as history. Stale is a running batch that was begun, and last written to, before those days.
-    Each transaction deletes 10,000 rows at most. Killed in the middle, it can simply be run again. SQLite fills the
-    room with new rows; its VACUUM, which needs the database for itself, gives it back to the disk.
+    Published batches are always kept. Of the others, the scores, rejected messages and chunks are deleted permanently;
+    the row in score_batches is kept as history. A running batch is stale if it was started, and last written to, more
+    than N days ago.
+
+    Each transaction deletes at most 10,000 rows. If the command is interrupted, run it again. SQLite reuses the free
+    space for new rows; its VACUUM, which needs exclusive access to the database, returns it to the disk.
     """
-    engine = open_scores()
-    from pipeline.answers.rollback import pruned_line, question_of_pruning
+    engine = connect_database()
+    from pipeline.answers.rollback import format_prune_question, format_pruned
     from tasks.database.retention import find_prunable_batches, prune_batch
 
     days = load(DatabaseSettings).keep_days if keep_days is None else keep_days
-    before = datetime.date.today() - datetime.timedelta(days=days)
-    found = find_prunable_batches(engine, before) if days else []
-    if not found:
-        remark(f"nothing to delete before {before}" if days else "nothing to delete: 0 days keep all")
+    first_kept = datetime.date.today() - datetime.timedelta(days=days)
+    batches = find_prunable_batches(engine, first_kept) if days else []
+    if not batches:
+        print_note(f"nothing to delete before {first_kept}" if days else "nothing to delete: 0 days keep all batches")
     elif dry_run:
-        print_lines(map(pruned_line, found))
+        print_lines(map(format_pruned, batches))
     else:
-        ask(question_of_pruning(found, before), yes)
-        for one in found:
-            print_lines([pruned_line(prune_batch(engine, one, before))])
+        confirm(format_prune_question(batches, first_kept), yes)
+        for batch in batches:
+            print_lines([format_pruned(prune_batch(engine, batch, first_kept))])
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`spamscore text`: how likely messages are spam."""
+"""`spamscore text`: spam probabilities of messages that are typed or piped in."""
 
 from __future__ import annotations
 
@@ -10,80 +10,84 @@ import click
 
 from pipeline import printing
 from pipeline.commands.context import read_settings
-from pipeline.commands.options import examples, form, said_meanwhile
+from pipeline.commands.options import POSITIVE_INTEGER, examples, format_option, status_line
 from pipeline.printing import print_lines
 
 if TYPE_CHECKING:
-    from pipeline.answers.probabilities import Answer
+    from pipeline.answers.probabilities import Prediction
 
 
 @click.command(
-    short_help="Say how likely messages are spam.",
+    short_help="Compute the spam probability of messages.",
     epilog=examples(
         'spamscore text "You have WON a prize! Reply YES to claim"',
         'spamscore text --json "Lunch at one?" "FREE entry, text WIN to 80086"',
         "spamscore text                                  asks for messages",
-        "spamscore text --plain < messages.txt           a number for each line",
-        "paste <(spamscore text --plain < m.txt) m.txt   both, side by side",
-        "spamscore text -- -20% today only               after -- nothing is an option",
+        "spamscore text --plain < messages.txt           one number per line",
+        "paste <(spamscore text --plain < m.txt) m.txt   number and message side by side",
+        "spamscore text -- -20% today only               nothing after -- is read as an option",
     ),
 )
 @click.argument("messages", metavar="[MESSAGE]...", nargs=-1)
-@form("plain", "Bare numbers with six decimals, one a line.")
-@form("json", "A JSON object a line: message, spam_probability, flagged, model_version.")
+@format_option("plain", "Print only the numbers, with six decimals, one per line.")
+@format_option("json", "Print one JSON object per line: message, spam_probability, flagged, model_version.")
 @click.option(
     "--model-version",
-    type=click.IntRange(min=1),
+    type=POSITIVE_INTEGER,
     metavar="N",
-    help="Version of the model instead of the one in service.",
+    help="Use this model version instead of the one in service.",
 )
-def text(messages: tuple[str, ...], form: str | None, model_version: int | None) -> None:
-    """Say how likely messages are spam.
+def text(messages: tuple[str, ...], output_format: str | None, model_version: int | None) -> None:
+    """Compute the spam probability of each MESSAGE.
 
-    Each MESSAGE is scored. Without any, a terminal asks for messages until an empty line; a pipe or file gives one a
-    line, answered as they come. The answers keep the order and number of the lines: an empty line, which no batch
-    scores either, gives nan (null in JSON), and so does one that makes scoring itself fail. Bytes that are not UTF-8
-    are read as U+FFFD.
+    Without MESSAGE, a terminal asks for messages until an empty line. From a pipe or file, each line is one message,
+    and each line is answered as soon as it arrives.
+
+    There is one answer per line, in the order of the lines. An empty line has no probability: nan (null in JSON). A
+    message that cannot be scored has none either. Bytes that are not UTF-8 are read as U+FFFD.
     """
     read_settings()
     from pipeline.answers import probabilities
 
-    asks = not messages and sys.stdin is not None and sys.stdin.isatty()
-    version = probabilities.chosen_version(model_version)
-    with said_meanwhile(f"Loading version {version} of the model …"):
-        model = probabilities.open_model(version)
+    interactive = not messages and sys.stdin is not None and sys.stdin.isatty()
+    version = probabilities.resolve_version(model_version)
+    with status_line(f"Loading model version {version} …"):
+        model = probabilities.load_model(version)
     if messages:
-        _print_answers(
-            model.answers([probabilities.argument_text(one) for one in messages]), form, beside=len(messages) > 1
-        )
-    elif asks:
-        for message in probabilities.typed_messages("Message: "):
-            _print_answers(model.answers([message]), form, beside=False)
+        decoded = [probabilities.decode_argument(message) for message in messages]
+        _print_predictions(model.predict(decoded), output_format, show_message=len(messages) > 1)
+    elif interactive:
+        for message in probabilities.prompt_messages("Message: "):
+            _print_predictions(model.predict([message]), output_format, show_message=False)
     elif sys.stdin is not None:
-        for batch in probabilities.line_batches(sys.stdin.buffer):
-            _print_answers(model.answers(batch), form, beside=True)
+        for batch in probabilities.read_line_batches(sys.stdin.buffer):
+            _print_predictions(model.predict(batch), output_format, show_message=True)
 
 
-def _print_answers(answers: list[Answer], form: str | None, beside: bool) -> None:
-    if form == "json":
-        print_lines(printing.as_json(dataclasses.asdict(one)) for one in answers)
-    elif form == "plain":
-        print_lines("nan" if one.spam_probability is None else f"{one.spam_probability:.6f}" for one in answers)
+def _print_predictions(predictions: list[Prediction], output_format: str | None, show_message: bool) -> None:
+    if output_format == "json":
+        print_lines(printing.format_json(dataclasses.asdict(prediction)) for prediction in predictions)
+    elif output_format == "plain":
+        print_lines(
+            "nan" if prediction.spam_probability is None else f"{prediction.spam_probability:.6f}"
+            for prediction in predictions
+        )
     else:
-        _show_answers(answers, beside)
+        _show_predictions(predictions, show_message)
     sys.stdout.flush()
 
 
-def _show_answers(answers: list[Answer], beside: bool) -> None:
-    console = printing.page()
-    for one in answers:
-        number = "nan" if one.spam_probability is None else f"{one.spam_probability:.4f}"
-        said = f"Probability of spam: {number}"
-        message = (
-            f"  {printing.shortened(one.message, console.width - len(said) - 2)}" if beside and one.message else ""
-        )
+def _show_predictions(predictions: list[Prediction], show_message: bool) -> None:
+    console = printing.open_console()
+    for prediction in predictions:
+        number = "nan" if prediction.spam_probability is None else f"{prediction.spam_probability:.4f}"
+        result = f"Probability of spam: {number}"
+        message = ""
+        if show_message and prediction.message:
+            message = f"  {printing.truncate(prediction.message, console.width - len(result) - 2)}"
         if console.is_terminal:
-            line = printing.styled("Probability of spam: ").append(number, "bold red" if one.flagged else "bold")
+            style = "bold red" if prediction.flagged else "bold"
+            line = printing.styled_text("Probability of spam: ").append(number, style)
             console.print(line.append(message), soft_wrap=True)
-        else:  # many times faster, for a file may have millions
-            print_lines([said + message])
+        else:  # many times faster than Rich: a file may have millions of lines
+            print_lines([result + message])

@@ -1,1 +1,1 @@
-"""luigid and the report server behind `spamscore watch`."""
+"""Runs luigid and a server for the reports, for `spamscore watch`."""

@@ -127,8 +127,8 @@ def _measure_items(seconds: StageSeconds, stage: str, chunks: Iterator[SnapshotC
 def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: StageSeconds) -> ScoredChunk:
     """Scores the messages of a chunk that can be scored, and rejects the others.
 
-    A message that makes the scorer fail is rejected too. `models.inference.scorer.score_isolating_failures` distinguishes it from a
-    model or a device that fails.
+    A message that makes the scorer fail is rejected too. `models.inference.scorer.score_isolating_failures`
+    distinguishes it from a model or a device that fails.
 
     Args:
         scorer: texts to probabilities.

@@ -1,7 +1,7 @@
-"""What was damaged, changed by hand or put in the place of another is noticed by its reader, and never scored with.
+"""Artifacts that were damaged, edited by hand or replaced by another are detected by their reader, and never used.
 
-Each test has a copy of a folder in which the whole chain ran. The stages that read are run in this process, so that
-TensorFlow is started once; what a person sees at the end of a command is tested with the command itself.
+Each test has a copy of a folder in which the whole chain ran. The stages that read the artifacts run in this process,
+so that TensorFlow is started once. The output of commands is tested with the commands themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SetSettings = Callable[..., None]
 
 @pytest.fixture
 def artifacts(finished: tuple[Path, Done], tmp_path: Path, set_settings: SetSettings) -> Path:
-    """The artifacts of a copy that is the working folder of this process too; nothing is scored in it yet."""
+    """The artifacts of a copy in the working folder, without a database."""
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("spamscore.db*"):
         path.unlink()
@@ -45,17 +45,17 @@ def artifacts(finished: tuple[Path, Done], tmp_path: Path, set_settings: SetSett
     return tmp_path / "artifacts"
 
 
-def one(pattern: str, artifacts: Path) -> Path:
-    """The one path of a pattern, below the artifacts."""
+def find_path(pattern: str, artifacts: Path) -> Path:
+    """Returns the only path of the artifacts that matches a pattern."""
     (path,) = artifacts.glob(pattern)
     return path
 
 
-def replaced(pattern: str, old: str, new: str) -> Callable[[Path], None]:
-    """Changes a text file as a person with an editor does."""
+def replace_text(pattern: str, old: str, new: str) -> Callable[[Path], None]:
+    """Replaces a text in a file, as with an editor."""
 
     def change(artifacts: Path) -> None:
-        path = one(pattern, artifacts)
+        path = find_path(pattern, artifacts)
         text = path.read_text(encoding="utf-8")
         assert text.count(old) >= 1
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -63,15 +63,15 @@ def replaced(pattern: str, old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
-def copied(source: str, target: str) -> Callable[[Path], None]:
-    return lambda artifacts: Path(shutil.copy(one(source, artifacts), one(target, artifacts))).touch()
+def copy_file(source: str, target: str) -> Callable[[Path], None]:
+    return lambda artifacts: Path(shutil.copy(find_path(source, artifacts), find_path(target, artifacts))).touch()
 
 
-def flipped(pattern: str) -> Callable[[Path], None]:
-    """Flips one bit in the middle of a file, whose size stays."""
+def flip_bit(pattern: str) -> Callable[[Path], None]:
+    """Flips one bit in the middle of a file; its size does not change."""
 
     def change(artifacts: Path) -> None:
-        path = one(pattern, artifacts)
+        path = find_path(pattern, artifacts)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -79,8 +79,8 @@ def flipped(pattern: str) -> Callable[[Path], None]:
     return change
 
 
-def rebuilt(stage: type[luigi_package.Task], folder: str) -> Callable[[Path], None]:
-    """Runs a stage again whose result is gone, as after its settings changed."""
+def rebuild(stage: type[luigi_package.Task], folder: str) -> Callable[[Path], None]:
+    """Deletes the result of a stage and runs it again, as after a change of its settings."""
 
     def read(artifacts: Path) -> None:
         shutil.rmtree(artifacts / folder)
@@ -89,106 +89,142 @@ def rebuilt(stage: type[luigi_package.Task], folder: str) -> Callable[[Path], No
     return read
 
 
-def scored(_artifacts: Path) -> None:
+def score_batch(_artifacts: Path) -> None:
     ScoreBatch(date=datetime.date.fromisoformat(DATE)).run()
 
 
-def served(_artifacts: Path) -> None:
+def put_version_in_service(_artifacts: Path) -> None:
     put_in_service(1)
 
 
-def named(_artifacts: Path) -> None:
+def find_training(_artifacts: Path) -> None:
     verified_training_folder(1)
 
 
-def loaded(artifacts: Path) -> None:
-    load_trained_model(one("training/*", artifacts))
+def load_training(artifacts: Path) -> None:
+    load_trained_model(find_path("training/*", artifacts))
 
 
-cleaned = rebuilt(CleanText, "messages")
-counted = rebuilt(BuildVocabulary, "vocabulary")
-trained = rebuilt(TrainModel, "training")
-evaluated = rebuilt(EvaluateModel, "evaluation")
-exported = rebuilt(ExportModel, "exports")
+clean_text = rebuild(CleanText, "messages")
+build_vocabulary = rebuild(BuildVocabulary, "vocabulary")
+train_model = rebuild(TrainModel, "training")
+evaluate_model = rebuild(EvaluateModel, "evaluation")
+export_model = rebuild(ExportModel, "exports")
 
 VERSION = "exports/spam_ham/1"
-# What is done to the artifacts, who reads them, and what of it is named.
+# The change of the artifacts, the reader that detects it, and a text of the error.
 CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
-    "a count of the corpus": (replaced("corpus/*/manifest.json", '"rows": ', '"rows": 1'), cleaned, "manifest"),
-    "a setting the corpus is of": (replaced("corpus/*/manifest.json", '"bundled"', '"file"'), cleaned, "manifest"),
-    "a bit of the corpus": (flipped("corpus/*/corpus.parquet"), cleaned, "corpus.parquet: not the file"),
+    "a count of the corpus": (
+        replace_text("corpus/*/manifest.json", '"rows": 694', '"rows": 695'),
+        clean_text,
+        "manifest",
+    ),
+    "a setting the corpus is of": (
+        replace_text("corpus/*/manifest.json", '"bundled"', '"file"'),
+        clean_text,
+        "manifest",
+    ),
+    "a bit of the corpus": (flip_bit("corpus/*/corpus.parquet"), clean_text, "corpus.parquet: not the file"),
     "test messages for training": (
-        copied("messages/*/test.parquet", "messages/*/training.parquet"),
-        counted,
+        copy_file("messages/*/test.parquet", "messages/*/training.parquet"),
+        build_vocabulary,
         "training.parquet",
     ),
-    "a bit of the training part": (flipped("messages/*/training.parquet"), trained, "training.parquet: not the file"),
-    "a count of the parts": (replaced("messages/*/manifest.json", '"spam": 1', '"spam": 2'), evaluated, "manifest"),
+    "a bit of the training part": (
+        flip_bit("messages/*/training.parquet"),
+        train_model,
+        "training.parquet: not the file",
+    ),
+    "a count of the parts": (
+        replace_text("messages/*/manifest.json", '"spam": 1', '"spam": 2'),
+        evaluate_model,
+        "manifest",
+    ),
     "a code version": (
-        replaced("messages/*/manifest.json", '"code_version": ', '"code_version": 9'),
-        evaluated,
+        replace_text("messages/*/manifest.json", '"code_version": ', '"code_version": 9'),
+        evaluate_model,
         "manifest",
     ),
     "a count of a token": (
-        replaced("vocabulary/*/vocabulary.json", "]", "1]"),
-        trained,
+        replace_text("vocabulary/*/vocabulary.json", "]", "1]"),
+        train_model,
         "vocabulary.json: not the file",
     ),
     "a count in the trained model's vocabulary": (
-        replaced("training/*/vocabulary.json", '"<padding>", 0]', '"<padding>", 7]'),
-        evaluated,
+        replace_text("training/*/vocabulary.json", '"<padding>", 0]', '"<padding>", 7]'),
+        evaluate_model,
         "vocabulary.json: not the",
     ),
     "the pooling of the network": (
-        replaced("training/*/model.json", '"max+mean"', '"last"'),
-        evaluated,
+        replace_text("training/*/model.json", '"max+mean"', '"last"'),
+        evaluate_model,
         "model.json: not the file",
     ),
     "the fingerprint of the weights": (
-        replaced("training/*/model.json", '"weights_sha256": "', '"weights_sha256": "0'),
-        loaded,
+        replace_text("training/*/model.json", '"weights_sha256": "', '"weights_sha256": "0'),
+        load_training,
         "model.json",
     ),
-    "the history": (replaced("training/*/history.csv", "1", "2"), evaluated, "history.csv: not the file"),
-    "an approval": (replaced("evaluation/*/metrics.json", "true", "false"), exported, "metrics.json: not the file"),
-    "a count of the snapshot": (replaced("snapshots/*/*/manifest.json", '"rows": 4', '"rows": 5'), scored, "manifest"),
-    "a bit of the snapshot": (flipped("snapshots/*/*/messages.parquet"), scored, "not the snapshot that was written"),
-    "the graph of the version": (flipped(f"{VERSION}/saved_model.pb"), scored, "saved_model.pb: not the file"),
-    "the variables of the version": (flipped(f"{VERSION}/variables/*.data*"), served, "variables/variables.data"),
+    "the history": (replace_text("training/*/history.csv", "1", "2"), evaluate_model, "history.csv: not the file"),
+    "an approval": (
+        replace_text("evaluation/*/metrics.json", "true", "false"),
+        export_model,
+        "metrics.json: not the file",
+    ),
+    "a count of the snapshot": (
+        replace_text("snapshots/*/*/manifest.json", '"rows": 4', '"rows": 5'),
+        score_batch,
+        "manifest",
+    ),
+    "a bit of the snapshot": (
+        flip_bit("snapshots/*/*/messages.parquet"),
+        score_batch,
+        "not the snapshot that was written",
+    ),
+    "the graph of the version": (flip_bit(f"{VERSION}/saved_model.pb"), score_batch, "saved_model.pb: not the file"),
+    "the variables of the version": (
+        flip_bit(f"{VERSION}/variables/*.data*"),
+        put_version_in_service,
+        "variables/variables.data",
+    ),
     "the vocabulary of the version": (
-        replaced(f"{VERSION}/assets/vocabulary.txt", "a", "b"),
-        served,
+        replace_text(f"{VERSION}/assets/vocabulary.txt", "a", "b"),
+        put_version_in_service,
         "assets/vocabulary.txt",
     ),
-    "the arrays of the version": (flipped(f"{VERSION}/assets.extra/weights.npz"), named, "weights.npz: not the file"),
+    "the arrays of the version": (
+        flip_bit(f"{VERSION}/assets.extra/weights.npz"),
+        find_training,
+        "weights.npz: not the file",
+    ),
     "the training of the version": (
-        replaced(f"{VERSION}/manifest.json", '"training": "', '"training": "0'),
-        named,
+        replace_text(f"{VERSION}/manifest.json", '"training": "', '"training": "0'),
+        find_training,
         "manifest",
     ),
     "the number of the version": (
-        replaced(f"{VERSION}/manifest.json", '"version": 1', '"version": 2'),
-        named,
+        replace_text(f"{VERSION}/manifest.json", '"version": 1', '"version": 2'),
+        find_training,
         "manifest",
     ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_was_changed_is_refused_by_its_reader_with_the_way_out(artifacts: Path, change: str) -> None:
-    damage, read, said = CHANGES[change]
+def test_a_changed_artifact_is_refused_by_its_reader_with_the_way_out(artifacts: Path, change: str) -> None:
+    damage, read, message = CHANGES[change]
     damage(artifacts)
     with pytest.raises(ArtifactError) as error:
         read(artifacts)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "expected" in str(error.value)
     assert "received" in str(error.value)
     assert "from a backup; or delete" in str(error.value)
 
 
-def other_training(artifacts: Path) -> Path:
-    """The training of other settings, finished, beside the one in service."""
-    path = one("training/*", artifacts)
+def make_other_training(artifacts: Path) -> Path:
+    """Makes a complete training of other settings, next to the one in service."""
+    path = find_path("training/*", artifacts)
     other = Path(shutil.copytree(path, path.with_name("0" * 16)))
     manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
     manifest = {key: value for key, value in manifest.items() if key not in ("files", "manifest_sha256")}
@@ -196,8 +232,8 @@ def other_training(artifacts: Path) -> Path:
     return other
 
 
-def test_a_training_in_the_place_of_another_is_refused(artifacts: Path) -> None:
-    other, path = other_training(artifacts), verified_training_folder(1)
+def test_a_training_that_replaces_another_is_refused(artifacts: Path) -> None:
+    other, path = make_other_training(artifacts), verified_training_folder(1)
     shutil.rmtree(path)
     shutil.copytree(other, path)
     with pytest.raises(ArtifactError, match=f"expected the manifest of {path.name}, received that of {other.name}"):
@@ -205,12 +241,12 @@ def test_a_training_in_the_place_of_another_is_refused(artifacts: Path) -> None:
 
 
 def test_a_training_whose_weights_are_not_those_of_the_version_is_refused(artifacts: Path) -> None:
-    other, path = other_training(artifacts), verified_training_folder(1)
+    other, path = make_other_training(artifacts), verified_training_folder(1)
     shutil.rmtree(path)
     shutil.copytree(other, path)
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    kept = {key: value for key, value in manifest.items() if key not in ("files", "manifest_sha256")}
-    write_manifest(path, {**kept, "fingerprint": path.name})
+    entries = {key: value for key, value in manifest.items() if key not in ("files", "manifest_sha256")}
+    write_manifest(path, {**entries, "fingerprint": path.name})
     with pytest.raises(ArtifactError, match=r"does not belong to version 1 .*expected weights_sha256 .*, received 0"):
         verified_training_folder(1)
 
@@ -219,27 +255,27 @@ def test_a_version_copied_over_another_is_refused(artifacts: Path) -> None:
     exports = artifacts / "exports" / "spam_ham"
     shutil.copytree(exports / "1", exports / "2")
     with pytest.raises(ArtifactError, match=r"2/manifest.json: version: expected 2, received 1"):
-        scored(artifacts)
+        score_batch(artifacts)
 
 
-def test_the_version_of_a_training_made_again_still_belongs_to_it(artifacts: Path) -> None:
+def test_a_version_still_belongs_to_its_training_after_the_training_is_repeated(artifacts: Path) -> None:
     path = verified_training_folder(1)
     before = (path / "history.csv").read_text()
-    trained(artifacts)
+    train_model(artifacts)
     assert (path / "history.csv").read_text() != before  # the seconds differ
     assert verified_training_folder(1) == path
 
 
-def test_a_damaged_folder_is_neither_made_again_nor_touched(artifacts: Path) -> None:
+def test_a_damaged_folder_is_not_changed(artifacts: Path) -> None:
     CHANGES["a count of a token"][0](artifacts)
     before = {path: path.read_bytes() for path in artifacts.glob("vocabulary/*/*")}
     assert BuildVocabulary().complete()
     with pytest.raises(ArtifactError):
-        trained(artifacts)
+        train_model(artifacts)
     assert {path: path.read_bytes() for path in artifacts.glob("vocabulary/*/*")} == before
 
 
-def test_a_batch_scored_without_the_latest_checkpoint_has_the_same_scores_to_the_bit(
+def test_a_batch_scored_with_the_second_latest_checkpoint_has_the_same_bits(
     finished: tuple[Path, Done], artifacts: Path
 ) -> None:
     latest = sorted(artifacts.glob("training/*/checkpoints/*.index"), key=lambda path: int(path.stem[5:]))[-2:]
@@ -254,7 +290,7 @@ def test_a_batch_scored_without_the_latest_checkpoint_has_the_same_scores_to_the
     assert str(checkpoint).endswith(f"/{latest[0].stem}")
 
 
-def test_a_batch_without_any_whole_checkpoint_is_refused_in_one_line(artifacts: Path) -> None:
+def test_without_an_undamaged_checkpoint_a_batch_fails_with_one_line(artifacts: Path) -> None:
     for path in artifacts.glob("training/*/checkpoints/*.index"):
         path.write_bytes(b"")
     done = luigi(artifacts.parent, "ScoreBatch", "--date", DATE)
@@ -265,7 +301,7 @@ def test_a_batch_without_any_whole_checkpoint_is_refused_in_one_line(artifacts: 
     assert query(artifacts.parent, "select count(*) from score_batches") == [(0,)]
 
 
-def test_a_snapshot_changed_by_hand_ends_the_run_in_one_line(artifacts: Path) -> None:
+def test_a_snapshot_edited_by_hand_fails_the_run_with_one_line(artifacts: Path) -> None:
     CHANGES["a count of the snapshot"][0](artifacts)
     done = luigi(artifacts.parent, "ScoreBatch", "--date", DATE)
     assert done.code == 30
@@ -274,7 +310,7 @@ def test_a_snapshot_changed_by_hand_ends_the_run_in_one_line(artifacts: Path) ->
 
 
 @pytest.mark.parametrize("command", [("text", "hello"), ("models",), ("serve", "1", "--yes")])
-def test_the_command_line_refuses_a_version_changed_by_hand_in_one_line(
+def test_the_command_line_refuses_a_version_edited_by_hand_with_one_line(
     artifacts: Path, command: tuple[str, ...]
 ) -> None:
     CHANGES["the training of the version"][0](artifacts)

@@ -1,5 +1,6 @@
-"""Bad messages through the front door: each is scored, or is a row of `rejected_messages` with its reason, and what is
-in it is taken for a text and for nothing else. The batch goes on.
+"""Bad messages in a real run: each is scored, or is a row of `rejected_messages` with a reason.
+
+A bad message never stops the batch. The content of a message is never interpreted as anything but text.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ CHUNK = 30
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the inbox and what should become of it.
+    """A message of the inbox and its expected result.
 
     Attributes:
-        message_id: its identifier; bytes are written as they are, numbers and the like as such where there are types.
+        message_id: its identifier; bytes are written unchanged, numbers and booleans as such if the format has types.
         text: the message; likewise.
         reason: why it is rejected, or None if it is scored.
-        detail: what the detail of a rejected one begins with.
-        stored: its identifier in the database, where that is another than the text of the one given.
+        detail: the start of the detail of a rejected message.
+        stored: its identifier in the database, if it differs from `message_id`.
     """
 
     message_id: Any
@@ -63,7 +64,7 @@ HOSTILE = [
     "[bold red]x[/bold red]", "\x1b[2J\x1b]0;mine\x07", "\x9b31m", "a\\tb\\", "NULL", "NaN", "None", "true",
     "\u202e\u2066evil\u2069", "\u200b\u200d\ufeff", "👨‍👩‍👧‍👦🏳️‍🌈👍🏽", "שלום مرحبا",
 ]  # fmt: skip
-ALIKE = [
+SIMILAR_IDS = [
     "alike", "ALIKE", "Alike", "al\u0131ke", "alike ", " alike", "alike  ", "alike\u00a0", "a\u0301like", "álike",
     "àlike", "ａｌｉｋｅ", "alike\u200b", "ALIKE ", "strasse", "straße", "ñ", unicodedata.normalize("NFD", "ñ"), "😀",
     "😁", "12", "0012", "12.0", "1e20", "100000000000000000000", "1E20", "-12", "+12", "-0", "0",
@@ -89,8 +90,8 @@ MESSAGES = [
     Message("blank lines", " \n\t\r\n ", "empty text"),
     Message("lines", "win\nnow\r\nfree\ttoday"),
     *(Message(name, text) for name, text in LONG.items()),
-    *(Message(f"text {place}", text) for place, text in enumerate(HOSTILE)),
-    *(Message(one, "an id of its own") for one in [*HOSTILE, *ALIKE, *NUMBERS]),
+    *(Message(f"text {index}", text) for index, text in enumerate(HOSTILE)),
+    *(Message(message_id, "an id of its own") for message_id in [*HOSTILE, *SIMILAR_IDS, *NUMBERS]),
     Message("not utf-8", b"caf\xe9 \xff\xfe win"),
     Message("half a character", b"win \xf0\x9f\x98"),
     Message("a surrogate", b"win \xed\xa0\x80 now"),
@@ -109,25 +110,25 @@ MESSAGES = [
     Message("near", "first"),
     Message("near", "second", "repeated message_id", "row {near} has it already"),
     Message("later", "", "empty text"),
-    Message("later", "the first that holds something is scored"),
+    Message("later", "the first with a text is scored"),
     Message("first of two", "in another chunk", "repeated message_id", "another chunk of the batch has it"),
-    Message("last", "the batch goes on"),
+    Message("last", "the batch continues"),
 ]
 
-# What each source can hold
+# Writing the messages to a source
 
 
-def text_file(separator: str) -> Callable[[Message], bool]:
-    def holds(message: Message) -> bool:
+def select_for_text_file(separator: str) -> Callable[[Message], bool]:
+    def can_hold(message: Message) -> bool:
         values = [message.message_id, message.text]
-        lines = separator == "\t" and any(isinstance(one, str) and set(one) & set("\t\r\n") for one in values)
+        lines = separator == "\t" and any(isinstance(value, str) and set(value) & set("\t\r\n") for value in values)
         return None not in values and not lines
 
-    return holds
+    return can_hold
 
 
 def write_csv(messages: Sequence[Message], path: Path) -> None:
-    rows = [b",".join(map(csv_field, (one.message_id, one.text))) for one in messages]
+    rows = [b",".join(map(csv_field, (message.message_id, message.text))) for message in messages]
     path.write_bytes(b"\n".join([b"message_id,text", *rows]) + b"\n")
 
 
@@ -136,7 +137,7 @@ def csv_field(value: str | bytes) -> bytes:
 
 
 def write_tsv(messages: Sequence[Message], path: Path) -> None:
-    rows = [b"\t".join(map(as_bytes, (one.message_id, one.text))) for one in messages]
+    rows = [b"\t".join(map(as_bytes, (message.message_id, message.text))) for message in messages]
     path.write_bytes(b"\n".join([b"message_id\ttext", *rows]) + b"\n")
 
 
@@ -145,17 +146,20 @@ def as_bytes(value: str | bytes) -> bytes:
 
 
 def write_jsonl(messages: Sequence[Message], path: Path) -> None:
-    def value(one: Any) -> bytes:
-        return b'"' + one + b'"' if isinstance(one, bytes) else json.dumps(one, ensure_ascii=False).encode()
+    def to_json(value: Any) -> bytes:
+        return b'"' + value + b'"' if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
 
     path.write_bytes(
-        b"".join(b'{"message_id": %b, "text": %b}\n' % (value(one.message_id), value(one.text)) for one in messages)
+        b"".join(
+            b'{"message_id": %b, "text": %b}\n' % (to_json(message.message_id), to_json(message.text))
+            for message in messages
+        )
     )
 
 
 def write_parquet(messages: Sequence[Message], path: Path) -> None:
-    texts = [one.text if one.text is None else as_bytes(one.text) for one in messages]
-    ids = pa.array([one.message_id for one in messages], pa.string())
+    texts = [message.text if message.text is None else as_bytes(message.text) for message in messages]
+    ids = pa.array([message.message_id for message in messages], pa.string())
     pq.write_table(pa.table({"message_id": ids, "text": pa.array(texts, pa.large_binary())}), path)
 
 
@@ -168,13 +172,17 @@ def has_id_without_nul(message: Message) -> bool:
 
 
 def write_table(messages: Sequence[Message], engine: sa.Engine) -> None:
-    """The messages in a table of the database that the scores go to: identifiers as text, texts as bytes."""
+    """Writes the messages to a table of the database of the scores: identifiers as text, texts as bytes."""
     mysql = engine.dialect.name in ("mysql", "mariadb")
     bytes_type = {"postgresql": "bytea", "sqlite": "BLOB"}.get(engine.dialect.name, "LONGBLOB")
     charset = "CHARACTER SET utf8mb4" if mysql else ""
     rows = [
-        {"place": place, "id": one.message_id, "body": one.text if one.text is None else as_bytes(one.text)}
-        for place, one in enumerate(messages)
+        {
+            "place": index,
+            "id": message.message_id,
+            "body": message.text if message.text is None else as_bytes(message.text),
+        }
+        for index, message in enumerate(messages)
     ]
     id_type = "LONGTEXT" if mysql else "TEXT"
     with engine.begin() as connection:
@@ -217,31 +225,31 @@ Row = tuple[bytes, str | None, str | None, str | None]
 
 
 @dataclass(frozen=True)
-class FileKind:
-    """How an inbox is written as a file, which messages it can hold, and rows that no other kind has."""
+class FileFormat:
+    """A file format: how to write an inbox, which messages it can hold, and rows that only this format can have."""
 
     write: Callable[[Sequence[Message], Path], None]
-    holds: Callable[[Message], bool]
+    can_hold: Callable[[Message], bool]
     rows: Sequence[Row] = ()
 
 
 FILES = {
-    "csv": FileKind(write_csv, text_file(","), CSV_ROWS),
-    "tsv": FileKind(write_tsv, text_file("\t"), TSV_ROWS),
-    "jsonl": FileKind(write_jsonl, lambda _: True, JSON_ROWS),
-    "parquet": FileKind(write_parquet, has_text_id),
+    "csv": FileFormat(write_csv, select_for_text_file(","), CSV_ROWS),
+    "tsv": FileFormat(write_tsv, select_for_text_file("\t"), TSV_ROWS),
+    "jsonl": FileFormat(write_jsonl, lambda _: True, JSON_ROWS),
+    "parquet": FileFormat(write_parquet, has_text_id),
 }
 
 
-# Each kind of source once, and each database with a file and with a query.
+# Each source once, and each database with a file and with a query.
 SOURCES = [
     ("csv", "sqlite"), ("jsonl", "postgresql"), ("tsv", "mariadb"), ("parquet", "sqlite"),
     ("sql", "sqlite"), ("sql", "postgresql"), ("sql", "mariadb"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "database"), SOURCES, ids=lambda one: str(one))
-def test_every_bad_message_is_scored_or_rejected_with_its_reason_and_taken_for_text_alone(
+@pytest.mark.parametrize(("source", "database"), SOURCES, ids=str)
+def test_every_bad_message_is_scored_or_rejected_with_its_reason(
     request: pytest.FixtureRequest, trained: Path, tmp_path: Path, source: str, database: str
 ) -> None:
     url = request.getfixturevalue(f"{database}_url")
@@ -249,25 +257,26 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason_and_taken_for_t
     messages, rows = MESSAGES, []
     if source == "sql":
         engine = sa.create_engine(url)
-        messages = [one for one in MESSAGES if (has_text_id if database == "sqlite" else has_id_without_nul)(one)]
+        can_hold = has_text_id if database == "sqlite" else has_id_without_nul
+        messages = [message for message in MESSAGES if can_hold(message)]
         write_table(messages, engine)
         engine.dispose()
-        given = {"source": "sql", "query": "SELECT id AS message_id, body AS text FROM inbox ORDER BY place"}
+        settings = {"source": "sql", "query": "SELECT id AS message_id, body AS text FROM inbox ORDER BY place"}
     else:
-        kind = FILES[source]
-        messages, rows = [one for one in MESSAGES if kind.holds(one)], list(kind.rows)
-        kind.write(messages, folder / f"inbox.{source}")
+        file_format = FILES[source]
+        messages, rows = [message for message in MESSAGES if file_format.can_hold(message)], list(file_format.rows)
+        file_format.write(messages, folder / f"inbox.{source}")
         if rows:
             with (folder / f"inbox.{source}").open("ab") as file:
                 file.write(b"".join(row[0] + b"\n" for row in rows))
-        given = {"source": "file", "path": f"inbox.{source}"}
-    write_settings(folder, merged(SMALL, {"messages": given, "scoring": {"chunk_size": str(CHUNK)}}))
+        settings = {"source": "file", "path": f"inbox.{source}"}
+    write_settings(folder, merged(SMALL, {"messages": settings, "scoring": {"chunk_size": str(CHUNK)}}))
     done = luigi(folder, "ScoreBatch", "--date", DATE, SPAMSCORE_DATABASE_URL=url)
     assert done.code == 0, done.output
-    assert_nothing_acts_on_a_terminal(done.output)
+    assert_printable(done.output)
 
     engine = open_database(DatabaseSettings(url=url))
-    scored, rejected = expected(messages, rows)
+    scored, rejected = get_expected(messages, rows)
     with read_transaction(engine) as connection:
         ids = list(connection.scalars(sa.select(spam_scores.c.message_id)))
         columns = [rejected_messages.c[name] for name in ("row_number", "message_id", "reason", "detail")]
@@ -275,27 +284,29 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason_and_taken_for_t
         batch = connection.execute(sa.select(score_batches)).one()
     assert sorted(ids) == sorted(scored)
     assert [row[:3] for row in refused] == [row[:3] for row in rejected]
-    for found, wanted in zip(refused, rejected, strict=True):
-        assert (found[3] or "").startswith(wanted[3] or "")
-        assert (found[3] is None) == (wanted[3] is None)
+    for actual, expected in zip(refused, rejected, strict=True):
+        assert (actual[3] or "").startswith(expected[3] or "")
+        assert (actual[3] is None) == (expected[3] is None)
     assert (batch.messages_read, batch.scored, batch.rejected) == (len(messages) + len(rows), len(ids), len(refused))
-    assert_the_database_holds_the_counts_together(engine)
+    assert_database_checks_counts(engine)
     engine.dispose()
-    spamscore(folder, url, "verify", DATE)
+    run_spamscore(folder, url, "verify", DATE)
     if source == "csv":
-        assert_the_commands_show_it_harmlessly(folder, url, scored)
+        assert_commands_escape_ids(folder, url, scored)
 
 
-def expected(
+def get_expected(
     messages: Sequence[Message], rows: Sequence[Row]
 ) -> tuple[list[str], list[tuple[int, str | None, str, str | None]]]:
-    """Identifiers that are scored, and rows of `rejected_messages`."""
+    """Returns the identifiers that are scored, and the rows of `rejected_messages`."""
     scored: list[str] = []
     rejected = []
-    near = next(number for number, one in enumerate(messages, 1) if one.message_id == "near")
+    near = next(number for number, message in enumerate(messages, 1) if message.message_id == "near")
     assert (near - 1) % CHUNK < CHUNK - 1, "the message and its repetition must be in one chunk: add one before them"
-    found = [(one.stored_id, one.reason, one.detail and one.detail.format(near=near)) for one in messages]
-    for number, (stored, reason, detail) in enumerate([*found, *(row[1:] for row in rows)], 1):
+    results = [
+        (message.stored_id, message.reason, message.detail and message.detail.format(near=near)) for message in messages
+    ]
+    for number, (stored, reason, detail) in enumerate([*results, *(row[1:] for row in rows)], 1):
         if reason is None:
             scored.append(str(stored))
         else:
@@ -303,38 +314,38 @@ def expected(
     return scored, rejected
 
 
-def assert_the_database_holds_the_counts_together(engine: sa.Engine) -> None:
+def assert_database_checks_counts(engine: sa.Engine) -> None:
     for table in (score_batches, batch_chunks):
         for name in ("messages_read", "scored", "rejected"):
             with pytest.raises(exc.IntegrityError), write_transaction(engine) as connection:
                 connection.execute(sa.update(table).values({name: table.c[name] + 1}))
 
 
-def assert_nothing_acts_on_a_terminal(output: str) -> None:
-    assert {one for one in output if not one.isprintable()} <= {"\n", "\t"}
+def assert_printable(output: str) -> None:
+    assert {character for character in output if not character.isprintable()} <= {"\n", "\t"}
 
 
-def spamscore(folder: Path, url: str, *arguments: str) -> str:
+def run_spamscore(folder: Path, url: str, *arguments: str) -> str:
     variables = environment(SPAMSCORE_DATABASE_URL=url)
     done = subprocess.run([SPAMSCORE, *arguments], cwd=folder, env=variables, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 
 
-def assert_the_commands_show_it_harmlessly(folder: Path, url: str, scored: list[str]) -> None:
-    by_json = spamscore(folder, url, "scores", DATE, "--json")
-    for output in (by_json, spamscore(folder, url, "scores", DATE), spamscore(folder, url, "summary", DATE)):
-        assert_nothing_acts_on_a_terminal(output)
+def assert_commands_escape_ids(folder: Path, url: str, scored: list[str]) -> None:
+    by_json = run_spamscore(folder, url, "scores", DATE, "--json")
+    for output in (by_json, run_spamscore(folder, url, "scores", DATE), run_spamscore(folder, url, "summary", DATE)):
+        assert_printable(output)
     assert sorted(json.loads(line)["message_id"] for line in by_json.splitlines()) == sorted(scored)
-    by_csv = csv.DictReader(io.StringIO(spamscore(folder, url, "scores", DATE, "--csv"), newline=""))
+    by_csv = csv.DictReader(io.StringIO(run_spamscore(folder, url, "scores", DATE, "--csv"), newline=""))
     assert sorted(row["message_id"] for row in by_csv) == sorted(scored)
 
 
-# Identifiers that have a type
+# Typed identifiers
 
 
-def extracted_ids(folder: Path, settings: Settings, **variables: str) -> list[str | None]:
-    """Identifiers in the snapshot that the command takes of a source."""
+def extract_ids(folder: Path, settings: Settings, **variables: str) -> list[str | None]:
+    """Extracts a source with the command, and returns the identifiers in the snapshot."""
     write_settings(folder, settings)
     done = luigi(folder, "ExtractMessages", "--date", DATE, **variables)
     assert done.code == 0, done.output
@@ -354,8 +365,10 @@ SQL_IDS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "written", "read"), SQL_IDS, ids=lambda one: one if isinstance(one, str) else "")
-def test_ids_of_every_type_of_a_database_are_read_as_they_are(
+@pytest.mark.parametrize(
+    ("kind", "written", "read"), SQL_IDS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_ids_of_every_type_of_a_database_are_read_exactly(
     database_url: str, tmp_path: Path, kind: str, written: list[str], read: list[str] | None
 ) -> None:
     engine = sa.create_engine(database_url)
@@ -363,13 +376,13 @@ def test_ids_of_every_type_of_a_database_are_read_as_they_are(
         pytest.skip("SQLite has no such type")
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE inbox (place INTEGER, id {kind})")
-        for place, one in enumerate([*written, "NULL"]):
-            connection.exec_driver_sql(f"INSERT INTO inbox VALUES ({place}, {one})")
+        for index, literal in enumerate([*written, "NULL"]):
+            connection.exec_driver_sql(f"INSERT INTO inbox VALUES ({index}, {literal})")
     engine.dispose()
     settings = {
         "messages": {"source": "sql", "query": "SELECT id AS message_id, 'win' AS text FROM inbox ORDER BY place"}
     }
-    assert extracted_ids(tmp_path, settings, SPAMSCORE_DATABASE_URL=database_url) == [*(read or written), None]
+    assert extract_ids(tmp_path, settings, SPAMSCORE_DATABASE_URL=database_url) == [*(read or written), None]
 
 
 PARQUET_IDS = [
@@ -385,11 +398,11 @@ PARQUET_IDS = [
 
 
 @pytest.mark.parametrize(("column", "read"), PARQUET_IDS, ids=[str(column.type) for column, _ in PARQUET_IDS])
-def test_ids_of_every_type_of_a_parquet_file_are_read_as_they_are(
+def test_ids_of_every_type_of_a_parquet_file_are_read_exactly(
     tmp_path: Path, column: Any, read: list[str | None]
 ) -> None:
     pq.write_table(pa.table({"message_id": column, "text": ["win"] * len(column)}), tmp_path / "inbox.parquet")
-    assert extracted_ids(tmp_path, {"messages": {"source": "file", "path": "inbox.parquet"}}) == read
+    assert extract_ids(tmp_path, {"messages": {"source": "file", "path": "inbox.parquet"}}) == read
 
 
 @pytest.mark.parametrize(
@@ -401,9 +414,7 @@ def test_ids_of_every_type_of_a_parquet_file_are_read_as_they_are(
         ("text", pa.array([1, 2])),
     ],
 )
-def test_a_parquet_column_that_cannot_be_what_it_should_is_refused_whole_with_the_way_out(
-    tmp_path: Path, name: str, column: Any
-) -> None:
+def test_a_parquet_column_of_the_wrong_type_is_refused_with_the_way_out(tmp_path: Path, name: str, column: Any) -> None:
     columns = {"message_id": pa.array(["1", "2"]), "text": pa.array(["a", "b"]), name: column}
     pq.write_table(pa.table(columns), tmp_path / "inbox.parquet")
     write_settings(tmp_path, {"messages": {"source": "file", "path": "inbox.parquet"}})
@@ -413,74 +424,84 @@ def test_a_parquet_column_that_cannot_be_what_it_should_is_refused_whole_with_th
     assert "expected a column of text" in done.last_line
 
 
-# Messages that make scoring itself fail
+# Messages on which the scorer fails
 
-# Runs the real `luigi` command with a scorer that stumbles over some messages.
-STUMBLING = """
+# Runs the real `luigi` command with a scorer that fails on some messages.
+FAILING_SCORER_SCRIPT = """
 import sys
 sys.argv[0] = "luigi"
-stumbles = eval(sys.argv.pop(1))
+fails = eval(sys.argv.pop(1))
 import luigi.cmdline
 import pipeline
 from tasks import score_batch
 
 load_scorer = score_batch.load_scorer
 
-def load_stumbling_scorer(training):
+def load_failing_scorer(training):
     scorer, checkpoint = load_scorer(training)
     score = scorer.score
-    def stumbling(texts):
-        said = texts if isinstance(texts, list) else texts.to_pylist()
-        if any(map(stumbles, said)):
-            raise ValueError("cannot make sense of " + next(filter(stumbles, said)))
+    def fail_or_score(texts):
+        messages = texts if isinstance(texts, list) else texts.to_pylist()
+        if any(map(fails, messages)):
+            raise ValueError("cannot make sense of " + next(filter(fails, messages)))
         return score(texts)
-    scorer.score = stumbling
+    scorer.score = fail_or_score
     return scorer, checkpoint
 
-score_batch.load_scorer = load_stumbling_scorer
+score_batch.load_scorer = load_failing_scorer
 luigi.cmdline.luigi_run(sys.argv[1:])
 """
 
 
 @pytest.fixture
 def inbox(trained: Path, tmp_path: Path) -> Path:
-    """A folder with a model and an inbox of 60 messages, in chunks of 20; three hold a word that others do not."""
+    """A folder with a model and an inbox of 60 messages, in chunks of 20; three of them contain the word poison."""
     folder = Path(shutil.copytree(trained, tmp_path / "night"))
-    texts = [f"win prize {place} {'poison' if place in POISONED else ''}" for place in range(60)]
-    write_csv([Message(f"m{place}", text) for place, text in enumerate(texts)], folder / "inbox.csv")
-    given = {"messages": {"source": "file", "path": "inbox.csv"}, "scoring": {"chunk_size": "20"}}
-    write_settings(folder, merged(SMALL, given))
+    texts = [f"win prize {index} {'poison' if index in POISONED else ''}" for index in range(60)]
+    write_csv([Message(f"m{index}", text) for index, text in enumerate(texts)], folder / "inbox.csv")
+    settings = {"messages": {"source": "file", "path": "inbox.csv"}, "scoring": {"chunk_size": "20"}}
+    write_settings(folder, merged(SMALL, settings))
     return folder
 
 
 POISONED = (3, 25, 26)
 
 
-def luigi_stumbling(folder: Path, over: str) -> tuple[int, str]:
-    command = [sys.executable, "-c", STUMBLING, over, "--module", "pipeline", "ScoreBatch", "--date", DATE]
+def run_with_failing_scorer(folder: Path, condition: str) -> tuple[int, str]:
+    command = [
+        sys.executable,
+        "-c",
+        FAILING_SCORER_SCRIPT,
+        condition,
+        "--module",
+        "pipeline",
+        "ScoreBatch",
+        "--date",
+        DATE,
+    ]
     done = subprocess.run(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     return done.returncode, done.stdout
 
 
-def test_messages_that_make_scoring_fail_are_set_aside_alone_and_the_batch_goes_on(inbox: Path) -> None:
-    code, output = luigi_stumbling(inbox, "lambda text: 'poison' in text")
+def test_only_messages_on_which_the_scorer_fails_are_rejected(inbox: Path) -> None:
+    code, output = run_with_failing_scorer(inbox, "lambda text: 'poison' in text")
     assert code == 0, output
     detail = "ValueError: cannot make sense of …"
     rows = query(inbox, "select row_number, message_id, reason, detail from rejected_messages order by 1")
-    assert rows == [(place + 1, f"m{place}", "scoring failed", detail) for place in POISONED]
+    assert rows == [(index + 1, f"m{index}", "scoring failed", detail) for index in POISONED]
     ids = query(inbox, "select message_id from published_scores")
-    assert {one for (one,) in ids} == {f"m{place}" for place in range(60) if place not in POISONED}
+    assert {message_id for (message_id,) in ids} == {f"m{index}" for index in range(60) if index not in POISONED}
     assert query(inbox, "select messages_read, scored, rejected from score_batches") == [(60, 57, 3)]
-    for place in POISONED:
-        assert f"WARNING: row {place + 1}, message 'm{place}': scoring failed, message rejected: {detail}" in output
+    for index in POISONED:
+        assert f"WARNING: row {index + 1}, message 'm{index}': scoring failed, set aside: {detail}" in output
 
 
-def test_a_model_that_scores_no_message_ends_the_night_with_nothing_set_aside_and_the_next_run_goes_on(
+def test_a_scorer_that_fails_on_every_message_fails_the_run_and_rejects_nothing(
     inbox: Path,
 ) -> None:
-    code, output = luigi_stumbling(inbox, "lambda text: True")
+    code, output = run_with_failing_scorer(inbox, "lambda text: True")
     assert code == 30
     last = output.rstrip().splitlines()[-1]
     assert "scoring failed" in last

@@ -1,4 +1,4 @@
-"""The `luigi` command: its help, its exit codes, and the one readable message that a failure ends with."""
+"""The `luigi` command: its help, its exit codes, and the one-line message at the end of a failed run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def test_help_describes_every_parameter(tmp_path: Path, stage: str) -> None:
         assert len(block.split(None, 2)) == 3, f"--{block.split()[0]} has no description"
 
 
-# Exit codes of the real command, each with what its last line must name.
+# Name, settings, arguments, environment, exit code, and text of the last line.
 FAILURES: list[tuple[str, Settings, tuple[str, ...], dict[str, str], int, str]] = [
     ("unknown section", {"trainng": {"epochs": "1"}}, ("ScoreBatch",), {}, 40, "[trainng]: no such section"),
     ("unknown key", {"training": {"epoch": "1"}}, ("ScoreBatch",), {}, 40, "[training] epoch: no such setting"),
     ("unknown key of Luigi's", {"core": {"log_levl": "INFO"}}, ("ScoreBatch",), {}, 40, "[core] log_levl"),
     ("value out of range", {"training": {"epochs": "0"}}, ("ScoreBatch",), {}, 40, "[training] epochs = 0: expected"),
-    ("value of another type", {"network": {"rnn_units": "many"}}, ("ScoreBatch",), {}, 40, "rnn_units = 'many'"),
-    ("value without its partner", {"corpus": {"source": "file"}}, ("ScoreBatch",), {}, 40, "[corpus] path is empty"),
-    ("name that leaves its folder", {"artifacts": {"model_name": "../x"}}, ("TrainModel",), {}, 40, "= ../x: expected"),
+    ("value of the wrong type", {"network": {"rnn_units": "many"}}, ("ScoreBatch",), {}, 40, "rnn_units = 'many'"),
+    ("missing required value", {"corpus": {"source": "file"}}, ("ScoreBatch",), {}, 40, "[corpus] path is empty"),
+    ("name outside its folder", {"artifacts": {"model_name": "../x"}}, ("TrainModel",), {}, 40, "= ../x: expected"),
     ("bad value on the command line", {}, ("ScoreBatch", "--scoring-threshold", "2"), {}, 40, "threshold = 2"),
     ("bad date", {}, ("ScoreBatch", "--date", "31-01-2026"), {}, 40, "expected a date such as 2026-01-31"),
     ("bad version", {}, ("ScoreBatch", "--model-version", "new"), {}, 40, "--model-version new: expected"),
@@ -47,8 +47,8 @@ FAILURES: list[tuple[str, Settings, tuple[str, ...], dict[str, str], int, str]] 
         "missing corpus", {"corpus": {"source": "file", "path": "labelled.tsv"}},
         ("TrainModel",), {}, 20, "[corpus] path = labelled.tsv: no such file",
     ),
-    ("device that is not there", {"devices": {"devices": "gpu:3"}}, ("CleanText",), {}, 30, "there are cpu:0"),
-    ("version that is not there", {}, ("ScoreBatch", "--model-version", "9"), {}, 30, "model version 9"),
+    ("unavailable device", {"devices": {"devices": "gpu:3"}}, ("CleanText",), {}, 30, "there are cpu:0"),
+    ("unknown version", {}, ("ScoreBatch", "--model-version", "9"), {}, 30, "model version 9"),
     (
         "unreachable database", {}, ("ScoreBatch",),
         {"SPAMSCORE_DATABASE_URL": "postgresql://nobody:hunter2@127.0.0.1:1/none"}, 35, "cannot be reached",
@@ -57,21 +57,21 @@ FAILURES: list[tuple[str, Settings, tuple[str, ...], dict[str, str], int, str]] 
 
 
 @pytest.mark.parametrize(
-    ("_what", "settings", "arguments", "variables", "code", "named"), FAILURES, ids=[row[0] for row in FAILURES]
+    ("_name", "settings", "arguments", "variables", "code", "message"), FAILURES, ids=[row[0] for row in FAILURES]
 )
-def test_a_failure_has_its_exit_code_and_one_readable_message_last(
+def test_a_failed_run_exits_with_its_code_and_ends_with_a_one_line_message(
     tmp_path: Path,
-    _what: str,
+    _name: str,
     settings: Settings,
     arguments: tuple[str, ...],
     variables: dict[str, str],
     code: int,
-    named: str,
+    message: str,
 ) -> None:
     write_settings(tmp_path, settings)
     done = luigi_cold(tmp_path, *arguments, **variables)
     assert done.code == code, done.output
-    assert named in done.last_line
+    assert message in done.last_line
     assert "Traceback" not in done.output
     assert "hunter2" not in done.output
 
@@ -83,7 +83,7 @@ def test_a_bad_setting_stops_the_run_before_any_work(tmp_path: Path, settings: S
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"]
 
 
-def test_an_unexpected_error_keeps_its_traceback_and_still_ends_with_one_line(tmp_path: Path) -> None:
+def test_an_unexpected_error_ends_with_a_one_line_message(tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("a file where the folder should be", encoding="utf-8")
     done = luigi_cold(tmp_path, "IngestCorpus")
     assert done.code in (30, 35)

@@ -1,4 +1,4 @@
-"""The night, unattended: many dates at once, and what is done about those that were missed."""
+"""The Nightly task, unattended: backfill, catch-up, retention, alerts, and retries with luigid."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tasks.score_batch import ScoreBatch
 
 FIRST = datetime.date(2025, 1, 1)
 DATED: Settings = {"messages": {"source": "file", "path": "inbox-{date}.csv"}}
-# A process for each of many small tasks costs more than the tasks.
+# Starting a process for each of many small tasks takes longer than the tasks.
 QUICK: Settings = {"worker": {"force_multiprocessing": "false"}}
 
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it, to run nights in, with an inbox for each date that a test writes."""
-    copied = Path(shutil.copytree(trained, tmp_path / "nights"))
-    write_settings(copied, merged(SMALL, DATED, QUICK))
-    return copied
+    """A copy of the folder with a model; it reads an inbox for each date, which the test writes."""
+    nights = Path(shutil.copytree(trained, tmp_path / "nights"))
+    write_settings(nights, merged(SMALL, DATED, QUICK))
+    return nights
 
 
 def write_inboxes(folder: Path, days: int) -> list[datetime.date]:
@@ -61,7 +61,7 @@ def backfill(dates: list[datetime.date]) -> tuple[str, ...]:
 # Backfill
 
 
-def test_ninety_dates_of_long_ago_are_scored_with_one_load_of_the_model(folder: Path) -> None:
+def test_a_backfill_of_ninety_old_dates_loads_the_model_once(folder: Path) -> None:
     dates = write_inboxes(folder, 90)
     done = luigi(folder, *backfill(dates))
     assert done.code == 0, done.output
@@ -73,7 +73,7 @@ def test_ninety_dates_of_long_ago_are_scored_with_one_load_of_the_model(folder: 
     assert (again.code, again.ran) == (0, set())
 
 
-def test_a_date_that_fails_takes_no_other_with_it_and_is_named(folder: Path) -> None:
+def test_a_date_that_fails_is_named_and_the_other_dates_are_published(folder: Path) -> None:
     dates = write_inboxes(folder, 4)
     for date in dates:
         assert luigi(folder, "ExtractMessages", "--date", str(date)).code == 0
@@ -90,7 +90,7 @@ def test_a_date_that_fails_takes_no_other_with_it_and_is_named(folder: Path) -> 
     assert query(folder, published) == [(str(date),) for date in dates]
 
 
-def test_several_dates_are_given_by_hand_as_a_range(folder: Path) -> None:
+def test_score_batch_takes_a_range_of_dates(folder: Path) -> None:
     dates = write_inboxes(folder, 3)
     done = luigi(folder, "ScoreBatch", "--date", f"{dates[0]}..{dates[2]}")
     assert done.code == 0, done.output
@@ -99,26 +99,28 @@ def test_several_dates_are_given_by_hand_as_a_range(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("days", [1, 90])
-def test_whether_many_dates_are_done_is_one_query(set_settings: Callable[..., None], trained: Path, days: int) -> None:
+def test_the_completeness_of_many_dates_is_one_query(
+    set_settings: Callable[..., None], trained: Path, days: int
+) -> None:
     shutil.copytree(trained, Path.cwd(), dirs_exist_ok=True)
     for section, values in SMALL.items():
         set_settings(section, **values)
     assert luigi(Path.cwd(), "ScoreBatch", "--date", DATE).code == 0
     dates = [datetime.date.fromisoformat(DATE) + datetime.timedelta(days=day) for day in range(days)]
-    asked: list[str] = []
+    statements: list[str] = []
 
     connect = sqlite3.connect
 
-    def noting(*given: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*given, **options)
-        connection.set_trace_callback(asked.append)
+    def connect_and_trace(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
         return connection
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite3, "connect", noting)
+        patch.setattr(sqlite3, "connect", connect_and_trace)
         assert ScoreBatch.bulk_complete(dates) == dates[:1]
-    assert sum("FROM score_batches" in statement for statement in asked) == 1
-    assert len(asked) < 8  # the others ask whether there are tables, and which
+    assert sum("FROM score_batches" in statement for statement in statements) == 1
+    assert len(statements) < 8  # the others check which tables exist
 
 
 # Nightly
@@ -132,11 +134,11 @@ def write_inbox(folder: Path, date: datetime.date) -> None:
     (folder / f"inbox-{date}.csv").write_text(text, encoding="utf-8")
 
 
-def find_published_dates(folder: Path) -> list[str]:
+def read_published_dates(folder: Path) -> list[str]:
     return [str(row[0]) for row in query(folder, "select published_date from score_batches where state = 'published'")]
 
 
-def test_a_night_scores_what_was_missed_deletes_what_is_old_and_is_done_then(folder: Path) -> None:
+def test_nightly_catches_up_on_missed_dates_deletes_old_data_and_is_complete(folder: Path) -> None:
     old, withdrawn, missed, tonight = NIGHTLY_DATES
     for date in NIGHTLY_DATES:
         write_inbox(folder, date)
@@ -148,20 +150,20 @@ def test_a_night_scores_what_was_missed_deletes_what_is_old_and_is_done_then(fol
     write_settings(folder, merged(SMALL, DATED, QUICK, settings))
     done = luigi(folder, "Nightly", "--date", str(tonight))
     assert done.code == 0, done.output
-    assert sorted(find_published_dates(folder)) == [str(old), str(missed), str(tonight)]
+    assert sorted(read_published_dates(folder)) == [str(old), str(missed), str(tonight)]
     rows = "select batch_id, count(*) from spam_scores group by batch_id order by batch_id"
-    assert [row[0] for row in query(folder, rows)] == [2, 3, 4, 5]  # of batch 1, superseded and old, none
+    assert [row[0] for row in query(folder, rows)] == [2, 3, 4, 5]  # none of batch 1, which is superseded and old
     reported = sorted(path.parent.name for path in (folder / "artifacts" / "reports").glob("*/*.html"))
     assert reported == [str(missed), str(tonight)]
-    kept = sorted(path.name for path in (folder / "artifacts" / "snapshots").iterdir())
-    assert kept == [str(date) for date in NIGHTLY_DATES[1:]]
-    (night,) = (folder / "artifacts" / "nights" / str(tonight)).iterdir()
-    assert [one["batch_id"] for one in json.loads(night.read_text(encoding="utf-8"))["pruned"]] == [1]
+    snapshots = sorted(path.name for path in (folder / "artifacts" / "snapshots").iterdir())
+    assert snapshots == [str(date) for date in NIGHTLY_DATES[1:]]
+    (record,) = (folder / "artifacts" / "nights" / str(tonight)).iterdir()
+    assert [batch["batch_id"] for batch in json.loads(record.read_text(encoding="utf-8"))["pruned"]] == [1]
     again = luigi(folder, "Nightly", "--date", str(tonight))
     assert (again.code, "running   Nightly(" in again.output) == (0, False)
 
 
-def test_a_night_whose_batch_was_replaced_is_to_be_done_again(folder: Path) -> None:
+def test_nightly_is_not_complete_after_its_batch_was_replaced(folder: Path) -> None:
     date = NIGHTLY_DATES[-1]
     write_inbox(folder, date)
     assert luigi(folder, "Nightly", "--date", str(date)).code == 0
@@ -170,10 +172,10 @@ def test_a_night_whose_batch_was_replaced_is_to_be_done_again(folder: Path) -> N
     assert len(list((folder / "artifacts" / "nights" / str(date)).iterdir())) == 2
 
 
-# Who was not there
+# Alerts
 
 
-def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_by_mail_and_webhook(
+def test_failure_lateness_and_recovery_each_send_one_mail_and_one_webhook_call(
     folder: Path,
 ) -> None:
     date = NIGHTLY_DATES[-1]
@@ -200,10 +202,10 @@ def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_b
         assert done.code == 0, done.output
         assert "spamscore: too late: 2 of 2 messages are scored" in done.output
         assert luigi(folder, "Nightly", "--date", str(date), **secret).code == 0
-        hooked = [json.loads(body) for path, body in web.received if path == "/hunter2"]
+        alerts = [json.loads(body) for path, body in web.received if path == "/hunter2"]
     expected = [("failure", "open"), ("deadline", "open"), ("failure", "recovered"), ("deadline", "recovered")]
-    assert [(one["kind"], one["state"]) for one in hooked] == expected
-    assert f"[messages] path = inbox-{date}.csv: no such file" in hooked[0]["said"]
+    assert [(alert["kind"], alert["state"]) for alert in alerts] == expected
+    assert f"[messages] path = inbox-{date}.csv: no such file" in alerts[0]["said"]
     assert len(mailbox.mails) == 4
     assert "hunter2" not in failed.output + done.output
     batch = (folder / "metrics" / "spamscore_batch.prom").read_text(encoding="utf-8")
@@ -211,7 +213,7 @@ def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_b
     assert {path for path, _ in web.received} == {"/hunter2", "/metrics/job/spamscore"}
 
 
-UNTOLD = [
+NOT_STARTED = [
     ("a bad setting", {"training": {"epochs": "0"}}, {}, 40, "[training] epochs = 0: expected"),
     (
         "no database", {}, {"SPAMSCORE_DATABASE_URL": "postgresql://nobody:hunter2@127.0.0.1:1/none"}, 35,
@@ -220,20 +222,22 @@ UNTOLD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("_what", "settings", "variables", "code", "said"), UNTOLD, ids=[row[0] for row in UNTOLD])
-def test_a_night_that_could_not_begin_is_told_too(
-    tmp_path: Path, _what: str, settings: Settings, variables: dict[str, str], code: int, said: str
+@pytest.mark.parametrize(
+    ("_name", "settings", "variables", "code", "message"), NOT_STARTED, ids=[row[0] for row in NOT_STARTED]
+)
+def test_a_run_that_cannot_start_sends_an_alert(
+    tmp_path: Path, _name: str, settings: Settings, variables: dict[str, str], code: int, message: str
 ) -> None:
     write_settings(tmp_path, settings)
     with web_server() as web:
         done = luigi(tmp_path, "Nightly", **variables, SPAMSCORE_ALERTS_WEBHOOK_URL=web.url)
     assert done.code == code, done.output
-    (told,) = web.messages
-    assert said in told["said"]
+    (alert,) = web.messages
+    assert message in alert["said"]
     assert "hunter2" not in web.received[0][1].decode()
 
 
-def test_a_stage_that_a_person_runs_tells_nobody(tmp_path: Path) -> None:
+def test_a_single_stage_sends_no_alert(tmp_path: Path) -> None:
     write_settings(tmp_path, {"messages": {"source": "file", "path": "none.csv"}})
     with web_server() as web:
         done = luigi(tmp_path, "ExtractMessages", SPAMSCORE_ALERTS_WEBHOOK_URL=web.url)
@@ -247,10 +251,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def night_cfg(tmp_path: Path) -> Iterator[tuple[Path, Luigid]]:
-    """A folder with deploy/nightly.cfg, for another address and for seconds instead of minutes, and its luigid."""
+    """A folder with deploy/nightly.cfg, with another address and shorter delays, and its luigid."""
     luigid = Luigid(tmp_path / "luigid")
     text = (ROOT / "deploy" / "nightly.cfg").read_text(encoding="utf-8")
-    for line, instead in [
+    for line, replacement in [
         ("default_scheduler_url = http://127.0.0.1:8082", f"default_scheduler_url = {luigid.url}"),
         ("retry_delay = 600", "retry_delay = 2"),
         ("wait_interval = 5", "wait_interval = 1"),
@@ -258,19 +262,19 @@ def night_cfg(tmp_path: Path) -> Iterator[tuple[Path, Luigid]]:
         ("textfile_folder = /var/lib/prometheus/node-exporter", "textfile_folder ="),
     ]:
         assert line in text
-        text = text.replace(line, instead)
+        text = text.replace(line, replacement)
     (tmp_path / "nightly.cfg").write_text(text, encoding="utf-8")
     (luigid.folder / "luigi.cfg").write_text(text, encoding="utf-8")
     with luigid:
         yield tmp_path, luigid
 
 
-def metrics_of(luigid: Luigid) -> str:
+def fetch_metrics(luigid: Luigid) -> str:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{luigid.url}/metrics") as answer:
         return str(answer.read().decode())
 
 
-def test_what_fails_is_tried_three_times_and_luigid_remembers_it_over_its_restart(
+def test_a_failing_task_is_tried_three_times_and_luigid_keeps_its_state_over_a_restart(
     night_cfg: tuple[Path, Luigid],
 ) -> None:
     folder, luigid = night_cfg
@@ -278,8 +282,8 @@ def test_what_fails_is_tried_three_times_and_luigid_remembers_it_over_its_restar
     done = luigi(folder, "ExtractMessages", "--date", DATE, LUIGI_CONFIG_PATH="nightly.cfg")
     assert done.code == 30, done.output
     assert done.output.count("failed    ExtractMessages(") == 3
-    assert 'luigi_task_failed_total{family="ExtractMessages"} 2.0' in metrics_of(luigid)
-    assert 'luigi_task_disabled_total{family="ExtractMessages"} 1.0' in metrics_of(luigid)
+    assert 'luigi_task_failed_total{family="ExtractMessages"} 2.0' in fetch_metrics(luigid)
+    assert 'luigi_task_disabled_total{family="ExtractMessages"} 1.0' in fetch_metrics(luigid)
     luigid.process.terminate()
     luigid.process.wait(timeout=30)
     luigid.start()
@@ -287,7 +291,7 @@ def test_what_fails_is_tried_three_times_and_luigid_remembers_it_over_its_restar
     assert task["name"] == "ExtractMessages"
 
 
-def test_a_file_that_comes_late_is_waited_for_and_then_nothing_is_said_of_it(night_cfg: tuple[Path, Luigid]) -> None:
+def test_a_late_file_is_waited_for_and_not_reported_as_missing(night_cfg: tuple[Path, Luigid]) -> None:
     folder, _ = night_cfg
     write_settings(folder, DATED)
     command = ("ExtractMessages", "--date", DATE)
@@ -301,12 +305,12 @@ def test_a_file_that_comes_late_is_waited_for_and_then_nothing_is_said_of_it(nig
             if "FAILED" in line or "does not exist" in line:
                 break
         write_inbox(folder, datetime.date.fromisoformat(DATE))
-        rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, rest
-    assert "spamscore: missing data" not in rest
+        remaining_output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, remaining_output
+    assert "spamscore: missing data" not in remaining_output
 
 
-def test_a_file_that_never_comes_ends_the_run_as_missing(night_cfg: tuple[Path, Luigid]) -> None:
+def test_a_file_that_never_arrives_ends_the_run_as_missing_data(night_cfg: tuple[Path, Luigid]) -> None:
     folder, _ = night_cfg
     write_settings(folder, DATED)
     done = luigi(folder, "ExtractMessages", "--date", DATE, LUIGI_CONFIG_PATH="nightly.cfg")

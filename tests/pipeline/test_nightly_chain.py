@@ -1,4 +1,4 @@
-"""The whole main job through its front door: what it leaves, what makes it run again, and how it ends after a kill."""
+"""The whole chain as a command: its results, what makes a stage run again, and how it resumes after a kill."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tasks.settings.sections import SECTIONS
 
 @pytest.fixture
 def copied(finished: tuple[Path, Done], tmp_path: Path) -> Path:
-    """A copy of that folder, to change things in."""
+    """A copy of the finished folder, for a test to change."""
     return Path(shutil.copytree(finished[0], tmp_path / "copied"))
 
 
@@ -58,11 +58,11 @@ def _trained_again(finished: tuple[Path, Done], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def trained_again(_trained_again: Path, tmp_path: Path) -> Path:
-    """A copy of that folder in which a model was trained after version 1 was exported, and is not evaluated yet."""
+    """A copy of the finished folder with a second model that is trained but not evaluated yet."""
     return Path(shutil.copytree(_trained_again, tmp_path / "again"))
 
 
-# More patience than epochs changes no weight, so the new model is as good as the one in service and says the same.
+# A patience above the number of epochs changes no weight, so the new model equals the one in service.
 PATIENT = {"patience": "9"}
 
 
@@ -98,7 +98,7 @@ def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tu
     )[0][0] == len(ids)
 
 
-def test_the_run_leaves_nothing_but_artifacts_the_database_and_no_half_made_folder(finished: tuple[Path, Done]) -> None:
+def test_a_run_leaves_only_artifacts_and_the_database_and_no_partial_folder(finished: tuple[Path, Done]) -> None:
     folder, _ = finished
     assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in folder.iterdir()} == {
         "luigi.cfg", "artifacts", "spamscore.db", "spamscore.db.lock",
@@ -107,21 +107,21 @@ def test_the_run_leaves_nothing_but_artifacts_the_database_and_no_half_made_fold
     assert not list(folder.rglob("*tmp*"))
 
 
-def test_every_folder_of_a_stage_has_a_manifest_that_names_what_it_is_made_of(finished: tuple[Path, Done]) -> None:
+def test_every_artifact_has_a_manifest_with_its_inputs(finished: tuple[Path, Done]) -> None:
     folder, _ = finished
     for stage in ("corpus", "messages", "vocabulary", "training", "evaluation"):
-        (made,) = (folder / "artifacts" / stage).iterdir()
-        manifest = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
-        assert manifest["fingerprint"] == made.name
+        (artifact,) = (folder / "artifacts" / stage).iterdir()
+        manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["fingerprint"] == artifact.name
         assert manifest["made_of"]["stage"] in STAGES
 
 
-def test_a_second_run_finds_it_done_and_runs_nothing(finished: tuple[Path, Done]) -> None:
+def test_a_second_run_runs_nothing(finished: tuple[Path, Done]) -> None:
     again = luigi(finished[0], "ScoreBatch", "--date", DATE)
     assert (again.code, again.ran) == (0, set())
 
 
-def test_without_a_date_it_is_yesterday_s_batch(copied: Path) -> None:
+def test_the_date_defaults_to_yesterday(copied: Path) -> None:
     before = datetime.date.today()
     done = luigi(copied, "ScoreBatch")
     assert done.ran == {"ExtractMessages", "ScoreBatch"}
@@ -130,9 +130,7 @@ def test_without_a_date_it_is_yesterday_s_batch(copied: Path) -> None:
     assert date in yesterdays
 
 
-def test_four_workers_end_as_surely_as_one_and_leave_the_same_scores(
-    finished: tuple[Path, Done], tmp_path: Path
-) -> None:
+def test_four_workers_write_the_same_scores_as_one(finished: tuple[Path, Done], tmp_path: Path) -> None:
     write_settings(tmp_path, SMALL)
     done = luigi(tmp_path, "ScoreBatch", "--date", DATE, "--workers", "4")
     assert (done.code, done.ran) == (0, set(STAGES))
@@ -140,46 +138,46 @@ def test_four_workers_end_as_surely_as_one_and_leave_the_same_scores(
     assert query(tmp_path, scores) == query(finished[0], scores)
 
 
-def test_of_two_runs_of_a_date_one_does_it_and_the_other_waits_or_leaves(copied: Path) -> None:
+def test_a_second_run_of_a_date_waits_for_the_first_or_exits(copied: Path) -> None:
     arguments = ("ScoreBatch", "--date", DATE, "--scoring-chunk-size", "2", "--scoring-threshold", "0.4")
     first = started(copied, arguments, subprocess.DEVNULL)
     with ended_with_its_group(first):
-        there = chunks_there(copied)
-        wait_until(first, lambda: chunks_there(copied) > there + 1)
+        chunks_before = chunks_there(copied)
+        wait_until(first, lambda: chunks_there(copied) > chunks_before + 1)
         os.killpg(first.pid, signal.SIGSTOP)
-        left = luigi(copied, *arguments, "--run-when-running", "leave")
-        assert left.code == 10
-        assert "another run is scoring the messages of 2026-01-31, and [run] when_running = leave" in left.last_line
-        assert left.ran == set()
+        third = luigi(copied, *arguments, "--run-when-running", "leave")
+        assert third.code == 10
+        assert "another run is scoring the messages of 2026-01-31, and [run] when_running = leave" in third.last_line
+        assert third.ran == set()
         second = started(copied, arguments, subprocess.PIPE)
         with ended_with_its_group(second):
-            said = lines_until(second, "waiting for it to end")
+            output = read_until(second, "waiting for it to end")
             os.killpg(first.pid, signal.SIGCONT)
             assert first.wait() == 0
-            said += second.communicate()[0]
+            output += second.communicate()[0]
         assert second.returncode == 0
-    assert said.count("done      ScoreBatch(") == 1
-    assert "batch 2" not in said
+    assert output.count("done      ScoreBatch(") == 1
+    assert "batch 2" not in output
     states = query(copied, "select state, threshold from score_batches order by batch_id")
-    assert states == [("superseded", found_threshold(copied)), ("published", 0.4)]
+    assert states == [("superseded", read_first_threshold(copied)), ("published", 0.4)]
 
 
-def found_threshold(folder: Path) -> object:
-    """The threshold that the first evaluation found, as it is written down."""
+def read_first_threshold(folder: Path) -> object:
+    """Returns the threshold that the first evaluation stored."""
     oldest = min((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: path.stat().st_ctime_ns)
     metrics = json.loads((oldest / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["threshold_found"]["share"] == 0.002
     return metrics["threshold"]
 
 
-def lines_until(process: subprocess.Popen[str], text: str) -> str:
+def read_until(process: subprocess.Popen[str], text: str) -> str:
     assert process.stdout is not None
     lines = ""
     for line in process.stdout:
         lines += line
         if text in line:
             return lines
-    pytest.fail(f"{text!r} was not said:\n{lines}")
+    pytest.fail(f"{text!r} is not in the output:\n{lines}")
 
 
 def test_workers_score_several_dates_at_once(copied: Path) -> None:
@@ -195,7 +193,7 @@ def test_workers_score_several_dates_at_once(copied: Path) -> None:
     assert query(copied, "select count(*) from score_batches where state = 'published'") == [(4,)]
 
 
-# Which stages another value makes run again; the others find their result done.
+# The stages that run again when a setting has another value; the others are complete.
 SCORING = {"ScoreBatch"}
 EXPORTING = {"ExportModel"} | SCORING
 TRAINING = {"TrainModel", "EvaluateModel"} | EXPORTING
@@ -212,7 +210,7 @@ ANOTHER_VALUE = [
     ("database", "connect_timeout", "5", NOTHING),
     ("database", "keep_days", "5", NOTHING),
     ("corpus", "source", "sms_spam_collection", INGESTING),
-    ("corpus", "path", "other.csv", NOTHING),  # the content counts, and the bundled sample has no path
+    ("corpus", "path", "other.csv", NOTHING),  # only the content of a file counts, and the bundled sample has no path
     ("corpus", "format", "csv", INGESTING),
     ("corpus", "encoding", "latin-1", INGESTING),
     ("corpus", "text_column", "body", INGESTING),
@@ -310,51 +308,51 @@ ANOTHER_VALUE = [
     ("metrics", "pushgateway", "http://127.0.0.1:9091", NOTHING),
     ("core", "log_level", "DEBUG", NOTHING),
 ]  # fmt: skip
-ASK_EACH_STAGE = """
+LIST_INCOMPLETE_STAGES = """
 import datetime, json, sys
 from luigi.configuration import get_config
 import pipeline
-parser, answers = get_config(), []
-for section, key, value, also in json.load(sys.stdin):
-    held = {(s, k): parser.get(s, k, None) for s, k in [(section, key), *((s, k) for s, k, _ in also)]}
-    for s, k, v in [(section, key, value), *also]:
+parser, results = get_config(), []
+for section, key, value, required in json.load(sys.stdin):
+    previous = {(s, k): parser.get(s, k, None) for s, k in [(section, key), *((s, k) for s, k, _ in required)]}
+    for s, k, v in [(section, key, value), *required]:
         parser.set(s, k, v)
     date = datetime.date.fromisoformat(sys.argv[1])
     stages = {n: getattr(pipeline, n) for n in pipeline.__all__ if n not in ("Nightly", "ReportBatch")}
     tasks = {n: c(date=date) if n in ("ExtractMessages", "ScoreBatch") else c() for n, c in stages.items()}
-    answers.append(sorted(name for name, task in tasks.items() if not task.complete()))
-    for (s, k), v in held.items():
+    results.append(sorted(name for name, task in tasks.items() if not task.complete()))
+    for (s, k), v in previous.items():
         parser.remove_option(s, k) if v is None else parser.set(s, k, v)
-print(json.dumps(answers))
+print(json.dumps(results))
 """
-# What a value needs beside it to be allowed.
-ALSO = {"sql": [["messages", "query", "SELECT 1"]]}
+# Other settings that a value requires.
+REQUIRED_SETTINGS = {"sql": [["messages", "query", "SELECT 1"]]}
 
 
 @pytest.fixture(scope="module")
-def not_done(finished: tuple[Path, Done]) -> dict[tuple[str, str], set[str]]:
-    """For each row of the table, the stages that are not done in the finished folder with that one value changed."""
-    rows = [[section, key, value, ALSO.get(value, [])] for section, key, value, _ in ANOTHER_VALUE]
+def incomplete_stages(finished: tuple[Path, Done]) -> dict[tuple[str, str], set[str]]:
+    """The stages of the finished folder that are incomplete with each row of the table changed."""
+    rows = [[section, key, value, REQUIRED_SETTINGS.get(value, [])] for section, key, value, _ in ANOTHER_VALUE]
     done = subprocess.run(
-        [sys.executable, "-c", ASK_EACH_STAGE, DATE],
+        [sys.executable, "-c", LIST_INCOMPLETE_STAGES, DATE],
         cwd=finished[0], env=environment(), input=json.dumps(rows), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return {(row[0], row[1]): set(answer) for row, answer in zip(rows, json.loads(done.stdout), strict=True)}
+    return {(row[0], row[1]): set(names) for row, names in zip(rows, json.loads(done.stdout), strict=True)}
 
 
 @pytest.mark.parametrize(
     ("section", "key", "_value", "expected"), ANOTHER_VALUE, ids=[f"{row[0]}.{row[1]}" for row in ANOTHER_VALUE]
 )
-def test_another_value_undoes_the_stages_that_depend_on_it_and_no_other(
-    not_done: dict[tuple[str, str], set[str]], section: str, key: str, _value: str, expected: set[str]
+def test_another_value_makes_exactly_the_stages_that_depend_on_it_incomplete(
+    incomplete_stages: dict[tuple[str, str], set[str]], section: str, key: str, _value: str, expected: set[str]
 ) -> None:
-    assert not_done[section, key] == expected
+    assert incomplete_stages[section, key] == expected
 
 
 def test_the_table_of_other_values_has_every_setting() -> None:
     declared_keys = {
-        (section, one.key) for section, kind in SECTIONS.items() for one in declared_settings(section, kind)
+        (section, setting.key) for section, cls in SECTIONS.items() for setting in declared_settings(section, cls)
     }
     assert declared_keys - {(row[0], row[1]) for row in ANOTHER_VALUE} == set()
 
@@ -366,9 +364,9 @@ REAL_RERUNS = [
 ]
 
 
-@pytest.mark.parametrize(("_what", "settings", "expected"), REAL_RERUNS, ids=[row[0] for row in REAL_RERUNS])
-def test_another_value_runs_the_stages_that_depend_on_it_and_no_other(
-    copied: Path, _what: str, settings: Settings, expected: set[str]
+@pytest.mark.parametrize(("_name", "settings", "expected"), REAL_RERUNS, ids=[row[0] for row in REAL_RERUNS])
+def test_another_value_runs_exactly_the_stages_that_depend_on_it(
+    copied: Path, _name: str, settings: Settings, expected: set[str]
 ) -> None:
     write_settings(copied, merged(SMALL, settings))
     done = luigi(copied, "ScoreBatch", "--date", DATE)
@@ -379,7 +377,7 @@ def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied
     write_settings(copied, merged(SMALL, {"scoring": {"threshold": "0.9"}}))
     assert luigi(copied, "ScoreBatch", "--date", DATE).ran == SCORING
     assert query(copied, "select state, threshold from score_batches order by batch_id") == [
-        ("superseded", found_threshold(copied)), ("published", 0.9),
+        ("superseded", read_first_threshold(copied)), ("published", 0.9),
     ]  # fmt: skip
     first, second = (
         query(copied, f"select message_id, spam_probability from spam_scores where batch_id = {n} order by message_id")
@@ -388,7 +386,7 @@ def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied
     assert first == second
 
 
-def test_a_model_version_can_be_asked_for_by_number(trained_again: Path) -> None:
+def test_model_version_selects_the_version_of_a_batch(trained_again: Path) -> None:
     assert luigi(trained_again, "ScoreBatch", "--date", DATE).code == 0
     assert query(trained_again, "select model_version from score_batches where state = 'published'") == [(2,)]
     done = luigi(trained_again, "ScoreBatch", "--date", DATE, "--model-version", "1")
@@ -412,12 +410,12 @@ def test_each_stage_runs_on_its_own(finished: tuple[Path, Done], stage: str) -> 
     assert luigi(finished[0], stage).code == 0
 
 
-def test_tensorflow_is_quiet_unless_asked(finished: tuple[Path, Done], copied: Path) -> None:
+def test_tensorflow_logs_nothing_by_default(finished: tuple[Path, Done], copied: Path) -> None:
     chatter = ("oneDNN", "cuInit", "cudart", "WARNING:tensorflow", "absl")
     assert not [word for word in chatter if word in finished[1].output]
     write_settings(copied, merged(SMALL, {"console": {"tensorflow_log": "INFO"}}))
-    said = luigi_cold(copied, "ScoreBatch", "--date", "2026-02-01").output
-    assert [word for word in chatter if word in said]  # which of them hangs on the processor
+    output = luigi_cold(copied, "ScoreBatch", "--date", "2026-02-01").output
+    assert [word for word in chatter if word in output]  # which of them depends on the processor
 
 
 def test_the_log_level_is_a_setting(copied: Path) -> None:
@@ -426,9 +424,7 @@ def test_the_log_level_is_a_setting(copied: Path) -> None:
     assert (done.code, done.output.strip()) == (0, "")
 
 
-def test_a_training_killed_and_started_again_ends_with_the_weights_of_one_that_was_not(
-    finished: tuple[Path, Done], copied: Path
-) -> None:
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(finished: tuple[Path, Done], copied: Path) -> None:
     settings = merged(SMALL, {"training": {"checkpoint_steps": "3"}})
     write_settings(copied, settings)
     shutil.rmtree(copied / "artifacts" / "training")
@@ -442,11 +438,11 @@ def test_a_training_killed_and_started_again_ends_with_the_weights_of_one_that_w
     assert "resuming training from" in done.output
     (killed,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
     assert killed.name == whole.name
-    descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (killed, whole)]
+    descriptions = [json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in (killed, whole)]
     assert descriptions[0]["weights_sha256"] == descriptions[1]["weights_sha256"]
 
 
-def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_rows(
+def test_a_batch_killed_between_chunks_resumes_and_ends_with_the_same_rows(
     finished: tuple[Path, Done], copied: Path
 ) -> None:
     write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
@@ -462,18 +458,18 @@ def test_a_batch_killed_between_chunks_goes_on_and_ends_with_the_undisturbed_row
     assert query(copied, "select count(*) from score_batches") == [(1,)]
 
 
-# Nothing reaches this threshold, so the model is no better than calling every message ham.
+# No score reaches this threshold, so the model is no better than the majority class.
 REFUSED = {"training": {"epochs": "1"}, "scoring": {"threshold": "1.0"}}
 
 
-def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_in_service(copied: Path) -> None:
+def test_a_refused_model_is_reported_and_the_batch_is_scored_with_the_version_in_service(copied: Path) -> None:
     write_settings(copied, merged(SMALL, REFUSED))
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert done.code == 0, done.output
     assert "kept out of service" in done.output
     assert "not exported" in done.output
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(1,)]
-    published, refusal = closing_lines(done)
+    published, refusal = get_closing_lines(done)
     assert refusal.startswith(
         "the model of the settings in force was refused, and version 1 stays in service: accuracy"
     )
@@ -481,18 +477,18 @@ def test_a_model_that_is_refused_is_said_and_the_night_goes_on_with_the_version_
     assert published.startswith(f"batch 2 of {DATE} is published: ")
     next_night = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
     assert (next_night.code, next_night.ran) == (0, {"ExtractMessages", "ScoreBatch"})
-    assert closing_lines(next_night)[-1] == refusal
-    asked_for = luigi(copied, "ScoreBatch", "--date", "2026-02-02", "--model-version", "1")
-    assert (asked_for.code, "refused" in asked_for.output) == (0, False)
+    assert get_closing_lines(next_night)[-1] == refusal
+    explicit = luigi(copied, "ScoreBatch", "--date", "2026-02-02", "--model-version", "1")
+    assert (explicit.code, "refused" in explicit.output) == (0, False)
     assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
 
 
-def closing_lines(done: Done) -> list[str]:
-    """What is said of a run after Luigi's summary."""
+def get_closing_lines(done: Done) -> list[str]:
+    """Returns the lines after Luigi's summary."""
     return [line.removeprefix("spamscore: ") for line in done.output.splitlines() if line.startswith("spamscore: ")]
 
 
-def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: Path) -> None:
+def test_a_run_whose_first_model_is_refused_fails_with_the_reasons(tmp_path: Path) -> None:
     write_settings(tmp_path, merged(SMALL, REFUSED))
     done = luigi(tmp_path, "ScoreBatch", "--date", DATE)
     assert done.code == 30
@@ -502,31 +498,34 @@ def test_a_first_model_that_is_refused_ends_the_run_with_the_reasons(tmp_path: P
     ]
 
 
-def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """What the evaluations found, the latest first."""
-    found = sorted((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: -path.stat().st_ctime_ns)
-    return [json.loads((path / "metrics.json").read_text(encoding="utf-8")) for path in found]
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of the evaluations, latest first."""
+    folders = sorted((folder / "artifacts" / "evaluation").iterdir(), key=lambda path: -path.stat().st_ctime_ns)
+    return [json.loads((path / "metrics.json").read_text(encoding="utf-8")) for path in folders]
 
 
-def test_a_new_model_is_held_to_the_version_in_service_and_to_the_latest_batch(copied: Path) -> None:
+def test_a_new_model_is_compared_with_the_version_in_service_on_the_test_part_and_the_latest_batch(
+    copied: Path,
+) -> None:
     write_settings(copied, merged(SMALL, {"training": {"seed": "8"}, "gate": {"flip_budget": "1", "resamples": "200"}}))
     assert luigi(copied, "EvaluateModel").code == 0
-    new, first = evaluations(copied)
-    assert [one["name"] for one in first["checks"]] == ["majority", "chance"]
+    new, first = read_evaluations(copied)
+    assert [check["name"] for check in first["checks"]] == ["majority", "chance"]
     assert (first["in_service_version"], first["flips"]) == (None, None)
     names = ["majority", "chance", "pr_auc", "recall", "calibration_error", "flips"]
-    assert [one["name"] for one in new["checks"]] == names
+    assert [check["name"] for check in new["checks"]] == names
     assert (new["in_service_version"], new["in_service"]["messages"]) == (1, new["messages"])
     assert new["in_service"]["threshold"] == first["threshold"]
     ((scored,),) = query(copied, "select scored from score_batches")
-    # One more than the batch scored: of a repeated message both rows are compared.
+    # One more than the batch scored: both rows of a repeated message are compared.
     assert new["flips"]["messages"] == int(str(scored)) + 1
     assert new["flips"]["source"] == f"the messages of {DATE} (batch 1)"
-    for one in new["compared"]:
-        assert one["difference"]["low"] <= one["difference"]["value"] <= one["difference"]["high"]
+    for comparison in new["compared"]:
+        difference = comparison["difference"]
+        assert difference["low"] <= difference["value"] <= difference["high"]
 
 
-REASONS_NOT_TO_COUNT = {
+UNAVAILABLE_BATCHES = {
     "no database": ("spamscore.db*", "no batch is published"),
     "no snapshot": (f"artifacts/snapshots/{DATE}*", "are no longer in"),
     "no checkpoints": (
@@ -536,54 +535,52 @@ REASONS_NOT_TO_COUNT = {
 }
 
 
-@pytest.mark.parametrize("reason", REASONS_NOT_TO_COUNT)
-def test_where_there_is_no_batch_to_compare_on_that_check_is_not_made_and_refuses_nothing(
-    trained_again: Path, reason: str
-) -> None:
-    gone, said = REASONS_NOT_TO_COUNT[reason]
-    gone_paths = list(trained_again.glob(gone.format(of_version_1=training_of_version_1(trained_again).name)))
-    assert gone_paths
-    for path in gone_paths:
+@pytest.mark.parametrize("reason", UNAVAILABLE_BATCHES)
+def test_without_a_batch_to_compare_on_the_flip_check_is_skipped(trained_again: Path, reason: str) -> None:
+    pattern, explanation = UNAVAILABLE_BATCHES[reason]
+    paths = list(trained_again.glob(pattern.format(of_version_1=find_training_of_version_1(trained_again).name)))
+    assert paths
+    for path in paths:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    # No verdict of the new model changes.
+    # The verdicts of the new model are the same.
     write_settings(trained_again, merged(SMALL, {"training": PATIENT, "gate": {"flip_budget": "0"}}))
     assert luigi(trained_again, "EvaluateModel").code == 0
-    new = evaluations(trained_again)[0]
+    new = read_evaluations(trained_again)[0]
     assert new["approved"] is True
     assert new["checks"][-1]["passed"] is None
-    assert said in new["checks"][-1]["said"]
+    assert explanation in new["checks"][-1]["said"]
 
 
-def training_of_version_1(folder: Path) -> Path:
+def find_training_of_version_1(folder: Path) -> Path:
     artifacts = folder / "artifacts"
     return artifacts / "training" / read_manifest(artifacts / "exports" / "spam_ham" / "1")["training"]
 
 
-def test_a_version_that_an_older_program_wrote_in_another_form_is_not_compared_with(trained_again: Path) -> None:
-    training = training_of_version_1(trained_again)
+def test_a_version_with_an_older_format_is_not_compared(trained_again: Path) -> None:
+    training = find_training_of_version_1(trained_again)
     manifest = {key: value for key, value in read_manifest(training).items() if key not in {"files", "manifest_sha256"}}
     vocabulary = training / "vocabulary.json"
     vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace('"format_version": 2', '"format_version": 1'))
     write_manifest(training, manifest)
     assert luigi(trained_again, "ScoreBatch", "--date", DATE).code == 0
-    new = evaluations(trained_again)[0]
+    new = read_evaluations(trained_again)[0]
     assert (new["approved"], new["in_service_version"]) == (True, None)
     assert "version 1, which is in service, cannot be read by this spamscore" in new["checks"][-1]["said"]
     assert query(trained_again, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
-def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Path) -> None:
+def test_serve_refused_overrules_the_gate(copied: Path) -> None:
     serve = [Path(sys.executable).with_name("spamscore"), "serve", "--refused", "--yes"]
     options = {"cwd": copied, "env": environment(), "capture_output": True, "text": True, "check": False}
-    there = subprocess.run(serve, **options)
-    assert (there.returncode, "exported already" in there.stderr) == (1, True)
+    exported_already = subprocess.run(serve, **options)
+    assert (exported_already.returncode, "exported already" in exported_already.stderr) == (1, True)
     write_settings(copied, merged(SMALL, REFUSED))
-    early = subprocess.run(serve, **options)
-    assert (early.returncode, "nothing to overrule" in early.stderr) == (1, True)
+    not_evaluated = subprocess.run(serve, **options)
+    assert (not_evaluated.returncode, "nothing to overrule" in not_evaluated.stderr) == (1, True)
     assert luigi(copied, "ExportModel").code == 0
     done = subprocess.run(serve, **options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("version 2 is in service until a newer one is exported, against what")
+    assert done.stdout.startswith("version 2 is in service until a newer one is exported; the gate is overruled")
     exported = copied / "artifacts" / "exports" / "spam_ham" / "2"
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["judged"]["approved"] is False
@@ -595,7 +592,7 @@ def test_a_refused_model_is_served_by_a_person_who_overrules_the_gate(copied: Pa
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
-def test_two_devices_give_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
+def test_two_devices_write_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
     write_settings(copied, merged(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
     assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").code == 0
     (row,) = query(copied, "select devices from score_batches where batch_date = '2026-02-01'")
@@ -619,7 +616,7 @@ def test_the_same_chain_writes_to_every_database(finished: tuple[Path, Done], co
     assert sorted((i, p, bool(f)) for i, p, f in rows) == sorted((i, p, bool(f)) for i, p, f in expected)  # type: ignore[misc]
 
 
-def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
+def test_sigterm_stops_a_training_at_a_step_and_the_next_run_resumes_there(
     finished: tuple[Path, Done], copied: Path
 ) -> None:
     settings = merged(SMALL, {"training": {"checkpoint_steps": "1000"}})
@@ -633,11 +630,11 @@ def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
     done = luigi(copied, "TrainModel")
     assert "resuming training from" in done.output
     (again,), (whole,) = training.iterdir(), (finished[0] / "artifacts" / "training").iterdir()
-    descriptions = [json.loads((one / "model.json").read_text(encoding="utf-8")) for one in (again, whole)]
+    descriptions = [json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in (again, whole)]
     assert descriptions[0]["weights_sha256"] == descriptions[1]["weights_sha256"]
 
 
-def test_sigterm_ends_a_batch_between_two_chunks(copied: Path) -> None:
+def test_sigterm_stops_a_batch_between_two_chunks(copied: Path) -> None:
     write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
     (copied / "spamscore.db").unlink()
     ended = end_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)

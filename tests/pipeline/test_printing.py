@@ -1,4 +1,4 @@
-"""What is shown of strangers' texts, how it is cut, and the forms a program reads."""
+"""Escaping and truncation of untrusted text, JSON, CSV, durations, and columns that fit a terminal."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline import printing
 
 
 @given(st.text())
-def test_whatever_comes_in_nothing_that_acts_on_a_terminal_goes_out(text: str) -> None:
-    shown = printing.visible(text)
-    assert shown.isprintable()
-    shown.encode()
+def test_an_escaped_text_is_printable(text: str) -> None:
+    escaped = printing.escape_unprintable(text)
+    assert escaped.isprintable()
+    escaped.encode()
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("plain, Straße, 中文, 🎁", "plain, Straße, 中文, 🎁"),
         ("\x1b[31mred\x1b[0m", "[U+001B][31mred[U+001B][0m"),
@@ -32,19 +32,19 @@ def test_whatever_comes_in_nothing_that_acts_on_a_terminal_goes_out(text: str) -
         ("\x9b2J", "[U+009B]2J"),
     ],
 )
-def test_what_controls_hides_or_reorders_is_spelled_out(text: str, shown: str) -> None:
-    assert printing.visible(text) == shown
+def test_control_invisible_and_bidirectional_characters_are_escaped(text: str, expected: str) -> None:
+    assert printing.escape_unprintable(text) == expected
 
 
 @given(st.text(), st.integers(1, 40))
-def test_a_text_is_cut_to_the_columns_there_are(text: str, width: int) -> None:
-    shown = printing.shortened(text, width)
-    assert printing.cell_len(shown) <= width
-    assert len(shown) <= width * 14 + 1
+def test_a_truncated_text_fits_the_width(text: str, width: int) -> None:
+    truncated = printing.truncate(text, width)
+    assert printing.display_width(truncated) <= width
+    assert len(truncated) <= width * 14 + 1
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("short", "short"),
         ("exactly 10", "exactly 10"),
@@ -53,42 +53,42 @@ def test_a_text_is_cut_to_the_columns_there_are(text: str, width: int) -> None:
         ("", ""),
     ],
 )
-def test_what_was_cut_ends_in_dots(text: str, shown: str) -> None:
-    assert printing.shortened(text, 10) == shown
+def test_a_truncated_text_ends_with_an_ellipsis(text: str, expected: str) -> None:
+    assert printing.truncate(text, 10) == expected
 
 
-def test_a_thousand_accents_on_a_letter_do_not_pile_up() -> None:
-    assert len(printing.shortened("e" + "\u0301" * 1000, 20)) <= 81
+def test_combining_characters_are_truncated() -> None:
+    assert len(printing.truncate("e" + "\u0301" * 1000, 20)) <= 81
 
 
 @given(st.dictionaries(st.text(), st.text()))
-def test_json_says_the_same_to_a_program_and_nothing_to_a_terminal(content: dict[str, str]) -> None:
-    text = printing.as_json(content)
+def test_json_is_printable_and_parses_to_the_same_value(content: dict[str, str]) -> None:
+    text = printing.format_json(content)
     assert text.isprintable()
     assert json.loads(text) == content
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (8.44, "8.4 s"), (725, "12 min 5 s"), (12_060, "3 h 21 min")]
+    ("seconds", "expected"), [(0.04, "0.0 s"), (8.44, "8.4 s"), (725, "12 min 5 s"), (12_060, "3 h 21 min")]
 )
-def test_a_duration_is_said_as_a_person_would(seconds: float, shown: str) -> None:
-    assert printing.duration(seconds) == shown
+def test_a_duration_is_formatted_for_a_person(seconds: float, expected: str) -> None:
+    assert printing.format_duration(seconds) == expected
 
 
-def test_csv_keeps_every_value_as_it_is() -> None:
+def test_csv_keeps_exact_values() -> None:
     rows = [("a,b", 'quo"te'), ("two\nlines", "\x1b[31m"), ("", "ü")]
     text = "\n".join(printing.csv_lines(["one", "two"], rows))
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["one", "two"], *map(list, rows)]
 
 
-def test_a_narrow_terminal_loses_the_least_wanted_columns_first() -> None:
+def test_a_narrow_terminal_drops_columns_by_priority() -> None:
     names = [("id", 0), ("date", 0), ("model", 2), ("took", 3)]
-    cells = {printing.Column(name, leaves=leaves): ["x" * 10] for name, leaves in names}
-    for width, kept in (
+    cells = {printing.Column(name, drop_priority=priority): ["x" * 10] for name, priority in names}
+    for width, expected in (
         (46, ["id", "date", "model", "took"]),
         (45, ["id", "date", "model"]),
         (33, ["id", "date"]),
         (5, ["id", "date"]),
     ):
-        there = printing.fitting(cells, width)
-        assert [column.title for column in cells if column in there] == kept
+        fitting = printing.select_fitting_columns(cells, width)
+        assert [column.title for column in cells if column in fitting] == expected
