@@ -115,7 +115,7 @@ VERSION = "exports/spam_ham/1"
 # The change of the artifacts, the reader that detects it, and a text of the error.
 CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
     "a count of the corpus": (
-        replace_text("corpus/*/manifest.json", '"rows": 694', '"rows": 695'),
+        replace_text("corpus/*/manifest.json", '"rows": ', '"rows": 1'),
         clean_text,
         "manifest",
     ),

@@ -25,6 +25,12 @@ FIRST_SPAM = 1 + next(place for place, (label, _) in enumerate(ROWS) if label ==
 HALF = ALL // 2
 REST = ALL - HALF
 
+COUNT = len(ROWS)
+SPAM = sum(label == "spam" for label, _ in ROWS)
+FIRST_SPAM = 1 + next(index for index, (label, _) in enumerate(ROWS) if label == "spam")
+HALF = COUNT // 2
+REST = COUNT - HALF
+
 Rows = Sequence[tuple[str, str]]
 
 
@@ -61,15 +67,15 @@ NOISE = random.Random(1).randbytes(100_000)
 REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
     "one label only": (
         "c.csv", make_table([("ham", text) for _, text in ROWS]), 30,
-        ["of 694 labelled messages 0 spam ([corpus] spam_label = spam) and 694 ham", "both are needed"],
+        [f"of {COUNT} labelled messages 0 spam ([corpus] spam_label = spam) and {COUNT} ham", "both are needed"],
     ),
     "labels misspelled": (
         "c.csv", relabel_table("spma", "ham"), 30,
-        ["201 of 694 labelled messages are refused, more than [corpus] max_refused_share = 0.2 allows",
-         "201 unknown label (first in row 3: expected spam or ham, received 'spma')"],
+        [f"{SPAM} of {COUNT} labelled messages are refused, more than [corpus] max_refused_share = 0.2 allows",
+         f"{SPAM} unknown label (first in row {FIRST_SPAM}: expected spam or ham, received 'spma')"],
     ),
     "labels that the settings do not name": (
-        "c.csv", relabel_table("1", "0"), 30, ["694 of 694", "expected spam or ham, received '0'", "label"],
+        "c.csv", relabel_table("1", "0"), 30, [f"{COUNT} of {COUNT}", "expected spam or ham, received '0'", "label"],
     ),
     "all duplicates": (
         "c.csv", make_table([("ham", "hello you")] * 100), 30, ["0 spam", "and 1 ham", "refused: 99 duplicate"],
@@ -79,8 +85,9 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
         ["100 of 100", "100 both labels (first in row 1: the same as row 1 after cleaning)"],
     ),
     "half UTF-8, half Latin-1": (
-        "c.csv", make_table(ACCENTED[:347]) + make_table(ACCENTED[347:], "latin-1").split(b"\r\n", 1)[1], 30,
-        ["347 of 694", "347 characters lost (first in row 348: U+FFFD stands where bytes were", "encoding settings"],
+        "c.csv", make_table(ACCENTED[:HALF]) + make_table(ACCENTED[HALF:], "latin-1").split(b"\r\n", 1)[1], 30,
+        [f"{REST} of {COUNT}", f"{REST} characters lost (first in row {HALF + 1}: U+FFFD in place of bytes",
+         "encoding settings"],
     ),
     "UTF-16 without a header": (
         "c.txt", make_lines(ROWS).decode().encode("utf-16"), 30, ["unknown label (first in row 1"],

@@ -495,7 +495,7 @@ def test_only_messages_on_which_the_scorer_fails_are_rejected(inbox: Path) -> No
     assert {message_id for (message_id,) in ids} == {f"m{index}" for index in range(60) if index not in POISONED}
     assert query(inbox, "select messages_read, scored, rejected from score_batches") == [(60, 57, 3)]
     for index in POISONED:
-        assert f"WARNING: row {index + 1}, message 'm{index}': scoring failed, set aside: {detail}" in output
+        assert f"WARNING: row {index + 1}, message 'm{index}': scoring failed, message rejected: {detail}" in output
 
 
 def test_a_scorer_that_fails_on_every_message_fails_the_run_and_rejects_nothing(

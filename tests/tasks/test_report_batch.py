@@ -92,7 +92,11 @@ def test_the_page_names_what_is_missing(database: Engine) -> None:
     batch_id = publish(database, HAM)
     run_report()
     page = read_page(batch_id)
-    for text in ("the model that scored them is not in", "none is published of an earlier date", "text is not known"):
+    for text in (
+        "the model that scored them is no longer in",
+        "no batch of an earlier date is published",
+        "text is not available",
+    ):
         assert text in page, text
 
 
@@ -126,7 +130,7 @@ def test_drift_is_warned_of_and_the_batch_stays_published(
     assert f"batch {batch_id} of 2026-02-01 differs from earlier batches: " in note
     assert f"spamscore drift {DATE + DAY} --accept" in note
     assert [record.levelname for record in caplog.records if record.message == note] == ["WARNING"]
-    assert "Unlike the batches before" in read_page(batch_id, DATE + DAY)
+    assert "Drift: a limit was crossed" in read_page(batch_id, DATE + DAY)
     assert ">drift</span>" in (reports_folder() / INDEX).read_text("utf-8")
 
 
@@ -206,7 +210,7 @@ def test_changed_rows_are_reported(database: Engine) -> None:
         connection.exec_driver_sql("DELETE FROM spam_scores WHERE message_id = 'm-7'")
     run_report()
     page = read_page(batch_id)
-    assert "The rows are not those that were published" in page
+    assert "The rows differ from those that were published" in page
     figures = json.loads(report_path(DATE, batch_id).with_suffix(".json").read_text("utf-8"))
     assert [check["title"] for check in figures["held"] if not check["agrees"]] == [
         "Rows with a score",

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.inference.scorer import Scored
+from models.inference.scorer import Scores
 from pipeline.answers import probabilities
 
 
 class FailingScorer:
     """Gives every message the same score, and fails on the message "bad"."""
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str]) -> Scores:
         if "bad" in texts:
             raise ValueError("cannot score this")
-        return Scored(np.full(len(texts), 0.75), 0.0, 0.0)
+        return Scores(np.full(len(texts), 0.75), 0.0, 0.0)
 
 
 def test_a_message_that_cannot_be_scored_has_no_probability_and_the_others_have_one(

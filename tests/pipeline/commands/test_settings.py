@@ -32,7 +32,7 @@ def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == listed[len(project) :]
     assert get_rows("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]
     description = (
-        "spam probability from which a message is flagged; auto finds it on validation data, by ham_blocked_share"
+        "spam probability from which a message is flagged; auto computes it from held-out scores and ham_blocked_share"
     )
     assert get_rows("config", "scoring", "--long")[0][4] == description
     assert set(json.loads(get_output("config", "--json"))[0]) == {

@@ -29,10 +29,10 @@ def test_text_prints_each_of_several_messages_after_its_probability(model: Path)
 
 
 def test_plain_output_has_the_probabilities_that_a_batch_stores(model: Path) -> None:
-    from tasks.evaluate_model import scored
+    from tasks.export_model import score_with_checkpoint
 
     messages = ["win prize now", "see you at lunch", "FREE entry, text WIN to 80086", "🎁"]
-    expected = [f"{value:.6f}" for value in scored(model / "artifacts" / "training" / "t1", messages)]
+    expected = [f"{value:.6f}" for value in score_with_checkpoint(model / "artifacts" / "training" / "t1", messages)]
     assert get_output("text", "--plain", *messages).splitlines() == expected
     piped = "".join(f"{message}\n" for message in messages).encode()
     assert get_output("text", "--plain", stdin=piped).splitlines() == expected

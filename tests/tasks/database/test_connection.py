@@ -51,8 +51,8 @@ def test_a_masked_url_shows_everything_except_passwords(url: str, expected: str)
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "expected a SQLAlchemy address"),
-        (SECRET, "expected a SQLAlchemy address"),
+        ("", "expected a SQLAlchemy URL"),
+        (SECRET, "expected a SQLAlchemy URL"),
         (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be parsed"),
         (f"postgresql://me:a@{SECRET}@host/scores", "must be written %40"),
         (f"nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no nosuch"),
