@@ -25,7 +25,7 @@ test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/html; a warning is an error
-	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --quiet --builder html docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
 	@echo 'The site: docs/_build/html/index.html'
 
 drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour long: make drill DRILL='--seed 7'

@@ -12,13 +12,12 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import luigi
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sphinx.application import Sphinx
 
 import pipeline
 from models import errors
@@ -31,6 +30,9 @@ from tasks.scheduler import termination
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.loading import environment_variable
 from tasks.settings.sections import SECTIONS
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "reference" / "_generated"
@@ -94,7 +96,8 @@ def setting_text(one: Setting) -> str:
 
 def expected(one: Setting) -> str:
     """Returns the values that are allowed, as the beginning of a line."""
-    return f"Value: {escaped(one.rule.expected(one.kind))}. "
+    values = one.rule.expected(one.kind)
+    return "" if values == "text" else f"Value: {escaped(values)}. "
 
 
 def section_meaning(settings_class: type) -> str:
