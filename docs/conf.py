@@ -1,14 +1,16 @@
 """Sphinx configuration of the documentation site: `make docs`."""
 
-import os
 import sys
 from pathlib import Path
 
-# TensorFlow is imported for the Python API, and has nothing to say here.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+
+from models.network.devices import start_tensorflow  # noqa: E402
+from models.settings import DeviceSettings  # noqa: E402
+
+# The Python API imports TensorFlow; this way it does so without a word.
+start_tensorflow(DeviceSettings())
 
 project = "spamscore"
 author = "spamscore contributors"

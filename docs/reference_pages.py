@@ -202,7 +202,9 @@ def command_line_codes() -> list[ExitCode]:
     numbers = {group.FAILED, group.USAGE, group.DATABASE, group.INTERRUPTED, group.BROKEN_PIPE}
     (text,) = re.findall(r"Exit codes: (.*?)\.\s*$", inspect.getdoc(command_line), re.DOTALL | re.MULTILINE)
     pairs = [one.split(" ", 1) for one in " ".join(text.split()).split("; ")]
-    found = [ExitCode(int(code), "", sentence(meaning.removeprefix("it ").replace("``", "`"))) for code, meaning in pairs]
+    found = [
+        ExitCode(int(code), "", sentence(meaning.removeprefix("it ").replace("``", "`"))) for code, meaning in pairs
+    ]
     if {one.code for one in found} != numbers | {0}:
         raise ValueError(f"pipeline.command_line: expected the exit codes {sorted(numbers | {0})}, received {text}")
     return found

@@ -17,13 +17,13 @@ from doc_pages import DOCS, ROOT
 from page import Page, chromium
 
 SIZES = {"phone": (390, 844), "desk": (1200, 900)}
-# What reaches out of the page, but for what is inside something that scrolls sideways on its own; and text of the page
-# that cannot be told from what is behind it (WCAG 2.2, contrast below 4.5).
+# What reaches out of the page, but for tables and blocks of code, which scroll on their own; and text that cannot be
+# told from what is behind it (WCAG 2.2, contrast below 4.5).
 MEASURE = """(() => {
   const width = document.documentElement.clientWidth;
-  const scrolls = one => { for (one = one.parentElement; one && one !== document.body; one = one.parentElement)
-    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(one).overflowX)) return true; };
-  const named = one => one.tagName + '.' + (one.getAttribute('class') || '') + ' ' + one.textContent.trim().slice(0, 40);
+  const scrolls = one => { const box = one.closest('pre, .table-wrapper');
+    return box && ['auto', 'scroll'].includes(getComputedStyle(box).overflowX); };
+  const named = one => `${one.tagName}.${one.getAttribute('class') || ''} ${one.textContent.trim().slice(0, 40)}`;
   const written = one => [...one.childNodes].some(node => node.nodeType == 3 && node.textContent.trim());
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
   const luminance = colour => channels(colour).slice(0, 3).map(value => value / 255)
