@@ -22,9 +22,10 @@ _PARSER = MarkdownIt().enable("table")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: the page, the line it begins at, its language (empty if indented) and its text."""
+    """A block of code: page, section, the line it begins at, its language (empty if indented) and its text."""
 
     page: str
+    section: str
     line: int
     language: str
     text: str
@@ -47,9 +48,12 @@ def sources() -> dict[str, str]:
 def blocks() -> Iterator[Block]:
     """Every block of code of every page."""
     for page, text in sources().items():
+        section, last = "", ""
         for token in _PARSER.parse(text):
+            section = token.content if last == "heading_open" else section
+            last = token.type
             if token.type in ("fence", "code_block") and token.map:
-                yield Block(page, token.map[0] + 1, token.info.strip(), token.content)
+                yield Block(page, section, token.map[0] + 1, token.info.strip(), token.content)
 
 
 def inline_code() -> Iterator[tuple[str, str]]:
