@@ -67,7 +67,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
 # A command that has nothing to do in the fixture, its exit code, and words of its answer. The work of both is tested in
 # tests/pipeline/test_nightly_chain.py and test_reports.py.
 EXPECTED: list[tuple[str, int, str]] = [
-    ("spamscore serve --refused", 1, "is exported already"),
+    ("spamscore serve --refused", 1, "exported already"),
     ("spamscore drift .*--accept", 0, "nothing to accept"),
 ]
 # Other people's programs, and what stands in for one that is not here.
