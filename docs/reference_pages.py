@@ -42,6 +42,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the extension."""
     app.connect("builder-inited", lambda _: write_pages(GENERATED))
     app.connect("autodoc-process-docstring", keep_drawings)
+    app.connect("autodoc-skip-member", skip_tuple_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -52,6 +53,11 @@ def write_pages(folder: Path) -> None:
         path, content = folder / f"{name}.md", "\n".join(page()) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8")
+
+
+def skip_tuple_fields(_app: Sphinx, _what: str, _name: str, value: Any, _skip: bool, _options: Any) -> bool | None:
+    """Leaves out the fields of named tuples, which have no text of their own; the signature has them."""
+    return True if type(value).__name__ == "_tuplegetter" else None
 
 
 def keep_drawings(_app: Sphinx, what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
