@@ -74,11 +74,14 @@ def keep_drawings(_app: Sphinx, what: str, _name: str, _value: Any, _options: An
 # Settings
 
 
+SETTINGS: list[Setting] = [one for section, kind in SECTIONS.items() for one in declared(section, kind)]
+
+
 def settings_page() -> Iterator[str]:
     """Returns each section of luigi.cfg with its settings, Luigi's own at the end."""
     for section, settings_class in SECTIONS.items():
         yield f"## [{section}]\n\n{escaped(sentence(section_meaning(settings_class)))}\n"
-        for one in declared(section, settings_class):
+        for one in [one for one in SETTINGS if one.section == section]:
             yield confval(one.section, one.key, expected(one), one.default, setting_text(one))
     yield "## Luigi's own sections\n"
     yield "Other defaults than Luigi's own, in force where no file sets them.\n"

@@ -54,7 +54,7 @@ def pytest_configure() -> None:
 LONGEST = (
     "test_nightly_chain.py", "test_training.py", "test_drill.py", "test_security.py", "test_bad_messages.py",
     "test_nightly.py", "test_quality.py", "test_command_line.py", "test_bad_artifacts.py", "test_labelling.py",
-    "test_bad_corpora.py", "test_commands.py", "test_site.py", "test_reports.py", "test_export.py", "test_ledger.py",
+    "test_bad_corpora.py", "test_distribution.py", "test_reports.py", "test_export.py", "test_ledger.py",
 )  # fmt: skip
 
 

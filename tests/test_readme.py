@@ -17,14 +17,14 @@ from doc_pages import DOCS, README, ROOT, blocks, inline_code, reference_pages, 
 
 import pipeline
 from models.errors import SpamscoreError
-from models.settings import Setting, declared
+from models.settings import Setting
 from pipeline.command_line import cli
 from tasks.database import tables
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.sections import SECTIONS
 
 SOURCES = sources()
-SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared(section, settings_class)]
+SETTINGS = reference_pages.SETTINGS
 TEXT = "\n".join(SOURCES.values())
 
 

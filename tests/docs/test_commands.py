@@ -25,13 +25,10 @@ import luigi
 import pytest
 import warm
 from chain import DATE, Done, ended_with_its_group, environment
-from doc_pages import ROOT, Block, blocks, inline_code
+from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
 
 import pipeline
-from models.settings import declared
 from pipeline.command_line import cli
-from tasks.settings.loading import environment_variable
-from tasks.settings.sections import SECTIONS
 
 BIN = Path(sys.executable).parent
 BLOCKS = list(blocks())
@@ -154,12 +151,7 @@ def check_variable(command: str, folder: Path) -> None:
     """Checks that the environment variable is one that is read, and that its value is taken."""
     check_syntax(command, folder)
     (name,) = re.findall(r"export (\w+)=", command)
-    (one,) = [
-        one
-        for section, kind in SECTIONS.items()
-        for one in declared(section, kind)
-        if environment_variable(one) == name
-    ]
+    (one,) = [one for one in reference_pages.SETTINGS if reference_pages.environment_variable(one) == name]
     one.parse(shlex.split(command)[1].split("=", 1)[1])
 
 
@@ -282,7 +274,7 @@ def test_settings_of_a_page_are_ones_there_are(block: Block) -> None:
     parser = configparser.RawConfigParser()
     parser.read_string(block.text)
     for section in parser.sections():
-        known = {one.key: one for one in declared(section, SECTIONS[section])}
+        known = {one.key: one for one in reference_pages.SETTINGS if one.section == section}
         for key, value in parser.items(section):
             known[key].parse(value)
 
