@@ -22,7 +22,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="spamscore contributors",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     keywords=["spam", "text classification", "batch scoring", "luigi", "tensorflow"],
     classifiers=[

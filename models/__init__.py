@@ -1,6 +1,6 @@
-"""The machine learning alone: arrays and frames in, arrays and frames out. No Luigi, no SQLAlchemy.
+"""The machine learning: functions and classes over arrays and data frames. It imports no Luigi and no SQLAlchemy.
 
-TensorFlow is imported by the modules that compute (`text`, `tokens`, `segmentation`, `encoder`, `linear`, `network`,
-`training`, `checkpoints`, `export`, `scoring`, `devices`); `settings`, `errors`, `augmentation`, `lookalikes` and
-`metrics` do without it, and so does `vocabulary` until one is built.
+TensorFlow is imported by the modules of `text`, `network`, `inference` and `training` that compute with it. `settings`,
+`errors`, `training.augmentation`, `text.lookalikes` and `statistics.metrics` do not import it, and `text.vocabulary`
+only when it builds a vocabulary.
 """

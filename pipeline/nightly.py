@@ -21,7 +21,7 @@ from tasks.monitoring.report_index import write_index
 from tasks.report_batch import ReportBatch
 from tasks.scheduler import failures
 from tasks.scheduler.parameters import YesterdayParameter
-from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.score_batch import ScoreBatch
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
@@ -47,7 +47,7 @@ class Nightly(Stage):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._began = time.monotonic()
-        failures.at_end(self._tell)  # before the settings are checked, for bad ones are a thing to be told
+        failures.on_run_end(self._tell)  # before the settings are checked, for bad ones are a thing to be told
         super().__init__(*args, **kwargs)
 
     def requires(self) -> list[luigi.Task]:
@@ -87,7 +87,7 @@ class Nightly(Stage):
         # Only now, for whether a report is there depends on the batch that is published.
         yield self._reports()
         engine = open_database(load(DatabaseSettings))
-        with reporting(self, "deleting") as report:
+        with report_progress(self, "deleting") as report:
             pruned, deleted = prune_batches(engine, report), delete_artifacts(engine)
             report.conclude(f"rows of {len(pruned)} batches and {len(deleted)} folders deleted")
         content = {

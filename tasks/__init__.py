@@ -1,4 +1,5 @@
-"""Every touch of Luigi, files and databases: one module a stage, the settings, the targets, the tables.
+"""The stages of the pipeline as Luigi tasks, and all access to files, databases and settings.
 
-What Luigi imports to ask "is it done?" imports no TensorFlow, pandas or pyarrow; `build` and `run` do.
+Modules that Luigi imports to check whether a task is complete import no TensorFlow, pandas or pyarrow. Only `build` and
+`run` do.
 """

@@ -1,4 +1,4 @@
-"""BuildVocabulary: the tokens of the training part, numbered, as JSON."""
+"""The stage BuildVocabulary: counts the tokens of the training part and writes the vocabulary as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.settings import TextSettings, VocabularySettings
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import VOCABULARY
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -28,18 +28,18 @@ class BuildVocabulary(FolderStage):
     sections = (VocabularySettings,)
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the cleaned training messages, counts their tokens, writes the vocabulary."""
+        """Reads the cleaned training messages, counts their tokens, and writes the vocabulary."""
         prepare_tensorflow()
         import pandas as pd
 
         from models.text.vocabulary import build_vocabulary, save_vocabulary
 
         training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
-        with reporting(self, "vocabulary", ends_anywhere=True) as report:
-            report.link(link_to(self.output().path / VOCABULARY))
-            report.update(0, 1, f"counting the tokens of {len(training):,} messages")
+        with report_progress(self, "vocabulary", interruptible=True) as progress:
+            progress.link(link_to(self.output().path / VOCABULARY))
+            progress.update(0, 1, f"counting the tokens of {len(training):,} messages")
             vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))
             save_vocabulary(vocabulary, folder / VOCABULARY)
-            report.conclude(f"{len(vocabulary):,} tokens of {len(training):,} messages")
+            progress.conclude(f"{len(vocabulary):,} tokens of {len(training):,} messages")
         log.info("vocabulary: %d tokens", len(vocabulary))
         return {"tokens": len(vocabulary), "sha256": vocabulary.sha256()}

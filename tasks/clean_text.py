@@ -1,4 +1,4 @@
-"""CleanText: labelled messages cleaned, without duplicates, split in three; refused rows kept with their reason."""
+"""The stage CleanText: cleans the labelled messages, refuses unfit rows with a reason, and splits the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.artifacts.links import link_to
 from tasks.ingest_corpus import IngestCorpus
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
@@ -32,13 +32,13 @@ class CleanText(FolderStage):
     code_version = 4
     sections = (TextSettings, SplitSettings)
 
-    def made_of(self) -> dict[str, Any]:
-        """Adds what the labels are called: IngestCorpus keeps them as they stand."""
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the names of the labels, because IngestCorpus keeps labels as they are in the source."""
         corpus = load(CorpusSettings)
-        return {**super().made_of(), "labels": [corpus.spam_label, corpus.ham_label]}
+        return {**super().fingerprint_parts(), "labels": [corpus.spam_label, corpus.ham_label]}
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the corpus, prepares it, writes a file for each part, the refused rows, and a report."""
+        """Reads the corpus, cleans and splits it, writes a file for each part, the refused rows, and a report."""
         prepare_tensorflow()
         import pandas as pd
 
@@ -48,24 +48,24 @@ class CleanText(FolderStage):
         settings, text = load(CorpusSettings), load(TextSettings)
         rows = pd.read_parquet(self.input().file("corpus.parquet"))
         labels = Labels(settings.spam_label, settings.ham_label)
-        with reporting(self, "cleaning", ends_anywhere=True) as report:
-            report.link(link_to(self.output().path / REPORT))
-            report.update(0, 2, f"cleaning {len(rows):,} labelled messages")
+        with report_progress(self, "cleaning", interruptible=True) as progress:
+            progress.link(link_to(self.output().path / REPORT))
+            progress.update(0, 2, f"cleaning {len(rows):,} labelled messages")
             corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
             require_few_refused(corpus, len(rows), settings.max_refused_share)
             require_both_labels(corpus, len(rows), labels)
-            report.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
+            progress.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
             counts = write_corpus(corpus, folder, int(rows["feedback"].sum()))
-            report.conclude(f"{len(corpus.kept):,} of {len(rows):,} messages kept, {len(corpus.refused):,} refused")
+            progress.conclude(f"{len(corpus.kept):,} of {len(rows):,} messages kept, {len(corpus.refused):,} refused")
         source = self.input().manifest()
         return {**counts, "corpus": {key: source[key] for key in ("source", "source_sha256", "rows", "feedback")}}
 
 
 def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:
-    """Holds the refused rows, duplicates and overruled ones aside, to their limit.
+    """Checks the share of refused rows against its limit. Duplicates and overruled rows are not counted.
 
     Raises:
-        InputError: too many; names the reasons, how often each, and the first row of each.
+        InputError: the share is too large; lists each reason with its number of rows and its first row.
     """
     from models.training.corpus import DUPLICATE, OVERRULED
 
@@ -73,7 +73,7 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     if len(refused) <= limit * rows and len(corpus.kept):
         return
     reasons = "; ".join(
-        f"{len(rows)} {reason} (first in row {rows['row_number'].iloc[0]}{_colon(rows['detail'].iloc[0])})"
+        f"{len(rows)} {reason} (first in row {rows['row_number'].iloc[0]}{_format_detail(rows['detail'].iloc[0])})"
         for reason, rows in refused.groupby("reason", sort=False)
     )
     raise InputError(
@@ -84,10 +84,10 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
 
 
 def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> None:
-    """Refuses a corpus that nothing could be learned from.
+    """Checks that both spam and ham are left to train on.
 
     Raises:
-        InputError: what is left is all spam or all ham; says what became of the rows.
+        InputError: one of the labels is missing; lists the counts of kept and refused rows.
     """
     spam = int(corpus.kept["spam"].sum())
     if 0 < spam < len(corpus.kept):
@@ -96,16 +96,16 @@ def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> No
     raise InputError(
         f"of {rows} labelled messages {spam} spam ([corpus] spam_label = {labels.spam}) and {len(corpus.kept) - spam} "
         f"ham (ham_label = {labels.ham}) are left, refused: {refused or 'none'}; both are needed. "
-        "Give messages of both labels, or correct the label settings of [corpus]."
+        "Provide messages of both labels, or correct the label settings of [corpus]."
     )
 
 
-def _colon(detail: object) -> str:
+def _format_detail(detail: object) -> str:
     return f": {detail}" if detail else ""
 
 
 def write_corpus(corpus: PreparedCorpus, folder: Path, feedback: int) -> dict[str, Any]:
-    """Writes the parts, the refused rows and the report; gives the counts for the manifest."""
+    """Writes the parts, the refused rows and the report. Returns the counts for the manifest."""
     from models.training.corpus import PARTS
 
     counts: dict[str, Any] = {}
@@ -114,20 +114,20 @@ def write_corpus(corpus: PreparedCorpus, folder: Path, feedback: int) -> dict[st
         messages.to_parquet(folder / f"{part}.parquet", index=False)
         counts[part] = {"messages": len(messages), "spam": int(messages["spam"].sum())}
     corpus.refused.to_parquet(folder / REFUSED, index=False)
-    counts["refused"] = {str(reason): int(n) for reason, n in corpus.refused["reason"].value_counts().items()}
-    (folder / REPORT).write_text(data_report(corpus, feedback), encoding="utf-8")
+    counts["refused"] = {str(reason): int(rows) for reason, rows in corpus.refused["reason"].value_counts().items()}
+    (folder / REPORT).write_text(render_data_report(corpus, feedback), encoding="utf-8")
     kept = ", ".join(f"{counts[part]['messages']} {part}" for part in PARTS)
     refused = ", ".join(f"{rows} {reason}" for reason, rows in counts["refused"].items())
     log.info("cleaned: %s; refused: %s", kept, refused or "none")
     return counts
 
 
-def data_report(corpus: PreparedCorpus, feedback: int) -> str:
-    """What the labelled messages are like, as Markdown: parts, labels, lengths, labels of people, refused rows.
+def render_data_report(corpus: PreparedCorpus, feedback: int) -> str:
+    """Renders a report on the labelled messages as Markdown: parts, labels, lengths, people's labels, refused rows.
 
     Args:
-        corpus: what became of the rows.
-        feedback: how many of the rows were messages that people labelled.
+        corpus: the kept and the refused rows.
+        feedback: number of rows that are messages labelled by people.
     """
     from models.training.corpus import OVERRULED, PARTS
 
@@ -142,9 +142,9 @@ def data_report(corpus: PreparedCorpus, feedback: int) -> str:
     quantiles = tokens.quantile([0.0, 0.5, 0.9, 1.0]).astype(int).tolist()
     lines += [
         "",
-        "Tokens a message: least {}, median {}, 90 % up to {}, most {}.".format(*quantiles),
+        "Tokens per message: minimum {}, median {}, 90th percentile {}, maximum {}.".format(*quantiles),
         "",
-        *([_feedback_said(feedback, int((refused["reason"] == OVERRULED).sum())), ""] if feedback else []),
+        *([_describe_feedback(feedback, int((refused["reason"] == OVERRULED).sum())), ""] if feedback else []),
         "| refused because | rows | first row |",
         "| --- | ---: | ---: |",
     ]
@@ -155,11 +155,11 @@ def data_report(corpus: PreparedCorpus, feedback: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _feedback_said(feedback: int, overruled: int) -> str:
-    """What people's labels did."""
+def _describe_feedback(feedback: int, overruled: int) -> str:
+    """Describes how people's labels changed the corpus."""
     return (
-        f"{feedback} rows are messages that people labelled (`spamscore label`), each with its latest label. That goes "
-        f"before the source's: {overruled} rows of the source with the same text, after cleaning, and the other label "
-        "are refused as overruled. People's labels that differ for texts that are the same only after cleaning are "
-        "refused with both labels."
+        f"{feedback} rows are messages that people labelled (`spamscore label`), each with its latest label. These "
+        f"labels take precedence over the source: {overruled} rows of the source with the same text, after cleaning, "
+        "and the other label are refused as overruled. If people's labels differ for texts that are the same only "
+        "after cleaning, all these rows are refused."
     )

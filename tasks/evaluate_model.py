@@ -1,4 +1,4 @@
-"""EvaluateModel: the test part scored, measured, judged, and shown in a report."""
+"""The stage EvaluateModel: scores the test part, compares the model with the version in service, writes a report."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
-from models.errors import ArtifactError, FormatError
+from models.errors import FormatError
 from models.settings import GateSettings, NetworkSettings, SplitSettings, TextSettings, TrainingSettings
-from tasks.artifacts.exports import verified_version, version_folder, version_in_service
+from tasks.artifacts.exports import version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
-from tasks.artifacts.locations import artifacts_folder
+from tasks.artifacts.locations import EVALUATION_REPORT, EVALUATIONS, METRICS
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.scoring.flips import flips_on_latest_batch
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.settings.loading import load
@@ -39,70 +40,75 @@ if TYPE_CHECKING:
     from models.statistics.metrics import Metrics
 
 log = logging.getLogger("spamscore")
-METRICS, REPORT, SCORES = "metrics.json", "report.html", "scores.parquet"
+SCORES = "scores.parquet"
 
 
 @requires(CleanText, TrainModel)
 class EvaluateModel(FolderStage):
-    """Scores the test part with the trained model and the version in service, and judges the new one.
+    """Scores the test part with the trained model and the version in service, and approves or refuses the new model.
 
-    The version in service and the latest batch are what they are when it runs; they are written down, and no part of
-    the fingerprint.
+    The version in service and the latest batch are those at the time of the run. They are recorded in the result and
+    are no part of the fingerprint.
     """
 
-    folder = "evaluation"
+    folder = EVALUATIONS
     sections = (ScoringSettings, GateSettings)
     code_version = 3
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the test part, scores and measures it, judges, writes the figures and the report."""
+        """Reads the test part, evaluates the model, and writes the metrics and the report."""
         prepare_tensorflow()
         import pandas as pd
 
         messages, training = self.input()
         test = pd.read_parquet(messages.file("test.parquet"))
-        with reporting(self, "evaluation") as progress:
-            progress.link(link_to(self.output().path / REPORT))
-            found = evaluation(test, training.path, progress.update)
-            self._say(found, len(test))
+        with report_progress(self, "evaluation") as progress:
+            progress.link(link_to(self.output().path / EVALUATION_REPORT))
+            evaluation = evaluate_model(test, training.path, progress.update)
+            self._log_result(evaluation, len(test))
             progress.update(3, 4, "writing the report")
-            self._write(folder, test, found)
-            progress.conclude(verdict_said(found))
-        return {"approved": found.verdict.approved, "reasons": found.verdict.reasons}
+            self._write(folder, test, evaluation)
+            progress.conclude(describe_verdict(evaluation))
+        return {"approved": evaluation.verdict.approved, "reasons": evaluation.verdict.reasons}
 
-    def _say(self, found: Evaluation, messages: int) -> None:
-        log.info("evaluated on %d messages: %s", messages, figures_said(found.new.metrics))
-        threshold = found.new.threshold
+    def _log_result(self, evaluation: Evaluation, messages: int) -> None:
+        log.info("evaluated on %d messages: %s", messages, describe_metrics(evaluation.new.metrics))
+        threshold = evaluation.new.threshold
         log.log(logging.INFO if threshold.enough else logging.WARNING, "%s", threshold.said)
-        why = "; ".join(found.verdict.reasons)
-        if found.verdict.approved:
-            log.info("the model is approved: %s", why)
+        reasons = "; ".join(evaluation.verdict.reasons)
+        if evaluation.verdict.approved:
+            log.info("the model is approved: %s", reasons)
         else:
-            log.warning("the model is kept out of service: %s", why)
+            log.warning("the model is refused and kept out of service: %s", reasons)
 
-    def _write(self, folder: Path, test: pd.DataFrame, found: Evaluation) -> None:
+    def _write(self, folder: Path, test: pd.DataFrame, evaluation: Evaluation) -> None:
         messages, training = self.input()
-        scores = test[["row_number", "spam"]].assign(probability=found.new.probabilities)
-        if found.in_service:
-            scores["probability_in_service"] = found.in_service.probabilities
+        scores = test[["row_number", "spam"]].assign(probability=evaluation.new.probabilities)
+        if evaluation.in_service:
+            scores["probability_in_service"] = evaluation.in_service.probabilities
         scores.to_parquet(folder / SCORES, index=False)
-        groups = {"groups": groups_of(test, found.new), "groups_together": groups_of(test, found.new, together=True)}
-        kinds = {name: [dataclasses.asdict(one) for one in of] for name, of in groups.items()}
-        write_json(folder / METRICS, {**found.to_dict(), **kinds})
-        page = report(test, found, messages, training, [*groups["groups"], *groups["groups_together"]])
-        (folder / REPORT).write_text(page, encoding="utf-8")
+        groups = measure_test_groups(test, evaluation.new)
+        combined_groups = measure_test_groups(test, evaluation.new, together=True)
+        content = {
+            **evaluation.to_dict(),
+            "groups": [dataclasses.asdict(group) for group in groups],
+            "groups_together": [dataclasses.asdict(group) for group in combined_groups],
+        }
+        write_json(folder / METRICS, content)
+        page = render_report(test, evaluation, messages, training, [*groups, *combined_groups])
+        (folder / EVALUATION_REPORT).write_text(page, encoding="utf-8")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A model and what it makes of the test part.
+class EvaluatedModel:
+    """A model and its results on the test part.
 
     Attributes:
-        version: its number; None for one that is not exported.
-        scorer: texts to probabilities.
-        threshold: from which on it flags.
+        version: the exported version; None for a model that is not exported.
+        scorer: converts texts to probabilities.
+        threshold: probability from which the model flags a message.
         probabilities: float64 [test messages].
-        metrics: at that threshold.
+        metrics: metrics at that threshold.
     """
 
     version: int | None
@@ -114,34 +120,34 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is found out about a model before it may be exported.
+    """The evaluation of a model before it may be exported.
 
     Attributes:
         new: the trained model.
-        in_service: the version in service; None where there is none, or it is this one.
-        compared: the gate's figures, with their intervals.
-        test_flips: how verdicts on the test part change; None where nothing is in service.
-        flips: how those on the latest batch do, or why that is not known; None where nothing is in service. Of a
-            version whose checkpoints are gone, or that an older spamscore made, only that is said, and nothing is
+        in_service: the version in service; None if there is none or it is this model.
+        compared: the gate's metrics, with their intervals.
+        test_flips: verdicts that change on the test part; None if no version is in service.
+        flips: verdicts that change on the latest batch, or why they are unknown; None if no version is in service. If
+            the version's checkpoints are gone, or an older spamscore wrote it, this is the reason and nothing is
             compared.
-        verdict: what the gate says.
+        verdict: the gate's verdict.
     """
 
-    new: Measured
-    in_service: Measured | None
+    new: EvaluatedModel
+    in_service: EvaluatedModel | None
     compared: list[Compared]
     test_flips: Flips | None
     flips: Flips | str | None
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """What `metrics.json` holds: the figures by name, and beside them how they were judged; no message's text."""
+        """Returns the content of `metrics.json`: the metrics by name, and the verdict. It contains no message text."""
         flips = self.flips
         return {
             **self.new.metrics.to_dict(),
             **self.verdict.to_dict(),
             "threshold_found": dataclasses.asdict(self.new.threshold),
-            "compared": [dataclasses.asdict(one) for one in self.compared],
+            "compared": [dataclasses.asdict(comparison) for comparison in self.compared],
             "flips": flips if flips is None or isinstance(flips, str) else flips.to_dict(),
             "flips_on_test_part": self.test_flips.to_dict() if self.test_flips else None,
             "in_service": self.in_service.metrics.to_dict() if self.in_service else None,
@@ -149,32 +155,34 @@ class Evaluation:
         }
 
 
-def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float, str], None]) -> Evaluation:
-    """Measures a trained model and the version in service on the same messages, and judges the former.
+def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[float, float, str], None]) -> Evaluation:
+    """Evaluates a trained model and the version in service on the same messages, and judges the trained model.
 
     Args:
-        test: the test part: row_number, text, spam.
+        test: the test part, with the columns row_number, text and spam.
         training: folder of the trained model.
-        watch: told what is being done, the report yet to be written foreseen.
+        on_progress: called with the work done, the total, and a status line. The total includes writing the report.
     """
     from models.evaluation.gate import FlipCount, compare, judge
 
     gate, share = load(GateSettings), load(ScoringSettings).ham_blocked_share
-    watch(0, 4, f"scoring {len(test):,} test messages with the new model")
-    new = measured(test, training)
-    version = version_to_compare_with(training)
-    gone = None if version is None or training_folder(version).is_dir() else checkpoints_gone(version)
+    on_progress(0, 4, f"scoring {len(test):,} test messages with the new model")
+    new = evaluate_on_test_part(test, training)
+    version = find_version_to_compare(training)
+    missing = None
+    if version is not None and not verified_training_folder(version).is_dir():
+        missing = describe_missing_checkpoints(version)
     old = None
-    if version is not None and not gone:
-        watch(1, 4, f"scoring {len(test):,} test messages with version {version}, which is in service")
+    if version is not None and not missing:
+        on_progress(1, 4, f"scoring {len(test):,} test messages with version {version}, which is in service")
         try:
-            old = measured(test, training_folder(version), version)
+            old = evaluate_on_test_part(test, verified_training_folder(version), version)
         except FormatError as error:
-            gone = f"version {version}, which is in service, cannot be read by this spamscore ({error})"
+            missing = f"version {version}, which is in service, cannot be read by this spamscore ({error})"
     if old is None:
         compared = compare(test["spam"], new.probabilities, None, share, gate)
-        return Evaluation(new, None, compared, None, gone, judge(new.metrics, (), gone, gate))
-    watch(1.5, 4, f"comparing the two, {gate.resamples:,} resamples")
+        return Evaluation(new, None, compared, None, missing, judge(new.metrics, (), missing, gate))
+    on_progress(1.5, 4, f"comparing the two models, {gate.resamples:,} resamples")
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
     count = FlipCount(gate.flip_examples)
@@ -183,27 +191,27 @@ def evaluation(test: pd.DataFrame, training: Path, watch: Callable[[float, float
         (old.scorer, old.threshold.value),
         (new.scorer, new.threshold.value),
         gate.flip_examples,
-        lambda done, rows, status: watch(2 + done / max(rows, 1), 4, status),
+        lambda done, rows, status: on_progress(2 + done / max(rows, 1), 4, status),
     )
     verdict = judge(new.metrics, compared, flips, gate)
     return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict)
 
 
-def verdict_said(found: Evaluation) -> str:
-    """The verdict and why, in a line."""
-    return f"{'approved' if found.verdict.approved else 'refused'}: {'; '.join(found.verdict.reasons)}"
+def describe_verdict(evaluation: Evaluation) -> str:
+    """Formats the verdict and its reasons as one line."""
+    return f"{'approved' if evaluation.verdict.approved else 'refused'}: {'; '.join(evaluation.verdict.reasons)}"
 
 
-def figures_said(metrics: Metrics) -> str:
-    """The two figures that say most, in a line."""
+def describe_metrics(metrics: Metrics) -> str:
+    """Formats MCC and PR AUC as one line."""
     from models.statistics.metrics import meanings
 
     titles = meanings()
     return ", ".join(f"{titles[name].title} {titles[name].shown(getattr(metrics, name))}" for name in ("mcc", "pr_auc"))
 
 
-def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> list[Group]:
-    """How a model does on each kind of test message, by one factor or by several together."""
+def measure_test_groups(test: pd.DataFrame, model: EvaluatedModel, together: bool = False) -> list[Group]:
+    """Measures a model on each group of test messages: by single factors, or by combined ones if `together`."""
     from models.evaluation.factors import FACTORS, TOGETHER, measure_groups
 
     factors = TOGETHER if together else FACTORS
@@ -211,60 +219,36 @@ def groups_of(test: pd.DataFrame, model: Measured, together: bool = False) -> li
     return measure_groups(texts, test["spam"], model.probabilities, model.threshold.value, confidence, factors)
 
 
-def measured(test: pd.DataFrame, training: Path, version: int | None = None) -> Measured:
-    """A trained model, measured on the test part at its own threshold."""
+def evaluate_on_test_part(test: pd.DataFrame, training: Path, version: int | None = None) -> EvaluatedModel:
+    """Scores the test part with the model of a training, and measures it at the model's own threshold."""
     from models.statistics.metrics import evaluate
 
     scorer, _ = load_scorer(training)
     threshold = threshold_of(training)
     probabilities = scorer.score(test["text"].tolist()).probabilities
-    return Measured(version, scorer, threshold, probabilities, evaluate(test["spam"], probabilities, threshold.value))
+    metrics = evaluate(test["spam"], probabilities, threshold.value)
+    return EvaluatedModel(version, scorer, threshold, probabilities, metrics)
 
 
-def scored(training: Path, texts: list[str]) -> Any:
-    """Spam probabilities of messages by the latest checkpoint of a training, float64 [messages]."""
-    scorer, _ = load_scorer(training)
-    return scorer.score(texts).probabilities
-
-
-def version_to_compare_with(training: Path) -> int | None:
-    """The version in service; None where there is none, or it is the model of this training."""
+def find_version_to_compare(training: Path) -> int | None:
+    """Returns the version in service; None if there is none or it is the model of this training."""
     version = version_in_service()
-    return None if version is None or training_folder(version).name == training.name else version
+    return None if version is None or verified_training_folder(version).name == training.name else version
 
 
-def checkpoints_gone(version: int) -> str:
-    """Why nothing is compared with a version that has no checkpoints left. No batch could be scored with it either, so
-    any model that is better than none is better than that.
+def describe_missing_checkpoints(version: int) -> str:
+    """Describes why nothing is compared with a version without checkpoints.
+
+    No batch could be scored with that version either, so any model that is better than none is better than it.
     """
-    return f"the checkpoints of version {version}, which is in service, are not in {training_folder(version)} any more"
+    folder = verified_training_folder(version)
+    return f"the checkpoints of version {version}, which is in service, are not in {folder} any more"
 
 
-def training_folder(version: int) -> Path:
-    """Where the checkpoints of an exported version are; they may be gone.
-
-    Raises:
-        ArtifactError: there is no such version, it is not as it was exported, or the training is another.
-    """
-    exported = verified_version(version)
-    target = FolderTarget(artifacts_folder() / TrainModel.folder / str(exported["training"]))
-    if target.exists():
-        trained = target.manifest()
-        for key in ("vocabulary_sha256", "weights_sha256"):
-            expected, received = exported["trained"][key], trained.get(key)
-            if expected != received:
-                raise ArtifactError(
-                    f"{target.path}: it does not belong to version {version} ({version_folder(version)}): expected "
-                    f"{key} {expected}, received {received}. Bring it back from a backup; or put another version in "
-                    "service: spamscore serve"
-                )
-    return target.path
-
-
-def report(
-    test: pd.DataFrame, found: Evaluation, messages: FolderTarget, training: FolderTarget, groups: list[Group]
+def render_report(
+    test: pd.DataFrame, evaluation: Evaluation, messages: FolderTarget, training: FolderTarget, groups: list[Group]
 ) -> str:
-    """The report as HTML."""
+    """Renders the report of an evaluation as HTML."""
     from models.evaluation.explanation import explain
     from models.reports.evaluation_report import render_evaluation
     from models.training.history import read_history
@@ -273,35 +257,35 @@ def report(
     return render_evaluation(
         model=load(ArtifactSettings).model_name,
         fingerprint=training.path.name,
-        verdict=found.verdict,
-        metrics=found.new.metrics,
-        threshold=found.new.threshold,
-        in_service=found.in_service.metrics if found.in_service else None,
-        in_service_version=found.in_service.version if found.in_service else None,
-        compared=found.compared,
+        verdict=evaluation.verdict,
+        metrics=evaluation.new.metrics,
+        threshold=evaluation.new.threshold,
+        in_service=evaluation.in_service.metrics if evaluation.in_service else None,
+        in_service_version=evaluation.in_service.version if evaluation.in_service else None,
+        compared=evaluation.compared,
         groups=groups,
         confidence=load(GateSettings).confidence,
-        flips=[one for one in (found.flips, found.test_flips) if one is not None],
+        flips=[flips for flips in (evaluation.flips, evaluation.test_flips) if flips is not None],
         labels=test["spam"].to_numpy(),
-        probabilities=found.new.probabilities,
+        probabilities=evaluation.new.probabilities,
         texts=test["text"].tolist(),
-        explain=functools.partial(explain, found.new.scorer, threshold=found.new.threshold.value),
+        explain=functools.partial(explain, evaluation.new.scorer, threshold=evaluation.new.threshold.value),
         history=[dataclasses.asdict(epoch) for epoch in read_history(training.file("history.csv"))],
         facts={
-            "Data": {**part_sizes(manifest), "refused": manifest["refused"]},
+            "Data": {**describe_parts(manifest), "refused": manifest["refused"]},
             **model_settings(),
             "[gate]": dataclasses.asdict(load(GateSettings)),
         },
     )
 
 
-def part_sizes(manifest: dict[str, Any]) -> dict[str, object]:
-    """How many messages each part has, in words, from the manifest of CleanText."""
+def describe_parts(manifest: dict[str, Any]) -> dict[str, object]:
+    """Formats the number of messages of each part, from the manifest of CleanText."""
     parts = {part: manifest[part] for part in ("training", "validation", "test")}
     return {part: f"{counts['messages']} messages, {counts['spam']} spam" for part, counts in parts.items()}
 
 
 def model_settings() -> dict[str, dict[str, object]]:
-    """The settings that make a model, by section."""
+    """Returns the settings that shape a model, by section."""
     sections = {"text": TextSettings, "split": SplitSettings, "network": NetworkSettings, "training": TrainingSettings}
     return {f"[{name}]": dataclasses.asdict(load(settings_class)) for name, settings_class in sections.items()}

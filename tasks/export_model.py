@@ -1,4 +1,4 @@
-"""ExportModel: an approved model as the next version, in the layout that TensorFlow Serving watches."""
+"""The stage ExportModel: exports an approved model as the next version, in the layout of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from models.settings import GateSettings
 from tasks.artifacts.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, read_json, write_manifest
 from tasks.artifacts.links import link_to
-from tasks.artifacts.trainings import trained_model
+from tasks.artifacts.locations import EVALUATION_REPORT, METRICS
+from tasks.artifacts.trainings import load_trained_model
 from tasks.clean_text import CleanText
-from tasks.evaluate_model import METRICS, REPORT, EvaluateModel, model_settings, part_sizes
-from tasks.scheduler.failures import remark
-from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.evaluate_model import EvaluateModel, describe_parts, model_settings
+from tasks.scheduler.failures import record_note
+from tasks.scheduler.progress import ProgressReport, report_progress
+from tasks.scoring.scorer import load_scorer
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 from tasks.stage import Stage, prepare_tensorflow
@@ -28,7 +30,7 @@ from tasks.train_model import TrainModel
 log = logging.getLogger("spamscore")
 WEIGHTS = "weights.npz"
 _WARMUP_MESSAGES = 100
-_SAME_SCORE = 1e-5
+_MAX_SCORE_DIFFERENCE = 1e-5
 
 
 @requires(CleanText, TrainModel, EvaluateModel)
@@ -38,27 +40,27 @@ class ExportModel(Stage):
     sections = (ArtifactSettings,)
     code_version = 2
 
-    def made_of(self) -> dict[str, Any]:
-        """The training alone: the same weights judged at another threshold are no new version."""
-        return {**super().made_of(), "inputs": [self._training().path.name]}
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Uses the training as the only input: the same weights, evaluated at another threshold, are no new version."""
+        return {**super().fingerprint_parts(), "inputs": [self._training().path.name]}
 
     def output(self) -> VersionTarget:
-        """The version that carries this fingerprint."""
+        """Returns the version with this fingerprint as a target."""
         return VersionTarget(self.fingerprint())
 
     def complete(self) -> bool:
-        """Whether the version is there, or the model was judged and refused."""
+        """Returns whether the version exists or the model was refused."""
         return self.output().exists() or self.refusal() is not None
 
     def refusal(self) -> str | None:
-        """Why EvaluateModel refused the model; None if it did not, or has not looked yet."""
+        """Returns why EvaluateModel refused the model; None if it approved it or has not run yet."""
         evaluation = EvaluateModel().output()
-        if not evaluation.exists() or (found := read_json(evaluation.file(METRICS)))["approved"]:
+        if not evaluation.exists() or (metrics := read_json(evaluation.file(METRICS)))["approved"]:
             return None
-        return "; ".join(found["reasons"])
+        return "; ".join(metrics["reasons"])
 
-    def kept_out(self) -> str | None:
-        """What is to be said of a model that was refused, and was not exported by a person all the same."""
+    def describe_refusal(self) -> str | None:
+        """Describes a refused model and the way to overrule; None if it was approved or exported in spite of that."""
         refusal = self.refusal()
         if refusal is None or self.output().exists():
             return None
@@ -66,49 +68,49 @@ class ExportModel(Stage):
         return (
             "the model of the settings in force was refused, and "
             f"{f'version {version} stays' if version else 'no version is'} in service: {refusal}. "
-            f"{EvaluateModel().output().path / REPORT} shows more; to overrule it: spamscore serve --refused"
+            f"{EvaluateModel().output().path / EVALUATION_REPORT} shows more; to overrule it: spamscore serve --refused"
         )
 
     def run(self) -> None:
-        """Writes the SavedModel with its card and weights, loads it as a server does, publishes it; unless refused."""
-        if said := self.kept_out():
-            log.warning("not exported, for EvaluateModel refused the model")
-            with reporting(self, "export") as report:
-                report.link(link_to(EvaluateModel().output().path / REPORT))
-                report.conclude(said)
-            remark(said)
+        """Publishes the model as the next version; if it was refused, only says so."""
+        if message := self.describe_refusal():
+            log.warning("not exported: EvaluateModel refused the model")
+            with report_progress(self, "export") as progress:
+                progress.link(link_to(EvaluateModel().output().path / EVALUATION_REPORT))
+                progress.conclude(message)
+            record_note(message)
             return
         self.publish()
 
     def publish(self) -> int:
-        """Exports the model as the next version, whatever was judged, and returns that; it is in service from then on.
+        """Exports the model as the next version, approved or not, and returns the version. It is then in service.
 
-        The version's manifest and model card say what was judged.
+        The version's manifest and model card contain the verdict.
         """
         prepare_tensorflow()
-        with reporting(self, "export", ends_anywhere=True) as report:
-            version = publish_version(self.fingerprint(), functools.partial(self.build_version, report))
-            report.link(link_to(version_folder(version) / MODEL_CARD))
-            said = f"exported version {version} of {load(ArtifactSettings).model_name}"
-            report.conclude(said)
-        log.info("%s", said)
+        with report_progress(self, "export", interruptible=True) as progress:
+            version = publish_version(self.fingerprint(), functools.partial(self.build_version, progress))
+            progress.link(link_to(version_folder(version) / MODEL_CARD))
+            message = f"exported version {version} of {load(ArtifactSettings).model_name}"
+            progress.conclude(message)
+        log.info("%s", message)
         return version
 
-    def build_version(self, report: ProgressReport, folder: Path, version: int) -> None:
-        """Fills the folder of a version, and says how far it is."""
+    def build_version(self, progress: ProgressReport, folder: Path, version: int) -> None:
+        """Writes the SavedModel with its weights and model card, after its scores were compared with the checkpoint."""
         import pandas as pd
 
         from models.network.export import write_saved_model, write_warmup
         from models.network.weights import write_weights
 
         messages, training, evaluation = self.input()
-        model = trained_model(training.path)
+        model = load_trained_model(training.path)
         validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
-        report.update(0, 3, f"writing version {version}")
+        progress.update(0, 3, f"writing version {version}")
         write_saved_model(model.vocabulary, model.network, folder)
         write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)
         write_weights(model.network, folder / "assets.extra" / WEIGHTS)
-        report.update(2, 3, f"loading version {version} as a server does, to compare {len(validation):,} scores")
+        progress.update(2, 3, f"loading version {version} as a server does and comparing {len(validation):,} scores")
         require_same_scores(folder, training.path, validation)
         (folder / MODEL_CARD).write_text(self._card(version, messages, evaluation), encoding="utf-8")
         write_manifest(folder, self._manifest(version, training, evaluation))
@@ -117,17 +119,17 @@ class ExportModel(Stage):
         return TrainModel().output()
 
     def _manifest(self, version: int, training: FolderTarget, evaluation: FolderTarget) -> dict[str, Any]:
-        found = read_json(evaluation.file(METRICS))
+        metrics = read_json(evaluation.file(METRICS))
         return {
             "version": version,
             "model": load(ArtifactSettings).model_name,
             "fingerprint": self.fingerprint(),
-            "made_of": self.made_of(),
+            "made_of": self.fingerprint_parts(),
             "training": training.path.name,
             "evaluation": evaluation.path.name,
             "trained": training.manifest(),
-            "judged": {key: found[key] for key in ("approved", "reasons")},
-            "threshold": found["threshold_found"],
+            "judged": {key: metrics[key] for key in ("approved", "reasons")},
+            "threshold": metrics["threshold_found"],
             "exported_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
@@ -137,21 +139,21 @@ class ExportModel(Stage):
         from models.statistics.calibration import Threshold
         from models.statistics.metrics import Metrics, meanings
 
-        found = read_json(evaluation.file(METRICS))
-        in_service, trained = found["in_service"], self._training().manifest()
+        content = read_json(evaluation.file(METRICS))
+        in_service, trained = content["in_service"], self._training().manifest()
         manifest = messages.manifest()
-        sizes = part_sizes(manifest)
+        sizes = describe_parts(manifest)
         return render_model_card(
             model=load(ArtifactSettings).model_name,
             version=version,
             date=datetime.datetime.now(datetime.UTC).date(),
-            metrics=Metrics.from_dict({name: found[name] for name in meanings() if name in found}),
-            threshold=Threshold(**found["threshold_found"]),
-            verdict=Verdict.from_dict(found),
+            metrics=Metrics.from_dict({name: content[name] for name in meanings() if name in content}),
+            threshold=Threshold(**content["threshold_found"]),
+            verdict=Verdict.from_dict(content),
             in_service=Metrics.from_dict(in_service) if in_service else None,
-            compared=found["compared"],
-            groups=found["groups"],
-            groups_together=found["groups_together"],
+            compared=content["compared"],
+            groups=content["groups"],
+            groups_together=content["groups_together"],
             confidence=load(GateSettings).confidence,
             network={key: trained[key] for key in ("parameters", "vocabulary_size", "epochs", "best_epoch")},
             fingerprints={
@@ -166,21 +168,26 @@ class ExportModel(Stage):
 
 
 def require_same_scores(folder: Path, training: Path, texts: list[str]) -> None:
-    """Loads the export as a server does and holds its scores to those of the checkpoint.
+    """Loads the export as a server does and compares its scores with those of the checkpoint.
 
     Raises:
-        ArtifactError: it does not load, or a score differs by more than 1e-5.
+        ArtifactError: the export does not load, or a score differs by more than 1e-5.
     """
     import numpy as np
 
     from models.network.export import ServedModel
-    from tasks.evaluate_model import scored
 
     with ServedModel(folder) as served:
         exported = served.predict_spam(texts).astype(np.float64)
-    difference = float(np.max(np.abs(exported - scored(training, texts)), initial=0.0))
-    if difference > _SAME_SCORE:
+    difference = float(np.max(np.abs(exported - score_with_checkpoint(training, texts)), initial=0.0))
+    if difference > _MAX_SCORE_DIFFERENCE:
         raise ArtifactError(
             f"{folder}: expected the scores of checkpoint {training}, received others, by up to {difference:.2g}; "
-            "the export is not published. Run ExportModel again; if it says the same, delete that folder first."
+            "the export is not published. Run ExportModel again; if the error persists, delete that folder first."
         )
+
+
+def score_with_checkpoint(training: Path, texts: list[str]) -> Any:
+    """Returns the spam probabilities of messages by the latest checkpoint of a training, float64 [messages]."""
+    scorer, _ = load_scorer(training)
+    return scorer.score(texts).probabilities

@@ -1,7 +1,6 @@
-"""ExtractMessages: the messages of one date into a snapshot, once.
+"""The stage ExtractMessages: reads the messages of one date and writes them to a snapshot, once.
 
-What identifies a message and when it was sent is told by the columns that [messages] names; what the snapshot looks
-like is `tasks.sources.snapshots`'s part.
+[messages] names the columns of the id, the text and the date. `tasks.sources.snapshots` defines the snapshot's format.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tasks.artifacts.folders import MANIFEST, FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
 from tasks.scheduler.parameters import YesterdayParameter
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import MessagesSettings
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
@@ -33,110 +32,113 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 
-# As SQLAlchemy's `text` finds parameters.
-_DATES_IN_QUERY = re.compile(r"(?<![:\w\\]):(start|end)(?![\w:])")
+# Matches parameters as SQLAlchemy's `text` does.
+_DATE_PARAMETERS = re.compile(r"(?<![:\w\\]):(start|end)(?![\w:])")
 
 
 class ExtractMessages(FolderStage):
-    """Takes the messages of one date from where [messages] says.
+    """Reads the messages of one date from the source in [messages].
 
-    Leaves ``messages.parquet``, as `tasks.sources.snapshots` describes it. The content of the source is
-    deliberately not part
-    of the fingerprint: a snapshot is taken once, so that a rerun reads what the first run read, although rows have come
-    to the source since. To take another one, delete its folder.
+    Writes ``messages.parquet``, as `tasks.sources.snapshots` describes it. The content of the source is deliberately
+    not part of the fingerprint: a snapshot is taken once, so that a rerun reads what the first run read even if the
+    source has new rows. To take a new snapshot, delete its folder.
     """
 
-    date = YesterdayParameter(description="date whose messages are taken, as 2026-01-31; yesterday if not given")
+    date = YesterdayParameter(description="date of the messages, such as 2026-01-31; yesterday by default")
     folder = SNAPSHOTS
     sections = (MessagesSettings,)
-    # Of several dates all come before the first is scored, or each would load the model for itself.
+    # The snapshots of all dates come before the first score; otherwise each date would load the model itself.
     priority = 1
 
     def requires(self) -> list[ExternalFile]:
-        """The file of the date, if it is one that somebody else provides."""
+        """Returns the file of the date if [messages] source = file."""
         settings = load(MessagesSettings)
         if settings.source != "file":
             return []
         return [ExternalFile(path=str(dated_path(settings, self.date)), setting="[messages] path")]
 
-    def made_of(self) -> dict[str, Any]:
-        """The settings, the path as it is set, and the date where it chooses the messages."""
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the path as it is set, and the date if it selects the messages."""
         settings = load(MessagesSettings)
         date = self.date.isoformat() if is_dated(settings) else None
-        return {**super().made_of(), "path": settings.path, "date": date}
+        return {**super().fingerprint_parts(), "path": settings.path, "date": date}
 
     def output(self) -> FolderTarget:
-        """The snapshot's folder, below one for the date."""
+        """Returns the snapshot's folder, in a folder for the date."""
         return FolderTarget(snapshot_folder(self.date, self.fingerprint()))
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the source, writes the messages of the date, returns their counts."""
+        """Reads the source, writes the messages of the date, and returns their counts."""
         from tasks.sources.files import rows_expected
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
-        settings = located(load(MessagesSettings), self.date)
-        others = OtherDates()
+        settings = resolve_source(load(MessagesSettings), self.date)
+        other_dates = OtherDates()
         rows = read_messages(settings, load(DatabaseSettings), self.date)
-        with reporting(self, "extraction", ends_anywhere=True) as report:
-            report.link(link_to(self.output().path / MANIFEST))
-            seen = report.counted(rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None)
-            taken = of_date(seen, settings.date_column, self.date, others) if settings.date_column else seen
-            counts = write_snapshot(snapshot_rows(taken, settings), folder / SNAPSHOT_FILE)
-            report.conclude(f"{counts.rows:,} messages of {self.date} taken, {others.rows:,} of other dates left out")
-        say_what_was_read(settings, self.date, counts.rows, counts.faults, others)
+        with report_progress(self, "extraction", interruptible=True) as progress:
+            progress.link(link_to(self.output().path / MANIFEST))
+            counted = progress.count_rows(
+                rows, rows_expected(Path(settings.path)) if settings.source != "sql" else None
+            )
+            if settings.date_column:
+                counted = select_date(counted, settings.date_column, self.date, other_dates)
+            counts = write_snapshot(to_snapshot_rows(counted, settings), folder / SNAPSHOT_FILE)
+            progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
+        log_counts(settings, self.date, counts.rows, counts.faults, other_dates)
         return {
-            "source": source_name(settings),
+            "source": describe_source(settings),
             "date": self.date.isoformat(),
             "sha256": file_sha256(folder / SNAPSHOT_FILE),
             **dataclasses.asdict(counts),
-            **others.described(),
+            **other_dates.to_dict(),
         }
 
 
 def is_dated(settings: MessagesSettings) -> bool:
-    """Whether another date means other messages: by the path, the date column, or the query."""
+    """Returns whether the date selects the messages: through the path, the date column, or the query."""
     if settings.source == "bundled":
         return False
-    asked = "{date}" in settings.path if settings.source == "file" else _DATES_IN_QUERY.search(settings.query)
-    return bool(settings.date_column or asked)
+    if settings.source == "file":
+        return bool(settings.date_column or "{date}" in settings.path)
+    return bool(settings.date_column or _DATE_PARAMETERS.search(settings.query))
 
 
 def dated_path(settings: MessagesSettings, date: datetime.date) -> Path:
-    """The file of a date: {date} in the path stands for it."""
+    """Returns the file of a date: {date} in the path is replaced by the date."""
     return Path(settings.path.replace("{date}", date.isoformat()))
 
 
-def located(settings: MessagesSettings, date: datetime.date) -> MessagesSettings:
-    """The settings with path, layout and columns of the file that is to be read."""
+def resolve_source(settings: MessagesSettings, date: datetime.date) -> MessagesSettings:
+    """Returns the settings with path, format and columns of the file to read."""
     if settings.source == "bundled":
         return MessagesSettings(source="bundled", path=str(bundled_file("inbox.csv")), format="csv")
     return dataclasses.replace(settings, path=str(dated_path(settings, date)))
 
 
-def source_name(settings: MessagesSettings) -> str:
-    """The source as messages for a person name it."""
+def describe_source(settings: MessagesSettings) -> str:
+    """Returns the name of the source for log lines and the manifest."""
     return {"sql": "[messages] query", "bundled": "bundled inbox"}.get(settings.source, settings.path)
 
 
 def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: datetime.date) -> Iterator[SourceRow]:
-    """Yields each row of the source; :start and :end of a query are the date and the day after.
+    """Yields each row of the source. :start and :end of a query are bound to the date and the next day.
 
     Args:
-        settings: [messages], as `located` returns it.
-        database: [database], for a query without an address of its own.
+        settings: [messages], as `resolve_source` returns it.
+        database: [database], for a query without its own URL.
         date: the date.
 
     Raises:
-        InputError: the source cannot be used.
-        DatabaseError: it cannot be reached.
+        InputError: the source is not valid.
+        DatabaseError: the database cannot be reached.
     """
-    named = {key: getattr(settings, key) for key in ("text_column", "id_column", "date_column")}
-    columns = {key: name for key, name in named.items() if name}
+    keys = ("text_column", "id_column", "date_column")
+    columns = {key: name for key in keys if (name := getattr(settings, key))}
     if settings.source == "sql":
         from tasks.sources.queries import QuerySource, read_query
 
-        night = {"start": date, "end": date + datetime.timedelta(days=1)}
-        return read_query(QuerySource("messages", settings.query, columns, database, settings.url, night))
+        parameters = {"start": date, "end": date + datetime.timedelta(days=1)}
+        return read_query(QuerySource("messages", settings.query, columns, database, settings.url, parameters))
     from tasks.sources.files import read_file
     from tasks.sources.text_files import FileSource
 
@@ -145,70 +147,75 @@ def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: 
 
 @dataclass
 class OtherDates:
-    """The rows of other dates, which a snapshot leaves out: their number, the earliest date and the latest."""
+    """Counts the rows of other dates, which a snapshot leaves out, and their earliest and latest date."""
 
     rows: int = 0
     first: datetime.date | None = None
     last: datetime.date | None = None
 
     def add(self, date: datetime.date) -> None:
-        """Counts one."""
+        """Counts a row of this date."""
         self.rows += 1
         self.first = min(self.first or date, date)
         self.last = max(self.last or date, date)
 
-    def described(self) -> dict[str, Any]:
-        """The counts, for a manifest."""
-        seen = [self.first, self.last] if self.first and self.last else []
-        return {"other_dates": {"rows": self.rows, "seen": [one.isoformat() for one in seen]}}
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the counts for the manifest."""
+        dates = [self.first, self.last] if self.first and self.last else []
+        return {"other_dates": {"rows": self.rows, "seen": [date.isoformat() for date in dates]}}
 
 
-def of_date(rows: Iterable[SourceRow], column: str, date: datetime.date, others: OtherDates) -> Iterator[SourceRow]:
-    """Yields the rows of a date, and those whose date cannot be read, with that as their fault.
+def select_date(
+    rows: Iterable[SourceRow], column: str, date: datetime.date, other_dates: OtherDates
+) -> Iterator[SourceRow]:
+    """Yields the rows of a date. Rows with an unreadable date are yielded too, with that as their fault.
 
     Args:
         rows: the rows of the source.
-        column: the column that holds date or time.
+        column: the column that contains the date or time.
         date: the date.
-        others: counts the rows left out.
+        other_dates: counts the rows that are left out.
     """
     for row in rows:
-        found = read_date(row.values[column])
-        if found is None:
-            yield row._replace(fault=row.fault or f"unreadable date: {_shown(row.values[column])}")
-        elif found == date:
+        row_date = parse_date(row.values[column])
+        if row_date is None:
+            yield row._replace(fault=row.fault or f"unreadable date: {_describe_date(row.values[column])}")
+        elif row_date == date:
             yield row
         else:
-            others.add(found)
+            other_dates.add(row_date)
 
 
-def read_date(text: str | None) -> datetime.date | None:
-    """The date of a date or time in ISO 8601, its time zone taken at face value; None when it is none."""
+def parse_date(text: str | None) -> datetime.date | None:
+    """Returns the date of an ISO 8601 date or time, without converting its time zone; None if the text is neither."""
     try:
         return datetime.datetime.fromisoformat((text or "").strip()).date()
     except ValueError:
         return None
 
 
-def _shown(text: str | None) -> str:
+def _describe_date(text: str | None) -> str:
     return f"received {text[:40]!r}, expected ISO 8601" if text else "there is none"
 
 
-def snapshot_rows(rows: Iterable[SourceRow], settings: MessagesSettings) -> Iterator[SnapshotRow]:
-    """Rows as a snapshot keeps them; without an id column a message is identified by its row."""
+def to_snapshot_rows(rows: Iterable[SourceRow], settings: MessagesSettings) -> Iterator[SnapshotRow]:
+    """Converts source rows to snapshot rows. Without an id column the row number identifies a message."""
     from tasks.sources.snapshots import SnapshotRow
 
     for number, values, fault in rows:
-        name = values[settings.id_column] if settings.id_column else str(number)
-        yield SnapshotRow(number, name, values[settings.text_column], fault)
+        message_id = values[settings.id_column] if settings.id_column else str(number)
+        yield SnapshotRow(number, message_id, values[settings.text_column], fault)
 
 
-def say_what_was_read(
-    settings: MessagesSettings, date: datetime.date, rows: int, faults: dict[str, int], others: OtherDates
+def log_counts(
+    settings: MessagesSettings, date: datetime.date, rows: int, faults: dict[str, int], other_dates: OtherDates
 ) -> None:
-    """Logs what was read in one line, and a warning when it is nothing."""
-    seen = f"; {others.rows} of other dates, {others.first} to {others.last}, left out" if others.rows else ""
-    faulty = f"; with a fault: {', '.join(f'{count} {kind}' for kind, count in faults.items())}" if faults else ""
-    log.info("%s: %d messages of %s%s%s", source_name(settings), rows, date, faulty, seen)
+    """Logs the number of rows in one line, and a warning if there are none."""
+    source, left_out, faulty = describe_source(settings), "", ""
+    if other_dates.rows:
+        left_out = f"; {other_dates.rows} of other dates, {other_dates.first} to {other_dates.last}, left out"
+    if faults:
+        faulty = f"; with a fault: {', '.join(f'{count} {kind}' for kind, count in faults.items())}"
+    log.info("%s: %d messages of %s%s%s", source, rows, date, faulty, left_out)
     if not rows:
-        log.warning("%s: no message of %s%s. The batch will be empty.", source_name(settings), date, seen)
+        log.warning("%s: no message of %s%s. The batch will be empty.", source, date, left_out)

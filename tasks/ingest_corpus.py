@@ -1,7 +1,7 @@
-"""IngestCorpus: the labelled messages, from wherever they are, into one Parquet file.
+"""The stage IngestCorpus: reads the labelled messages from their source and writes them to one Parquet file.
 
-Every row of the source is kept, faulty ones with their fault, and after them what people said last of each message, if
-[corpus] feedback says so; which of them are fit to learn from is decided by CleanText.
+Every row of the source is kept, faulty rows with their fault. With [corpus] feedback = join, the latest label that
+people gave to each message follows. CleanText decides which rows are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.artifacts.fingerprint import content_sha256, file_sha256
 from tasks.artifacts.folders import MANIFEST
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
@@ -33,14 +33,14 @@ from tasks.stage import ExternalFile, FolderStage
 log = logging.getLogger("spamscore")
 
 CORPUS = "corpus.parquet"
-MOST_LABELS = 100  # label values counted one by one; a label column named wrongly may hold millions
+MAX_LABEL_VALUES = 100  # label values that are counted separately; a wrong label column may have millions
 
 
 class IngestCorpus(FolderStage):
-    """Takes the labelled messages from where [corpus] says.
+    """Reads the labelled messages from the source in [corpus].
 
-    Leaves ``corpus.parquet`` (row_number int64, label, text and fault string, nullable, feedback bool), a row for each
-    of the source and, by [corpus] feedback, for each message that people labelled.
+    Writes ``corpus.parquet`` (row_number int64; label, text and fault string, nullable; feedback bool): a row for each
+    row of the source and, with [corpus] feedback = join, for each message that people labelled.
     """
 
     folder = "corpus"
@@ -48,20 +48,22 @@ class IngestCorpus(FolderStage):
     sections = (CorpusSettings,)
 
     def requires(self) -> list[ExternalFile]:
-        """The file, if it is one that somebody else provides."""
+        """Returns the file of labelled messages if [corpus] source = file."""
         settings = load(CorpusSettings)
         return [ExternalFile(path=settings.path, setting="[corpus] path")] if settings.source == "file" else []
 
-    def made_of(self) -> dict[str, Any]:
-        """The settings, the content of the file and the labels: another content is another corpus."""
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the content of the file and people's labels: other content is another corpus."""
         settings = load(CorpusSettings)
-        labels = {"labels": labels_identity(self.labels)} if settings.feedback == "join" else {}
-        return {**super().made_of(), "source": source_identity(settings), **labels}
+        labels = {"labels": hash_labels(self.labels)} if settings.feedback == "join" else {}
+        return {**super().fingerprint_parts(), "source": hash_source(settings), **labels}
 
     @functools.cached_property
     def labels(self) -> list[tuple[str, str]]:
-        """What people said, as `settled` has it, as it was when this process first asked: a label given while a model
-        trains on the ones before must not make that training void. The next run sees it.
+        """People's labels (label, text), read once per process.
+
+        A label that is given while a model trains on the earlier ones must not invalidate that training. The next run
+        reads it.
         """
         from tasks.database.connection import connect
         from tasks.database.labels import found_labels, settled
@@ -69,18 +71,18 @@ class IngestCorpus(FolderStage):
         return settled(found_labels(connect(load(DatabaseSettings))))
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the source, writes the rows, returns their counts."""
+        """Reads the source, writes the rows, and returns their counts."""
         from tasks.sources.files import rows_expected
 
-        settings = located(load(CorpusSettings))
+        settings = resolve_source(load(CorpusSettings))
         counts = CorpusCounts()
         feedback = self.labels if settings.feedback == "join" else []
-        rows = counts.counted(read_corpus(settings, load(DatabaseSettings)))
-        with reporting(self, "corpus", ends_anywhere=True) as report:
-            report.link(link_to(self.output().path / MANIFEST))
+        rows = counts.count(read_corpus(settings, load(DatabaseSettings)))
+        with report_progress(self, "corpus", interruptible=True) as progress:
+            progress.link(link_to(self.output().path / MANIFEST))
             expected = rows_expected(Path(settings.path)) if settings.source != "sql" else None
-            write_corpus(report.counted(with_feedback(rows, feedback), expected), folder / CORPUS)
-            report.conclude(f"{counts}")
+            write_corpus(progress.count_rows(append_feedback(rows, feedback), expected), folder / CORPUS)
+            progress.conclude(f"{counts}")
         counts.check(settings)
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {
@@ -94,8 +96,8 @@ class IngestCorpus(FolderStage):
         }
 
 
-def source_identity(settings: CorpusSettings) -> str:
-    """What tells one content of the source from another: a hash, or for a query nothing beside its settings."""
+def hash_source(settings: CorpusSettings) -> str:
+    """Returns the SHA-256 of the source's content; an empty string for a query, ``absent`` for a missing file."""
     if settings.source == "sms_spam_collection":
         return SMS_SPAM_COLLECTION_SHA256
     if settings.source == "sql":
@@ -104,29 +106,29 @@ def source_identity(settings: CorpusSettings) -> str:
     return file_sha256(path) if path.is_file() else "absent"
 
 
-def located(settings: CorpusSettings) -> CorpusSettings:
-    """The settings with path, layout and columns of the file that is to be read; downloads the Collection."""
-    ours: dict[str, Any] = {"encoding": "utf-8", "label_column": "label", "text_column": "text"}
+def resolve_source(settings: CorpusSettings) -> CorpusSettings:
+    """Returns the settings with path, format and columns of the file to read. Downloads the Collection if needed."""
+    columns: dict[str, Any] = {"encoding": "utf-8", "label_column": "label", "text_column": "text"}
     if settings.source == "bundled":
-        return dataclasses.replace(settings, path=str(bundled_file("corpus.csv")), format="csv", **ours)
+        return dataclasses.replace(settings, path=str(bundled_file("corpus.csv")), format="csv", **columns)
     if settings.source == "sms_spam_collection":
         bar = load(ConsoleSettings).progress == "auto"
         folder = artifacts_folder() / "downloads"
         path = fetch_sms_spam_collection(settings.download_url, folder, settings.download_timeout, bar)
-        return dataclasses.replace(settings, path=str(path), format="sms", **ours)
+        return dataclasses.replace(settings, path=str(path), format="sms", **columns)
     return settings
 
 
 def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterator[tuple[Any, ...]]:
-    """Yields (row number, label, text, fault) of each row of the source.
+    """Yields (row number, label, text, fault) for each row of the source.
 
     Args:
-        settings: [corpus], as `located` returns it.
-        database: [database], for a query without an address of its own.
+        settings: [corpus], as `resolve_source` returns it.
+        database: [database], for a query without its own URL.
 
     Raises:
-        InputError: the source cannot be used.
-        DatabaseError: it cannot be reached.
+        InputError: the source is not valid.
+        DatabaseError: the database cannot be reached.
     """
     columns = {"label_column": settings.label_column, "text_column": settings.text_column}
     for row in _source_rows(settings, columns, database):
@@ -144,17 +146,17 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
     return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
 
 
-def labels_identity(labels: Sequence[tuple[str, str]]) -> str:
-    """What tells one set of labels from another: a hash of what the corpus takes of them."""
-    return content_sha256([list(one) for one in labels])
+def hash_labels(labels: Sequence[tuple[str, str]]) -> str:
+    """Returns the SHA-256 of people's labels and texts."""
+    return content_sha256([list(label) for label in labels])
 
 
-def with_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-    """Yields the rows of the source, then one for each label of people, numbered on.
+def append_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows of the source, then a row for each of people's labels, numbered from the highest number on.
 
     Args:
-        rows: (row number, label, text, fault), numbered from 1 without a gap or in the source's own way.
-        labels: what people said: (label, text).
+        rows: (row number, label, text, fault), numbered from 1 without a gap or as in the source.
+        labels: people's labels: (label, text).
     """
     last = 0
     for row in rows:
@@ -165,7 +167,7 @@ def with_feedback(rows: Iterable[tuple[Any, ...]], labels: Iterable[tuple[str, s
 
 
 def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
-    """Writes rows as `with_feedback` yields them to a Parquet file."""
+    """Writes the rows that `append_feedback` yields to a Parquet file."""
     import pyarrow as pa
 
     from tasks.sources.snapshots import write_rows
@@ -177,20 +179,20 @@ def write_corpus(rows: Iterable[tuple[Any, ...]], path: Path) -> None:
 
 @dataclass
 class CorpusCounts:
-    """What a corpus consists of.
+    """Counts the rows of a corpus.
 
     Attributes:
         rows: all rows.
-        labels: rows without a fault, by the value of their label; beyond `MOST_LABELS` values under "(others)".
-        faults: rows with a fault, by its kind.
+        labels: rows without a fault, by the value of their label; beyond `MAX_LABEL_VALUES` values under "(others)".
+        faults: rows with a fault, by kind of fault.
     """
 
     rows: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
-    def counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """Passes rows on and counts them."""
+    def count(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """Yields the rows and counts them."""
         for row in rows:
             _, label, _, fault = row
             self.rows += 1
@@ -201,14 +203,14 @@ class CorpusCounts:
             yield row
 
     def _count_label(self, label: str) -> None:
-        known = label in self.labels or len(self.labels) < MOST_LABELS
-        self.labels[label if known else "(others)"] += 1
+        is_separate = label in self.labels or len(self.labels) < MAX_LABEL_VALUES
+        self.labels[label if is_separate else "(others)"] += 1
 
     def check(self, settings: CorpusSettings) -> None:
-        """Refuses a corpus without a row.
+        """Checks that the corpus has at least one row.
 
         Raises:
-            InputError: naming the source.
+            InputError: it has none; names the source.
         """
         if not self.rows:
             source = "[corpus] query" if settings.source == "sql" else f"[corpus] path = {settings.path}"

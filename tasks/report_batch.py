@@ -1,4 +1,4 @@
-"""ReportBatch: what a night scored, told on a page, and held to what the nights before were like."""
+"""The stage ReportBatch: writes the report of a published batch and checks the batch for drift."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from models.errors import DatabaseError, DriftError
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.monitoring.report_index import report_path, write_index, write_page
-from tasks.scheduler.failures import remark
+from tasks.scheduler.failures import record_note
 from tasks.scheduler.parameters import YesterdayParameter
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.score_batch import ScoreBatch
 from tasks.settings.loading import load
 from tasks.settings.scoring import DriftSettings, ReportSettings
@@ -32,20 +32,20 @@ log = logging.getLogger("spamscore")
 
 
 class ReportBatch(Stage):
-    """Reports on the published batch of one date, and warns or fails where it is unlike those before."""
+    """Reports on the published batch of one date, and warns or fails if it drifted from earlier batches."""
 
-    date = YesterdayParameter(description="date of the messages, as 2026-01-31; yesterday if not given")
+    date = YesterdayParameter(description="date of the messages, such as 2026-01-31; yesterday by default")
 
     def requires(self) -> luigi.Task:
-        """The date's batch."""
+        """Returns the task that scores the date."""
         return ScoreBatch(date=self.date)
 
     def output(self) -> ReportTarget:
-        """The report of the batch that is published now."""
+        """Returns the report of the batch that is published now."""
         return ReportTarget(self.date)
 
     def run(self) -> None:
-        """Measures the batch unless that was done, keeps the figures, writes the pages, says what limits it crosses."""
+        """Reads the published batch, writes its report unless it exists, and warns or fails on drift."""
         from tasks.database.batches import published_batch
         from tasks.database.connection import masked
         from tasks.database.schema import open_database
@@ -55,21 +55,24 @@ class ReportBatch(Stage):
         batch = published_batch(engine, self.date)
         if batch is None:
             raise DatabaseError(
-                f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn meanwhile. "
-                "Run the date again."
+                f"{masked(engine.url)}: no batch of {self.date} is published any more: it was withdrawn during the "
+                "run. Run the date again."
             )
         drift = drift_of(engine, batch.batch_id)
         if drift is None or not report_path(batch.batch_date, batch.batch_id).is_file():
-            with reporting(self, "report") as progress:
+            with report_progress(self, "report") as progress:
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
                 drift = report_batch(engine, batch, progress.update)
                 progress.link(link_to(report_path(batch.batch_date, batch.batch_id)))
-                progress.conclude(drift.said or "no limit was crossed")
-        say(drift)
+                progress.conclude(drift.said or "no limit was exceeded")
+        check_drift(drift)
 
 
 class ReportTarget(luigi.Target):
-    """The report of a date's published batch; with on_drift = fail not there until what it found is accepted."""
+    """A Luigi target for the report of a date's published batch.
+
+    With [drift] on_drift = fail it does not exist until a person accepts the drift.
+    """
 
     def __init__(self, date: datetime.date) -> None:
         self.date = date
@@ -78,7 +81,7 @@ class ReportTarget(luigi.Target):
         return f"report of the published batch of {self.date}"
 
     def exists(self) -> bool:
-        """Asks the database, which is neither made nor migrated by that, and looks for the file."""
+        """Queries the database, without creating or migrating it, and checks that the file exists."""
         from tasks.database.batches import published_batch
         from tasks.database.connection import connect
         from tasks.monitoring.drift import drift_of
@@ -91,33 +94,33 @@ class ReportTarget(luigi.Target):
         return drift is not None and not (drift.is_open and load(DriftSettings).on_drift == "fail")
 
 
-def say(drift: Drift) -> None:
-    """Says what a batch crossed, if nobody has accepted that.
+def check_drift(drift: Drift) -> None:
+    """Warns of a batch that exceeds a limit of [drift], unless a person has accepted it.
 
     Raises:
-        DriftError: it crossed something, and [drift] on_drift = fail.
+        DriftError: the batch exceeds a limit, and [drift] on_drift = fail.
     """
     if not drift.is_open:
         return
-    one = drift.figures
-    said = (
-        f"batch {one.batch_id} of {one.batch_date} is unlike those before: {drift.said}. It stays published; look at "
-        f"{report_path(one.batch_date, one.batch_id)}. If it is as it should be: spamscore drift {one.batch_date} "
-        f"--accept; if not: spamscore withdraw {one.batch_date}"
+    batch = drift.figures
+    message = (
+        f"batch {batch.batch_id} of {batch.batch_date} differs from earlier batches: {drift.said}. It stays published; "
+        f"see {report_path(batch.batch_date, batch.batch_id)}. If the batch is correct: spamscore drift "
+        f"{batch.batch_date} --accept; if not: spamscore withdraw {batch.batch_date}"
     )
     if load(DriftSettings).on_drift == "fail":
-        raise DriftError(said)
-    log.warning("%s", said)
-    remark(said)
+        raise DriftError(message)
+    log.warning("%s", message)
+    record_note(message)
 
 
-def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:
-    """Measures a published batch, keeps its figures, and writes its report and the index.
+def report_batch(engine: Engine, batch: BatchRow, on_progress: Watch) -> Drift:
+    """Measures a published batch, stores its figures, and writes its report and the index of reports.
 
     Args:
         engine: an open database.
         batch: a published batch.
-        watch: told how far it is.
+        on_progress: called with the work done, the total, and a status line.
     """
     prepare_tensorflow()
     from models.reports.batch_report import render_batch
@@ -125,13 +128,13 @@ def report_batch(engine: Engine, batch: BatchRow, watch: Watch) -> Drift:
     from tasks.monitoring.batch_page import figures_of, told_of
     from tasks.monitoring.drift import write_drift
 
-    found = measured(engine, batch, watch)
-    told = told_of(engine, batch, found)
+    measurements = measured(engine, batch, on_progress)
+    page = told_of(engine, batch, measurements)
     path = report_path(batch.batch_date, batch.batch_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_suffix(".json"), figures_of(told, found))
-    drift = write_drift(engine, found.figures, found.scores.counts, found.crossed)
+    write_json(path.with_suffix(".json"), figures_of(page, measurements))
+    drift = write_drift(engine, measurements.figures, measurements.scores.counts, measurements.crossed)
     write_index(engine)
-    # Last, for it is what the task looks for.
-    write_page(path, render_batch(told, load(ReportSettings).messages))
+    # Written last, because the task is complete when this file exists.
+    write_page(path, render_batch(page, load(ReportSettings).messages))
     return drift

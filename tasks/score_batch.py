@@ -1,4 +1,4 @@
-"""ScoreBatch: one date's messages scored with the version in service, and published in the database."""
+"""The stage ScoreBatch: scores the messages of a date with the version in service and publishes them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, 
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.database.completion import done_in_sqlite
-from tasks.evaluate_model import training_folder
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
 from tasks.monitoring.deadline import Watch, within_deadline
-from tasks.scheduler.failures import describe, expected, remark
-from tasks.scheduler.parameters import DatesParameter, VersionParameter, dates_of
-from tasks.scheduler.progress import ProgressReport, reporting
+from tasks.scheduler.failures import describe_error, find_expected_error, record_note
+from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
+from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
 from tasks.settings.scoring import AUTO, ScoringSettings
 from tasks.settings.storage import ArtifactSettings, DatabaseSettings
-from tasks.stage import Stage, held_fingerprints, prepare_tensorflow, processor_threads
+from tasks.stage import Stage, cache_fingerprints, prepare_tensorflow, processor_threads
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 
-_NAMED = 3  # failed dates that are named with their reason
+_MAX_NAMED_DATES = 3  # failed dates that the error names with their reason
 
 
 class ScoreBatch(Stage):
     """Scores the messages of one date and publishes their spam probabilities.
 
-    Of several dates Luigi makes one task, so that the model is loaded once. Each date is a batch of its own all the
-    same, and one that fails takes none of the others with it.
+    Luigi merges several dates into one task, so that the model is loaded once. Each date is still its own batch: if one
+    fails, the others are scored and published.
     """
 
     date = DatesParameter(
-        description="date of the messages, as 2026-01-31, or 2026-01-01..2026-01-31 for several; yesterday if not given"
+        description="date of the messages, such as 2026-01-31, or a range, 2026-01-01..2026-01-31; yesterday by default"
     )
     model_version = VersionParameter(
-        default=None, description="version of the model to score with; the one in service if not given"
+        default=None, description="model version to score with; the version in service by default"
     )
     sections = (ScoringSettings,)
     code_version = 2
@@ -67,111 +67,118 @@ class ScoreBatch(Stage):
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[datetime.date]) -> list[datetime.date]:
-        """Those of some dates that are done, by one query, as `RangeDaily` asks.
+        """Returns the dates that are done, with one query. `RangeDaily` calls this.
 
         Args:
-            parameter_tuples: dates; Luigi's name for them, which it passes by place.
+            parameter_tuples: dates; Luigi prescribes the name and passes them by position.
         """
         tasks = [cls(date) for date in parameter_tuples]
-        done = dates_done(tasks)
+        done = find_done_dates(tasks)
         return [task.date for task in tasks if task.date in done]
 
     @property
     def dates(self) -> tuple[datetime.date, ...]:
-        """The dates, one or several."""
-        return dates_of(self.date)
+        """The dates as a tuple, for one date and for several."""
+        return to_dates(self.date)
 
-    def of_each_date(self) -> list[ScoreBatch]:
-        """A task for each date; of one date this one."""
+    def split_by_date(self) -> list[ScoreBatch]:
+        """Returns a task for each date; for a single date, this task."""
         if len(self.dates) == 1:
             return [self]
         return [ScoreBatch(date=date, model_version=self.model_version) for date in self.dates]
 
     def requires(self) -> dict[str, Any]:
-        """The messages of the dates and, unless a version was asked for, an export by the settings in force."""
+        """Returns the snapshots of the dates and, unless a version was given, the export of the current settings."""
         messages = [ExtractMessages(date=date) for date in self.dates]
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
-    def made_of(self) -> dict[str, Any]:
-        """Adds the version that was asked for; a share of ham says nothing beside a threshold that is a number."""
-        made_of = super().made_of()
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the given version. Omits ham_blocked_share if the threshold is a number: it has no effect then."""
+        parts = super().fingerprint_parts()
         if load(ScoringSettings).threshold != AUTO:
-            del made_of["settings"]["scoring"]["ham_blocked_share"]
-        return {**made_of, "model_version": self.model_version}
+            del parts["settings"]["scoring"]["ham_blocked_share"]
+        return {**parts, "model_version": self.model_version}
 
     def output(self) -> list[BatchTarget]:
-        """The published batch of each date."""
+        """Returns the published batch of each date as a target."""
         exactly = self.model_version is not None
-        with held_fingerprints():
-            return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.of_each_date()]
+        with cache_fingerprints():
+            return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.split_by_date()]
 
     def run(self) -> None:
-        """Loads the version's latest checkpoint, scores each snapshot chunk by chunk, publishes its batch."""
+        """Loads the model once, then scores and publishes date by date."""
         from tasks.database.schema import open_database
 
-        engine, model = open_database(load(DatabaseSettings)), ModelInUse(self.model_version)
-        with reporting(self, "scoring") as report:
-            raise_of_several(self._score_each(engine, model, report), self.dates)
-            self._say_what_was_kept_out(report)
+        engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version)
+        with report_progress(self, "scoring") as progress:
+            failures = self._score_dates(engine, model, progress)
+            raise_failures(failures, self.dates)
+            self._report_refused_model(progress)
 
-    def _score_each(self, engine: Engine, model: ModelInUse, report: ProgressReport) -> dict[datetime.date, Exception]:
-        """Scores date after date, and returns the errors of those of several that failed; that of one is raised."""
+    def _score_dates(
+        self, engine: Engine, model: ScoringModel, progress: ProgressReport
+    ) -> dict[datetime.date, Exception]:
+        """Scores date by date and returns the error of each failed date. The error of a single date is raised."""
         failures: dict[datetime.date, Exception] = {}
-        for task in self.of_each_date():
+        for task in self.split_by_date():
             try:
-                task.score(engine, model, report, of_several(report.update, self.dates, task.date))
+                task.score(engine, model, progress, scale_progress(progress.update, self.dates, task.date))
             except Exception as error:
                 if len(self.dates) == 1:
                     raise
-                # Whatever it is, the other dates are none the worse for it.
-                log.error("%s: %s", task.date, describe(error), exc_info=None if expected(error) else error)
+                # Any error of one date leaves the other dates intact.
+                log.error(
+                    "%s: %s", task.date, describe_error(error), exc_info=None if find_expected_error(error) else error
+                )
                 failures[task.date] = error
         return failures
 
-    def score(self, engine: Engine, model: ModelInUse, report: ProgressReport, watch: Watch) -> None:
-        """Scores and publishes one date, alone, unless another run did while this one waited."""
+    def score(self, engine: Engine, model: ScoringModel, progress: ProgressReport, on_progress: Watch) -> None:
+        """Scores and publishes one date under its lock, unless another run did while this one waited."""
         from tasks.database.batch_lock import scoring_alone
 
-        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", watch):
+        with scoring_alone(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
             if not self.complete():
-                report.hears(PAUSE, RESUME)
-                report.link(link_to(version_folder(model.version) / MODEL_CARD))
-                report.link(link_to(receipt_file(self._score(engine, model, watch))))
+                progress.accept_messages(PAUSE, RESUME)
+                progress.link(link_to(version_folder(model.version) / MODEL_CARD))
+                batch = self._score(engine, model, on_progress)
+                progress.link(link_to(receipt_path(batch)))
 
-    def _score(self, engine: Engine, model: ModelInUse, watch: Watch) -> BatchRow:
-        began = time.monotonic()
+    def _score(self, engine: Engine, model: ScoringModel, on_progress: Watch) -> BatchRow:
+        started = time.monotonic()
         plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
-        from tasks.scoring.local import score_snapshot  # imports TensorFlow, which the plan's model has started by now
+        from tasks.scoring.local import score_snapshot  # imports TensorFlow, which _plan has prepared
 
-        watch = within_deadline(watch, self.date, load(RunSettings).deadline, partial(raise_alert, DEADLINE, self.date))
+        notify = partial(raise_alert, DEADLINE, self.date)
+        on_progress = within_deadline(on_progress, self.date, load(RunSettings).deadline, notify)
         published = score_snapshot(
-            engine, plan, snapshot.path, model.scorer, watch, began, write_receipt, pace_of(model.scorer)
+            engine, plan, snapshot.path, model.scorer, on_progress, started, write_receipt, choose_pace(model.scorer)
         )
         log.info(
-            "batch %d of %s: %d read, %d scored, %d rejected, %d flagged from %g on, by version %d",
+            "batch %d of %s: %d read, %d scored, %d rejected, %d flagged at threshold %g, by version %d",
             published.batch_id, self.date, published.messages_read, published.scored, published.rejected,
             published.flagged, plan.threshold, plan.model_version,
         )  # fmt: skip
-        self._say_what_was_published(published)
+        self._note_published_batch(published)
         return published
 
-    def _say_what_was_published(self, published: BatchRow) -> None:
-        """Last, unless nobody wants to hear of what went well: cron makes a mail of each line."""
+    def _note_published_batch(self, published: BatchRow) -> None:
+        """Adds the result to the last lines of the run, unless the log level is above INFO: cron mails every line."""
         if not log.isEnabledFor(logging.INFO):
             return
-        remark(
+        record_note(
             f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
             f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
-            f"To see more: spamscore summary {self.date}"
+            f"Details: spamscore summary {self.date}"
         )
 
-    def _say_what_was_kept_out(self, report: ProgressReport) -> None:
-        if self.model_version is None and (said := ExportModel().kept_out()):
-            log.warning("%s", said)
-            report.conclude(said)
-            remark(said)
+    def _report_refused_model(self, progress: ProgressReport) -> None:
+        if self.model_version is None and (message := ExportModel().describe_refusal()):
+            log.warning("%s", message)
+            progress.conclude(message)
+            record_note(message)
 
-    def _plan(self, model: ModelInUse) -> BatchPlan:
+    def _plan(self, model: ScoringModel) -> BatchPlan:
         from tasks.database.ledger import BatchPlan
 
         return BatchPlan(
@@ -187,29 +194,29 @@ class ScoreBatch(Stage):
         )
 
 
-class ModelInUse:
-    """The model that a run scores with, loaded when the first date asks for it.
+class ScoringModel:
+    """The model that a run scores with, loaded when the first date needs it.
 
     Args:
-        version: that was asked for; None for the one in service.
+        version: the version to use; None for the one in service.
     """
 
     def __init__(self, version: int | None) -> None:
-        self._asked = version
+        self._requested = version
 
     @cached_property
     def version(self) -> int:
-        """The version that was asked for, or the one in service.
+        """The requested version, or the one in service.
 
         Raises:
-            ArtifactError: none is in service.
+            ArtifactError: no version is in service.
         """
-        return self._asked or required_version_in_service()
+        return self._requested or require_version_in_service()
 
     @cached_property
     def training(self) -> Path:
-        """The training that the version came from."""
-        return training_folder(self.version)
+        """The folder of the training that the version was exported from."""
+        return verified_training_folder(self.version)
 
     @cached_property
     def threshold(self) -> float:
@@ -218,12 +225,12 @@ class ModelInUse:
 
     @property
     def scorer(self) -> Scorer:
-        """Texts to probabilities."""
+        """The scorer, which converts texts to probabilities."""
         return self._loaded[0]
 
     @property
     def checkpoint(self) -> str:
-        """The name of the checkpoint that the weights are from."""
+        """The name of the checkpoint that the weights were read from."""
         return self._loaded[1]
 
     @cached_property
@@ -234,64 +241,65 @@ class ModelInUse:
         return scorer, checkpoint
 
 
-def required_version_in_service() -> int:
-    """The version in service.
+def require_version_in_service() -> int:
+    """Returns the version in service.
 
     Raises:
-        ArtifactError: there is none; says why the model that was trained is not.
+        ArtifactError: there is none; gives the reason why the trained model was refused.
     """
     version = version_in_service()
     if version is None:
         refusal = ExportModel().refusal()
         raise ArtifactError(
-            f"{exports_folder()}: no version is in service, for the model that was trained was refused: {refusal}. "
-            "Give more labelled messages ([corpus]), change [network] and [training], or overrule it: "
+            f"{exports_folder()}: no version is in service, because the trained model was refused: {refusal}. "
+            "Provide more labelled messages ([corpus]), change [network] and [training], or overrule it: "
             "spamscore serve --refused"
         )
     return version
 
 
-def of_several(watch: Watch, dates: Sequence[datetime.date], date: datetime.date) -> Watch:
-    """A watch of one date that tells another watch how far all of them are; of one date it is that other."""
+def scale_progress(on_progress: Watch, dates: Sequence[datetime.date], date: datetime.date) -> Watch:
+    """Returns a progress callback for one date that reports the progress of all dates to another callback."""
     if len(dates) == 1:
-        return watch
-    place = dates.index(date)
+        return on_progress
+    index = dates.index(date)
 
-    def told(done: float, total: float, status: str) -> None:
-        watch(place + done / max(total, 1), len(dates), f"{date}, {place + 1} of {len(dates)}: {status}")
+    def on_date_progress(done: float, total: float, status: str) -> None:
+        on_progress(index + done / max(total, 1), len(dates), f"{date}, {index + 1} of {len(dates)}: {status}")
 
-    return told
+    return on_date_progress
 
 
-def raise_of_several(failures: Mapping[datetime.date, Exception], dates: Sequence[datetime.date]) -> None:
-    """Ends a run some of whose dates failed.
+def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[datetime.date]) -> None:
+    """Raises one error for all dates that failed; does nothing if none failed.
 
     Raises:
-        AlreadyRunningError: other runs are at all those that failed.
-        DatesError: which dates failed of several, and why the first of them.
+        AlreadyRunningError: all failed dates are being scored by other runs.
+        DatesError: dates failed; names the first of them with their reasons.
     """
     if not failures:
         return
-    named = [f"{date}: {describe(error)}" for date, error in list(failures.items())[:_NAMED]]
-    more = [f"{len(failures) - _NAMED} more, of which the log tells"] if len(failures) > _NAMED else []
-    running = all(isinstance(expected(error), AlreadyRunningError) for error in failures.values())
-    raise (AlreadyRunningError if running else DatesError)(
-        f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(named + more)}"
+    reasons = [f"{date}: {describe_error(error)}" for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
+    if len(failures) > _MAX_NAMED_DATES:
+        reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
+    all_running = all(isinstance(find_expected_error(error), AlreadyRunningError) for error in failures.values())
+    raise (AlreadyRunningError if all_running else DatesError)(
+        f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}"
     )
 
 
-def pace_of(scorer: Scorer) -> Pace:
-    """Threads and queues: as many threads as TensorFlow was given, unless the scorer's devices have their own."""
+def choose_pace(scorer: Scorer) -> Pace:
+    """Returns threads and queue size: TensorFlow's number of threads, unless the scorer's devices have their own."""
     from tasks.scoring.local import Pace
 
     return Pace(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
 
 def write_receipt(batch: BatchRow) -> None:
-    """Leaves what is published as JSON among the artifacts, for those who have no database at hand."""
+    """Writes the published batch as JSON to the artifacts, for users without access to the database."""
     import dataclasses
 
-    path = receipt_file(batch)
+    path = receipt_path(batch)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         key: str(value) if isinstance(value, datetime.date) else value
@@ -300,16 +308,16 @@ def write_receipt(batch: BatchRow) -> None:
     write_json(path, content)
 
 
-def receipt_file(batch: BatchRow) -> Path:
-    """Where the receipt of a batch is."""
+def receipt_path(batch: BatchRow) -> Path:
+    """Returns the path of a batch's receipt."""
     return artifacts_folder() / "receipts" / batch.batch_date.isoformat() / f"batch-{batch.batch_id}.json"
 
 
 class BatchTarget(luigi.Target):
-    """A batch that exists once a date's scores by this recipe are published.
+    """A Luigi target for a batch, which exists once the scores of a date with this recipe are published.
 
-    A batch that a person went back to counts too: the recipe's own is then superseded, its work was done. Not so if a
-    model version was asked for by number: then `exactly` that batch must be the published one.
+    It also exists if a person restored another batch since: the recipe's own batch is then superseded, but its work was
+    done. If a model version was given, `exactly` is true: the recipe's own batch must be the published one.
     """
 
     def __init__(self, date: datetime.date, recipe: str, exactly: bool) -> None:
@@ -321,18 +329,18 @@ class BatchTarget(luigi.Target):
         return f"published batch of {self.date}, recipe {self.recipe}"
 
     def exists(self) -> bool:
-        """Asks the database, which is neither made nor migrated by that."""
-        return bool(_done({self.date: self.recipe}, self.exactly))
+        """Queries the database, without creating or migrating it."""
+        return bool(_query_done_dates({self.date: self.recipe}, self.exactly))
 
 
-def dates_done(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
-    """The dates of tasks of one date and one model version each that are done, by one query."""
-    with held_fingerprints():
+def find_done_dates(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
+    """Returns the dates that are done, with one query. Each task has one date and all have one model version."""
+    with cache_fingerprints():
         recipes = {task.date: task.fingerprint() for task in tasks}
-    return _done(recipes, exactly=any(task.model_version is not None for task in tasks))
+    return _query_done_dates(recipes, exactly=any(task.model_version is not None for task in tasks))
 
 
-def _done(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
+def _query_done_dates(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
     settings = load(DatabaseSettings)
     done = done_in_sqlite(settings.url, recipes, exactly)
     if done is not None:

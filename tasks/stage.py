@@ -1,4 +1,4 @@
-"""What every stage shares: its fingerprint, its folder, its log, its progress shown in the visualizer."""
+"""Base classes of the stages: fingerprints, output folders, external files; and their TensorFlow and logging setup."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import luigi.interface
 
 from models.errors import InputError
 from models.settings import DeviceSettings, result_values
-from tasks.artifacts.fingerprint import fingerprint
+from tasks.artifacts.fingerprint import compute_fingerprint
 from tasks.artifacts.folders import FolderTarget, write_manifest
 from tasks.artifacts.locations import artifacts_folder
-from tasks.scheduler.failures import describe, expected, forget, remember
+from tasks.scheduler.failures import describe_error, find_expected_error, record_failure, retract_failure
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import check_settings
 from tasks.settings.loading import load
@@ -30,10 +30,11 @@ log = logging.getLogger("spamscore")
 
 
 class Stage(luigi.Task):
-    """A task whose result is named by what it is made of.
+    """A task whose result is named by its fingerprint: a hash of its settings, its inputs and its code version.
 
-    Subclasses name the settings sections that shape their result, and raise `code_version` when the same settings and
-    inputs give another result than before.
+    Attributes:
+        sections: the settings sections that shape the result.
+        code_version: a subclass increases it when the same settings and inputs give another result than before.
     """
 
     sections: ClassVar[tuple[type, ...]] = ()
@@ -44,135 +45,139 @@ class Stage(luigi.Task):
         check_settings()
         configure_logging(load(ConsoleSettings))
 
-    def made_of(self) -> dict[str, Any]:
-        """What the fingerprint is taken of. Subclasses add what is neither a setting nor another stage."""
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Returns what the fingerprint is computed from. Subclasses add inputs that are neither settings nor stages."""
         names = {settings_class: section for section, settings_class in SECTIONS.items()}
         return {
             "stage": self.task_family,
             "code_version": self.code_version,
-            "settings": {names[one]: result_values(load(one)) for one in self.sections},
-            "inputs": [one.fingerprint() for one in luigi.task.flatten(self.requires()) if isinstance(one, Stage)],
+            "settings": {names[section]: result_values(load(section)) for section in self.sections},
+            "inputs": [task.fingerprint() for task in luigi.task.flatten(self.requires()) if isinstance(task, Stage)],
         }
 
     def on_failure(self, exception: BaseException) -> Any:
-        """What Luigi's page says of a failure: the one line, and the traceback where nobody foresaw it."""
-        return describe(exception) if expected(exception) else super().on_failure(exception)
+        """Returns the text of a failure on Luigi's page: one line for an expected error, else Luigi's traceback."""
+        return describe_error(exception) if find_expected_error(exception) else super().on_failure(exception)
 
     def fingerprint(self) -> str:
-        """The name of the result: it differs when the settings, the code version or any input differ."""
-        if _held is None:
-            return fingerprint(self.made_of())
-        if self not in _held:
-            _held[self] = fingerprint(self.made_of())
-        return _held[self]
+        """Returns the name of the result. It changes with the settings, the code version and every input."""
+        if _fingerprint_cache is None:
+            return compute_fingerprint(self.fingerprint_parts())
+        if self not in _fingerprint_cache:
+            _fingerprint_cache[self] = compute_fingerprint(self.fingerprint_parts())
+        return _fingerprint_cache[self]
 
 
-_held: dict[Stage, str] | None = None
+_fingerprint_cache: dict[Stage, str] | None = None
 
 
 @contextlib.contextmanager
-def held_fingerprints() -> Iterator[None]:
-    """Within, each fingerprint is worked out once, for who asks about many dates of one model: one moment's answer."""
-    global _held
-    before, _held = _held, _held if _held is not None else {}
+def cache_fingerprints() -> Iterator[None]:
+    """Caches all fingerprints within the block, for checks of many dates of one model."""
+    global _fingerprint_cache
+    outer, _fingerprint_cache = _fingerprint_cache, _fingerprint_cache if _fingerprint_cache is not None else {}
     try:
         yield
     finally:
-        _held = before
+        _fingerprint_cache = outer
 
 
 class FolderStage(Stage):
-    """A stage whose result is a folder; subclasses fill it in `build`.
+    """A stage whose result is a folder. Subclasses fill it in `build`.
 
-    A stage that `resumes` finds in the folder what a killed run left; the others begin with an empty one.
+    Attributes:
+        folder: name of the stage's folder in the artifacts folder.
+        resumes: whether `build` finds in its folder what a killed run left; otherwise it starts with an empty one.
     """
 
     folder: ClassVar[str] = ""
     resumes: ClassVar[bool] = False
 
     def output(self) -> FolderTarget:
-        """The folder this stage leaves."""
+        """Returns the folder that this stage writes."""
         return FolderTarget(artifacts_folder() / self.folder / self.fingerprint())
 
     def run(self) -> None:
-        """Builds the folder, unless another process did while this one waited for its turn."""
+        """Builds the folder, unless another process built it while this one waited for the lock."""
         target = self.output()
-        with target.building(self.resumes, load(RunSettings).when_running == "wait") as folder:
+        with target.build(self.resumes, load(RunSettings).when_running == "wait") as folder:
             if not target.exists():
                 content = self.build(folder)
                 self._require_unchanged(target)
-                write_manifest(folder, {**content, "fingerprint": target.path.name, "made_of": self.made_of()})
+                write_manifest(
+                    folder, {**content, "fingerprint": target.path.name, "made_of": self.fingerprint_parts()}
+                )
 
     def _require_unchanged(self, target: FolderTarget) -> None:
-        """Holds what was built to the name it gets: a source may have been replaced while it was read."""
+        """Checks that the fingerprint still holds: a source may have been replaced while it was read."""
         if self.output().path != target.path:
             raise InputError(
-                f"{target.path}: what {self.task_family} is made of changed while it ran; the result is not kept. "
-                "Run again once the file is no longer being written."
+                f"{target.path}: an input of {self.task_family} changed while it ran; the result is not kept. "
+                "Run again when the file is no longer being written."
             )
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Fills the folder and returns what the manifest says of it: counts, hashes."""
+        """Fills the folder and returns the content of its manifest: counts and hashes."""
         raise NotImplementedError(f"{self.task_family} must define build()")
 
 
 class ExternalFile(luigi.ExternalTask):
-    """A file that somebody else provides. Missing, it makes the run end as "missing data"."""
+    """An input file that the pipeline does not create. If it is missing, the run ends as "missing data"."""
 
     path = luigi.Parameter(description="path of the file")
-    setting = luigi.Parameter(description="the setting that names it, for the message", significant=False)
-    _missing = ""
+    setting = luigi.Parameter(description="the setting that names the file, for the error message", significant=False)
+    _missing_message = ""
 
     def output(self) -> luigi.LocalTarget:
-        """The file."""
+        """Returns the file as a target."""
         return luigi.LocalTarget(self.path)
 
     def complete(self) -> bool:
-        """Whether the file is there; says so when it is not, and takes that back when it came while Luigi waited."""
+        """Returns whether the file exists. Records a failure if not, and retracts it if the file appears later."""
         if Path(self.path).is_file():
-            if self._missing:
-                forget(self._missing)
+            if self._missing_message:
+                retract_failure(self._missing_message)
             return True
-        found = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
-        self._missing = (
-            f"missing data: {self.setting} = {self.path}: {found} (looked in {Path.cwd()}). "
+        reason = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
+        self._missing_message = (
+            f"missing data: {self.setting} = {self.path}: {reason} (looked in {Path.cwd()}). "
             "Provide the file or correct the setting, and run again."
         )
-        remember(self._missing, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
+        record_failure(self._missing_message, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
         return False
 
 
 def prepare_tensorflow() -> None:
-    """Imports TensorFlow and sets up its devices; a stage that computes calls it before it imports what computes."""
+    """Imports TensorFlow and sets up its devices. A stage calls it before it imports modules that use TensorFlow."""
     from models.network.devices import start_tensorflow
 
     settings = load(DeviceSettings)
-    if luigi.interface.core().workers > 1:  # one alone takes all cores, as TensorFlow does by itself
+    if luigi.interface.core().workers > 1:  # a single worker takes all cores, TensorFlow's default
         settings = dataclasses.replace(settings, threads=processor_threads(settings))
     start_tensorflow(settings, load(ConsoleSettings).tensorflow_log)
 
 
 def processor_threads(settings: DeviceSettings) -> int:
-    """Threads that one task may compute with: as set, or the cores there are, divided among Luigi's workers."""
+    """Returns the threads of one task: [devices] threads, or all cores divided among Luigi's workers."""
     cores = len(os.sched_getaffinity(0))
     return settings.threads or max(1, cores // luigi.interface.core().workers)
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to stderr as it is at that moment: a progress bar puts itself in its place, to stay below the lines."""
+    """Writes to the current `sys.stderr`: a progress bar replaces it, to keep log lines above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line."""
+        """Writes a log record as a line."""
         self.stream = sys.stderr
         super().emit(record)
 
 
 def configure_logging(settings: ConsoleSettings) -> None:
-    """Shows the pipeline's lines on stderr, unless somebody configured logging otherwise."""
+    """Shows the pipeline's log lines on stderr, unless logging is already configured."""
     log.setLevel(settings.log_level)
     if not log.hasHandlers():
         handler = StderrHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
-        # Some libraries call logging.basicConfig on the way, which would show every line a second time.
+        # Some libraries call logging.basicConfig, which would show every line twice.
         logging.getLogger().addHandler(logging.NullHandler())

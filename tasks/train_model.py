@@ -1,4 +1,4 @@
-"""TrainModel: the recurrent network, trained with checkpoints; killed and started again it goes on from the latest."""
+"""The stage TrainModel: trains the recurrent network. A killed training resumes from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tasks.artifacts.links import link_to, tensorboard_link
 from tasks.artifacts.locations import TRAININGS, VOCABULARY
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import ProgressReport, left, reporting
-from tasks.scheduler.scheduler_messages import Instruction
+from tasks.scheduler.progress import ProgressReport, format_time_left, report_progress
+from tasks.scheduler.scheduler_messages import SchedulerMessage
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @requires(CleanText, BuildVocabulary)
 class TrainModel(FolderStage):
-    """Trains the network on the training part; stops early by the validation part; calibrates by unseen messages."""
+    """Trains the network on the training part, stops early by the validation part, calibrates with held-out scores."""
 
     folder = TRAININGS
     sections = (NetworkSettings, TrainingSettings)
@@ -34,7 +34,7 @@ class TrainModel(FolderStage):
     accepts_messages = True
 
     def build(self, folder: Path) -> dict[str, Any]:
-        """Reads the parts, trains, calibrates, and describes the result beside its checkpoints."""
+        """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
         prepare_tensorflow()
         from models.text.vocabulary import load_vocabulary
         from models.training.epoch_limit import EpochLimit
@@ -44,70 +44,73 @@ class TrainModel(FolderStage):
 
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
-        training = labelled_part(messages.file("training.parquet"))
-        validation = labelled_part(messages.file("validation.parquet"))
+        training = read_labelled_part(messages.file("training.parquet"))
+        validation = read_labelled_part(messages.file("validation.parquet"))
         network, settings = load(NetworkSettings), load(TrainingSettings)
         limit = EpochLimit(folder)
-        with reporting(self, "training") as report:
-            report.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
-            watch = Watch(report, settings, limit)
+        with report_progress(self, "training") as progress:
+            progress.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
+            on_progress = TrainingReporter(progress, settings, limit)
             held_out = None
             if settings.held_out_folds:
-                held_out = held_out_logits(training, vocabulary, network, settings, folder, watch, limit), training
-            trained = train(training, validation, vocabulary, network, settings, folder, watch, limit)
-            report.conclude(ended(trained, settings, limit))
+                held_out = (
+                    held_out_logits(training, vocabulary, network, settings, folder, on_progress, limit),
+                    training,
+                )
+            trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit)
+            progress.conclude(describe_training(trained, settings, limit))
         unseen = unseen_scores(trained, vocabulary, network, validation, held_out)
         return describe_trained(trained, vocabulary, network, unseen, folder, limit)
 
 
-class Watch:
-    """Says where training is, and does what is said to it on Luigi's page: `stop` and `checkpoint`.
+class TrainingReporter:
+    """Reports the progress of a training and handles the messages `stop` and `checkpoint` from Luigi's page.
 
-    Stopped in a held-out part, every network after it has no more epochs than that one: what calibrates the model must
-    be of its make.
+    If a training is stopped in a held-out fold, all networks after it are limited to that number of epochs: the
+    networks that calibrate the model must be trained like the model.
     """
 
     def __init__(self, report: ProgressReport, settings: TrainingSettings, limit: EpochLimit) -> None:
         self._report, self._settings, self._limit = report, settings, limit
-        self._now: Progress  # there before anything is heard
-        self._from: tuple[float, float] | None = None  # when the first step was done, and what share that was
-        report.hears(
-            Instruction("stop", "finish the epoch, keep the best, go on to calibration", self._stop),
-            Instruction("checkpoint", "write one now", self._checkpoint),
+        self._latest: Progress  # set before the first message is handled
+        self._first_step: tuple[float, float] | None = None  # its end, in seconds, and the share done by then
+        report.accept_messages(
+            SchedulerMessage("stop", "finish the epoch, keep the best one, and calibrate", self._stop),
+            SchedulerMessage("checkpoint", "write a checkpoint now", self._checkpoint),
         )
 
     def __call__(self, progress: Progress) -> None:
-        """Is told of every step. The time left counts from the first, which compiles the network."""
-        self._now, folds = progress, self._settings.held_out_folds
-        now, done = time.monotonic(), share_done(progress, folds)
-        self._from = self._from or (now, done)
-        part = f"held-out part {progress.fold}/{folds}, " if progress.fold else ""
-        status = f"{part}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
-        if done > self._from[1]:
-            status += f", {left((1 - done) * (now - self._from[0]) / (done - self._from[1]))}"
+        """Reports a training step. The estimate of the time left omits the first step, which compiles the network."""
+        self._latest, folds = progress, self._settings.held_out_folds
+        now, done = time.monotonic(), compute_share_done(progress, folds)
+        self._first_step = self._first_step or (now, done)
+        fold = f"held-out fold {progress.fold}/{folds}, " if progress.fold else ""
+        status = f"{fold}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+        started, done_before = self._first_step
+        if done > done_before:
+            status += f", {format_time_left((1 - done) * (now - started) / (done - done_before))}"
         self._report.update(done, 1, status)
 
     def _stop(self) -> str:
-        last, fold = self._limit.stop_after(self._now.epoch), self._now.fold
-        part = f" of the held-out part {fold}; what comes after it has no more epochs" if fold else ""
-        return f"stopping after epoch {last} of {self._now.epochs}{part}. The best epoch is kept."
+        last, fold = self._limit.stop_after(self._latest.epoch), self._latest.fold
+        scope = f" of held-out fold {fold}; later networks are limited to that epoch too" if fold else ""
+        return f"stopping after epoch {last} of {self._latest.epochs}{scope}. The best epoch is kept."
 
     def _checkpoint(self) -> str:
-        return f"written: {self._now.save()}"
+        return f"written: {self._latest.save()}"
 
 
-def ended(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> str:
-    """How the training ended, in a line."""
+def describe_training(trained: Trained, settings: TrainingSettings, limit: EpochLimit) -> str:
+    """Describes the result of a training in one line."""
     stopped = " (stopped by a message)" if limit.shortens(settings.epochs) else ""
     best = trained.history[trained.best_epoch - 1]
     return (
-        f"{len(trained.history)} epochs{stopped}; the best is epoch {best.epoch}, validation loss "
-        f"{best.validation_loss:.3f}"
+        f"{len(trained.history)} epochs{stopped}; best epoch {best.epoch}, validation loss {best.validation_loss:.3f}"
     )
 
 
-def labelled_part(path: Path) -> LabelledMessages:
-    """Reads a part that CleanText wrote."""
+def read_labelled_part(path: Path) -> LabelledMessages:
+    """Reads a part that CleanText wrote: its texts, and its labels as int32 (1 for spam)."""
     import numpy as np
     import pandas as pd
 
@@ -117,11 +120,14 @@ def labelled_part(path: Path) -> LabelledMessages:
     return LabelledMessages(part["text"].tolist(), part["spam"].to_numpy(np.int32))
 
 
-def share_done(progress: Progress, folds: int) -> float:
-    """How much of a training is done, of all its networks, from 0 to 1; early stopping not foreseen.
+def compute_share_done(progress: Progress, folds: int) -> float:
+    """Returns the share of all steps of a training that are done, from 0 to 1, without early stopping.
 
-    The folds come first. Each of their networks learns from all messages but a fold, so it takes that share of steps.
+    The networks of the held-out folds are trained first. Each learns from all messages except one fold, so it takes
+    (folds - 1) / folds of the steps of the final network.
     """
-    part = (folds - 1) / folds if folds else 0.0
-    here = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
-    return ((progress.fold - 1 + here) * part if progress.fold else folds * part + here) / (folds * part + 1)
+    fold_share = (folds - 1) / folds if folds else 0.0
+    network_done = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
+    folds_total = folds * fold_share
+    all_done = (progress.fold - 1 + network_done) * fold_share if progress.fold else folds_total + network_done
+    return all_done / (folds_total + 1)

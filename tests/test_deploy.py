@@ -93,7 +93,7 @@ def test_the_crontab_s_one_line_is_five_times_and_a_command_for_a_shell() -> Non
 def test_the_settings_of_a_night_are_all_known(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "nightly.cfg", tmp_path)
     environment = {**os.environ, "LUIGI_CONFIG_PATH": "nightly.cfg"}
-    code = "import pipeline; from tasks.settings.loading import check_settings; check_settings()"
+    code = "import pipeline; from tasks.settings.checking import check_settings; check_settings()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 from chain import DATE, SMALL, STAGES, ended_with_its_group, environment, merged, query, write_settings
+from eventually import eventually
 from page import Page, chromium
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
@@ -40,13 +40,11 @@ class Watched:
     def output(self) -> str:
         return (self.folder / "output").read_text()
 
-    def wait_for(self, ready: Callable[[], Any]) -> Any:
-        for _ in range(3000):  # looks are counted: the clock of a busy virtual machine may leap
-            if found := ready():
-                return found
-            assert self.process.poll() is None, self.output
-            time.sleep(0.1)
-        raise AssertionError(self.output)
+    def wait_for(self, read: Callable[[], Any], accepts: Callable[[Any], object] = bool) -> Any:
+        return eventually(read, accepts, self._check_runs, lambda: self.output)
+
+    def _check_runs(self) -> None:
+        assert self.process.poll() is None, self.output
 
     @property
     def page(self) -> str:
@@ -57,10 +55,14 @@ class Watched:
         return int(self.wait_for(lambda: re.search(r"the run ended with exit code (\d+)", self.output))[1])
 
     def tasks(self) -> dict[str, Any]:
-        """What the page knows of each stage."""
+        """The stages as luigid knows them now, by name."""
         data = urllib.parse.urlencode({"data": json.dumps({"status": "", "upstream_status": "", "limit": False})})
-        found = json.loads(fetched(f"{urllib.parse.urljoin(self.page, '/api/task_list')}?{data}"))["response"]
-        return {one["name"]: {"id": key, **one} for key, one in found.items()}
+        answer = json.loads(fetched(f"{urllib.parse.urljoin(self.page, '/api/task_list')}?{data}"))["response"]
+        return {task["name"]: {"id": task_id, **task} for task_id, task in answer.items()}
+
+    def wait_for_tasks(self, accepts: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The stages, once luigid knows what is waited for."""
+        return self.wait_for(self.tasks, accepts)
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -95,7 +97,8 @@ def photograph(page: Page, name: str, **size: int) -> None:
 
 def graph(page: Page, watched: Watched) -> dict[str, str]:
     """The colour of each stage in the graph of the chain."""
-    page.open(f"{watched.page}#tab=graph&taskId={watched.tasks()['ScoreBatch']['id']}&visType=svg")
+    score_batch = watched.wait_for_tasks(lambda tasks: "ScoreBatch" in tasks)["ScoreBatch"]
+    page.open(f"{watched.page}#tab=graph&taskId={score_batch['id']}&visType=svg")
     page.wait_for(f"document.querySelectorAll('#graphPlaceholder .graph-node-a').length == {len(STAGES)}")
     return dict(
         page.value(
@@ -121,10 +124,10 @@ def page(tmp_path: Path) -> Iterator[Page]:
 @pytest.mark.timeout(1200)
 def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Page) -> None:
     with watching(folder, "ScoreBatch", "--date", DATE) as watched:
-        watched.wait_for(lambda: (watched.tasks().get("TrainModel", {}).get("progress_percentage") or 0) > 0.5)
-        colours = graph(page, watched)
+        watched.wait_for_tasks(lambda tasks: (tasks.get("TrainModel", {}).get("progress_percentage") or 0) > 0.5)
+        finished = dict.fromkeys(("CleanText", "BuildVocabulary"), GREEN)
+        colours = watched.wait_for(lambda: graph(page, watched), lambda colours: finished.items() <= colours.items())
         assert set(colours) == set(STAGES)
-        assert {name for name, colour in colours.items() if colour == GREEN} >= {"CleanText", "BuildVocabulary"}
         assert colours["ScoreBatch"] == YELLOW
         assert len(set(colours.values())) == 3
         photograph(page, "graph.png", height=1020)
@@ -139,8 +142,9 @@ def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Pa
         page.wait_for(f"{bar} > {before}")
         photograph(page, "status.png", height=420)
 
-        history = watched.tasks()["TrainModel"]["tracking_url"]
-        assert fetched(history).startswith("epoch,steps,loss")
+        tasks = watched.wait_for_tasks(lambda tasks: tasks["TrainModel"]["tracking_url"])
+        history = watched.wait_for(lambda: fetched(tasks["TrainModel"]["tracking_url"]))
+        assert history.startswith("epoch,steps,loss")
 
         page.open(f"{watched.page}#tab=workers")
         page.click(".worker-table button.schedulerMessage")
@@ -153,9 +157,9 @@ def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Pa
         photograph(page, "message.png", height=420)
 
         assert watched.ended() == 0
-        tasks = watched.tasks()
-        assert {one["status"] for one in tasks.values()} == {"DONE"}
-        assert "(stopped by a message)" in tasks["TrainModel"]["status_message"]
+        tasks = watched.wait_for_tasks(lambda tasks: {task["status"] for task in tasks.values()} == {"DONE"})
+        watched.wait_for_tasks(lambda tasks: "(stopped by a message)" in tasks["TrainModel"]["status_message"])
+        tasks = watched.wait_for_tasks(lambda tasks: all(tasks[stage]["tracking_url"] for stage in STAGES))
         for stage in STAGES:
             assert fetched(tasks[stage]["tracking_url"]), stage
         assert watched.interrupt() == 0
@@ -169,10 +173,11 @@ def test_what_failed_is_red_and_says_why_and_the_runs_before_are_still_there(fol
     arguments = ("ScoreBatch", "--date", DATE, "--training-seed", "8", "--devices-devices", "gpu:3")
     with watching(folder, *arguments) as watched:
         assert watched.ended() == 30
-        colours = graph(page, watched)
+        colours = watched.wait_for(lambda: graph(page, watched), lambda colours: RED in colours.values())
         assert {name for name, colour in colours.items() if colour == RED} == {"TrainModel"}
         assert colours["CleanText"] == GREEN  # not of this run: it was done in the one before
-        assert watched.tasks()["TrainModel"]["status_message"] is None  # not what it said when it went well
+        # The message of the run that went well is gone.
+        watched.wait_for_tasks(lambda tasks: tasks["TrainModel"]["status_message"] is None)
         page.open(f"{watched.page}#tab=tasks&statuses=%5B%22FAILED%22%5D")
         page.click("#taskTable tbody tr:first-child td.details-control button.showError")
         shown = "document.querySelector('#errorModal pre').textContent"
@@ -188,7 +193,7 @@ def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(t
     with watching(tmp_path, "TrainModel") as watched:
         watched.wait_for(lambda: "epoch 2/400" in watched.output)
         assert watched.interrupt() == 130
-        assert "run the same command again, it goes on from here" in watched.output
+        assert "run the same command again to continue from here" in watched.output
 
 
 def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Strings as Arrow has them: to and from bytes, matched and replaced."""
+"""Converts Arrow strings to bytes and back, and matches and replaces them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def bytes_of(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Bytes of Arrow strings, one behind another, and where each begins and the last ends, int64 [strings + 1]."""
+def to_buffers(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Returns the concatenated bytes of Arrow strings and their offsets.
+
+    Returns:
+        The bytes, uint8; and the offset of each string followed by the end of the last one, int64 [strings + 1].
+    """
     _, offsets, content = strings.buffers()
     size = np.int64 if strings.type in (pa.large_string(), pa.large_binary()) else np.int32
     starts = np.frombuffer(offsets, size)[strings.offset : strings.offset + len(strings) + 1].astype(np.int64)
     return np.frombuffer(content or b"", np.uint8)[starts[0] : starts[-1]], starts - starts[0]
 
 
-def strings_of(content: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64]) -> pa.Array:
-    """The reverse of `bytes_of`: Arrow strings of bytes, by where each begins; it ends where the next one does."""
-    offsets = np.append(begins, len(content)).astype(np.int32)
-    return pa.Array.from_buffers(pa.string(), len(begins), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+def from_buffers(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> pa.Array:
+    """Builds Arrow strings from concatenated bytes; the reverse of `to_buffers`.
+
+    Args:
+        content: bytes of the strings.
+        starts: offset of each string, int64 [strings]. A string ends where the next one starts.
+    """
+    offsets = np.append(starts, len(content)).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
 
 
-def replaced(strings: pa.Array, places: npt.NDArray[np.int64], others: pa.Array) -> pa.Array:
-    """Strings with others at some places, each place once."""
+def replace_at(strings: pa.Array, indices: npt.NDArray[np.int64], replacements: pa.Array) -> pa.Array:
+    """Returns the strings with those at `indices` replaced. Each index may occur once."""
     source = np.arange(len(strings))
-    source[places] = len(strings) + np.arange(len(places))
-    return pa.concat_arrays([strings, others]).take(pa.array(source))
+    source[indices] = len(strings) + np.arange(len(indices))
+    return pa.concat_arrays([strings, replacements]).take(pa.array(source))
 
 
 def matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """In which strings a regular expression is found, bool [strings]."""
-    found: npt.NDArray[np.bool_] = pc.match_substring_regex(strings, pattern).to_numpy(zero_copy_only=False)
-    return found
+    """Returns whether a regular expression is found in each string, bool [strings]."""
+    is_match: npt.NDArray[np.bool_] = pc.match_substring_regex(strings, pattern).to_numpy(zero_copy_only=False)
+    return is_match
 
 
 def fully_matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """Which strings a regular expression matches as a whole, bool [strings]."""
+    """Returns whether a regular expression matches each whole string, bool [strings]."""
     return matches(strings, f"^(?:{pattern})$")

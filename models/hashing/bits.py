@@ -1,4 +1,4 @@
-"""What hashes are made of: bytes as numbers, and bits moved around."""
+"""Bit operations that the hash functions share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy.typing as npt
 
 from models.hashing.compiled import compiled
 
-_BYTE, _ALL = np.uint64(8), np.uint64(64)
+_BYTE, _WORD = np.uint64(8), np.uint64(64)  # bits
 
 
 @compiled
-def little_endian(content: npt.NDArray[np.uint8], begin: int, size: int) -> np.uint64:
-    """Up to eight bytes as one number, the least first."""
+def read_little_endian(content: npt.NDArray[np.uint8], start: int, size: int) -> np.uint64:
+    """Reads up to eight bytes as one number, the least significant byte first."""
     number = np.uint64(0)
-    for place in range(size - 1, -1, -1):
-        number = (number << _BYTE) | np.uint64(content[begin + place])
+    for index in range(size - 1, -1, -1):
+        number = (number << _BYTE) | np.uint64(content[start + index])
     return number
 
 
 @compiled
-def rotated_left(value: np.uint64, bits: np.uint64) -> np.uint64:
-    """A number with its highest bits, 1 to 63 of them, moved to its other end."""
-    return (value << bits) | (value >> (_ALL - bits))
+def rotate_left(value: np.uint64, bits: np.uint64) -> np.uint64:
+    """Rotates a number to the left by 1 to 63 bits."""
+    return (value << bits) | (value >> (_WORD - bits))

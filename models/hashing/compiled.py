@@ -1,7 +1,8 @@
-"""Loops over bytes and numbers, compiled by Numba: for what NumPy would take many passes over arrays for.
+"""A decorator that compiles loops over bytes and numbers with Numba.
 
-They hold no lock of Python's, so that other threads go on. Numba does not look whether a place is inside its array, so
-each says what it takes for granted; the tests run with NUMBA_BOUNDSCHECK=1.
+It is for loops for which NumPy would need many passes over the arrays. Compiled loops release Python's lock (the GIL),
+so other threads keep running. Numba does not check array bounds, so each loop states what it requires of its
+arguments. The tests run with NUMBA_BOUNDSCHECK=1.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def compiled(loop: Loop) -> Loop:
-    """Compiles a function when it is first called, and keeps that for later processes: beside its file or, where that
-    cannot be written, in the user's cache. The folder can be set, with Numba's NUMBA_CACHE_DIR.
+    """Compiles a function at its first call, and caches the machine code for later processes.
+
+    The cache is next to the function's file or, where that folder is not writable, in the user's cache folder. Numba's
+    environment variable NUMBA_CACHE_DIR sets another folder.
     """
     try:
         machine_code = numba.njit(nogil=True, cache=True)(loop)
     except RuntimeError as error:
-        # Where nothing can be written a process starts some seconds later, and is as fast then.
-        log.info("%s is compiled anew in each process: %s", loop.__name__, error)
+        # Without a writable cache folder each process starts some seconds later, and is as fast after that.
+        log.info(
+            "the compiled code of %s cannot be cached, so each process compiles it again: %s", loop.__name__, error
+        )
         machine_code = numba.njit(nogil=True)(loop)
     return cast("Loop", machine_code)

@@ -1,6 +1,6 @@
 """SipHash-2-4 of many strings (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF").
 
-Who does not know the key cannot make two strings with one hash.
+Without the key, nobody can construct two strings that have the same hash.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from models.hashing.bits import little_endian, rotated_left
+from models.hashing.bits import read_little_endian, rotate_left
 from models.hashing.compiled import compiled
 
 ByteArray = npt.NDArray[np.uint8]
@@ -18,24 +18,24 @@ IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
-_ROUNDS, _LAST_ROUNDS = 2, 4
-_BEGIN = tuple(
-    np.uint64(one) for one in (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+_ROUNDS, _FINAL_ROUNDS = 2, 4
+_INIT = tuple(
+    np.uint64(word) for word in (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 )
-_END = np.uint64(0xFF)
-_13, _16, _17, _21, _32 = (np.uint64(one) for one in (13, 16, 17, 21, 32))
+_FINAL_MARK = np.uint64(0xFF)
+_13, _16, _17, _21, _32 = (np.uint64(bits) for bits in (13, 16, 17, 21, 32))
 
 
 def siphashes(content: ByteArray, starts: IntArray, key: bytes) -> HashArray:
-    """Hashes of strings, uint64 [strings].
+    """Computes the hashes of strings, uint64 [strings].
 
     Args:
-        content: bytes of the strings, one behind another.
-        starts: where each begins and the last ends, int64 [strings + 1].
+        content: concatenated bytes of the strings.
+        starts: offset of each string followed by the end of the last one, int64 [strings + 1].
         key: sixteen bytes.
 
     Raises:
-        ValueError: the key has more or fewer.
+        ValueError: the key does not have sixteen bytes.
     """
     if len(key) != 16:
         raise ValueError(f"key: expected 16 bytes, received {len(key)}")
@@ -48,35 +48,35 @@ def siphashes(content: ByteArray, starts: IntArray, key: bytes) -> HashArray:
 @compiled
 def _hash(content: ByteArray, starts: IntArray, first: np.uint64, second: np.uint64, hashes: HashArray) -> None:
     for string in range(len(starts) - 1):
-        begin, end = starts[string], starts[string + 1]
-        state = (first ^ _BEGIN[0], second ^ _BEGIN[1], first ^ _BEGIN[2], second ^ _BEGIN[3])
-        rest = begin + (end - begin) // 8 * 8
-        for at in range(begin, rest, 8):
-            state = _taken(state, little_endian(content, at, 8))
-        size = np.uint64(end - begin) << np.uint64(56)
-        state = _taken(state, size | little_endian(content, rest, end - rest))
-        state = _mixed((state[0], state[1], state[2] ^ _END, state[3]), _LAST_ROUNDS)
+        start, stop = starts[string], starts[string + 1]
+        state = (first ^ _INIT[0], second ^ _INIT[1], first ^ _INIT[2], second ^ _INIT[3])
+        tail = start + (stop - start) // 8 * 8
+        for offset in range(start, tail, 8):
+            state = _absorb(state, read_little_endian(content, offset, 8))
+        size = np.uint64(stop - start) << np.uint64(56)
+        state = _absorb(state, size | read_little_endian(content, tail, stop - tail))
+        state = _mix((state[0], state[1], state[2] ^ _FINAL_MARK, state[3]), _FINAL_ROUNDS)
         hashes[string] = state[0] ^ state[1] ^ state[2] ^ state[3]
 
 
 @compiled
-def _taken(state: State, word: np.uint64) -> State:
-    one, two, three, four = _mixed((state[0], state[1], state[2], state[3] ^ word), _ROUNDS)
-    return one ^ word, two, three, four
+def _absorb(state: State, word: np.uint64) -> State:
+    v0, v1, v2, v3 = _mix((state[0], state[1], state[2], state[3] ^ word), _ROUNDS)
+    return v0 ^ word, v1, v2, v3
 
 
 @compiled
-def _mixed(state: State, rounds: int) -> State:
-    one, two, three, four = state
+def _mix(state: State, rounds: int) -> State:
+    v0, v1, v2, v3 = state
     for _ in range(rounds):
-        one += two
-        three += four
-        two = rotated_left(two, _13) ^ one
-        four = rotated_left(four, _16) ^ three
-        one = rotated_left(one, _32)
-        three += two
-        one += four
-        two = rotated_left(two, _17) ^ three
-        four = rotated_left(four, _21) ^ one
-        three = rotated_left(three, _32)
-    return one, two, three, four
+        v0 += v1
+        v2 += v3
+        v1 = rotate_left(v1, _13) ^ v0
+        v3 = rotate_left(v3, _16) ^ v2
+        v0 = rotate_left(v0, _32)
+        v2 += v1
+        v0 += v3
+        v1 = rotate_left(v1, _17) ^ v2
+        v3 = rotate_left(v3, _21) ^ v0
+        v2 = rotate_left(v2, _32)
+    return v0, v1, v2, v3

@@ -1,7 +1,8 @@
-"""The recurrent cells over inputs that are projected already, for all messages of a batch and all directions at once.
+"""Recurrent cells over projected inputs, for all messages of a batch and all directions at once.
 
-Each follows the Keras layer of its name, with one change: a sigmoid is computed as (tanh(x / 2) + 1) / 2, half as dear,
-and the halving is put into the weights. Arrays are [directions, messages, units].
+Each cell computes what the Keras layer of its name computes, with one change: a sigmoid is computed as
+(tanh(x / 2) + 1) / 2, which costs half as much. The division by two is folded into the weights. Arrays are
+[directions, messages, units].
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ IntArray = npt.NDArray[np.int32]
 
 
 class _Cell(ABC):
-    """Weights of one layer a direction: kernel [size, gates * units], recurrent kernel, bias.
+    """The weights of a recurrent layer for each direction: kernel [size, gates * units], recurrent kernel, bias.
 
-    `groups` are the gates whose activations are computed together, by how many there are of each.
+    Attributes:
+        groups: gates that are computed together, as the number of gates in each group.
+        halves_inputs: for each group, whether its activation is a sigmoid, whose weights are halved.
     """
 
     groups: ClassVar[tuple[int, ...]] = ()
-    halved: ClassVar[tuple[bool, ...]] = ()
+    halves_inputs: ClassVar[tuple[bool, ...]] = ()
 
     def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
         self.directions, self.units = len(weights), weights[0][1].shape[0]
-        self._kernels = RowProducts(self._groups_of([one[0] for one in weights]))
-        self._biases = self._groups_of([self._input_bias(one[2])[np.newaxis] for one in weights])
-        self.recurrent = RowProducts(self._groups_of([self._recurrent_kernel(one[1]) for one in weights]))
+        self._kernels = RowProducts(self._split_groups([layer[0] for layer in weights]))
+        self._biases = self._split_groups([self._input_bias(layer[2])[np.newaxis] for layer in weights])
+        self.recurrent = RowProducts(self._split_groups([self._recurrent_kernel(layer[1]) for layer in weights]))
 
     def _input_bias(self, bias: FloatArray) -> FloatArray:
         return bias
@@ -41,67 +44,72 @@ class _Cell(ABC):
     def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
         return kernel
 
-    def _groups_of(self, values: Sequence[FloatArray]) -> list[FloatArray]:
-        """Values of all gates, [size, gates * units] for each direction, by group, [directions, size, gates * units].
+    def _split_groups(self, values: Sequence[FloatArray]) -> list[FloatArray]:
+        """Splits the values of all gates into groups, and halves those of sigmoid gates.
 
-        Those of gates whose activation is a sigmoid are halved.
+        Args:
+            values: [size, gates * units] for each direction.
+
+        Returns:
+            For each group, [directions, size, gates * units].
         """
-        halves = [0.5 if half else 1.0 for half in self.halved]
-        scaled = (np.stack(values) * np.repeat(halves, np.array(self.groups) * self.units)).astype(np.float32)
+        factors = [0.5 if is_halved else 1.0 for is_halved in self.halves_inputs]
+        scaled = (np.stack(values) * np.repeat(factors, np.array(self.groups) * self.units)).astype(np.float32)
         return np.split(scaled, np.cumsum(np.array(self.groups[:-1]) * self.units), axis=-1)
 
     def project(self, vectors: FloatArray) -> list[FloatArray]:
-        """What tokens give to each group of gates before there is any context.
+        """Computes the input part of each group of gates, which does not depend on context.
 
         Args:
             vectors: float32 [tokens, size].
 
         Returns:
-            Of each direction each group, float32 [tokens, gates * units]: the directions' first groups, and so on.
+            For each group and direction, float32 [tokens, gates * units]: first all directions of the first group, then
+            those of the next.
         """
-        rows = self._kernels.filled_up(len(vectors))
-        products = self._kernels.room(rows).of(np.pad(vectors, [(0, rows - len(vectors)), (0, 0)]))
+        rows = self._kernels.pad_count(len(vectors))
+        products = self._kernels.allocate(rows).multiply(np.pad(vectors, [(0, rows - len(vectors)), (0, 0)]))
         groups = ((product + bias)[:, : len(vectors)] for product, bias in zip(products, self._biases, strict=True))
-        return [one for group in groups for one in group]
+        return [inputs for group in groups for inputs in group]
 
     @abstractmethod
-    def begin(self, messages: int) -> Any:
-        """A run over messages, states at nought."""
+    def start(self, messages: int) -> Any:
+        """Starts a run over messages, with all states zero."""
 
 
 class _Run:
-    """States and room to compute in, for one batch."""
+    """States and buffers for one batch."""
 
     def __init__(self, cell: Any, messages: int) -> None:
         self.cell = cell
         shape = (cell.directions, messages, cell.units)
         self.state = np.zeros(shape, np.float32)
-        self.room = [np.empty((*shape[:2], cell.units * gates), np.float32) for gates in cell.groups]
-        self.products = cell.recurrent.room(messages)
+        self.buffers = [np.empty((*shape[:2], cell.units * gates), np.float32) for gates in cell.groups]
+        self.products = cell.recurrent.allocate(messages)
 
-    def _take(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> list[FloatArray]:
-        """What the next token of each message gives, by group of gates, in room that is used again."""
+    def _gather_inputs(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> list[FloatArray]:
+        """Gathers the inputs of the next token of each message, by group of gates, into reused buffers."""
         rows = len(tokens[0])
-        for group, room in enumerate(self.room):
-            for direction, some in enumerate(tokens):
+        for group, buffer in enumerate(self.buffers):
+            for direction, indices in enumerate(tokens):
                 table = inputs[group * self.cell.directions + direction]
-                table.take(some, axis=0, out=room[direction, :rows], mode="clip")
-        return [one[:, :rows] for one in self.room]
+                table.take(indices, axis=0, out=buffer[direction, :rows], mode="clip")
+        return [buffer[:, :rows] for buffer in self.buffers]
 
 
 class Gru(_Cell):
     """`keras.layers.GRU` with its `reset_after`; Cho et al. 2014. Groups: update and reset gate; candidate."""
 
-    groups, halved = (2, 1), (True, False)
+    groups, halves_inputs = (2, 1), (True, False)
 
     def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
         super().__init__(weights)
-        # The candidate's own recurrent bias is reset with the state.
-        biases = [one[2][1, 2 * self.units :] * np.float32(0.5) for one in weights]
+        # The reset gate also applies to the candidate's recurrent bias, so this bias is kept apart.
+        biases = [layer[2][1, 2 * self.units :] * np.float32(0.5) for layer in weights]
         self.candidate_bias = np.stack(biases)[:, np.newaxis]
 
     def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
-        # What the candidate remembers is halved, for the gate that it is reset with comes as twice itself.
+        # The candidate's recurrent kernel is halved, because `step` multiplies by twice the reset gate.
         return np.concatenate([kernel[:, : 2 * self.units], kernel[:, 2 * self.units :] * np.float32(0.5)], axis=1)
 
     def _input_bias(self, bias: FloatArray) -> FloatArray:
@@ -109,8 +117,8 @@ class Gru(_Cell):
         gates[2 * self.units :] = 0
         return bias[0] + gates
 
-    def begin(self, messages: int) -> _GruRun:
-        """A run over messages, states at nought."""
+    def start(self, messages: int) -> _GruRun:
+        """Starts a run over messages, with all states zero."""
         return _GruRun(self, messages)
 
 
@@ -120,15 +128,20 @@ class _GruRun(_Run):
         self.reset = np.empty_like(self.state)
 
     def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Reads a token of each message, int32 [messages] a direction; gives the states, in room used again."""
+        """Processes the next token of each message, and returns the states in a reused buffer.
+
+        Args:
+            inputs: as `_Cell.project` returns them.
+            tokens: rows of `inputs` for each direction, int32 [messages].
+        """
         units, rows = self.cell.units, len(tokens[0])
-        gates, candidate = self._take(inputs, tokens)
+        gates, candidate = self._gather_inputs(inputs, tokens)
         state, reset = self.state[:, :rows], self.reset[:, :rows]
-        gates_remembered, candidate_remembered = self.products.of(state)
-        gates += gates_remembered
+        gates_from_state, candidate_from_state = self.products.multiply(state)
+        gates += gates_from_state
         np.tanh(gates, out=gates)
         gates += 1
-        np.add(candidate_remembered, self.cell.candidate_bias, out=reset)
+        np.add(candidate_from_state, self.cell.candidate_bias, out=reset)
         reset *= gates[:, :, units:]
         candidate += reset
         np.tanh(candidate, out=candidate)
@@ -143,34 +156,39 @@ class _GruRun(_Run):
 class Lstm(_Cell):
     """`keras.layers.LSTM`; Hochreiter and Schmidhuber 1997. Groups: input and forget gate; candidate; output gate."""
 
-    groups, halved = (2, 1, 1), (True, False, True)
+    groups, halves_inputs = (2, 1, 1), (True, False, True)
 
-    def begin(self, messages: int) -> _LstmRun:
-        """A run over messages, states at nought."""
+    def start(self, messages: int) -> _LstmRun:
+        """Starts a run over messages, with all states zero."""
         return _LstmRun(self, messages)
 
 
 class _LstmRun(_Run):
     def __init__(self, cell: Any, messages: int) -> None:
         super().__init__(cell, messages)
-        self.carried = np.zeros_like(self.state)
+        self.carry = np.zeros_like(self.state)
 
     def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Reads a token of each message, int32 [messages] a direction; gives the states, in room used again."""
+        """Processes the next token of each message, and returns the states in a reused buffer.
+
+        Args:
+            inputs: as `_Cell.project` returns them.
+            tokens: rows of `inputs` for each direction, int32 [messages].
+        """
         units, rows = self.cell.units, len(tokens[0])
-        groups = self._take(inputs, tokens)
-        state, carried = self.state[:, :rows], self.carried[:, :rows]
-        for group, remembered in zip(groups, self.products.of(state), strict=True):
-            group += remembered
+        groups = self._gather_inputs(inputs, tokens)
+        state, carry = self.state[:, :rows], self.carry[:, :rows]
+        for group, from_state in zip(groups, self.products.multiply(state), strict=True):
+            group += from_state
             np.tanh(group, out=group)
         gates, candidate, output = groups
-        for one in (gates, output):
-            one += 1
-            one *= np.float32(0.5)
-        carried *= gates[:, :, units:]
+        for gate in (gates, output):
+            gate += 1
+            gate *= np.float32(0.5)
+        carry *= gates[:, :, units:]
         candidate *= gates[:, :, :units]
-        carried += candidate
-        np.tanh(carried, out=state)
+        carry += candidate
+        np.tanh(carry, out=state)
         state *= output
         return state
 
@@ -178,20 +196,25 @@ class _LstmRun(_Run):
 class Simple(_Cell):
     """`keras.layers.SimpleRNN`; Elman 1990."""
 
-    groups, halved = (1,), (False,)
+    groups, halves_inputs = (1,), (False,)
 
-    def begin(self, messages: int) -> _SimpleRun:
-        """A run over messages, states at nought."""
+    def start(self, messages: int) -> _SimpleRun:
+        """Starts a run over messages, with all states zero."""
         return _SimpleRun(self, messages)
 
 
 class _SimpleRun(_Run):
     def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Reads a token of each message, int32 [messages] a direction; gives the states, in room used again."""
-        (given,) = self._take(inputs, tokens)
+        """Processes the next token of each message, and returns the states in a reused buffer.
+
+        Args:
+            inputs: as `_Cell.project` returns them.
+            tokens: rows of `inputs` for each direction, int32 [messages].
+        """
+        (values,) = self._gather_inputs(inputs, tokens)
         state = self.state[:, : len(tokens[0])]
-        given += self.products.of(state)[0]
-        return np.tanh(given, out=state)
+        values += self.products.multiply(state)[0]
+        return np.tanh(values, out=state)
 
 
 CELLS: Mapping[type, type[_Cell]] = {

@@ -1,5 +1,7 @@
-"""An array that grows at its end. What was handed out before stays valid: values that are there are never moved or
-written over, so that other threads may go on reading them.
+"""An array that grows at its end.
+
+Views that were handed out stay valid: values in the array are never moved or overwritten, so other threads may go on
+reading them.
 """
 
 from __future__ import annotations
@@ -11,26 +13,26 @@ import numpy.typing as npt
 
 
 class GrowingArray:
-    """Rows of one shape and kind, in room that grows by half when it is full."""
+    """Rows of one shape and dtype, in a buffer that grows by half when it is full."""
 
-    def __init__(self, kind: npt.DTypeLike, shape: tuple[int, ...] = ()) -> None:
-        self._room: npt.NDArray[Any] = np.empty((1024, *shape), kind)
+    def __init__(self, dtype: npt.DTypeLike, shape: tuple[int, ...] = ()) -> None:
+        self._buffer: npt.NDArray[Any] = np.empty((1024, *shape), dtype)
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Adds rows behind those that are there."""
-        end = self._length + len(values)
-        if end > len(self._room):
-            room = np.empty((max(len(self._room) * 3 // 2, end), *self._room.shape[1:]), self._room.dtype)
-            room[: self._length] = self.values
-            self._room = room
-        self._room[self._length : end] = values
-        self._length = end
+        """Adds rows at the end."""
+        stop = self._length + len(values)
+        if stop > len(self._buffer):
+            buffer = np.empty((max(len(self._buffer) * 3 // 2, stop), *self._buffer.shape[1:]), self._buffer.dtype)
+            buffer[: self._length] = self.values
+            self._buffer = buffer
+        self._buffer[self._length : stop] = values
+        self._length = stop
 
     @property
     def values(self) -> npt.NDArray[Any]:
-        """What is there now."""
-        return self._room[: self._length]
+        """The current rows, as a view of the buffer."""
+        return self._buffer[: self._length]

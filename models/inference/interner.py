@@ -1,4 +1,4 @@
-"""Strings to numbers and back ("interning"): each string that came is kept once, and its number is its place."""
+"""String interning: each distinct string is stored once and gets a number, its position in the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.hashing.arrow_strings import bytes_of, strings_of
+from models.hashing.arrow_strings import from_buffers, to_buffers
 from models.hashing.compiled import compiled
 
 ByteArray = npt.NDArray[np.uint8]
@@ -19,50 +19,51 @@ IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
 SlotArray = npt.NDArray[np.int32]
 
-_FEWEST = 2**12  # strings that there is room for
-_NOBODY = -1
+_INITIAL_CAPACITY = 2**12  # strings
+_EMPTY = -1
 _ONE, _QUARTER, _HALF = np.uint64(1), np.uint64(16), np.uint64(32)
 
 
 class Interner:
-    """Distinct strings, numbered from 0 in the order they came in.
+    """Distinct strings, numbered from 0 in the order in which they were first seen.
 
-    A hash table with linear probing, at most half full. The hash is a polynomial of the bytes in an odd number that
-    each table draws for itself, so that who writes messages does not know which words share a slot. Two strings are
-    one only if every byte is the same.
+    A hash table with linear probing, at most half full. The hash is a polynomial of the bytes in a random odd number
+    that each table draws for itself, so an author of messages cannot know which words share a slot. Two strings are
+    equal only if all their bytes are.
     """
 
     def __init__(self) -> None:
         self._factor = np.uint64(secrets.randbits(64) | 1)
-        self._known = 0
-        self._slots = np.full(2 * _FEWEST, _NOBODY, np.int32)
-        self._hashes = np.zeros(_FEWEST, np.uint64)
-        self._starts = np.zeros(_FEWEST + 1, np.int64)
-        self._content = np.zeros(8 * _FEWEST, np.uint8)
+        self._count = 0
+        self._slots = np.full(2 * _INITIAL_CAPACITY, _EMPTY, np.int32)
+        self._hashes = np.zeros(_INITIAL_CAPACITY, np.uint64)
+        self._starts = np.zeros(_INITIAL_CAPACITY + 1, np.int64)
+        self._content = np.zeros(8 * _INITIAL_CAPACITY, np.uint8)
 
     def __len__(self) -> int:
-        return self._known
+        return self._count
 
-    def numbers(self, content: ByteArray, starts: IntArray) -> IntArray:
-        """Numbers of strings, int64 [strings]; those that are not known get the next ones.
+    def intern(self, content: ByteArray, starts: IntArray) -> IntArray:
+        """Returns the numbers of strings, int64 [strings]. New strings get the next numbers.
 
         Args:
-            content: bytes of the strings, one behind another.
-            starts: where each begins and the last ends, int64 [strings + 1].
+            content: concatenated bytes of the strings.
+            starts: offset of each string followed by the end of the last one, int64 [strings + 1].
         """
         numbers = np.empty(len(starts) - 1, np.int64)
         self._intern(content, starts, False, numbers, np.zeros_like(starts))
         return numbers
 
-    def numbers_of_words(self, content: ByteArray, starts: IntArray) -> tuple[IntArray, IntArray]:
-        """The same of the words of texts: of what white space of ASCII sets apart.
+    def intern_words(self, content: ByteArray, starts: IntArray) -> tuple[IntArray, IntArray]:
+        """Returns the numbers of the words of texts, which are separated by ASCII white space.
 
         Args:
-            content: bytes of the texts, one behind another.
-            starts: where each begins and the last ends, int64 [texts + 1].
+            content: concatenated bytes of the texts.
+            starts: offset of each text followed by the end of the last one, int64 [texts + 1].
 
         Returns:
-            Numbers, int64 [words], and where those of each text begin and the last ends, int64 [texts + 1].
+            Numbers, int64 [words]; and the index of each text's first word followed by the number of words, int64
+            [texts + 1].
         """
         numbers, firsts = np.empty((len(content) + len(starts)) // 2, np.int64), np.zeros_like(starts)
         self._intern(content, starts, True, numbers, firsts)
@@ -73,60 +74,60 @@ class Interner:
     ) -> None:
         done, texts = 0, len(starts) - 1
         while done < texts:
-            room = self._slots, self._hashes, self._starts, self._content
-            done, self._known = _intern(
-                content, starts, done, at_spaces, self._factor, *room, self._known, numbers, firsts
+            table = self._slots, self._hashes, self._starts, self._content
+            done, self._count = _intern(
+                content, starts, done, at_spaces, self._factor, *table, self._count, numbers, firsts
             )
             if done < texts:
                 self._grow(int(starts[done + 1] - starts[done]))
 
     def strings(self, first: int = 0) -> pa.Array:
-        """The strings by number, from one on, as Arrow's; whether they are UTF-8 is not looked at.
+        """Returns the strings in the order of their numbers, as Arrow strings. They are not checked to be UTF-8.
 
         Args:
-            first: the first number wanted.
+            first: number of the first string to return.
         """
-        starts = self._starts[first : self._known + 1]
-        return strings_of(self._content[starts[0] : starts[-1]], starts[:-1] - starts[0])
+        starts = self._starts[first : self._count + 1]
+        return from_buffers(self._content[starts[0] : starts[-1]], starts[:-1] - starts[0])
 
-    def some(self, numbers: IntArray) -> Interner:
-        """Some of the strings, numbered anew.
+    def subset(self, numbers: IntArray) -> Interner:
+        """Returns a new interner with some of the strings.
 
         Args:
-            numbers: theirs, each once, int64 [strings]; the first of them becomes number 0.
+            numbers: of the strings, each once, int64 [strings]. The first of them gets number 0.
         """
-        few = Interner()
-        content, starts = bytes_of(self.strings().take(pa.array(numbers)))
-        few.numbers(content, starts)
-        return few
+        subset = Interner()
+        content, starts = to_buffers(self.strings().take(pa.array(numbers)))
+        subset.intern(content, starts)
+        return subset
 
     @contextlib.contextmanager
-    def undone(self) -> Iterator[None]:
-        """Within, an error forgets the strings that are new."""
-        known = self._known
+    def undo_on_error(self) -> Iterator[None]:
+        """Removes the strings that were added within the context if it ends with an error."""
+        count = self._count
         try:
             yield
         except BaseException:
-            self._known = known
-            self._slots.fill(_NOBODY)
-            _place(self._slots, self._hashes, known)
+            self._count = count
+            self._slots.fill(_EMPTY)
+            _fill_slots(self._slots, self._hashes, count)
             raise
 
     def _grow(self, size: int) -> None:
-        """Makes room for a string of so many bytes; what was handed out is not written over."""
-        if self._starts[self._known] + size > len(self._content):
-            self._content = _enlarged(self._content, size)
-        if self._known == len(self._hashes):
-            self._hashes, self._starts = _enlarged(self._hashes), _enlarged(self._starts)
-            self._slots = np.full(2 * len(self._hashes), _NOBODY, np.int32)
-            _place(self._slots, self._hashes, self._known)
+        """Adds capacity for a string of `size` bytes, without overwriting arrays that were handed out."""
+        if self._starts[self._count] + size > len(self._content):
+            self._content = _enlarge(self._content, size)
+        if self._count == len(self._hashes):
+            self._hashes, self._starts = _enlarge(self._hashes), _enlarge(self._starts)
+            self._slots = np.full(2 * len(self._hashes), _EMPTY, np.int32)
+            _fill_slots(self._slots, self._hashes, self._count)
 
 
-def _enlarged(array: npt.NDArray[Any], least: int = 0) -> npt.NDArray[Any]:
-    """A copy with room for as much again, and for `least` more at least."""
-    wider = np.zeros(2 * len(array) + least, array.dtype)
-    wider[: len(array)] = array
-    return wider
+def _enlarge(array: npt.NDArray[Any], extra: int = 0) -> npt.NDArray[Any]:
+    """Returns a copy with twice the capacity plus `extra`."""
+    larger = np.zeros(2 * len(array) + extra, array.dtype)
+    larger[: len(array)] = array
+    return larger
 
 
 @compiled
@@ -139,74 +140,75 @@ def _intern(
     slots: SlotArray,
     hashes: HashArray,
     starts: IntArray,
-    kept: ByteArray,
-    known: int,
+    stored: ByteArray,
+    count: int,
     numbers: IntArray,
     firsts: IntArray,
 ) -> tuple[int, int]:
-    """Numbers texts or their words, from one text on, until there is no room for a string.
+    """Numbers texts or their words, starting with one text, until the capacity for strings is used up.
 
-    One loop, for to call another with these arrays costs as much as to find a word. Takes for granted that texts lie in
-    `content`, that slots are a power of two and more than hashes, and that `numbers` has room for all words.
+    It is a single loop, because a call of another function with these arrays costs as much as a look-up. It requires
+    that the texts lie in `content`, that the number of slots is a power of two and larger than that of hashes, and that
+    `numbers` has capacity for all words.
 
     Args:
-        content: bytes of the texts, one behind another.
-        texts: where each begins and the last ends, int64 [texts + 1].
-        done: how many texts are; of the words of the next one some may be known.
-        at_spaces: whether texts are cut into words.
+        content: concatenated bytes of the texts.
+        texts: offset of each text followed by the end of the last one, int64 [texts + 1].
+        done: number of texts that are done. Some words of the next one may be stored already.
+        at_spaces: whether texts are split into words.
         factor: odd.
-        slots: numbers of strings, or `_NOBODY`.
-        hashes: of the strings that are known; has room for those that are not.
-        starts: where each begins in `kept`, and the last ends.
-        kept: bytes of the strings, one behind another.
-        known: how many there are.
-        numbers: takes those of the words, one text after another.
-        firsts: takes where those of each text begin and the last ends.
+        slots: numbers of strings, or `_EMPTY`.
+        hashes: of the stored strings, with capacity for new ones.
+        starts: offset in `stored` of each string followed by the end of the last one.
+        stored: concatenated bytes of the stored strings.
+        count: number of stored strings.
+        numbers: output, the numbers of the words of all texts.
+        firsts: output, the index of each text's first word followed by the number of words.
 
     Returns:
-        How many texts are done, and how many strings are known then.
+        The number of texts that are done, and the number of stored strings.
     """
     last_slot, word = len(slots) - 1, firsts[done]
     for text in range(done, len(texts) - 1):
-        at, end = texts[text], texts[text + 1]
+        position, stop = texts[text], texts[text + 1]
         while True:
-            while at_spaces and at < end and _is_space(content[at]):
-                at += 1
-            if at_spaces and at == end:
+            while at_spaces and position < stop and _is_space(content[position]):
+                position += 1
+            if at_spaces and position == stop:
                 break
-            begin, hashed = at, np.uint64(0)
-            while at < end and not (at_spaces and _is_space(content[at])):
-                hashed = (hashed + np.uint64(content[at]) + _ONE) * factor
-                at += 1
-            slot, size = _slot(hashed, last_slot), at - begin
-            while slots[slot] != _NOBODY:
+            start, hashed = position, np.uint64(0)
+            while position < stop and not (at_spaces and _is_space(content[position])):
+                hashed = (hashed + np.uint64(content[position]) + _ONE) * factor
+                position += 1
+            slot, size = _slot(hashed, last_slot), position - start
+            while slots[slot] != _EMPTY:
                 number = slots[slot]
                 first = starts[number]
                 if hashes[number] == hashed and starts[number + 1] - first == size:
-                    same = 0
-                    while same < size and content[begin + same] == kept[first + same]:
-                        same += 1
-                    if same == size:
+                    equal = 0
+                    while equal < size and content[start + equal] == stored[first + equal]:
+                        equal += 1
+                    if equal == size:
                         break
                 slot = (slot + 1) & last_slot
-            if slots[slot] == _NOBODY:
-                first = starts[known]
-                if known == len(hashes) or first + size > len(kept):
-                    return text, known
-                kept[first : first + size] = content[begin:at]
-                starts[known + 1], hashes[known], slots[slot] = first + size, hashed, known
-                known += 1
+            if slots[slot] == _EMPTY:
+                first = starts[count]
+                if count == len(hashes) or first + size > len(stored):
+                    return text, count
+                stored[first : first + size] = content[start:position]
+                starts[count + 1], hashes[count], slots[slot] = first + size, hashed, count
+                count += 1
             numbers[word] = slots[slot]
             word += 1
-            if at == end:
+            if position == stop:
                 break
         firsts[text + 1] = word
-    return len(texts) - 1, known
+    return len(texts) - 1, count
 
 
 @compiled
-def _is_space(sign: int) -> bool:
-    return sign == 32 or 9 <= sign <= 13
+def _is_space(byte: int) -> bool:
+    return byte == 32 or 9 <= byte <= 13
 
 
 @compiled
@@ -215,11 +217,11 @@ def _slot(hashed: np.uint64, last_slot: int) -> int:
 
 
 @compiled
-def _place(slots: SlotArray, hashes: HashArray, known: int) -> None:
-    """Puts the numbers of strings that are known into empty slots."""
+def _fill_slots(slots: SlotArray, hashes: HashArray, count: int) -> None:
+    """Puts the numbers of `count` strings into empty slots."""
     last_slot = len(slots) - 1
-    for number in range(known):
+    for number in range(count):
         slot = _slot(hashes[number], last_slot)
-        while slots[slot] != _NOBODY:
+        while slots[slot] != _EMPTY:
             slot = (slot + 1) & last_slot
         slots[slot] = number

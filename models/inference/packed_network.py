@@ -1,14 +1,13 @@
-"""The network on a processor: the same weights as the Keras model's, computed over packed sequences.
+"""The network on a CPU: the weights of the Keras model, computed over packed sequences.
 
-Messages of a batch are sorted by length, and at each step only those that still have a token are computed, so there is
-no padding at all. What a token gives to the recurrence before it has any context is computed once for each distinct
-token: its vector times the kernel ("folding" the embedding into the input projection). Matrix products and activations
-are NumPy's, which release Python's lock: several threads score several chunks at once.
+Messages of a batch are sorted by length, and each step computes only those that still have a token, so there is no
+padding. The input part of the recurrence, which does not depend on context, is computed once for each distinct token:
+its vector times the kernel (the embedding is "folded" into the input projection). Matrix products and activations are
+NumPy's, which releases Python's lock (the GIL), so several threads score several chunks at once.
 
-Every row of a batch is computed by the same operations whatever stands beside it (`models.inference.row_products`),
-so the logit
-of a message is the same to the last bit in any company. Devices other than one processor, training and the export run
-the Keras model (`models.network.network`); tests hold the two equal.
+Every row of a batch is computed by the same operations, whatever the other rows are (`models.inference.row_products`).
+So the logit of a message is the same to the last bit in any batch. Other devices than one CPU, training and the export
+run the Keras model (`models.network.network`). Tests check that both give equal results.
 """
 
 from __future__ import annotations
@@ -29,79 +28,84 @@ from models.inference.growing_array import GrowingArray
 from models.inference.shared_work import Piece, SharedWork
 from models.network.features import distinct_features
 from models.network.network import LINEAR, LOGIT, has_linear
-from models.text.encoder import EncodedMessages, TableMemory, TokenTable
+from models.text.encoder import EncodedMessages, TableIdentity, TokenTable
 
 IntArray = npt.NDArray[np.int64]
 
-# Tokens whose features are held at once: each has some twelve, of five bytes, which no other token of its message has.
-_LINEAR_TOKENS = 100_000
+# Tokens whose features are in memory at once. A token has about twelve features that no other token of its message has,
+# of five bytes each.
+_MAX_LINEAR_TOKENS = 100_000
 
 
 class PackedNetwork:
-    """Logits of encoded messages, on one processor core for each thread that asks or helps.
+    """Computes logits of encoded messages, on one CPU core for each thread that calls or helps.
 
     Attributes:
-        help: does a piece of what another thread asked for; False if there is none.
-        clock: seconds of a processor that went into what this thread asked for.
+        help: computes a piece of another thread's call; returns False if there is none.
+        clock: returns the CPU seconds that the calls of this thread have taken.
     """
 
     def __init__(self, network: keras.Model) -> None:
-        """Takes the weights; what is done to the network later changes nothing here.
+        """Copies the weights, so that later changes of the network have no effect.
 
-        From here on NumPy's matrix products take one thread each in this process, whoever asks for them: threads of
-        ours share the work, and a row's bits would hang on how many share a product.
+        From now on every NumPy matrix product in this process uses one thread: the threads that score share the work
+        instead, and the bits of a row would depend on the number of threads that share a product.
         """
         threadpool_limits(1, "blas")
         recurrent = network.get_layer("recurrent")
         both = isinstance(recurrent, keras.layers.Bidirectional)
         layers = [recurrent.forward_layer, recurrent.backward_layer] if both else [recurrent]
         self._cell = CELLS[type(layers[0])]([[weight.numpy() for weight in layer.weights] for layer in layers])
-        self._projections = _Projections(network.get_layer("embedding"), self._cell)
-        self._pooling = _pooling_of(network)
+        self._inputs = _InputCache(network.get_layer("embedding"), self._cell)
+        self._pooling = _choose_pooling(network)
         kernel, self._bias = (weight.numpy() for weight in network.get_layer(LOGIT).weights)
         self._kernel = kernel[:, 0]
         self._linear = _LinearScore(network.get_layer(LINEAR)) if has_linear(network) else None
         self._work = SharedWork()
         self.help = self._work.help
-        # What it takes is the asking thread's own time, whoever else has the machine.
+        # CPU time of the calling thread's work, so other load on the machine does not count.
         self.clock = self._work.seconds
 
     def logits(self, messages: EncodedMessages, batch_size: int = 512) -> npt.NDArray[np.float32]:
-        """Logits of messages, float32 [messages].
+        """Computes the logits of messages, float32 [messages].
 
         Args:
-            messages: as `models.inference.message_reader` or `models.text.encoder.encode_messages` gives them.
-            batch_size: messages computed together; changes no logit.
+            messages: from `models.inference.message_reader` or `models.text.encoder.encode_messages`.
+            batch_size: number of messages computed together; does not change the logits.
         """
-        recurrent, linear = np.zeros(len(messages), np.float32), np.zeros(len(messages))
+        logits, linear = np.zeros(len(messages), np.float32), np.zeros(len(messages))
         pieces = [] if self._linear is None else self._linear.pieces(messages, linear)
-        inputs, lengths = self._projections.of(messages.table), messages.lengths
+        inputs, lengths = self._inputs.get(messages.table), messages.lengths
         order = np.argsort(-lengths, kind="stable")
-        for at in range(0, len(order), batch_size):
-            pieces.append(partial(self._score, messages, inputs, order[at : at + batch_size], recurrent))
+        for start in range(0, len(order), batch_size):
+            pieces.append(partial(self._score, messages, inputs, order[start : start + batch_size], logits))
         self._work.run(pieces)
-        recurrent += linear
-        return recurrent
+        logits += linear
+        return logits
 
     def _score(
         self, messages: EncodedMessages, inputs: list[FloatArray], rows: IntArray, logits: npt.NDArray[np.float32]
     ) -> None:
-        """The recurrent part's logits of some messages, the longest first; each to its place."""
+        """Writes the logits of the recurrent part for messages, the longest first, to `logits[rows]`."""
         starts = messages.starts[rows]
-        pooled = self._read(inputs, messages.rows, starts, messages.starts[rows + 1] - starts)
+        pooled = self._run(inputs, messages.rows, starts, messages.starts[rows + 1] - starts)
         logits[rows] = (pooled * self._kernel).sum(axis=1) + self._bias
 
-    def _read(
+    def _run(
         self,
         inputs: list[FloatArray],
         tokens: npt.NDArray[np.int32],
         starts: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
     ) -> FloatArray:
-        """Runs the recurrence over messages sorted by length, the longest first; what is pooled, [messages, units]."""
+        """Runs the recurrence over messages sorted by length, the longest first.
+
+        Returns:
+            The pooled states, [messages, units].
+        """
         count = len(starts)
-        padded = self._cell.recurrent.filled_up(count)
-        run = self._cell.begin(padded)
+        padded = self._cell.recurrent.pad_count(count)
+        run = self._cell.start(padded)
         pooled = self._pooling(self._cell.directions, count, self._cell.units)
         first = np.zeros(padded, np.int64)
         first[:count] = starts
@@ -109,62 +113,62 @@ class PackedNetwork:
         last[:count] = starts + lengths - 1
         active = np.searchsorted(-lengths, -np.arange(lengths[0]), side="left").tolist()
         for step, messages in enumerate(active):
-            rows = self._cell.recurrent.filled_up(messages)
-            places = (first[:rows] + step, last[:rows] - step)[: self._cell.directions]
-            states = run.step(inputs, [tokens.take(one, mode="clip") for one in places])
+            rows = self._cell.recurrent.pad_count(messages)
+            positions = (first[:rows] + step, last[:rows] - step)[: self._cell.directions]
+            states = run.step(inputs, [tokens.take(indices, mode="clip") for indices in positions])
             pooled.add(states[:, :messages], active[step + 1] if step + 1 < len(active) else 0)
         return pooled.result(lengths)
 
 
-class _Projections:
-    """What the recurrence takes of each token, worked out once for each row of a table that goes on growing."""
+class _InputCache:
+    """A cache of the inputs of the recurrence, for each row of token tables that grow."""
 
     def __init__(self, embedding: keras.layers.Layer, cell: Any) -> None:
         self._words, self._shapes = embedding.words.numpy(), embedding.shapes.numpy()
         self._ngrams = None if embedding.ngrams is None else embedding.ngrams.numpy()
         self._cell = cell
-        self._known: weakref.WeakKeyDictionary[TableMemory, list[GrowingArray]] = weakref.WeakKeyDictionary()
+        self._columns: weakref.WeakKeyDictionary[TableIdentity, list[GrowingArray]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def of(self, table: TokenTable) -> list[FloatArray]:
-        """The inputs of the recurrence by row of a table, as the cell has them."""
-        if table.memory is None:
-            return self._projected(table, 0, len(table.words))
+    def get(self, table: TokenTable) -> list[FloatArray]:
+        """Returns the inputs of the recurrence for each row of a table, as `project` of the cell returns them."""
+        if table.identity is None:
+            return self._project(table, 0, len(table.words))
         with self._lock:
-            known = self._known.get(table.memory) or self._begun(table.memory, table)
-            rows = len(known[0])
+            columns = self._columns.get(table.identity) or self._create(table.identity, table)
+            rows = len(columns[0])
             if rows < len(table.words):
-                for one, fresh in zip(known, self._projected(table, rows, len(table.words)), strict=True):
-                    one.append(fresh)
-            return [one.values for one in known]
+                for column, values in zip(columns, self._project(table, rows, len(table.words)), strict=True):
+                    column.append(values)
+            return [column.values for column in columns]
 
-    def _begun(self, memory: TableMemory, table: TokenTable) -> list[GrowingArray]:
-        """What is known of the rows that a table has from one before it."""
-        begun = [GrowingArray(np.float32, one.shape[1:]) for one in self._projected(table, 0, 0)]
-        if memory.before is not None:
-            for one, before in zip(begun, self._known.get(memory.before, begun), strict=True):
-                one.append(before.values[: memory.shared])
-            memory.before = None
-        self._known[memory] = begun
-        return begun
+    def _create(self, identity: TableIdentity, table: TokenTable) -> list[GrowingArray]:
+        """Creates the entry of a table, with the rows that it shares with the previous table."""
+        columns = [GrowingArray(np.float32, column.shape[1:]) for column in self._project(table, 0, 0)]
+        if identity.previous is not None:
+            for column, previous_column in zip(columns, self._columns.get(identity.previous, columns), strict=True):
+                column.append(previous_column.values[: identity.shared_rows])
+            identity.previous = None
+        self._columns[identity] = columns
+        return columns
 
-    def _projected(self, table: TokenTable, first: int, end: int) -> list[FloatArray]:
-        return self._cell.project(self._vectors(table, first, end))
+    def _project(self, table: TokenTable, start: int, stop: int) -> list[FloatArray]:
+        return self._cell.project(self._vectors(table, start, stop))
 
-    def _vectors(self, table: TokenTable, first: int, end: int) -> FloatArray:
-        """Vectors of some tokens, float32 [tokens, size], as `models.network.network.TokenVectors` has them."""
-        vectors = self._words[table.words[first:end]] + self._shapes[table.shapes[first:end]]
-        if self._ngrams is not None and end > first:
-            starts = table.starts[first : end + 1]
+    def _vectors(self, table: TokenTable, start: int, stop: int) -> FloatArray:
+        """Computes token vectors as `models.network.network.TokenVectors` does, float32 [tokens, size]."""
+        vectors = self._words[table.words[start:stop]] + self._shapes[table.shapes[start:stop]]
+        if self._ngrams is not None and stop > start:
+            starts = table.starts[start : stop + 1]
             buckets = table.ngrams[starts[0] : starts[-1]] % len(self._ngrams)
-            within = (np.ones(len(buckets), np.float32), buckets, starts - starts[0])
-            sums = sp.csr_matrix(within, shape=(end - first, len(self._ngrams))) @ self._ngrams
+            matrix = (np.ones(len(buckets), np.float32), buckets, starts - starts[0])
+            sums = sp.csr_matrix(matrix, shape=(stop - start, len(self._ngrams))) @ self._ngrams
             vectors += sums / np.sqrt(np.maximum(np.diff(starts), 1))[:, np.newaxis].astype(np.float32)
         return vectors
 
 
 class _LinearScore:
-    """`models.network.network.LinearScore` on a processor: what the distinct features of a message have to say."""
+    """`models.network.network.LinearScore` on a CPU: the linear score of the distinct features of each message."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         weights, squares, bias = layer.get_weights()
@@ -172,78 +176,78 @@ class _LinearScore:
         self._bias, self._buckets = float(bias[0]), layer.buckets
 
     def pieces(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> list[Piece]:
-        """What is to be done for the linear part's logits; `logits`, float64 [messages], takes them."""
+        """Returns the pieces of work that compute the logits of the linear part into `logits`, float64 [messages]."""
         pieces: list[Piece] = []
-        first = 0
-        while first < len(messages):
-            end = int(np.searchsorted(messages.starts, messages.starts[first] + _LINEAR_TOKENS, side="right")) - 1
-            end = max(end, first + 1)
-            pieces.append(partial(self._score, messages.part(first, end), logits[first:end]))
-            first = end
+        start = 0
+        while start < len(messages):
+            stop = int(np.searchsorted(messages.starts, messages.starts[start] + _MAX_LINEAR_TOKENS, side="right")) - 1
+            stop = max(stop, start + 1)
+            pieces.append(partial(self._score, messages.slice(start, stop), logits[start:stop]))
+            start = stop
         return pieces
 
     def _score(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> None:
-        logits[:] = self._of(messages)
+        logits[:] = self._compute(messages)
 
-    def _of(self, messages: EncodedMessages) -> npt.NDArray[np.float64]:
+    def _compute(self, messages: EncodedMessages) -> npt.NDArray[np.float64]:
         features = distinct_features(messages, self._buckets)
-        said, lengths = (
-            np.add.reduceat(one[features.indices], features.indptr[:-1], dtype=np.float64)
-            for one in (self._weights, self._squares)
+        sums, squared_norms = (
+            np.add.reduceat(values[features.indices], features.indptr[:-1], dtype=np.float64)
+            for values in (self._weights, self._squares)
         )
-        return said / np.sqrt(np.maximum(lengths, 1e-12)) + self._bias
+        return sums / np.sqrt(np.maximum(squared_norms, 1e-12)) + self._bias
 
 
-def _pooling_of(network: keras.Model) -> Any:
+def _choose_pooling(network: keras.Model) -> Any:
     if not any(layer.name == "pooling" for layer in network.layers):
-        return _Last
-    return _LargestAndMean if network.get_layer("pooling").with_mean else _Largest
+        return _LastPooling
+    return _MaxAndMeanPooling if network.get_layer("pooling").with_mean else _MaxPooling
 
 
-class _Largest:
-    """The largest value of each unit over the tokens of a message."""
+class _MaxPooling:
+    """The maximum of each unit over the tokens of a message."""
 
     def __init__(self, directions: int, messages: int, units: int) -> None:
-        self._largest = np.full((directions, messages, units), np.finfo(np.float32).min, np.float32)
+        self._maxima = np.full((directions, messages, units), np.finfo(np.float32).min, np.float32)
 
-    def add(self, states: FloatArray, _left: int) -> None:
-        """Takes the states, [directions, messages that have a token, units], after a step."""
-        largest = self._largest[:, : states.shape[1]]
-        np.maximum(largest, states, out=largest)
+    def add(self, states: FloatArray, _remaining: int) -> None:
+        """Adds the states after a step, [directions, messages that have a token, units]."""
+        maxima = self._maxima[:, : states.shape[1]]
+        np.maximum(maxima, states, out=maxima)
 
     def result(self, _lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Float32 [messages, units of all directions]."""
-        return np.concatenate(list(self._largest), axis=1)
+        """Returns the pooled states, float32 [messages, units of all directions]."""
+        return np.concatenate(list(self._maxima), axis=1)
 
 
-class _LargestAndMean(_Largest):
-    """That, and the mean."""
+class _MaxAndMeanPooling(_MaxPooling):
+    """The maximum and the mean."""
 
     def __init__(self, directions: int, messages: int, units: int) -> None:
         super().__init__(directions, messages, units)
         self._sums = np.zeros((directions, messages, units), np.float32)
 
-    def add(self, states: FloatArray, left: int) -> None:
-        """Takes the states after a step."""
-        super().add(states, left)
+    def add(self, states: FloatArray, remaining: int) -> None:
+        """Adds the states after a step."""
+        super().add(states, remaining)
         self._sums[:, : states.shape[1]] += states
 
     def result(self, lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Float32 [messages, twice the units of all directions]."""
+        """Returns the pooled states, float32 [messages, twice the units of all directions]."""
         means = self._sums / lengths[:, np.newaxis].astype(np.float32)
         return np.concatenate([super().result(lengths), *means], axis=1)
 
 
-class _Last:
-    """The state after a message's last token."""
+class _LastPooling:
+    """The state after the last token of a message."""
 
     def __init__(self, directions: int, messages: int, units: int) -> None:
         self._states = np.zeros((directions, messages, units), np.float32)
 
-    def add(self, states: FloatArray, left: int) -> None:
-        """Takes the states after a step, of those messages that have no token `left`."""
-        self._states[:, left : states.shape[1]] = states[:, left:]
+    def add(self, states: FloatArray, remaining: int) -> None:
+        """Keeps the states after a step of the messages that end with it: all after the first `remaining`."""
+        self._states[:, remaining : states.shape[1]] = states[:, remaining:]
 
     def result(self, _lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Float32 [messages, units of all directions]."""
+        """Returns the pooled states, float32 [messages, units of all directions]."""
         return np.concatenate(list(self._states), axis=1)

@@ -1,14 +1,14 @@
-"""Matrix products whose rows come out the same to the last bit wherever they stand.
+"""Matrix products in which a row has the same bits at any position.
 
-NumPy's products are OpenBLAS's, whose kernels take rows and columns by blocks, and may sum in another order from one
-kind of block to another. That for AVX2 takes rows by twelves; it sums the first and the last eight columns of the
-first six of them in two halves, and so all columns of four rows that are left over. That for AVX-512 takes columns
-that are left over from sixteens in another way where there are many rows.
+NumPy computes products with OpenBLAS. Its kernels process rows and columns in blocks, and different kinds of block may
+sum in different orders. The AVX2 kernel takes rows in blocks of twelve. It sums the first and the last eight columns of
+the first six rows of a block in two halves, and likewise all columns when four rows remain. The AVX-512 kernel treats
+the columns that remain after blocks of sixteen differently when there are many rows.
 
-Which of them is there is not asked: equal rows are multiplied, and where their products differ the kernels get columns
-of nought on both sides, which nobody reads, and rows are filled up to twelves. This holds of products that are computed
-by one thread each, which `models.inference.packed_network` sees to; several share out rows and columns by how many
-there are.
+The module does not detect the kernel. It multiplies equal rows, and if their products differ it pads the matrices:
+columns of zeros on both sides, which are not read, and rows up to a multiple of twelve. This works for products that
+are computed by one thread each, which `models.inference.packed_network` ensures. Several threads would divide rows and
+columns among them depending on their number.
 """
 
 from __future__ import annotations
@@ -26,108 +26,111 @@ log = logging.getLogger("spamscore")
 FloatArray = npt.NDArray[np.float32]
 
 _MARGIN = 8  # columns
-_FILLED_UP_TO = 16  # columns, so that none are left over
-_TOGETHER = 256  # columns; OpenBLAS cuts a kernel itself if it has more than some three hundred
-_ROWS, _ROWS_WITH_MARGINS = 16, 24
+_COLUMN_MULTIPLE = 16  # columns are padded to a multiple of this, so that none remain after blocks of sixteen
+_MAX_COLUMNS = 256  # of one product; OpenBLAS itself splits a matrix of more than about three hundred columns
+_ROW_MULTIPLE, _ROW_MULTIPLE_WITH_MARGINS = 16, 24
 
 
 class _Layout(NamedTuple):
-    """How rows are multiplied with several kernels.
+    """How rows are multiplied by several kernels.
 
     Attributes:
-        rows: what the number of rows is filled up to a multiple of.
-        values: columns that are multiplied together, float32 [directions, size, columns] each.
-        places: for each kernel which values have its columns, and where, in order.
+        rows: the number of rows is padded to a multiple of this.
+        matrices: columns that are multiplied together, float32 [directions, size, columns] each.
+        columns: for each kernel, in order, the index of the matrix and the slice of it that hold its columns.
     """
 
     rows: int
-    values: list[FloatArray]
-    places: list[list[tuple[int, slice]]]
+    matrices: list[FloatArray]
+    columns: list[list[tuple[int, slice]]]
 
 
 class RowProducts:
     """Products of rows with several kernels.
 
     Attributes:
-        alike: whether equal rows have equal products, as they have with all kernels of OpenBLAS that were tried.
+        is_consistent: whether equal rows have equal products. True with all kernels of OpenBLAS that were tried.
     """
 
     def __init__(self, kernels: Sequence[FloatArray]) -> None:
-        """Finds out how the kernels are best laid out, which takes a product of a thousand rows, or two.
+        """Chooses the layout of the kernels, which takes one or two products of a thousand rows.
 
         Args:
-            kernels: float32 [directions, size, columns], all of one size.
+            kernels: float32 [directions, size, columns], all with the same size.
         """
-        layouts = [_apart(kernels), _with_margins(kernels)]
-        found = next(filter(_treats_rows_alike, layouts), None)
-        self.alike = found is not None
-        if not self.alike:
+        layouts = [_plain_layout(kernels), _padded_layout(kernels)]
+        consistent = next(filter(_is_consistent, layouts), None)
+        self.is_consistent = consistent is not None
+        if not self.is_consistent:
             log.info(
-                "matrix products hang on where a row stands: a score's last digit may, on what is scored beside it"
+                "on this processor matrix products depend on the position of a row: "
+                "the last digit of a score may depend on which messages are in its batch"
             )
-        self._layout = found or layouts[0]
+        self._layout = consistent or layouts[0]
 
-    def filled_up(self, rows: int) -> int:
-        """The number of rows that so many are to be filled up to."""
+    def pad_count(self, rows: int) -> int:
+        """Returns the number of rows after padding."""
         return -(-rows // self._layout.rows) * self._layout.rows
 
-    def room(self, rows: int) -> Products:
-        """Room for products of so many rows, filled up, or fewer."""
-        return Products(self._layout, rows)
+    def allocate(self, rows: int) -> ProductBuffers:
+        """Allocates buffers for products of up to `rows` rows, a padded number."""
+        return ProductBuffers(self._layout, rows)
 
 
-class Products:
-    """Products of rows with kernels, in room that is used again."""
+class ProductBuffers:
+    """Computes products of rows with kernels in buffers that it reuses."""
 
     def __init__(self, layout: _Layout, rows: int) -> None:
         self._layout = layout
-        self._room = [np.empty((len(one), rows, one.shape[-1]), np.float32) for one in layout.values]
+        self._buffers = [np.empty((len(matrix), rows, matrix.shape[-1]), np.float32) for matrix in layout.matrices]
 
-    def of(self, rows: FloatArray) -> list[FloatArray]:
-        """The product with each kernel, float32 [directions, rows, columns]; to be used before the next are asked for.
+    def multiply(self, rows: FloatArray) -> list[FloatArray]:
+        """Returns the product with each kernel, float32 [directions, rows, columns]; the next call overwrites it.
 
         Args:
             rows: float32 [directions, rows, size], or [rows, size] for all directions.
         """
         count = rows.shape[-2]
         products = [
-            np.matmul(rows, values, out=room[:, :count])
-            for values, room in zip(self._layout.values, self._room, strict=True)
+            np.matmul(rows, matrix, out=buffer[:, :count])
+            for matrix, buffer in zip(self._layout.matrices, self._buffers, strict=True)
         ]
-        return [_together([products[number][:, :, here] for number, here in one]) for one in self._layout.places]
+        return [_join_columns([products[index][:, :, span] for index, span in spans]) for spans in self._layout.columns]
 
 
-def _together(columns: list[FloatArray]) -> FloatArray:
+def _join_columns(columns: list[FloatArray]) -> FloatArray:
     return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1)
 
 
-def _apart(kernels: Sequence[FloatArray]) -> _Layout:
-    values = [np.ascontiguousarray(kernel) for kernel in kernels]
-    return _Layout(_ROWS, values, [[(number, slice(None))] for number in range(len(kernels))])
+def _plain_layout(kernels: Sequence[FloatArray]) -> _Layout:
+    """Multiplies each kernel alone."""
+    matrices = [np.ascontiguousarray(kernel) for kernel in kernels]
+    return _Layout(_ROW_MULTIPLE, matrices, [[(index, slice(None))] for index in range(len(kernels))])
 
 
-def _with_margins(kernels: Sequence[FloatArray]) -> _Layout:
+def _padded_layout(kernels: Sequence[FloatArray]) -> _Layout:
+    """Joins the kernels, splits them into matrices of bounded width, and adds margins of zeros to each."""
     joined = np.concatenate(kernels, axis=-1)
     bounds = np.cumsum([0, *(kernel.shape[-1] for kernel in kernels)])
-    layout = _Layout(_ROWS_WITH_MARGINS, [], [[] for _ in kernels])
-    for number, first in enumerate(range(0, joined.shape[-1], _TOGETHER)):
-        columns = joined[:, :, first : first + _TOGETHER]
-        margins = (_MARGIN, -columns.shape[-1] % _FILLED_UP_TO + _MARGIN)
-        layout.values.append(np.pad(columns, [(0, 0), (0, 0), margins]))
+    layout = _Layout(_ROW_MULTIPLE_WITH_MARGINS, [], [[] for _ in kernels])
+    for index, first in enumerate(range(0, joined.shape[-1], _MAX_COLUMNS)):
+        columns = joined[:, :, first : first + _MAX_COLUMNS]
+        margins = (_MARGIN, -columns.shape[-1] % _COLUMN_MULTIPLE + _MARGIN)
+        layout.matrices.append(np.pad(columns, [(0, 0), (0, 0), margins]))
         within = np.clip(bounds - first, 0, columns.shape[-1]) + _MARGIN
-        for places, (begin, end) in zip(layout.places, itertools.pairwise(within.tolist()), strict=True):
-            if begin < end:
-                places.append((number, slice(begin, end)))
+        for spans, (start, stop) in zip(layout.columns, itertools.pairwise(within.tolist()), strict=True):
+            if start < stop:
+                spans.append((index, slice(start, stop)))
     return layout
 
 
-def _treats_rows_alike(layout: _Layout) -> bool:
-    """Whether equal rows have equal products, however many of them there are."""
-    counts = [many * layout.rows for many in (1, 2, 3, 8, 32)]
-    for kernel in itertools.chain.from_iterable(layout.values):
+def _is_consistent(layout: _Layout) -> bool:
+    """Returns whether equal rows have equal products, for several numbers of rows."""
+    counts = [factor * layout.rows for factor in (1, 2, 3, 8, 32)]
+    for kernel in itertools.chain.from_iterable(layout.matrices):
         row = np.random.default_rng(0).standard_normal(len(kernel)).astype(np.float32)
-        read = kernel.any(axis=0)  # not the margins
-        products = np.concatenate([np.tile(row, (count, 1)) @ kernel for count in counts])[:, read]
+        is_read = kernel.any(axis=0)  # not the margins
+        products = np.concatenate([np.tile(row, (count, 1)) @ kernel for count in counts])[:, is_read]
         if (products != products[0]).any():
             return False
     return True

@@ -1,12 +1,12 @@
-"""Scoring: messages to spam probabilities, on the devices there are.
+"""Scores messages: text to spam probabilities, on the available devices.
 
-On one processor the network is `models.inference.packed_network`, where the company that a message is scored in
-changes no bit of its
-score. On several devices, or a GPU, it is the Keras model: there messages of like length share a batch and widths are
-few and fixed, so that nothing is traced twice and little is padded; neither padding nor company changes a score by more
-than rounding does.
+On one CPU the network is `models.inference.packed_network`, with which the score of a message is the same to the last
+bit in any batch. On several devices, or a GPU, it is the Keras model. There, messages of similar length share a batch,
+and batches are padded to a few fixed widths, so that each width is traced once and there is little padding. Neither the
+padding nor the other messages of a batch change a score by more than rounding does.
 
-`score_apart` scores whatever comes: a message that makes scoring fail is found by halving, and the others are scored.
+`score_isolating_failures` also handles messages that make scoring fail: it finds them by bisection, and scores the
+others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import tensorflow as tf
 from models.errors import ArtifactError, DeviceError, SpamscoreError
 from models.inference.message_reader import MessageReader
 from models.inference.packed_network import PackedNetwork
-from models.inference.score_cache import KnownScores, hashes_of, repeats_of
+from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
 from models.network.network import INPUTS
 from models.statistics.calibration import probabilities_of
 from models.text.arrow_tensors import Texts, as_arrow
@@ -39,26 +39,26 @@ from models.text.encoder import EncodedMessages, TextEncoder
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
-# A message that every model can score: when this one fails too, no message is to blame.
+# A message that every model can score. If it fails too, the cause is not a message.
 PLAIN_MESSAGE = "hello"
-# Of so many messages all may be bad by chance; of more, what scores them is broken.
-FEW_MESSAGES = 10
+# Up to so many messages may all fail by chance. If all of a larger number fail, the model or the device is broken.
+MAX_FAILURES_BY_CHANCE = 10
 _ERROR_CHARACTERS = 300
-_HIDDEN_FROM = 3  # characters; a shorter message says nothing, and may be part of any word
-_OF_A_DEVICE = (
+_MAX_UNREDACTED = 3  # characters; so short a message reveals nothing, and may be part of any word
+_DEVICE_ERRORS = (
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
     tf.errors.ResourceExhaustedError, tf.errors.UnavailableError, MemoryError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Probabilities of messages, and where the time went.
+class Scores:
+    """Probabilities of messages, and the time that scoring took.
 
     Attributes:
         probabilities: float64 [messages], rounded to six decimals.
-        seconds_text: seconds from raw messages to encoded ones.
-        seconds_network: seconds from encoded messages to probabilities.
+        seconds_text: seconds to encode the messages.
+        seconds_network: seconds to compute the probabilities of encoded messages.
     """
 
     probabilities: npt.NDArray[np.float64]
@@ -67,22 +67,22 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class ScoredApart:
-    """Probabilities of the messages that could be scored, and what the others failed with.
+class ScoresAndFailures:
+    """Probabilities of the messages that could be scored, and the errors of the others.
 
     Attributes:
-        scored: as for all messages; NaN at the places of those that failed.
-        failures: what a message failed with on one line of up to 300 characters, by its place.
+        scores: of all messages; NaN for those that failed.
+        failures: the error of each message that failed, by index, on one line of up to 300 characters.
     """
 
-    scored: Scored
+    scores: Scores
     failures: dict[int, str]
 
 
 class Scorer:
-    """A network on one or several devices, and the reader of messages in front of it.
+    """A network on one or several devices, with the reader that encodes its messages.
 
-    Several threads may score different messages at once: one reads text while others compute.
+    Several threads may score different messages at once: one encodes while others compute.
     """
 
     def __init__(
@@ -91,48 +91,49 @@ class Scorer:
         """Puts the network on the devices.
 
         Args:
-            encoder: raw messages to encoded ones.
-            network: encoded messages to logits, calibrated.
-            devices: logical devices by name, as `models.network.devices.chosen_devices` gives them.
-            batch_size: messages in one call of the network; auto finds it with the first messages.
+            encoder: encodes raw messages.
+            network: computes calibrated logits of encoded messages.
+            devices: names of logical devices, as `models.network.devices.chosen_devices` returns them.
+            batch_size: number of messages in one call of the network; "auto" measures the fastest one on the first
+                messages.
         """
         self.devices = list(devices)
         self._reader = MessageReader(encoder)
-        self._scored = KnownScores()
-        one_processor = len(self.devices) == 1 and "CPU" in self.devices[0]
-        network_on = PackedNetwork(network) if one_processor else DeviceNetworks(network, self.devices)
-        self._network: PackedNetwork | DeviceNetworks = network_on
+        self._cache = ScoreCache()
+        one_cpu = len(self.devices) == 1 and "CPU" in self.devices[0]
+        backend = PackedNetwork(network) if one_cpu else DeviceNetworks(network, self.devices)
+        self._network: PackedNetwork | DeviceNetworks = backend
         self._reading = threading.Lock()
-        # Devices have one call at a time, a processor one for each thread.
-        self._computing = contextlib.nullcontext() if one_processor else threading.Lock()
-        self._batch_size = _BatchSize(batch_size)
+        # Devices run one call at a time, a CPU one for each thread.
+        self._computing = contextlib.nullcontext() if one_cpu else threading.Lock()
+        self._batch_size = _BatchSizeTuner(batch_size)
 
     @property
     def threads(self) -> int:
-        """Threads that may well score at once; 0 for as many as there are cores."""
+        """Number of threads that can usefully score at once; 0 for the number of cores."""
         return 0 if isinstance(self._network, PackedNetwork) else 2
 
-    def score(self, texts: Texts) -> Scored:
-        """Scores messages, in order: of equal ones one, and none that was scored before."""
+    def score(self, texts: Texts) -> Scores:
+        """Scores messages, in order. Duplicates are scored once, and messages in the score cache not again."""
         with self._reading:
-            began = time.monotonic()
+            start = time.monotonic()
             messages = as_arrow(texts)
-            hashes = hashes_of(messages)
-            repeats = repeats_of(hashes)
-            hashes = hashes[repeats.firsts]
-            probabilities = self._scored.find(hashes)
-            unknown = np.flatnonzero(np.isnan(probabilities))
-            all_new = len(unknown) == len(messages)
-            encoded = self._reader.read(messages if all_new else messages.take(pa.array(repeats.firsts[unknown])))
-            seconds_text = time.monotonic() - began
+            hashes = hash_messages(messages)
+            duplicates = find_duplicates(hashes)
+            hashes = hashes[duplicates.firsts]
+            probabilities = self._cache.get(hashes)
+            missing = np.flatnonzero(np.isnan(probabilities))
+            all_new = len(missing) == len(messages)
+            encoded = self._reader.read(messages if all_new else messages.take(pa.array(duplicates.firsts[missing])))
+            seconds_text = time.monotonic() - start
         with self._computing:
-            began = time.monotonic()
-            probabilities[unknown] = probabilities_of(self.logits(encoded))
-            self._scored.keep(hashes[unknown], probabilities[unknown])
-            return Scored(probabilities[repeats.places], seconds_text, time.monotonic() - began)
+            start = time.monotonic()
+            probabilities[missing] = probabilities_of(self.logits(encoded))
+            self._cache.put(hashes[missing], probabilities[missing])
+            return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
 
     def help(self) -> bool:
-        """Computes a piece of what another thread scores, if there is one to be had; whether there was."""
+        """Computes a piece of another thread's call. Returns False if there is none."""
         return isinstance(self._network, PackedNetwork) and self._network.help()
 
     def encode(self, texts: Texts) -> EncodedMessages:
@@ -141,62 +142,62 @@ class Scorer:
             return self._reader.read(texts)
 
     def logits(self, messages: EncodedMessages) -> npt.NDArray[np.float32]:
-        """Logits of encoded messages, float32 [messages]."""
+        """Computes the logits of encoded messages, float32 [messages]."""
         return self._batch_size.logits(self._network, messages)
 
 
-class _BatchSize:
-    """The batch size that was set or, for auto, the one that the first calls went fastest with.
+class _BatchSizeTuner:
+    """Chooses the batch size: the one that is set or, for auto, the one with which the first calls were fastest.
 
-    Each size is tried with whole calls, which are part of the work: a trial costs no more than the wrong size does.
+    Each size is tried with whole calls, which are part of the work, so a trial costs no more than a wrong size would.
     """
 
-    _TRIED = (512, 256, 1024, 2048)
-    _TRIALS = 2  # of each; the faster one counts, for the first call may compile
-    _FEW = 2000  # messages; fewer tell nothing
+    _CANDIDATES = (512, 256, 1024, 2048)
+    _TRIALS_EACH = 2  # of each size; the faster one counts, because the first call may include compilation
+    _MIN_MESSAGES = 2000  # fewer messages are not measured
 
     def __init__(self, setting: int | str) -> None:
-        sizes = self._TRIED if isinstance(setting, str) else (setting,)
-        self._untried = list(sizes) * self._TRIALS if len(sizes) > 1 else []
-        self._seconds_a_token = dict.fromkeys(sizes, math.inf)
-        self._usual = sizes[0]
+        sizes = self._CANDIDATES if isinstance(setting, str) else (setting,)
+        self._trials = list(sizes) * self._TRIALS_EACH if len(sizes) > 1 else []
+        self._seconds_per_token = dict.fromkeys(sizes, math.inf)
+        self._default = sizes[0]
         self._lock = threading.Lock()
 
     def logits(self, network: PackedNetwork | DeviceNetworks, messages: EncodedMessages) -> npt.NDArray[np.float32]:
-        """Logits of messages, float32 [messages], in batches of the size that is best as far as is known."""
-        if len(messages) < self._FEW:
-            return network.logits(messages, self._usual)
-        size = self._next()
-        began = network.clock()
+        """Computes the logits of messages, float32 [messages], in batches of the best size known so far."""
+        if len(messages) < self._MIN_MESSAGES:
+            return network.logits(messages, self._default)
+        size = self._next_size()
+        start = network.clock()
         logits = network.logits(messages, size)
         with self._lock:
-            seconds = (network.clock() - began) / len(messages.rows)
-            self._seconds_a_token[size] = min(self._seconds_a_token[size], seconds)
+            seconds = (network.clock() - start) / len(messages.rows)
+            self._seconds_per_token[size] = min(self._seconds_per_token[size], seconds)
         return logits
 
-    def _next(self) -> int:
+    def _next_size(self) -> int:
         with self._lock:
-            if self._untried:
-                return self._untried.pop(0)
-            return min(self._seconds_a_token, key=self._seconds_a_token.__getitem__)
+            if self._trials:
+                return self._trials.pop(0)
+            return min(self._seconds_per_token, key=self._seconds_per_token.__getitem__)
 
 
 class DeviceNetworks:
-    """A copy of the Keras model on each device; batches of messages of like length go to the devices in turn."""
+    """A copy of the Keras model on each device. Batches of messages of similar length are dealt to them round-robin."""
 
     clock = staticmethod(time.perf_counter)
 
     def __init__(self, network: keras.Model, devices: Sequence[str]) -> None:
-        self._forward = [_forward_on(device, network) for device in devices]
+        self._networks = [_DeviceNetwork(device, network) for device in devices]
 
     def logits(self, messages: EncodedMessages, batch_size: int) -> npt.NDArray[np.float32]:
-        """Logits of encoded messages, float32 [messages]."""
+        """Computes the logits of encoded messages, float32 [messages]."""
         logits = np.zeros(len(messages), np.float32)
-        batches = list(length_batches(messages.lengths, batch_size))
-        with ThreadPoolExecutor(len(self._forward), thread_name_prefix="device") as pool:
+        batches = list(batch_by_length(messages.lengths, batch_size))
+        with ThreadPoolExecutor(len(self._networks), thread_name_prefix="device") as pool:
             for result in [
                 pool.submit(self._score_share, messages, batches, number, logits)
-                for number in range(len(self._forward))
+                for number in range(len(self._networks))
             ]:
                 result.result()
         return logits
@@ -208,51 +209,51 @@ class DeviceNetworks:
         number: int,
         logits: npt.NDArray[np.float32],
     ) -> None:
-        """Every n-th batch, on the n-th device; each writes to places of its own."""
-        for rows, width in itertools.islice(batches, number, None, len(self._forward)):
-            logits[rows] = self._forward[number](messages.batch(rows, width))
+        """Scores every n-th batch on device `number`. Batches write to different elements of `logits`."""
+        for rows, width in itertools.islice(batches, number, None, len(self._networks)):
+            logits[rows] = self._networks[number](messages.batch(rows, width))
 
 
-def score_apart(scorer: Scorer, texts: Texts) -> ScoredApart:
-    """Scores messages, and sets apart those that make scoring fail or whose probability is no number.
+def score_isolating_failures(scorer: Scorer, texts: Texts) -> ScoresAndFailures:
+    """Scores messages, and isolates those that make scoring fail or whose probability is not finite.
 
-    When scoring fails the messages are halved until the failing one is alone, which takes about 2 log2(n) calls for
-    each of them and never more than 3 n in all. `PLAIN_MESSAGE`, scored right after, shows that it is the message that
-    fails. The others are then scored together, as they would have been without it.
+    If scoring fails, the messages are bisected until each failing one is alone. That takes about 2 log2(n) calls for
+    each of them, and never more than 3 n in all. `PLAIN_MESSAGE` is scored after each failure, to confirm that the
+    message is the cause. The other messages are then scored together, as they would have been without it.
 
-    It ends in an error instead, for then the model or the device fails and not a message, when the plain message fails
-    too, or when all of more than `FEW_MESSAGES` messages do. Errors raised on purpose, those of files and connections
-    (OSError), and what ends a process are not caught.
+    If the plain message fails too, or if all of more than `MAX_FAILURES_BY_CHANCE` messages fail, the cause is the
+    model or the device, and an error is raised. Errors of spamscore, of files and connections (OSError), and exceptions
+    that end the process are not caught.
 
     Args:
-        scorer: texts to probabilities.
+        scorer: scores messages.
         texts: messages.
 
     Raises:
         ArtifactError: the model fails.
-        DeviceError: the device fails, or has not the memory for any message.
+        DeviceError: the device fails, or does not have the memory for any message.
     """
     outcome = _attempt(scorer.score, texts)
-    if isinstance(outcome, Scored) and np.isfinite(outcome.probabilities).all():
-        return ScoredApart(outcome, {})
+    if isinstance(outcome, Scores) and np.isfinite(outcome.probabilities).all():
+        return ScoresAndFailures(outcome, {})
     texts = texts.to_pylist() if isinstance(texts, pa.Array) else texts
-    sieve = _Sieve(scorer, texts)
-    sieve.halve(outcome)
-    sieve.set_apart_what_is_no_number()
-    errors = sieve.errors
-    if len(errors) == len(texts) > FEW_MESSAGES:
-        raise _broken(errors[0], f"none of {len(texts):,} messages can be scored")
-    failures = {place: _told(error, texts[place]) for place, error in errors.items()}
-    return ScoredApart(Scored(sieve.probabilities, *sieve.seconds.tolist()), failures)
+    isolation = _FailureIsolation(scorer, texts)
+    isolation.bisect(outcome)
+    isolation.isolate_non_finite()
+    errors = isolation.errors
+    if len(errors) == len(texts) > MAX_FAILURES_BY_CHANCE:
+        raise _model_error(errors[0], f"none of {len(texts):,} messages can be scored")
+    failures = {index: _describe_error(error, texts[index]) for index, error in errors.items()}
+    return ScoresAndFailures(Scores(isolation.probabilities, *isolation.seconds.tolist()), failures)
 
 
-class _Sieve:
-    """Messages on their way to be scored or set apart.
+class _FailureIsolation:
+    """Finds the messages that make scoring fail, and scores the others.
 
     Attributes:
-        probabilities: float64 [messages], NaN where there is none.
-        errors: what a message failed with, by its place.
-        seconds: float64 [2], of text and of the network, in all calls.
+        probabilities: float64 [messages], NaN for messages that have none.
+        errors: the error of each message that failed, by index.
+        seconds: seconds of text and of the network in all calls, float64 [2].
     """
 
     def __init__(self, scorer: Scorer, texts: Sequence[str]) -> None:
@@ -262,118 +263,121 @@ class _Sieve:
         self._scorer = scorer
         self._texts = texts
 
-    def halve(self, outcome: Scored | Exception) -> None:
-        """Scores all that can be, and sets apart what raises when it is alone.
+    def bisect(self, outcome: Scores | Exception) -> None:
+        """Scores all messages that can be scored, and records those that fail alone.
 
         Args:
-            outcome: what scoring all of them together gave or raised.
+            outcome: result or error of scoring all messages together.
         """
-        known: Scored | Exception | None = outcome
-        waiting: list[Sequence[int]] = [range(len(self._texts))] if self._texts else []
-        while waiting:
-            places = waiting.pop()
-            error = self._kept(places, known or self._score(places))
-            known = None
-            if error and len(places) > 1:
-                middle = len(places) // 2
-                waiting += [places[middle:], places[:middle]]
+        first_outcome: Scores | Exception | None = outcome
+        pending: list[Sequence[int]] = [range(len(self._texts))] if self._texts else []
+        while pending:
+            indices = pending.pop()
+            error = self._store(indices, first_outcome or self._score(indices))
+            first_outcome = None
+            if error and len(indices) > 1:
+                middle = len(indices) // 2
+                pending += [indices[middle:], indices[:middle]]
             elif error:
-                self._require_plain(error)
-                self.errors[places[0]] = error
+                self._require_plain_message(error)
+                self.errors[indices[0]] = error
         if self.errors:
-            # Should they fail together although no part did, as for want of memory, the scores of the parts stay.
-            others = [place for place in range(len(self._texts)) if place not in self.errors]
-            self._kept(others, self._score(others))
+            # They may fail together although no part did, as when memory runs out. Then the scores of the parts stay.
+            remaining = [index for index in range(len(self._texts)) if index not in self.errors]
+            self._store(remaining, self._score(remaining))
 
-    def set_apart_what_is_no_number(self) -> None:
-        """Sets apart the messages that were scored with NaN or an infinity."""
-        error = FloatingPointError("the probability is no number")
-        found = [place for place in np.flatnonzero(~np.isfinite(self.probabilities)) if place not in self.errors]
-        if found:
-            self._require_plain(error)
-        self.errors |= {int(place): error for place in found}
+    def isolate_non_finite(self) -> None:
+        """Records the messages whose probability is NaN or infinite as failed."""
+        error = FloatingPointError("the probability is not a finite number")
+        failed = [index for index in np.flatnonzero(~np.isfinite(self.probabilities)) if index not in self.errors]
+        if failed:
+            self._require_plain_message(error)
+        self.errors |= {int(index): error for index in failed}
 
-    def _score(self, places: Sequence[int]) -> Scored | Exception:
-        return _attempt(self._scorer.score, [self._texts[place] for place in places])
+    def _score(self, indices: Sequence[int]) -> Scores | Exception:
+        return _attempt(self._scorer.score, [self._texts[index] for index in indices])
 
-    def _kept(self, places: Sequence[int], outcome: Scored | Exception) -> Exception | None:
-        """Keeps the scores of messages; the error if there are none."""
+    def _store(self, indices: Sequence[int], outcome: Scores | Exception) -> Exception | None:
+        """Stores the scores of messages. Returns the error if scoring failed."""
         if isinstance(outcome, Exception):
             return outcome
-        self.probabilities[places] = outcome.probabilities
+        self.probabilities[indices] = outcome.probabilities
         self.seconds += (outcome.seconds_text, outcome.seconds_network)
         return None
 
-    def _require_plain(self, error: Exception) -> None:
-        """Makes sure that it is a message that fails."""
-        scored = _attempt(self._scorer.score, [PLAIN_MESSAGE])
-        if isinstance(scored, Exception) or not np.isfinite(scored.probabilities).all():
-            raise _broken(error, f"a plain message, {PLAIN_MESSAGE!r}, cannot be scored either")
+    def _require_plain_message(self, error: Exception) -> None:
+        """Raises an error if the plain message fails too, because then the cause is not a message."""
+        outcome = _attempt(self._scorer.score, [PLAIN_MESSAGE])
+        if isinstance(outcome, Exception) or not np.isfinite(outcome.probabilities).all():
+            raise _model_error(error, f"a plain message, {PLAIN_MESSAGE!r}, cannot be scored either")
 
 
-def _attempt(step: Callable[[Any], Result], given: Any) -> Result | Exception:
-    """What a step gives or raises: which class a bad message makes TensorFlow raise cannot be known before."""
+def _attempt(function: Callable[[Any], Result], argument: Any) -> Result | Exception:
+    """Returns the result or the error of a call. The class of error that a bad message causes is not predictable."""
     try:
-        return step(given)
+        return function(argument)
     except (SpamscoreError, OSError):
         raise
     except Exception as error:
         return error
 
 
-def _broken(error: Exception, reason: str) -> SpamscoreError:
-    """The error that says that no message is to blame."""
-    kind = DeviceError if isinstance(error, _OF_A_DEVICE) else ArtifactError
+def _model_error(error: Exception, reason: str) -> SpamscoreError:
+    """Returns the error for a failure whose cause is not a message."""
+    kind = DeviceError if isinstance(error, _DEVICE_ERRORS) else ArtifactError
     return kind(
-        f"scoring failed and {reason}, so no message is to blame but the model or its device: {_told(error)}. "
-        "Run again; if it says the same, choose other [devices], go back to the version before (spamscore serve) "
+        f"scoring failed, and {reason}. The cause is the model or its device, not a message: {_describe_error(error)}. "
+        "Run again. If it fails again, choose other [devices], go back to the previous version (spamscore serve) "
         "or train again."
     )
 
 
-def _told(error: Exception, text: str = "") -> str:
-    """Class and first line of an error, without controls and without the message itself, which is nobody's business."""
-    said = str(error)
-    if len(text) > _HIDDEN_FROM:
-        said = said.replace(text, "…").replace(repr(text)[1:-1], "…")
-    line = next(iter(said.splitlines()), "")
-    shown = "".join(one if one.isprintable() else " " for one in f"{type(error).__name__}: {line}")
-    return shown[:_ERROR_CHARACTERS].rstrip(": ")
+def _describe_error(error: Exception, text: str = "") -> str:
+    """Returns class and first line of an error, without control characters and with the message redacted."""
+    description = str(error)
+    if len(text) > _MAX_UNREDACTED:
+        description = description.replace(text, "…").replace(repr(text)[1:-1], "…")
+    line = next(iter(description.splitlines()), "")
+    printable = "".join(letter if letter.isprintable() else " " for letter in f"{type(error).__name__}: {line}")
+    return printable[:_ERROR_CHARACTERS].rstrip(": ")
 
 
 def network_logits(network: keras.Model, messages: EncodedMessages, batch_size: int = 512) -> npt.NDArray[np.float32]:
-    """Logits of encoded messages on the default device, float32 [messages]."""
-    forward = _forward_on(None, network)
+    """Computes the logits of encoded messages on the default device, float32 [messages]."""
+    forward = _DeviceNetwork(None, network)
     logits = np.zeros(len(messages), np.float32)
-    for rows, width in length_batches(messages.lengths, batch_size):
+    for rows, width in batch_by_length(messages.lengths, batch_size):
         logits[rows] = forward(messages.batch(rows, width))
     return logits
 
 
-def length_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Sequence[tuple[npt.NDArray[np.int64], int]]:
-    """Batches of messages of like length: rows (int64 [batch_size or fewer]) and the width to pad them to.
+def batch_by_length(lengths: npt.NDArray[np.int64], batch_size: int) -> Sequence[tuple[npt.NDArray[np.int64], int]]:
+    """Groups messages of similar length into batches.
 
-    Which messages share a batch depends on the lengths and their order alone.
+    The result depends only on the lengths and their order.
+
+    Returns:
+        For each batch, the indices of its messages, int64 [batch_size or fewer], and the width to pad them to.
     """
     order = np.argsort(lengths, kind="stable")
     widths = np.asarray(_WIDTHS)[np.searchsorted(_WIDTHS, lengths[order])]
     batches = []
     for width in np.unique(widths):
         rows = order[widths == width]
-        batches += [(rows[at : at + batch_size], int(width)) for at in range(0, len(rows), batch_size)]
+        batches += [(rows[start : start + batch_size], int(width)) for start in range(0, len(rows), batch_size)]
     return batches
 
 
-class _forward_on:  # noqa: N801 - a function with a compiled graph of its own
-    """Calls a network on one device: a batch of encoded messages to float32 logits [messages]."""
+class _DeviceNetwork:
+    """A network on one device with its own compiled graph: computes the logits of a batch, float32 [messages]."""
 
     def __init__(self, device: str | None, network: keras.Model) -> None:
-        """Takes the network as it is or, where its weights are on another device, a copy of it."""
+        """Takes the network itself or, if its weights are on another device, a copy of it."""
         with tf.device(device):
             if device and not all(weight.value.device.endswith(device) for weight in network.weights):
-                twin = keras.models.clone_model(network)
-                twin.set_weights(network.get_weights())
-                network = twin
+                copy = keras.models.clone_model(network)
+                copy.set_weights(network.get_weights())
+                network = copy
         self._device = device
         self._network = network
         self._call = tf.function(

@@ -1,4 +1,4 @@
-"""Calls that are made of pieces, each done by the thread that calls or by one that has nothing else to do."""
+"""Calls that are divided into pieces, which the calling thread shares with idle threads."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ Piece = Callable[[], None]
 
 
 class SharedWork:
-    """The calls that are going on. Any number of threads may call and help."""
+    """The calls in progress. Any number of threads may call `run` and `help`."""
 
     def __init__(self) -> None:
         self._calls: list[deque[tuple[Piece, Future[float]]]] = []
-        self._own = threading.local()
+        self._thread = threading.local()
 
     def run(self, pieces: Sequence[Piece]) -> None:
-        """Does pieces in their order, whatever of them another thread takes, and waits until all are done.
+        """Runs the pieces in order, except those that other threads take, and waits until all are done.
 
         Raises:
-            Exception: what a piece raised; the first one's that did.
+            Exception: the error of the first piece that failed.
         """
-        done: list[Future[float]] = [Future() for _ in pieces]
-        left = deque(zip(pieces, done, strict=True))
-        self._calls.append(left)
+        futures: list[Future[float]] = [Future() for _ in pieces]
+        pending = deque(zip(pieces, futures, strict=True))
+        self._calls.append(pending)
         try:
-            while _do_one(left):
+            while _run_next(pending):
                 pass
         finally:
-            self._calls.remove(left)
-        self._own.seconds = self.seconds() + sum(one.result() for one in done)
+            self._calls.remove(pending)
+        self._thread.seconds = self.seconds() + sum(future.result() for future in futures)
 
     def help(self) -> bool:
-        """Does a piece of a call of another thread, if there is one; whether there was."""
-        return any(_do_one(left) for left in tuple(self._calls))
+        """Runs a piece of another thread's call. Returns False if there is none."""
+        return any(_run_next(pending) for pending in tuple(self._calls))
 
     def seconds(self) -> float:
-        """Seconds of a processor that all calls of this thread have taken, whoever did their pieces."""
-        return getattr(self._own, "seconds", 0.0)
+        """Returns the CPU seconds of all calls of this thread, including pieces that other threads ran."""
+        return getattr(self._thread, "seconds", 0.0)
 
 
-def _do_one(left: deque[tuple[Piece, Future[float]]]) -> bool:
+def _run_next(pending: deque[tuple[Piece, Future[float]]]) -> bool:
     try:
-        piece, done = left.popleft()
+        piece, future = pending.popleft()
     except IndexError:
         return False
-    began = time.thread_time()
+    start = time.thread_time()
     try:
         piece()
     except BaseException as error:
-        done.set_exception(error)
+        future.set_exception(error)
     else:
-        done.set_result(time.thread_time() - began)
+        future.set_result(time.thread_time() - start)
     return True

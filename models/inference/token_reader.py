@@ -1,6 +1,7 @@
-"""Tokens read as `models.text.tokens.TokenReader` reads them, faster: what is ASCII or has a pound's sign, which
-nearly all
-are, is described by Arrow and has its n-grams hashed in a compiled loop. A test holds the two equal.
+"""A faster `models.text.tokens.TokenReader`, with the same results.
+
+Nearly all tokens are ASCII, or ASCII with pound signs. Arrow computes their keys and shapes, and a compiled loop hashes
+their n-grams. Other tokens go through `TokenReader`. A test checks that both readers give equal results.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.hashing.arrow_strings import bytes_of, fully_matches, matches, replaced
+from models.hashing.arrow_strings import fully_matches, matches, replace_at, to_buffers
 from models.hashing.compiled import compiled
-from models.hashing.farmhash import MOST_BYTES, HashArray, fingerprint, fingerprints
-from models.text.arrow_tensors import tensor_of
-from models.text.encoder import TextEncoder, places_of
+from models.hashing.farmhash import MAX_BYTES, HashArray, fingerprint, fingerprints
+from models.text.arrow_tensors import arrow_to_tensor
+from models.text.encoder import TextEncoder, expand_runs
 from models.text.tokens import (
     AS_WRITTEN,
     CAPITALS,
@@ -42,26 +43,27 @@ from models.text.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID
 ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 
-_Described: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], pa.Array, pa.Array, IntArray]
+_Description: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], pa.Array, pa.Array, IntArray]
 _Ngrams: TypeAlias = tuple[npt.NDArray[np.int32], IntArray]
-# A word is hashed with a mark and two spaces around it.
-_PLAIN_WORD = f"^[A-Za-z]{{1,{MOST_BYTES - 3}}}$"
-# Small letters are the same to Arrow and TensorFlow. A pound's sign is two bytes, and no five characters are too many.
-_READ_HERE = r"^[\x00-\x7f£]*$"
-# In UTF-8 all bytes of a character but the first are 10xxxxxx.
-_TOP_BITS, _NOT_FIRST, _FIRST_OF_SEVERAL = 0xC0, 0x80, 0x80
+# A word is hashed with a mark and a space on each side, which are three bytes.
+_PLAIN_WORD = f"^[A-Za-z]{{1,{MAX_BYTES - 3}}}$"
+# For these characters Arrow and TensorFlow agree on lower case. A pound sign has two bytes, so five characters are at
+# most ten bytes, which `fingerprint` can hash.
+_SUPPORTED = r"^[\x00-\x7f£]*$"
+# In UTF-8 every byte of a character except the first is 10xxxxxx.
+_TOP_BITS, _CONTINUATION, _NON_ASCII = 0xC0, 0x80, 0x80
 _NO_CLASS = -1
 
 
 @dataclass(frozen=True)
-class ReadTokens:
-    """What the network knows of tokens.
+class TokenFeatures:
+    """The features of tokens that the network uses.
 
     Attributes:
         words: numbers in the vocabulary, int32 [tokens].
-        shapes: how they are written, int32 [tokens].
-        ngrams: hashed n-grams, int32, one token after another, the last of each being that of its key as a whole.
-        counts: how many are of each token, int64 [tokens].
+        shapes: as `models.text.tokens.find_shapes` returns them, int32 [tokens].
+        ngrams: hashed n-grams of all tokens, in order, int32. The last one of each token is that of its whole key.
+        counts: number of n-grams of each token, int64 [tokens].
     """
 
     words: npt.NDArray[np.int32]
@@ -71,135 +73,147 @@ class ReadTokens:
 
 
 class FastTokenReader:
-    """Reads distinct tokens."""
+    """Computes the features of distinct tokens."""
 
     def __init__(self, encoder: TextEncoder) -> None:
-        """Takes the vocabulary and the buckets of n-grams.
+        """Takes the vocabulary and the number of n-gram buckets from an encoder.
 
         Args:
-            encoder: what it reads as.
+            encoder: the encoder whose results this reader reproduces.
         """
         self._words = pa.array(encoder.vocabulary.tokens[len(SPECIAL_TOKENS) :], pa.string())
         self._buckets = encoder.read.buckets
         self._read = encoder.compiled_read
 
-    def read(self, tokens: pa.Array) -> ReadTokens:
-        """Reads tokens.
+    def read(self, tokens: pa.Array) -> TokenFeatures:
+        """Computes the features of tokens.
 
         Args:
             tokens: Arrow binary, UTF-8, [tokens].
         """
         is_plain = matches(tokens, _PLAIN_WORD)
         plain, others = np.flatnonzero(is_plain), np.flatnonzero(~is_plain)
-        parts = [self._plain(tokens.take(pa.array(plain)).cast(pa.string()), plain)]
+        parts = [self._read_plain(tokens.take(pa.array(plain)).cast(pa.string()), plain)]
         if len(others):
-            parts += self._others(tokens.take(pa.array(others)), others)
-        return _in_order(parts, len(tokens))
+            parts += self._read_others(tokens.take(pa.array(others)), others)
+        return _merge_parts(parts, len(tokens))
 
-    def _plain(self, tokens: pa.Array, places: IntArray) -> _Part:
-        small, shapes = pc.ascii_lower(tokens), _shapes_of(tokens)
-        keys = _marked(small, shapes)
-        ngrams = self._ngrams(keys, keys, np.full(len(tokens), _NO_CLASS))
-        return _Part(places, ReadTokens(self._numbers(small), shapes, *ngrams))
+    def _read_plain(self, tokens: pa.Array, indices: IntArray) -> _Part:
+        lower, shapes = pc.ascii_lower(tokens), _compute_shapes(tokens)
+        keys = _add_marks(lower, shapes)
+        ngrams = self._hash_all_ngrams(keys, keys, np.full(len(tokens), _NO_CLASS))
+        return _Part(indices, TokenFeatures(self._look_up(lower), shapes, *ngrams))
 
-    def _others(self, tokens: pa.Array, places: IntArray) -> list[_Part]:
-        is_here = matches(tokens, _READ_HERE)
-        here = np.flatnonzero(is_here)
-        words, shapes, spelled, keys, classes = self._described(tokens.take(pa.array(here)).cast(pa.string()))
-        is_short = pc.binary_length(keys).to_numpy() <= MOST_BYTES
-        short, rest = np.flatnonzero(is_short), np.concatenate([here[~is_short], np.flatnonzero(~is_here)])
-        ngrams = self._ngrams(spelled.take(pa.array(short)), keys.take(pa.array(short)), classes[short])
-        read = ReadTokens(words[short], shapes[short], *ngrams)
-        return [_Part(places[here[short]], read), _Part(places[rest], self._by_rules(tokens.take(pa.array(rest))))]
+    def _read_others(self, tokens: pa.Array, indices: IntArray) -> list[_Part]:
+        is_supported = matches(tokens, _SUPPORTED)
+        supported = np.flatnonzero(is_supported)
+        words, shapes, spelled, keys, classes = self._describe(tokens.take(pa.array(supported)).cast(pa.string()))
+        is_short = pc.binary_length(keys).to_numpy() <= MAX_BYTES
+        short, remaining = (
+            np.flatnonzero(is_short),
+            np.concatenate([supported[~is_short], np.flatnonzero(~is_supported)]),
+        )
+        ngrams = self._hash_all_ngrams(spelled.take(pa.array(short)), keys.take(pa.array(short)), classes[short])
+        features = TokenFeatures(words[short], shapes[short], *ngrams)
+        return [
+            _Part(indices[supported[short]], features),
+            _Part(indices[remaining], self._read_with_tensorflow(tokens.take(pa.array(remaining)))),
+        ]
 
-    def _by_rules(self, tokens: pa.Array) -> ReadTokens:
-        words, shapes, ngrams = self._read(tensor_of(tokens))
-        return ReadTokens(
+    def _read_with_tensorflow(self, tokens: pa.Array) -> TokenFeatures:
+        words, shapes, ngrams = self._read(arrow_to_tensor(tokens))
+        return TokenFeatures(
             words.numpy(), shapes.numpy(), ngrams.flat_values.numpy(), ngrams.row_lengths().numpy().astype(np.int64)
         )
 
-    def _described(self, tokens: pa.Array) -> _Described:
-        """What `models.text.tokens.TokenReader.describe` gives, of Arrow strings; the classes as places in
-        `CLASSES`.
-        """
-        small = pc.ascii_lower(tokens)
-        classes = _classes_of(small)
+    def _describe(self, tokens: pa.Array) -> _Description:
+        """Describes tokens as `models.text.tokens.TokenReader.describe` does, with classes as indices in `CLASSES`."""
+        lower = pc.ascii_lower(tokens)
+        classes = _find_classes(lower)
         has_class = pa.array(classes >= 0)
         class_names = pa.array(CLASSES).take(pa.array(classes, mask=classes < 0))
-        is_number = (classes == CLASSES.index(NUMBER)) & ~fully_matches(small, MASKED_CODE)
-        keys = pc.if_else(pa.array((classes < 0) | is_number), small, class_names)
-        keys = self._with_digits_as_letters(keys, np.flatnonzero(fully_matches(keys, WITH_DIGITS) & ~is_number))
-        words = self._numbers(keys)
-        words = np.where(words == UNKNOWN_ID, self._numbers(pc.coalesce(class_names, small)), words)
-        shapes = _shapes_of(tokens)
-        is_mail = pa.array(classes == CLASSES.index(EMAIL))
-        spelled = pc.if_else(has_class, pc.if_else(is_mail, EMAIL, small), keys)
-        return words, shapes, _marked(spelled, shapes), _marked(keys, shapes), classes
+        is_number = (classes == CLASSES.index(NUMBER)) & ~fully_matches(lower, MASKED_CODE)
+        keys = pc.if_else(pa.array((classes < 0) | is_number), lower, class_names)
+        keys = self._read_digits_as_letters(keys, np.flatnonzero(fully_matches(keys, WITH_DIGITS) & ~is_number))
+        words = self._look_up(keys)
+        words = np.where(words == UNKNOWN_ID, self._look_up(pc.coalesce(class_names, lower)), words)
+        shapes = _compute_shapes(tokens)
+        is_email = pa.array(classes == CLASSES.index(EMAIL))
+        spelled = pc.if_else(has_class, pc.if_else(is_email, EMAIL, lower), keys)
+        return words, shapes, _add_marks(spelled, shapes), _add_marks(keys, shapes), classes
 
-    def _with_digits_as_letters(self, keys: pa.Array, places: IntArray) -> pa.Array:
-        """As `models.text.tokens.TokenReader` has it, of those keys that have digits."""
-        places = places[fully_matches(keys.take(pa.array(places)), WITH_LETTERS)]
-        if not len(places):
-            return keys
-        written = keys.take(pa.array(places))
-        read = written
-        for digit, letter in LEET:
-            read = pc.replace_substring(read, digit, letter)
-        plausible = fully_matches(written, DIGITS_INSIDE) | (self._numbers(read) != UNKNOWN_ID)
-        wanted = plausible & (self._numbers(written) == UNKNOWN_ID)
-        return replaced(keys, places[wanted], read.filter(pa.array(wanted)))
-
-    def _numbers(self, keys: pa.Array) -> npt.NDArray[np.int32]:
-        """Numbers in the vocabulary, int32 [keys]."""
-        found = pc.fill_null(pc.index_in(keys, value_set=self._words), UNKNOWN_ID - len(SPECIAL_TOKENS))
-        numbers: npt.NDArray[np.int32] = found.to_numpy() + np.int32(len(SPECIAL_TOKENS))
-        return numbers
-
-    def _ngrams(self, spelled: pa.Array, keys: pa.Array, classes: IntArray) -> _Ngrams:
-        """Hashed n-grams as `models.text.tokens.TokenReader.ngrams` has them, int32, and how many are of each token.
+    def _read_digits_as_letters(self, keys: pa.Array, indices: IntArray) -> pa.Array:
+        """Reads digits as letters as `models.text.tokens.TokenReader` does.
 
         Args:
-            spelled: what is cut into n-grams, characters of up to three bytes.
-            keys: what counts as a whole, up to 16 bytes.
-            classes: places in `CLASSES`, -1 for none.
+            keys: of all tokens.
+            indices: of the keys that contain digits.
+        """
+        indices = indices[fully_matches(keys.take(pa.array(indices)), WITH_LETTERS)]
+        if not len(indices):
+            return keys
+        written = keys.take(pa.array(indices))
+        as_letters = written
+        for digit, letter in LEET:
+            as_letters = pc.replace_substring(as_letters, digit, letter)
+        plausible = fully_matches(written, DIGITS_INSIDE) | (self._look_up(as_letters) != UNKNOWN_ID)
+        is_replaced = plausible & (self._look_up(written) == UNKNOWN_ID)
+        return replace_at(keys, indices[is_replaced], as_letters.filter(pa.array(is_replaced)))
+
+    def _look_up(self, keys: pa.Array) -> npt.NDArray[np.int32]:
+        """Returns numbers in the vocabulary, int32 [keys]."""
+        indices = pc.fill_null(pc.index_in(keys, value_set=self._words), UNKNOWN_ID - len(SPECIAL_TOKENS))
+        numbers: npt.NDArray[np.int32] = indices.to_numpy() + np.int32(len(SPECIAL_TOKENS))
+        return numbers
+
+    def _hash_all_ngrams(self, spelled: pa.Array, keys: pa.Array, classes: IntArray) -> _Ngrams:
+        """Hashes n-grams as `models.text.tokens.TokenReader.ngrams` does.
+
+        Args:
+            spelled: strings that are cut into n-grams, of characters of up to three bytes.
+            keys: strings that are hashed whole, of up to 16 bytes.
+            classes: indices in `CLASSES`, -1 for none.
+
+        Returns:
+            The hashed n-grams, int32, and the number of n-grams of each token.
         """
         counts = np.zeros(len(spelled), np.int64)
         if not self._buckets:
             return np.zeros(0, np.int32), counts
-        text, starts = bytes_of(spelled)
+        text, starts = to_buffers(spelled)
         _count_ngrams(text, starts, classes, counts)
         ngrams = np.empty(int(counts.sum()), np.int32)
-        _hash_ngrams(text, starts, *bytes_of(keys), classes, _class_hashes(), np.uint64(self._buckets), ngrams)
+        _hash_ngrams(text, starts, *to_buffers(keys), classes, _class_hashes(), np.uint64(self._buckets), ngrams)
         return ngrams, counts
 
 
 class _Part(NamedTuple):
-    """Some tokens as they were read, and their places among all."""
+    """Features of some tokens, and the indices of these tokens among all."""
 
-    places: IntArray
-    read: ReadTokens
+    indices: IntArray
+    features: TokenFeatures
 
 
-def _in_order(parts: Sequence[_Part], count: int) -> ReadTokens:
-    """All tokens, each in its place."""
+def _merge_parts(parts: Sequence[_Part], count: int) -> TokenFeatures:
+    """Merges the features of all tokens, in the order of their indices."""
     words, shapes = np.empty(count, np.int32), np.empty(count, np.int32)
     counts = np.empty(count, np.int64)
-    for places, read in parts:
-        words[places], shapes[places], counts[places] = read.words, read.shapes, read.counts
+    for indices, features in parts:
+        words[indices], shapes[indices], counts[indices] = features.words, features.shapes, features.counts
     starts = np.cumsum(counts) - counts
     ngrams = np.empty(int(counts.sum()), np.int32)
-    for places, read in parts:
-        ngrams[places_of(starts[places], read.counts)] = read.ngrams
-    return ReadTokens(words, shapes, ngrams, counts)
+    for indices, features in parts:
+        ngrams[expand_runs(starts[indices], features.counts)] = features.ngrams
+    return TokenFeatures(words, shapes, ngrams, counts)
 
 
 @compiled
 def _count_ngrams(text: ByteArray, starts: IntArray, classes: IntArray, counts: IntArray) -> None:
-    """How many n-grams tokens have, with those of their class and their key; `counts` takes it."""
+    """Counts the n-grams of each token, including those of its class and its key, into `counts`."""
     for token in range(len(starts) - 1):
         characters = 0
-        for at in range(starts[token], starts[token + 1]):
-            characters += (text[at] & _TOP_BITS) != _NOT_FIRST
+        for index in range(starts[token], starts[token + 1]):
+            characters += (text[index] & _TOP_BITS) != _CONTINUATION
         count = 1 if classes[token] == _NO_CLASS else 1 + CLASS_NGRAMS
         for size in NGRAM_SIZES:
             count += max(characters - size + 1, 0)
@@ -217,85 +231,89 @@ def _hash_ngrams(
     buckets: np.uint64,
     ngrams: npt.NDArray[np.int32],
 ) -> None:
-    """Of each token its n-grams, the shortest first, its class, and its key; `ngrams` has room for as many."""
-    place = 0
+    """Hashes, for each token, its n-grams (the shortest first), its class and its key, into `ngrams`."""
+    position = 0
     for token in range(len(starts) - 1):
-        first, end = starts[token], starts[token + 1]
+        start, stop = starts[token], starts[token + 1]
         is_ascii = True
-        for at in range(first, end):
-            is_ascii &= text[at] < _FIRST_OF_SEVERAL
+        for index in range(start, stop):
+            is_ascii &= text[index] < _NON_ASCII
         for size in NGRAM_SIZES:
             if is_ascii:
-                for at in range(first, end - size + 1):
-                    ngrams[place] = fingerprint(text, at, size) % buckets
-                    place += 1
+                for index in range(start, stop - size + 1):
+                    ngrams[position] = fingerprint(text, index, size) % buckets
+                    position += 1
                 continue
-            begin, behind, characters = first, first, 0
+            left, right, characters = start, start, 0
             while True:
-                while characters < size and behind < end:
-                    behind = _next_character(text, behind, end)
+                while characters < size and right < stop:
+                    right = _next_character(text, right, stop)
                     characters += 1
                 if characters < size:
                     break
-                ngrams[place] = fingerprint(text, begin, behind - begin) % buckets
-                place += 1
-                begin = _next_character(text, begin, end)
+                ngrams[position] = fingerprint(text, left, right - left) % buckets
+                position += 1
+                left = _next_character(text, left, stop)
                 characters -= 1
         if classes[token] != _NO_CLASS:
             for hashed in class_hashes[classes[token]]:
-                ngrams[place] = hashed % buckets
-                place += 1
+                ngrams[position] = hashed % buckets
+                position += 1
         key = key_starts[token]
-        ngrams[place] = fingerprint(keys, key, key_starts[token + 1] - key) % buckets
-        place += 1
+        ngrams[position] = fingerprint(keys, key, key_starts[token + 1] - key) % buckets
+        position += 1
 
 
 @compiled
-def _next_character(text: ByteArray, at: int, end: int) -> int:
-    at += 1
-    while at < end and (text[at] & _TOP_BITS) == _NOT_FIRST:
-        at += 1
-    return at
+def _next_character(text: ByteArray, index: int, stop: int) -> int:
+    index += 1
+    while index < stop and (text[index] & _TOP_BITS) == _CONTINUATION:
+        index += 1
+    return index
 
 
-@functools.cache  # not made as this is imported: the first call of anything compiled takes a third of a second
+@functools.cache  # not computed on import, because the first call of compiled code takes a third of a second
 def _class_hashes() -> HashArray:
-    """Of each class the n-grams that stand for it, uint64 [classes, n-grams]."""
-    return np.array([fingerprints([f"{name}{at}".encode() for at in range(CLASS_NGRAMS)]) for name in CLASSES])
+    """Returns the fingerprints of the n-grams that stand for each class, uint64 [classes, n-grams]."""
+    return np.array([fingerprints([f"{name}{index}".encode() for index in range(CLASS_NGRAMS)]) for name in CLASSES])
 
 
-def _classes_of(small: pa.Array) -> IntArray:
-    """As `models.text.tokens.word_keys` has them, places in `CLASSES`, -1 for none, int64 [tokens]."""
-    classes = np.full(len(small), -1)
+def _find_classes(lower: pa.Array) -> IntArray:
+    """Finds the classes of tokens as `models.text.tokens.word_keys` does.
+
+    Returns:
+        Indices in `CLASSES`, -1 for none, int64 [tokens].
+    """
+    classes = np.full(len(lower), -1)
     for name, pattern in reversed(CLASS_PATTERNS):
-        classes[fully_matches(small, pattern)] = CLASSES.index(name)
+        classes[fully_matches(lower, pattern)] = CLASSES.index(name)
     return classes
 
 
-def _marked(strings: pa.Array, shapes: npt.NDArray[np.int32]) -> pa.Array:
-    """Strings with the mark of their shape and spaces around."""
+def _add_marks(strings: pa.Array, shapes: npt.NDArray[np.int32]) -> pa.Array:
+    """Adds the mark of its shape and a space on each side to each string."""
     marks = pa.array([f" {mark}" for mark in MARKS]).take(pa.array(shapes))
     return pc.binary_join_element_wise(marks, strings, " ", "")
 
 
-def _shapes_of(tokens: pa.Array) -> npt.NDArray[np.int32]:
-    """As `models.text.tokens.shapes_of` has them, of tokens whose letters are ASCII."""
+def _compute_shapes(tokens: pa.Array) -> npt.NDArray[np.int32]:
+    """Computes shapes as `models.text.tokens.find_shapes` does, for tokens whose letters are ASCII."""
     shapes = np.empty(len(tokens), np.int32)
-    _find_shapes(*bytes_of(tokens), shapes)
+    _fill_shapes(*to_buffers(tokens), shapes)
     return shapes
 
 
 @compiled
-def _find_shapes(text: ByteArray, starts: IntArray, shapes: npt.NDArray[np.int32]) -> None:
+def _fill_shapes(text: ByteArray, starts: IntArray, shapes: npt.NDArray[np.int32]) -> None:
     for token in range(len(starts) - 1):
-        capitals = small = signs = 0
-        for at in range(starts[token], starts[token + 1]):
-            sign = text[at]
-            capitals += 65 <= sign <= 90
-            small += 97 <= sign <= 122
-            signs += not (48 <= sign <= 57 or 65 <= sign <= 90 or 97 <= sign <= 122)
-        begins = starts[token] < starts[token + 1] and 65 <= text[starts[token]] <= 90
-        if capitals > 1 and not small:
+        capitals = lower = other = 0
+        for index in range(starts[token], starts[token + 1]):
+            byte = text[index]
+            capitals += 65 <= byte <= 90
+            lower += 97 <= byte <= 122
+            other += not (48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122)
+        starts_with_capital = starts[token] < starts[token + 1] and 65 <= text[starts[token]] <= 90
+        if capitals > 1 and not lower:
             shapes[token] = CAPITALS
         else:
-            shapes[token] = TITLE if begins and not signs else AS_WRITTEN
+            shapes[token] = TITLE if starts_with_capital and not other else AS_WRITTEN

@@ -1,6 +1,6 @@
-"""Words and tokens that were read before, and what the encoder made of them.
+"""Caches of words and tokens with their encoding, bounded in size.
 
-Words that came up again and again stay; what occurred in one call alone is forgotten when there is no room left.
+When the caches are full, words that occurred in one call only are dropped. Words that recurred stay.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.hashing.arrow_strings import bytes_of
+from models.hashing.arrow_strings import to_buffers
 from models.hashing.compiled import compiled
 from models.inference.growing_array import GrowingArray
 from models.inference.interner import Interner
-from models.inference.token_reader import FastTokenReader, ReadTokens
+from models.inference.token_reader import FastTokenReader, TokenFeatures
 from models.inference.word_cutter import FlagArray, WordCutter
-from models.text.encoder import TableMemory, TokenTable, places_of
+from models.text.encoder import TableIdentity, TokenTable, expand_runs
 
 IntArray = npt.NDArray[np.int64]
 
 
-class Cuts(NamedTuple):
-    """Words as the tokens they are cut into.
+class TokenRuns(NamedTuple):
+    """Words as runs of tokens.
 
     Attributes:
-        firsts: where those of each begin in `rows`, int64 [words].
-        sizes: how many they are, int64 [words].
-        rows: rows of the table, int32.
+        firsts: index in `rows` of each word's first token, int64 [words].
+        sizes: number of tokens of each word, int64 [words].
+        rows: rows of the token table, int32.
     """
 
     firsts: IntArray
@@ -36,158 +36,165 @@ class Cuts(NamedTuple):
     rows: npt.NDArray[np.int32]
 
     def tokens(self) -> npt.NDArray[np.int32]:
-        """Rows of the table, one word after another, int32 [tokens of all words]."""
+        """Returns the rows of the token table for all words, in order, int32 [tokens of all words]."""
         tokens = np.empty(int(self.sizes.sum()), np.int32)
-        _joined(self.rows, self.firsts, self.sizes, tokens)
+        _concatenate_runs(self.rows, self.firsts, self.sizes, tokens)
         return tokens
 
 
-class RememberedTokens:
-    """The tokens that occurred, each with its row in the table; row 0 is padding's."""
+class TokenCache:
+    """The tokens seen so far, each with its row in the token table. Row 0 is padding."""
 
     def __init__(self, reader: FastTokenReader) -> None:
-        """Begins with padding alone.
+        """Starts with padding only.
 
         Args:
-            reader: of new tokens.
+            reader: reads new tokens.
         """
         self._reader = reader
-        self._tokens = Interner()  # the first one's row is 1
-        self._memory = TableMemory()
+        self._tokens = Interner()  # number 0 is row 1
+        self._identity = TableIdentity()
         self._columns = [GrowingArray(np.int32) for _ in range(3)]
         self._starts = GrowingArray(np.int64)
         self._starts.append(np.zeros(1, np.int64))
         padding = np.zeros(1, np.int32)
-        self._append(ReadTokens(padding, padding, np.zeros(0, np.int32), np.zeros(1, np.int64)))
+        self._append(TokenFeatures(padding, padding, np.zeros(0, np.int32), np.zeros(1, np.int64)))
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def table(self) -> TokenTable:
-        """The table as it is now."""
-        words, shapes, ngrams = (one.values for one in self._columns)
-        return TokenTable(words, shapes, ngrams, self._starts.values, self._memory)
+        """Returns the current table."""
+        words, shapes, ngrams = (column.values for column in self._columns)
+        return TokenTable(words, shapes, ngrams, self._starts.values, self._identity)
 
-    def empty(self) -> int:
-        """The row of a token with nothing in it, which stands for a message with nothing in it."""
+    def empty_row(self) -> int:
+        """Returns the row of the empty token, which stands for an empty message."""
         return int(self.rows(pa.array([b""]))[0])
 
     def rows(self, tokens: pa.Array) -> IntArray:
-        """Rows of tokens, Arrow binary [tokens], int64 [tokens]; new ones are read."""
-        known = len(self._tokens)
-        with self._tokens.undone():
-            numbers = self._tokens.numbers(*bytes_of(tokens))
-            if len(self._tokens) > known:
-                self._append(self._reader.read(self._tokens.strings(known).cast(pa.binary())))
-        return 1 + numbers
-
-    def only(self, rows: IntArray) -> RememberedTokens:
-        """Some tokens, in a table of their own.
+        """Returns the rows of tokens, int64 [tokens]. New tokens are read and added.
 
         Args:
-            rows: theirs, int64 [tokens], padding's left out, rising. The first of them is row 1 of the new table.
+            tokens: Arrow binary, [tokens].
         """
-        few = RememberedTokens(self._reader)
-        few._tokens = self._tokens.some(rows - 1)
-        words, shapes, ngrams = (one.values for one in self._columns)
+        count = len(self._tokens)
+        with self._tokens.undo_on_error():
+            numbers = self._tokens.intern(*to_buffers(tokens))
+            if len(self._tokens) > count:
+                self._append(self._reader.read(self._tokens.strings(count).cast(pa.binary())))
+        return 1 + numbers
+
+    def subset(self, rows: IntArray) -> TokenCache:
+        """Returns a new cache with some of the tokens.
+
+        Args:
+            rows: of the tokens without padding, ascending, int64 [tokens]. The first of them gets row 1.
+        """
+        subset = TokenCache(self._reader)
+        subset._tokens = self._tokens.subset(rows - 1)
+        words, shapes, ngrams = (column.values for column in self._columns)
         starts = self._starts.values
         counts = starts[rows + 1] - starts[rows]
-        few._append(ReadTokens(words[rows], shapes[rows], ngrams[places_of(starts[rows], counts)], counts))
+        subset._append(TokenFeatures(words[rows], shapes[rows], ngrams[expand_runs(starts[rows], counts)], counts))
         moved = np.flatnonzero(rows != np.arange(1, len(rows) + 1))
-        few._memory = TableMemory(self._memory, 1 + int(moved[0] if len(moved) else len(rows)))
-        return few
+        subset._identity = TableIdentity(self._identity, 1 + int(moved[0] if len(moved) else len(rows)))
+        return subset
 
-    def _append(self, read: ReadTokens) -> None:
-        self._starts.append(len(self._columns[2]) + np.cumsum(read.counts))
-        for column, values in zip(self._columns, (read.words, read.shapes, read.ngrams), strict=True):
+    def _append(self, features: TokenFeatures) -> None:
+        self._starts.append(len(self._columns[2]) + np.cumsum(features.counts))
+        for column, values in zip(self._columns, (features.words, features.shapes, features.ngrams), strict=True):
             column.append(values)
 
 
-class RememberedWords:
-    """The words that occurred, each with the tokens it is cut into.
+class WordCache:
+    """The words seen so far, each with its tokens.
 
     Attributes:
-        tokens: of these words, and of whatever else was read.
+        tokens: the tokens of these words, and other tokens that were read.
     """
 
-    def __init__(self, cutter: WordCutter, tokens: RememberedTokens) -> None:
-        """Begins with no word.
+    def __init__(self, cutter: WordCutter, tokens: TokenCache) -> None:
+        """Starts without words.
 
         Args:
-            cutter: of new words.
-            tokens: those that are known.
+            cutter: cuts new words into tokens.
+            tokens: the token cache to use.
         """
         self.tokens = tokens
         self._cutter = cutter
         self._words = Interner()
-        self._flags, self._came_again = GrowingArray(np.uint8), GrowingArray(np.bool_)
+        self._flags, self._recurred = GrowingArray(np.uint8), GrowingArray(np.bool_)
         self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
-        self._cuts = GrowingArray(np.int32)
+        self._rows = GrowingArray(np.int32)
 
     def __len__(self) -> int:
         return len(self._words)
 
     def numbers(self, texts: pa.Array) -> tuple[IntArray, IntArray]:
-        """Numbers of the words of texts; new ones are cut.
+        """Returns the numbers of the words of texts. New words are cut and added.
 
         Args:
             texts: Arrow strings, [texts].
 
         Returns:
-            Numbers, int64 [words], and where those of each text begin and the last ends, int64 [texts + 1].
+            Numbers, int64 [words]; and the index of each text's first word followed by the number of words, int64
+            [texts + 1].
         """
-        known = len(self._words)
-        with self._words.undone():
-            numbers, starts = self._words.numbers_of_words(*bytes_of(texts))
-            if len(self._words) > known:
-                self._learn(self._words.strings(known))
-        self._came_again.values[numbers] = True
-        self._came_again.values[known:] = False
+        count = len(self._words)
+        with self._words.undo_on_error():
+            numbers, starts = self._words.intern_words(*to_buffers(texts))
+            if len(self._words) > count:
+                self._add(self._words.strings(count))
+        self._recurred.values[numbers] = True
+        self._recurred.values[count:] = False
         return numbers, starts
 
-    def recurring(self, most: int) -> RememberedWords:
-        """The words that came again in a later call, with their tokens; none of them where they are too many.
+    def recurring(self, max_size: int) -> WordCache:
+        """Returns a new cache with the words that recurred in a later call, or an empty one if they are too many.
 
         Args:
-            most: words, and tokens, from which on they are too many.
+            max_size: maximum number of words, and of tokens.
         """
-        numbers = np.flatnonzero(self._came_again.values)
-        rows, cuts = np.unique(self.cuts(numbers).tokens(), return_inverse=True)
-        if max(len(numbers), len(rows)) > most:
-            numbers, rows, cuts = numbers[:0], rows[:0], cuts[:0]
-        few = RememberedWords(self._cutter, self.tokens.only(rows.astype(np.int64)))
-        few._words = self._words.some(numbers)
+        numbers = np.flatnonzero(self._recurred.values)
+        rows, inverse = np.unique(self.runs(numbers).tokens(), return_inverse=True)
+        if max(len(numbers), len(rows)) > max_size:
+            numbers, rows, inverse = numbers[:0], rows[:0], inverse[:0]
+        subset = WordCache(self._cutter, self.tokens.subset(rows.astype(np.int64)))
+        subset._words = self._words.subset(numbers)
         sizes = self._sizes.values[numbers]
-        few._append(np.cumsum(sizes) - sizes, sizes, (1 + cuts).astype(np.int32), self.flags[numbers])
-        few._came_again.values[:] = True
-        return few
+        subset._append(np.cumsum(sizes) - sizes, sizes, (1 + inverse).astype(np.int32), self.flags[numbers])
+        subset._recurred.values[:] = True
+        return subset
 
     @property
     def flags(self) -> FlagArray:
-        """What words may be beside others, by number, as `models.inference.word_cutter` has it."""
+        """How each word interacts with its neighbours, by number: flags of `models.inference.word_cutter`."""
         return self._flags.values
 
-    def cuts(self, numbers: IntArray) -> Cuts:
-        """What words are cut into."""
-        return Cuts(self._firsts.values[numbers], self._sizes.values[numbers], self._cuts.values)
+    def runs(self, numbers: IntArray) -> TokenRuns:
+        """Returns the tokens of words."""
+        return TokenRuns(self._firsts.values[numbers], self._sizes.values[numbers], self._rows.values)
 
-    def _learn(self, words: pa.Array) -> None:
+    def _add(self, words: pa.Array) -> None:
         cut = self._cutter.cut(words)
         self._append(cut.firsts, cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
 
-    def _append(self, firsts: IntArray, sizes: IntArray, cuts: npt.NDArray[np.int32], flags: FlagArray) -> None:
-        self._firsts.append(len(self._cuts) + firsts)
+    def _append(self, firsts: IntArray, sizes: IntArray, rows: npt.NDArray[np.int32], flags: FlagArray) -> None:
+        self._firsts.append(len(self._rows) + firsts)
         self._sizes.append(sizes)
-        self._cuts.append(cuts)
+        self._rows.append(rows)
         self._flags.append(flags)
-        self._came_again.append(np.zeros(len(sizes), bool))
+        self._recurred.append(np.zeros(len(sizes), bool))
 
 
 @compiled
-def _joined(rows: npt.NDArray[np.int32], firsts: IntArray, sizes: IntArray, joined: npt.NDArray[np.int32]) -> None:
-    """Runs of rows one behind another; `joined` has room for all."""
-    place = 0
-    for first, size in zip(firsts, sizes):  # noqa: B905 - compiled, and they are as long
+def _concatenate_runs(
+    rows: npt.NDArray[np.int32], firsts: IntArray, sizes: IntArray, output: npt.NDArray[np.int32]
+) -> None:
+    """Concatenates runs of rows into `output`, which must have capacity for all of them."""
+    position = 0
+    for first, size in zip(firsts, sizes):  # noqa: B905 - compiled by Numba; both have the same length
         for row in range(first, first + size):
-            joined[place] = rows[row]
-            place += 1
+            output[position] = rows[row]
+            position += 1

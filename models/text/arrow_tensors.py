@@ -1,4 +1,4 @@
-"""Strings as Arrow has them: to and from Python and TensorFlow."""
+"""Converts Arrow strings from and to Python strings and TensorFlow tensors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Texts: TypeAlias = "Sequence[str] | pa.Array"
 
 
 def as_arrow(texts: Texts) -> pa.Array:
-    """Messages as an Arrow array of strings; lone surrogates as U+FFFD."""
+    """Returns messages as an Arrow array of strings, with lone surrogates replaced by U+FFFD."""
     return texts if isinstance(texts, pa.Array) else pa.array(encode_utf8(texts), pa.binary()).cast(pa.string())
 
 
-def arrow_of(strings: tf.Tensor) -> pa.Array:
-    """A tensor of strings, [strings], as Arrow binary."""
+def tensor_to_arrow(strings: tf.Tensor) -> pa.Array:
+    """Converts a tensor of strings, [strings], to Arrow binary."""
     return pa.array(strings.numpy(), pa.binary())
 
 
-def tensor_of(strings: pa.Array) -> tf.Tensor:
-    """Arrow strings as a tensor."""
+def arrow_to_tensor(strings: pa.Array) -> tf.Tensor:
+    """Converts Arrow strings to a tensor of strings, [strings]."""
     return tf.constant(strings.cast(pa.binary()).to_pylist(), tf.string)

@@ -1,8 +1,8 @@
-"""Raw messages to what the network reads: cleaned, cut into tokens, each token looked up in the vocabulary and taken
-to its parts. All of it as TensorFlow operations.
+"""Encodes raw messages for the network with TensorFlow operations.
 
-The tokens of a batch stand in a table, each once, and messages are rows of that table: what a token is made of is
-worked out once, however often it occurs.
+A message is cleaned and cut into tokens. Each token is looked up in the vocabulary, and its shape and n-grams are
+computed. A batch has a table of its distinct tokens, and messages are rows of that table, so the features of a token
+are computed once, however often it occurs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.text.cleaning import TIE, TextCleaner, encode_utf8, most_bytes, traced
+from models.text.cleaning import TIE, TextCleaner, compile_graph, encode_utf8, max_bytes
 from models.text.segmentation import Segmenter
 from models.text.tokens import TokenReader
 from models.text.vocabulary import PADDING_ID, SPECIAL_TOKENS, UNKNOWN_ID, Vocabulary
 
-# Characters after which a slice of messages ends early: cleaning takes up to ten times their room.
+# Characters after which a slice of messages ends early, because cleaning needs up to ten times their memory.
 _SLICE_CHARACTERS = 8 * 2**20
 _EMPTY = ""
 
@@ -28,17 +28,16 @@ _EMPTY = ""
 class TextEncoder(tf.Module):
     """Encodes messages: `encoder(texts)` takes string [messages].
 
-    Every message has at least one token (one with nothing in it is a single unknown), and at most
-    [text] max_tokens.
+    Every message gets at least one token (an empty message is a single unknown token) and at most [text] max_tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, buckets: int, asset: Path | None = None) -> None:
-        """Takes the tokens from the vocabulary or, for an export that must find them again, from a file of theirs.
+        """Takes the tokens from the vocabulary or, for an export that must contain them, from an asset file.
 
         Args:
-            vocabulary: what to encode with.
+            vocabulary: the vocabulary to encode with.
             buckets: [network] ngram_buckets.
-            asset: a file with one token a line, special ones left out, as `write_tokens` leaves it.
+            asset: a file with one token per line, without the special tokens, as `write_tokens` writes it.
         """
         super().__init__(name="text_encoder")
         self.vocabulary = vocabulary
@@ -48,10 +47,13 @@ class TextEncoder(tf.Module):
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
         self.read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
-        # Traced once for all calls; kept as bound methods, for an export would trace and write functions as well.
-        self.compiled = traced(self).__call__
-        self.compiled_fold, self.compiled_tokens = traced(self.fold).__call__, traced(self.tokens).__call__
-        self.compiled_read = traced(self.read).__call__
+        # Traced once for all calls. They are bound methods, because an export would also write TensorFlow functions.
+        self.compiled = compile_graph(self).__call__
+        self.compiled_fold, self.compiled_tokens = (
+            compile_graph(self.fold).__call__,
+            compile_graph(self.tokens).__call__,
+        )
+        self.compiled_read = compile_graph(self.read).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:
@@ -70,19 +72,19 @@ class TextEncoder(tf.Module):
             texts: string [messages], any bytes.
 
         Returns:
-            ``rows``, ragged int32 [messages, (tokens)]: places in the table, from 1; and the table, its row 0 being
-            that of padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)].
+            ``rows``, ragged int32 [messages, (tokens)]: rows of the token table, from 1. And the table, whose row 0 is
+            padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)].
         """
         tokens = self.tokens(self.fold(texts))
         lengths = tokens.row_lengths()
-        # An empty token for each empty message, put where the message's tokens would be.
-        filled = tf.maximum(lengths, 1)
-        places = tf.where(tf.repeat(lengths > 0, filled))
-        flat = tf.tensor_scatter_nd_update(tf.fill([tf.reduce_sum(filled)], _EMPTY), places, tokens.flat_values)
+        # Each empty message gets an empty token.
+        counts = tf.maximum(lengths, 1)
+        indices = tf.where(tf.repeat(lengths > 0, counts))
+        flat = tf.tensor_scatter_nd_update(tf.fill([tf.reduce_sum(counts)], _EMPTY), indices, tokens.flat_values)
         distinct, rows = tf.unique(flat)
         words, shapes, ngrams = self.read(distinct)
         return {
-            "rows": tf.RaggedTensor.from_row_lengths(rows + 1, filled, validate=False),
+            "rows": tf.RaggedTensor.from_row_lengths(rows + 1, counts, validate=False),
             "words": tf.concat([[PADDING_ID], words], axis=0),
             "shapes": tf.concat([[0], shapes], axis=0),
             "ngrams": tf.RaggedTensor.from_row_lengths(
@@ -91,74 +93,74 @@ class TextEncoder(tf.Module):
         }
 
     def fold(self, texts: tf.Tensor) -> tf.Tensor:
-        """The first step: `models.text.cleaning.TextCleaner.fold`."""
+        """Runs the first step, `models.text.cleaning.TextCleaner.fold`."""
         return self._clean.fold(texts)
 
     def tokens(self, folded: tf.Tensor) -> tf.RaggedTensor:
-        """The second step: folded messages to their tokens, ragged string [messages, (tokens)], none if empty."""
+        """Runs the second step: cuts folded messages into tokens, ragged string [messages, (tokens)]."""
         return tf.strings.split(self._cut_runs(self._clean.separate(folded)))[:, : self.vocabulary.text.max_tokens]
 
     def _cut_runs(self, cleaned: tf.Tensor) -> tf.Tensor:
-        """Cuts what stands behind a tie into words; string [messages] to string [messages]."""
+        """Cuts the joined letters after a tie into words; string [messages] to string [messages]."""
         with_runs = tf.where(tf.strings.regex_full_match(cleaned, "(?s:.*)" + TIE + "(?s:.*)"))
 
         def cut() -> tf.Tensor:
             tokens = tf.strings.split(tf.gather_nd(cleaned, with_runs))
-            places = tf.where(tf.strings.regex_full_match(tokens.flat_values, TIE + ".*"))
-            runs = tf.strings.regex_replace(tf.gather_nd(tokens.flat_values, places), TIE, "")
+            indices = tf.where(tf.strings.regex_full_match(tokens.flat_values, TIE + ".*"))
+            runs = tf.strings.regex_replace(tf.gather_nd(tokens.flat_values, indices), TIE, "")
             words = self._segment(tf.strings.lower(runs, encoding="utf-8"))
-            whole = tokens.with_flat_values(tf.tensor_scatter_nd_update(tokens.flat_values, places, words))
+            whole = tokens.with_flat_values(tf.tensor_scatter_nd_update(tokens.flat_values, indices, words))
             return tf.tensor_scatter_nd_update(cleaned, with_runs, tf.strings.reduce_join(whole, axis=1, separator=" "))
 
         return tf.cond(tf.size(with_runs) > 0, cut, lambda: cleaned)
 
 
 @dataclass(eq=False)
-class TableMemory:
-    """Stands for one table that goes on growing, by being the same object.
+class TableIdentity:
+    """The identity of a growing table. All states of the table share one object.
 
     Attributes:
-        before: the table that its first rows were taken over from, if any. Who keeps something for each row moves it
-            over and sets this to None, or both would be kept.
-        shared: how many rows those are, with the same numbers in both.
+        previous: the table from which its first rows were copied, if any. A cache that has an entry for each row copies
+            the entries and sets this to None, so that the previous table can be freed.
+        shared_rows: number of these rows. They have the same row numbers in both tables.
     """
 
-    before: TableMemory | None = None
-    shared: int = 0
+    previous: TableIdentity | None = None
+    shared_rows: int = 0
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Tokens, each a row; row 0 is padding's. Some may be there twice.
+    """Tokens, one per row. Row 0 is padding. A token may occur twice.
 
     Attributes:
-        words: number in the vocabulary, int32 [table].
-        shapes: as `models.text.tokens.shapes_of` has it, int32 [table].
-        ngrams: hashed n-grams of all tokens, one token after another, int32.
-        starts: int64 [table + 1], where each token begins in `ngrams`.
-        memory: what the table is the present state of, where it goes on growing: rows that are there stay as they are.
+        words: numbers in the vocabulary, int32 [table].
+        shapes: as `models.text.tokens.find_shapes` returns them, int32 [table].
+        ngrams: hashed n-grams of all tokens, in order, int32.
+        starts: index in `ngrams` of each token's first n-gram, followed by the length of `ngrams`, int64 [table + 1].
+        identity: identity of the table if it grows; None otherwise. Existing rows of a growing table do not change.
     """
 
     words: npt.NDArray[np.int32]
     shapes: npt.NDArray[np.int32]
     ngrams: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
-    memory: TableMemory | None = None
+    identity: TableIdentity | None = None
 
     @classmethod
-    def of_words(cls, words: npt.ArrayLike) -> TokenTable:
-        """A table of words without n-grams, written in small letters; padding's row is put before them."""
+    def from_words(cls, words: npt.ArrayLike) -> TokenTable:
+        """Builds a table of lower-case words without n-grams, with padding as its first row."""
         numbers = np.concatenate([[PADDING_ID], np.asarray(words)]).astype(np.int32)
         return cls(numbers, np.zeros_like(numbers), np.zeros(0, np.int32), np.zeros(len(numbers) + 1, np.int64))
 
 
 class EncodedMessages:
-    """Many messages, without padding.
+    """Encoded messages, concatenated without padding.
 
     Attributes:
-        rows: rows of the table, int32 [tokens of all messages], one message after another.
-        starts: int64 [messages + 1], where each message begins in `rows`.
-        table: the tokens.
+        rows: rows of the token table for all messages, in order, int32 [tokens of all messages].
+        starts: index in `rows` of each message's first token, followed by the length of `rows`, int64 [messages + 1].
+        table: the token table.
     """
 
     def __init__(self, rows: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], table: TokenTable) -> None:
@@ -171,25 +173,29 @@ class EncodedMessages:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each message, int64 [messages]."""
+        """The number of tokens of each message, int64 [messages]."""
         return np.diff(self.starts)
 
-    def part(self, first: int, end: int) -> EncodedMessages:
-        """The messages from `first` up to but not including `end`, of the same table."""
-        starts = self.starts[first : end + 1]
+    def slice(self, start: int, stop: int) -> EncodedMessages:
+        """Returns the messages from `start` up to but not including `stop`, with the same table."""
+        starts = self.starts[start : stop + 1]
         return EncodedMessages(self.rows[starts[0] : starts[-1]], starts - starts[0], self.table)
 
     def batch(self, messages: npt.NDArray[np.int64], width: int) -> dict[str, npt.NDArray[np.int32]]:
-        """The chosen messages as the network takes them, padded on the right. No message may be longer than the width.
+        """Returns messages in the form that the network takes, padded on the right.
+
+        Args:
+            messages: indices of the messages.
+            width: tokens to pad each message to; none may be longer.
 
         Returns:
-            ``rows`` [messages, width], 0 where padded, and of the tokens that occur ``words``, ``shapes`` [table],
-            ``ngrams`` [n-grams of all], ``owners`` [n-grams of all], the row each belongs to; all int32.
+            ``rows`` [messages, width], 0 for padding; and for the tokens that occur ``words`` and ``shapes`` [table],
+            ``ngrams`` [n-grams of all] and ``owners`` [n-grams of all], the row of each n-gram. All are int32.
         """
-        places = np.arange(width)
+        columns = np.arange(width)
         lengths = self.starts[messages + 1] - self.starts[messages]
-        taken = np.minimum(self.starts[messages, np.newaxis] + places, max(len(self.rows) - 1, 0))
-        padded = np.where(places < lengths[:, np.newaxis], self.rows[taken] if len(self.rows) else 0, 0)
+        indices = np.minimum(self.starts[messages, np.newaxis] + columns, max(len(self.rows) - 1, 0))
+        padded = np.where(columns < lengths[:, np.newaxis], self.rows[indices] if len(self.rows) else 0, 0)
         used, rows = np.unique(np.append(padded.ravel(), 0), return_inverse=True)
         counts = self.table.starts[used + 1] - self.table.starts[used]
         owners = np.repeat(np.arange(len(used)), counts)
@@ -197,61 +203,61 @@ class EncodedMessages:
             "rows": rows[:-1].reshape(padded.shape).astype(np.int32),
             "words": self.table.words[used],
             "shapes": self.table.shapes[used],
-            "ngrams": self.table.ngrams[places_of(self.table.starts[used], counts)],
+            "ngrams": self.table.ngrams[expand_runs(self.table.starts[used], counts)],
             "owners": owners.astype(np.int32),
         }
 
 
-def places_of(firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The places of runs, one run after another.
+def expand_runs(firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns the indices of all elements of runs, in order, int64.
 
     Args:
-        firsts: where each begins, int64 [runs].
-        sizes: how long each is, int64 [runs].
+        firsts: first index of each run, int64 [runs].
+        sizes: length of each run, int64 [runs].
     """
-    places: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
-    return places
+    indices: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+    return indices
 
 
 def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> EncodedMessages:
-    """Encodes messages in slices of up to `batch_size`, so that memory stays bounded by what comes out."""
+    """Encodes messages in slices of up to `batch_size`, so that memory is bounded by the size of the result."""
     rows, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    words, shapes, ngrams = ([np.zeros(one, np.int32)] for one in (1, 1, 0))
+    words, shapes, ngrams = ([np.zeros(size, np.int32)] for size in (1, 1, 0))
     counts = [np.zeros(1, np.int64)]
-    before = 0  # tokens of the slices before, which go in front of this one's
-    for some in _slices(texts, batch_size, most_bytes(encoder.vocabulary.text)):
-        encoded = encoder.compiled(tf.constant(encode_utf8(some), tf.string))
-        rows.append(encoded["rows"].flat_values.numpy() + np.int32(before))
+    offset = 0  # number of tokens of the previous slices
+    for texts_slice in _slice_messages(texts, batch_size, max_bytes(encoder.vocabulary.text)):
+        encoded = encoder.compiled(tf.constant(encode_utf8(texts_slice), tf.string))
+        rows.append(encoded["rows"].flat_values.numpy() + np.int32(offset))
         lengths.append(encoded["rows"].row_lengths().numpy())
         words.append(encoded["words"].numpy()[1:])
         shapes.append(encoded["shapes"].numpy()[1:])
         ngrams.append(encoded["ngrams"].flat_values.numpy())
         counts.append(encoded["ngrams"].row_lengths().numpy()[1:])
-        before += len(words[-1])
-    table = TokenTable(np.concatenate(words), np.concatenate(shapes), np.concatenate(ngrams), _starts(counts))
-    return EncodedMessages(np.concatenate(rows), _starts(lengths), table)
+        offset += len(words[-1])
+    table = TokenTable(np.concatenate(words), np.concatenate(shapes), np.concatenate(ngrams), _compute_starts(counts))
+    return EncodedMessages(np.concatenate(rows), _compute_starts(lengths), table)
 
 
-def _starts(lengths: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Where things of such lengths begin when they stand one after another, and where the last ends."""
+def _compute_starts(lengths: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Returns the start of each item of the given lengths, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
 
 
-def _slices(texts: Sequence[str], batch_size: int, most: int) -> Iterator[list[str]]:
-    """Messages in slices, each cut to the characters that can be among its first `most` bytes."""
-    some: list[str] = []
+def _slice_messages(texts: Sequence[str], batch_size: int, limit: int) -> Iterator[list[str]]:
+    """Yields slices of messages. A message is cut to `limit` characters, which include its first `limit` bytes."""
+    messages: list[str] = []
     characters = 0
     for text in texts:
-        some.append(text[:most])
-        characters += len(some[-1])
-        if len(some) == batch_size or characters >= _SLICE_CHARACTERS:
-            yield some
-            some, characters = [], 0
-    if some:
-        yield some
+        messages.append(text[:limit])
+        characters += len(messages[-1])
+        if len(messages) == batch_size or characters >= _SLICE_CHARACTERS:
+            yield messages
+            messages, characters = [], 0
+    if messages:
+        yield messages
 
 
 def write_tokens(vocabulary: Vocabulary, path: Path) -> Path:
-    """Writes the tokens one a line, special ones left out: what `TextEncoder` reads as its asset."""
+    """Writes the tokens without the special ones, one per line, as the asset that `TextEncoder` reads."""
     path.write_text("".join(f"{token}\n" for token in vocabulary.tokens[len(SPECIAL_TOKENS) :]), encoding="utf-8")
     return path

@@ -1,7 +1,7 @@
-"""What each Unicode character is read as: compatibility forms, look-alikes, accents, invisible characters.
+"""Folds Unicode characters to what a reader sees: compatibility forms, look-alikes, accents, invisible characters.
 
-One function, `reading`, says it for a character; `folding_table` packs it for all 1,114,112 code points into small
-arrays that `models.text.cleaning` gathers from inside the graph. Pure Python on the standard library's `unicodedata`.
+`fold_character` folds one character. `folding_table` packs its results for all 1,114,112 code points into small arrays,
+from which `models.text.cleaning` gathers inside the graph. It is pure Python with the standard library's `unicodedata`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy.typing as npt
 CODE_POINTS = 0x110000
 PAGE = 256
 
-# Letters of other scripts, and letter-like signs without a compatibility form, drawn like a Latin letter. Digits drawn
-# like letters (0 and O, 1 and l) are not here: that is spelling, not an encoding, and real words of both exist.
+# Letters of other scripts, and letter-like signs without a compatibility form, that look like a Latin letter. Digits
+# that look like letters (0 and O, 1 and l) are not included: that is spelling, not encoding, and both occur in words.
 _LOOKALIKES = {
     "а": "a", "в": "b", "с": "c", "е": "e", "н": "h", "і": "i", "ј": "j", "к": "k", "м": "m", "о": "o", "р": "p",
     "ѕ": "s", "т": "t", "у": "y", "х": "x", "ԁ": "d", "ԛ": "q", "ԝ": "w", "ү": "y", "һ": "h", "ӏ": "l", "ё": "e",
@@ -49,26 +49,27 @@ _LOOKALIKES = {
     "؟": "?", "※": "*", "❗": "!", "❕": "!", "❓": "?", "❔": "?", "‼": "!!",
 }  # fmt: skip
 
-# Marks that only dress Latin, Greek and Cyrillic letters. Vowel signs of other scripts are letters to their readers.
-_DRESSING = frozenset(itertools.chain(
+# Marks that only decorate Latin, Greek and Cyrillic letters. Vowel signs of other scripts are letters to their readers.
+_DECORATION = frozenset(itertools.chain(
     range(0x0300, 0x0370), range(0x0483, 0x048A), range(0x1AB0, 0x1B00), range(0x1DC0, 0x1E00), range(0x20D0, 0x2100),
     range(0xFE20, 0xFE30),
 ))  # fmt: skip
-# Drawn as nothing, though Unicode counts them as letters, marks or symbols.
+# Invisible, although Unicode classifies them as letters, marks or symbols.
 _INVISIBLE = frozenset(itertools.chain(
     (0x115F, 0x1160, 0x3164, 0xFFA0), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0), range(0x180B, 0x1810),
     range(0x1F3FB, 0x1F400),
 ))  # fmt: skip
 _PRIVATE_PLANES = 0xF0000
-# Letters in squares and circles, which have no compatibility form: A stands at the first code point of each row.
+# Letters in squares and circles, which have no compatibility form. These are the code points of A in each row.
 _BOXED = (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)
 
 
-def reading(character: str) -> str:
-    """What a character is read as: itself, other characters, a space, or nothing.
+def fold_character(character: str) -> str:
+    """Folds a character to itself, other characters, a space, or the empty string.
 
-    Control characters of Windows-1252 taken for Latin-1 (as the SMS Spam Collection has them) become what was meant;
-    other controls and all white space a space; format characters, variation selectors, private use nothing.
+    Control characters from Windows-1252 text that was read as Latin-1 (as in the SMS Spam Collection) become the
+    intended characters. Other control characters and all white space become a space. Format characters, variation
+    selectors and private-use characters become the empty string.
     """
     code = ord(character)
     if 0x80 <= code < 0xA0:
@@ -78,46 +79,47 @@ def reading(character: str) -> str:
         return ""
     if category in ("Cc", "Zs", "Zl", "Zp") or code == 0x2800:
         return " "
-    if category == "Nd":  # of whatever script: numbers are counted and masked by their digits
+    if category == "Nd":  # of any script, because numbers are masked by counting digits
         return str(unicodedata.decimal(character))
-    if code >= _BOXED[0] and (boxed := _boxed_letter(code)):
+    if code >= _BOXED[0] and (boxed := _find_boxed_letter(code)):
         return boxed
     if category[0] != "M" and not unicodedata.decomposition(character) and character not in _LOOKALIKES:
         return character if character.isascii() else character.lower()
-    return _lower_unless_ascii("".join(map(_lookalike, _undress(character))))
+    return _lower_unless_ascii("".join(map(_replace_lookalike, _strip_marks(character))))
 
 
-def _boxed_letter(code: int) -> str:
+def _find_boxed_letter(code: int) -> str:
     return next((chr(ord("A") + code - first) for first in _BOXED if first <= code < first + 26), "")
 
 
-def _undress(character: str) -> str:
-    """Compatibility form without the marks of Latin, Greek and Cyrillic letters; other scripts composed again."""
-    apart = unicodedata.normalize("NFKD", _LOOKALIKES.get(character, character))
-    bare = "".join(one for one in apart if ord(one) not in _DRESSING)
+def _strip_marks(character: str) -> str:
+    """Returns the compatibility form without marks of Latin, Greek and Cyrillic letters; others stay composed."""
+    decomposed = unicodedata.normalize("NFKD", _LOOKALIKES.get(character, character))
+    bare = "".join(letter for letter in decomposed if ord(letter) not in _DECORATION)
     return " ".join(part for part in unicodedata.normalize("NFKC", bare).split(" ") if part) if bare.strip() else ""
 
 
-def _lookalike(character: str) -> str:
+def _replace_lookalike(character: str) -> str:
     return _LOOKALIKES.get(character, character)
 
 
 def _lower_unless_ascii(text: str) -> str:
-    """Small letters, but ASCII capitals stay: a word all in capitals is a signal that is read later."""
-    return "".join(one if one.isascii() else one.lower() for one in text)
+    """Converts to lower case, except ASCII capitals: a word in capitals is a signal that is used later."""
+    return "".join(letter if letter.isascii() else letter.lower() for letter in text)
 
 
 @dataclass(frozen=True)
 class FoldingTable:
-    """`reading` for every code point, as arrays.
+    """`fold_character` for every code point, as arrays.
 
     Attributes:
-        page_block: int32 [4352], the block of each page of 256 code points.
-        blocks: int32 [blocks, 256], what to add to a code point to get its entry. An entry is a code point, or
-            `CODE_POINTS` plus the number of an expansion, or negative: read as nothing. Pages alike share a block.
-        expansion_lengths: int32 [expansions], code points of each expansion.
-        expansion_starts: int32 [expansions], where each begins in `expansion_values`.
-        expansion_values: int32 [sum of lengths], their code points.
+        page_block: block of each page of 256 code points, int32 [4352].
+        blocks: number to add to a code point to get its entry, int32 [blocks, 256]. An entry is a code point, or
+            `CODE_POINTS` plus the number of an expansion, or negative for a dropped character. Equal pages share a
+            block.
+        expansion_lengths: number of code points of each expansion, int32 [expansions].
+        expansion_starts: index of each expansion in `expansion_values`, int32 [expansions].
+        expansion_values: code points of all expansions, int32 [sum of lengths].
     """
 
     page_block: npt.NDArray[np.int32]
@@ -127,29 +129,29 @@ class FoldingTable:
     expansion_values: npt.NDArray[np.int32]
 
 
-_NOTHING = -2 * CODE_POINTS
-# Beyond these are ideographs, which are read as themselves, and unassigned code points.
-_LOOKED_AT = (range(0x80, 0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))
+_DROPPED = -2 * CODE_POINTS
+# Code points outside these ranges are ideographs, which fold to themselves, or unassigned.
+_FOLDED_RANGES = (range(0x80, 0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))
 
 
 @functools.cache
 def folding_table() -> FoldingTable:
-    """Packs `reading` for all code points: a fraction of a second, once a process."""
+    """Packs `fold_character` for all code points. Takes a fraction of a second, once per process."""
     deltas = np.zeros(CODE_POINTS, dtype=np.int32)
-    deltas[_PRIVATE_PLANES:] = _NOTHING
+    deltas[_PRIVATE_PLANES:] = _DROPPED
     expansions: dict[str, int] = {}
-    for code in itertools.chain(range(0x20), (0x7F,), *_LOOKED_AT):
-        read = reading(chr(code))
-        if not read:
-            deltas[code] = _NOTHING
-        elif len(read) == 1:
-            deltas[code] = ord(read) - code
+    for code in itertools.chain(range(0x20), (0x7F,), *_FOLDED_RANGES):
+        folded = fold_character(chr(code))
+        if not folded:
+            deltas[code] = _DROPPED
+        elif len(folded) == 1:
+            deltas[code] = ord(folded) - code
         else:
-            deltas[code] = CODE_POINTS + expansions.setdefault(read, len(expansions)) - code
-    numbers: dict[bytes, int] = {}
-    page_block = [numbers.setdefault(page.tobytes(), len(numbers)) for page in deltas.reshape(-1, PAGE)]
-    blocks = np.frombuffer(b"".join(numbers), np.int32).reshape(-1, PAGE)
+            deltas[code] = CODE_POINTS + expansions.setdefault(folded, len(expansions)) - code
+    block_numbers: dict[bytes, int] = {}
+    page_block = [block_numbers.setdefault(page.tobytes(), len(block_numbers)) for page in deltas.reshape(-1, PAGE)]
+    blocks = np.frombuffer(b"".join(block_numbers), np.int32).reshape(-1, PAGE)
     lengths = np.array([len(text) for text in expansions], dtype=np.int32)
-    values = np.array([ord(one) for text in expansions for one in text], dtype=np.int32)
+    values = np.array([ord(character) for text in expansions for character in text], dtype=np.int32)
     starts = (np.cumsum(lengths) - lengths).astype(np.int32)
     return FoldingTable(np.array(page_block, np.int32), blocks, lengths, starts, values)

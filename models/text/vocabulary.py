@@ -1,9 +1,9 @@
-"""The vocabulary: which token has which number, kept as JSON that a person can read and a diff can show.
+"""The vocabulary, which gives each token a number, and its JSON file.
 
-Number 0 pads, number 1 stands for every token that is not there; then come words in small letters and classes of
-tokens (`models.text.tokens`), the most frequent first, equals in the order of their code points. The file carries
-its format
-version, the text settings it belongs to, and the counts.
+Number 0 is padding, and number 1 stands for every token that is not in the vocabulary. Then come words in lower case
+and classes of tokens (`models.text.tokens`), the most frequent first, with ties in the order of code points. The file
+is readable, and a diff shows the tokens that changed. It contains its format version, the text settings that it belongs
+to, and the counts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ PADDING_ID, UNKNOWN_ID = 0, 1
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by number.
+    """The tokens and their numbers.
 
     Attributes:
-        tokens: every token; its place is its number. The first two are the special ones.
-        counts: how often each was seen in the training part; 0 for padding, for unknown the tokens left out.
-        text: the text settings that made the tokens.
+        tokens: all tokens; the number of a token is its index. The first two are the special tokens.
+        counts: how often each token occurs in the training part; 0 for padding. The count of the unknown token is the
+            sum over tokens that were left out.
+        text: the text settings with which the tokens were made.
     """
 
     tokens: tuple[str, ...]
@@ -44,19 +45,21 @@ class Vocabulary:
         return len(self.tokens)
 
     def sha256(self) -> str:
-        """Fingerprint of the numbering and the text settings; equal vocabularies give equal numbers."""
+        """Returns a fingerprint of the tokens, their order and the text settings. It does not depend on the counts."""
         content = json.dumps([self.tokens, dataclasses.asdict(self.text)], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def require_text_settings(self, text: TextSettings) -> None:
-        """Holds the vocabulary to the text settings in force.
+        """Checks that the vocabulary was built with the current text settings.
 
         Raises:
-            ArtifactError: they differ; names each setting with both values.
+            ArtifactError: the settings differ. The message names each setting with both values.
         """
-        ours, theirs = dataclasses.asdict(self.text), dataclasses.asdict(text)
+        stored, current = dataclasses.asdict(self.text), dataclasses.asdict(text)
         differences = [
-            f"{key} is {ours[key]!r} here, {theirs[key]!r} in the settings" for key in ours if ours[key] != theirs[key]
+            f"{key} is {stored[key]!r} here, {current[key]!r} in the settings"
+            for key in stored
+            if stored[key] != current[key]
         ]
         if differences:
             raise ArtifactError(
@@ -65,34 +68,34 @@ class Vocabulary:
 
 
 def build_vocabulary(cleaned: Iterable[str], settings: VocabularySettings, text: TextSettings) -> Vocabulary:
-    """Counts the tokens of cleaned messages.
+    """Builds a vocabulary from cleaned messages.
 
     Args:
-        cleaned: messages as `models.text.cleaning` leaves them: tokens with single spaces between.
-        settings: how often a token must be seen, and how many are kept.
-        text: the text settings that cleaned them.
+        cleaned: messages as `models.text.cleaning` returns them, tokens separated by single spaces.
+        settings: minimum count of a token and maximum size of the vocabulary.
+        text: the text settings with which the messages were cleaned.
 
     Raises:
-        InputError: no token is seen often enough.
+        InputError: no token occurs often enough.
     """
-    seen = _counts_of_keys(cleaned)
-    ranked = sorted((-count, token) for token, count in seen.items() if count >= settings.min_count)
+    counts = _count_keys(cleaned)
+    ranked = sorted((-count, token) for token, count in counts.items() if count >= settings.min_count)
     if not ranked:
         raise InputError(
-            f"none of the {len(seen)} tokens of the training part is seen {settings.min_count} times. "
+            f"none of the {len(counts)} tokens of the training part is seen {settings.min_count} times. "
             "Give more labelled messages ([corpus]) or lower [vocabulary] min_count."
         )
-    kept = [(token, -count) for count, token in ranked[: settings.max_size - len(SPECIAL_TOKENS)]]
-    left_out = seen.total() - sum(count for _, count in kept)
+    selected = [(token, -count) for count, token in ranked[: settings.max_size - len(SPECIAL_TOKENS)]]
+    left_out = counts.total() - sum(count for _, count in selected)
     return Vocabulary(
-        tokens=(*SPECIAL_TOKENS, *(token for token, _ in kept)),
-        counts=(0, left_out, *(count for _, count in kept)),
+        tokens=(*SPECIAL_TOKENS, *(token for token, _ in selected)),
+        counts=(0, left_out, *(count for _, count in selected)),
         text=text,
     )
 
 
-def _counts_of_keys(cleaned: Iterable[str]) -> Counter[str]:
-    """How often each key occurs; a short number counts for itself and for its class."""
+def _count_keys(cleaned: Iterable[str]) -> Counter[str]:
+    """Counts the keys. A short number counts for itself and for its class."""
     import tensorflow as tf
 
     from models.text.cleaning import TIE
@@ -100,18 +103,20 @@ def _counts_of_keys(cleaned: Iterable[str]) -> Counter[str]:
 
     tokens: Counter[str] = Counter()
     for message in cleaned:
-        # Joined letters are cut with the vocabulary that is made here.
+        # Joined letters are skipped, because the vocabulary that is built here is needed to cut them.
         tokens.update(token for token in message.split() if not token.startswith(TIE))
-    keys, classes = (one.numpy() for one in word_keys(tf.constant(list(tokens), tf.string, shape=[len(tokens)])))
-    seen: Counter[str] = Counter()
+    keys, classes = (
+        strings.numpy() for strings in word_keys(tf.constant(list(tokens), tf.string, shape=[len(tokens)]))
+    )
+    counts: Counter[str] = Counter()
     for key, kind, count in zip(keys, classes, tokens.values(), strict=True):
         for name in {key, kind}:
-            seen[name.decode()] += count
-    return seen
+            counts[name.decode()] += count
+    return counts
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
-    """Writes the vocabulary as JSON, one token a line, always in the same order."""
+    """Writes the vocabulary as JSON, one token per line, in a fixed order."""
     head = {
         "format_version": FORMAT_VERSION,
         "text": dataclasses.asdict(vocabulary.text),
@@ -128,31 +133,32 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Reads a vocabulary.
+    """Reads a vocabulary from its JSON file.
 
     Raises:
-        FormatError: the file is of another format version.
-        ArtifactError: the file is missing, is not such JSON, or was changed by hand; the text says what differs.
+        FormatError: the file has another format version.
+        ArtifactError: the file is missing, does not have this format, or was edited. The message says what differs.
     """
     content = _read(path)
     received = content.get("format_version")
     if received != FORMAT_VERSION:
-        another = isinstance(received, int)
-        said = f"{received!r}, which another version of spamscore writes" if another else repr(received)
-        raise _refuse(path, f"format_version {FORMAT_VERSION}", said, FormatError if another else ArtifactError)
+        is_version = isinstance(received, int)
+        description = f"{received!r}, which another version of spamscore writes" if is_version else repr(received)
+        kind = FormatError if is_version else ArtifactError
+        raise _error(path, f"format_version {FORMAT_VERSION}", description, kind)
     try:
         rows = [(int(number), str(token), int(count)) for number, token, count in content["tokens"]]
         vocabulary = Vocabulary(
             tuple(t for _, t, _ in rows), tuple(c for _, _, c in rows), TextSettings(**content["text"])
         )
-        sha256 = vocabulary.sha256()  # refuses half a surrogate pair too
+        sha256 = vocabulary.sha256()  # also raises ValueError for a lone surrogate
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _refuse(
+        raise _error(
             path, "text settings and tokens as [number, token, count]", f"{type(error).__name__}: {error}"
         ) from None
     _check_numbering(path, rows, content)
     if sha256 != content.get("sha256"):
-        raise _refuse(
+        raise _error(
             path, f"tokens and text settings of SHA-256 {content.get('sha256')}", f"{sha256}: changed by hand?"
         )
     return vocabulary
@@ -162,26 +168,26 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _refuse(path, "a vocabulary", "no such file") from None
+        raise _error(path, "a vocabulary", "no such file") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _refuse(path, "JSON", str(error)) from None
+        raise _error(path, "JSON", str(error)) from None
     if not isinstance(content, dict):
-        raise _refuse(path, "a JSON object", f"a {type(content).__name__}")
+        raise _error(path, "a JSON object", f"a {type(content).__name__}")
     return content
 
 
 def _check_numbering(path: Path, rows: list[tuple[int, str, int]], content: dict[str, Any]) -> None:
     if len(rows) != content.get("size"):
-        raise _refuse(path, f"{content.get('size')} tokens, as size says", f"{len(rows)}")
+        raise _error(path, f"{content.get('size')} tokens, as size says", f"{len(rows)}")
     if tuple(token for _, token, _ in rows[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
-        raise _refuse(path, f"{SPECIAL_TOKENS} as tokens 0 and 1", repr([token for _, token, _ in rows[:2]]))
-    for place, (number, token, _) in enumerate(rows):
-        if number != place:
-            raise _refuse(path, f"number {place} for {token!r}, the order it stands in", str(number))
+        raise _error(path, f"{SPECIAL_TOKENS} as tokens 0 and 1", repr([token for _, token, _ in rows[:2]]))
+    for index, (number, token, _) in enumerate(rows):
+        if number != index:
+            raise _error(path, f"number {index} for {token!r}, which is its position", str(number))
     if len({token for _, token, _ in rows}) != len(rows):
-        twice = Counter(token for _, token, _ in rows).most_common(1)[0][0]
-        raise _refuse(path, "each token once", f"{twice!r} more than once")
+        duplicate = Counter(token for _, token, _ in rows).most_common(1)[0][0]
+        raise _error(path, "each token once", f"{duplicate!r} more than once")
 
 
-def _refuse(path: Path, expected: str, received: str, kind: type[ArtifactError] = ArtifactError) -> ArtifactError:
+def _error(path: Path, expected: str, received: str, kind: type[ArtifactError] = ArtifactError) -> ArtifactError:
     return kind(f"{path}: expected {expected}, received {received}. Delete its folder and run BuildVocabulary again.")

@@ -19,7 +19,7 @@ from models.errors import SettingsError
 from models.settings import Setting, declared
 from tasks.monitoring.alerts import masked_webhook
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
-from tasks.settings.checking import source_file
+from tasks.settings.checking import find_source_file
 from tasks.settings.loading import environment_variable, load
 from tasks.settings.sections import SECTIONS
 
@@ -138,7 +138,7 @@ def _source(one: Setting) -> str:
 
 def _file(section: str, key: str) -> str | None:
     # Luigi takes a key with dashes as well.
-    path = source_file(section, key) or source_file(section, key.replace("_", "-"))
+    path = find_source_file(section, key) or find_source_file(section, key.replace("_", "-"))
     return str(path) if path else None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import InputError
 from pipeline.printing import Column, grid, page, print_lines, styled, visible
 from tasks.artifacts.locations import snapshot_folder
-from tasks.evaluate_model import training_folder
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.stage import prepare_tensorflow
 
@@ -86,7 +86,7 @@ def open_explainer(version: int) -> OpenExplainer:
         ArtifactError: there is no such version, or its checkpoints are gone or damaged.
         DeviceError: a chosen device is not there.
     """
-    training = training_folder(version)
+    training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
     return OpenExplainer(version, scorer, threshold_of(training).value)

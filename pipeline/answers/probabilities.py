@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from models.errors import ArtifactError
 from tasks.artifacts.exports import exports_folder, version_in_service
-from tasks.evaluate_model import training_folder
+from tasks.artifacts.trainings import verified_training_folder
 from tasks.scoring.scorer import load_scorer, threshold_of
 from tasks.stage import prepare_tensorflow
 
@@ -52,13 +52,13 @@ class OpenModel:
 
     def answers(self, messages: Sequence[str]) -> list[Answer]:
         """What is said of each message, in order; one that makes scoring itself fail is named in a warning."""
-        from models.inference.scorer import score_apart
+        from models.inference.scorer import score_isolating_failures
 
         sound = [place for place, message in enumerate(messages) if message.strip()]
-        result = score_apart(self._scorer, [messages[place] for place in sound])
+        result = score_isolating_failures(self._scorer, [messages[place] for place in sound])
         for number, failure in result.failures.items():
             log.warning("message %d cannot be scored: %s", sound[number] + 1, failure)
-        found = zip(sound, result.scored.probabilities.tolist(), strict=True)
+        found = zip(sound, result.scores.probabilities.tolist(), strict=True)
         known = {place: score for number, (place, score) in enumerate(found) if number not in result.failures}
         return [self._answer(message, known.get(place)) for place, message in enumerate(messages)]
 
@@ -89,7 +89,7 @@ def open_model(version: int) -> OpenModel:
         ArtifactError: there is no such version, or its checkpoints are gone or damaged.
         DeviceError: a chosen device is not there.
     """
-    training = training_folder(version)
+    training = verified_training_folder(version)
     prepare_tensorflow()
     scorer, _ = load_scorer(training)
     return OpenModel(version, scorer, threshold_of(training).value)

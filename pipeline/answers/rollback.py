@@ -12,7 +12,7 @@ from models.errors import ArtifactError, InputError
 from pipeline.printing import count
 from tasks.artifacts.exports import exports_folder, version_folder, version_in_service
 from tasks.artifacts.folders import MANIFEST
-from tasks.evaluate_model import training_folder
+from tasks.artifacts.trainings import verified_training_folder
 
 if TYPE_CHECKING:
     import datetime
@@ -149,10 +149,10 @@ def servable(version: int) -> int | None:
         ArtifactError: there is no such version, or the checkpoints that a batch loads are gone.
     """
     version_folder(version)
-    if not (training_folder(version) / MANIFEST).is_file():
+    if not (verified_training_folder(version) / MANIFEST).is_file():
         raise ArtifactError(
-            f"{training_folder(version)}: the checkpoints of version {version} are not here, and no batch could be "
-            f"scored with it. Bring them back, or choose another of {exports_folder()}: spamscore models"
+            f"{verified_training_folder(version)}: the checkpoints of version {version} are not here, and no batch "
+            f"could be scored with it. Bring them back, or choose another of {exports_folder()}: spamscore models"
         )
     return version_in_service()
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import ArtifactError
-from tasks.artifacts.exports import version_folder, version_in_service, version_manifest, versions
+from tasks.artifacts.exports import list_versions, read_version_manifest, version_folder, version_in_service
 from tasks.artifacts.folders import MANIFEST, read_json
-from tasks.artifacts.locations import artifacts_folder
-from tasks.evaluate_model import METRICS, EvaluateModel
+from tasks.artifacts.locations import METRICS, evaluation_folder
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ def exported_versions() -> list[ExportedVersion]:
         ArtifactError: what was written about one is missing or damaged.
     """
     in_service = version_in_service()
-    return [_described(version, version == in_service) for version in reversed(versions())]
+    return [_described(version, version == in_service) for version in reversed(list_versions())]
 
 
 def _described(version: int, in_service: bool) -> ExportedVersion:
-    manifest = version_manifest(version)
+    manifest = read_version_manifest(version)
     figures = _figures(str(manifest.get("evaluation")))
     exported_at = manifest.get("exported_at")
     return ExportedVersion(
@@ -78,5 +77,5 @@ def _time(written: Any, version: int) -> datetime.datetime:
 
 
 def _figures(evaluation: str) -> dict[str, Any]:
-    path = artifacts_folder() / EvaluateModel.folder / evaluation / METRICS
+    path = evaluation_folder(evaluation) / METRICS
     return read_json(path) if path.is_file() else {}

@@ -1,1 +1,1 @@
-"""Folders that appear whole or not at all, and what is read from them."""
+"""Artifacts on disk: their paths, folders that appear completely or not at all, exports, trainings and fingerprints."""

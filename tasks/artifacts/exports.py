@@ -1,7 +1,7 @@
-"""The exported versions of the model, and which one is in service.
+"""Publishes, verifies and lists the exported versions of the model, and selects the version in service.
 
-`exports/<model>/<version>/`, integers counting up, is what TensorFlow Serving watches; other names there it ignores.
-The newest version is in service, unless somebody chose another since it came (`service.json`).
+Versions are in `exports/<model>/<version>/`, numbered from 1. TensorFlow Serving watches this folder and ignores other
+names in it. The newest version is in service, unless another one was chosen since its export (`service.json`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import luigi
 from models.errors import ArtifactError
 from tasks.artifacts.folders import (
     MANIFEST,
-    checked_file,
     clear_folder,
-    locked_folder,
+    list_manifest_files,
+    lock_folder,
     read_json,
     read_manifest,
-    sealed_files,
     sync_folder,
+    verify_file,
     write_json,
 )
 from tasks.artifacts.locations import artifacts_folder
@@ -34,34 +34,34 @@ SERVICE, MODEL_CARD = "service.json", "model_card.md"
 
 
 def exports_folder() -> Path:
-    """The folder of the model's versions."""
+    """Returns the folder of the model's versions."""
     return artifacts_folder() / "exports" / load(ArtifactSettings).model_name
 
 
-def versions() -> list[int]:
-    """The versions there are, oldest first."""
+def list_versions() -> list[int]:
+    """Returns the exported versions, oldest first."""
     folder = exports_folder()
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) if folder.is_dir() else []
 
 
 def version_folder(version: int) -> Path:
-    """The folder of a version.
+    """Returns the folder of a version.
 
     Raises:
-        ArtifactError: there is no such version; names those there are.
+        ArtifactError: the version does not exist; the error lists those that do.
     """
     folder = exports_folder() / str(version)
     if not folder.is_dir():
-        there = ", ".join(map(str, versions())) or "none"
-        raise ArtifactError(f"model version {version}: not in {exports_folder()}; there are: {there}")
+        existing = ", ".join(map(str, list_versions())) or "none"
+        raise ArtifactError(f"model version {version}: not in {exports_folder()}; there are: {existing}")
     return folder
 
 
-def version_manifest(version: int) -> dict[str, Any]:
-    """What ExportModel wrote down about a version.
+def read_version_manifest(version: int) -> dict[str, Any]:
+    """Reads the manifest that ExportModel wrote for a version.
 
     Raises:
-        ArtifactError: there is no such version, or it is damaged.
+        ArtifactError: the version does not exist, or its manifest is damaged.
     """
     folder = version_folder(version)
     manifest = read_manifest(folder)
@@ -69,80 +69,85 @@ def version_manifest(version: int) -> dict[str, Any]:
         if not re.fullmatch(r"\w{1,64}", str(manifest.get(key, ""))):
             raise ArtifactError(
                 f"{folder / MANIFEST}: {key}: expected a fingerprint, received {manifest.get(key)!r}. "
-                "Bring the file back from a backup; or delete the folder, and ExportModel makes a new version."
+                "Restore the file from a backup; or delete the folder, and ExportModel exports a new version."
             )
     if manifest.get("version") != version:
         raise ArtifactError(
             f"{folder / MANIFEST}: version: expected {version}, received {manifest.get('version')!r}: a copy of "
-            "another version's folder? Bring it back from a backup; or delete the folder, and ExportModel makes a new "
+            "another version's folder? Restore it from a backup; or delete the folder, and ExportModel exports a new "
             "version."
         )
     return manifest
 
 
-def verified_version(version: int) -> dict[str, Any]:
-    """Holds the files of a version to its manifest, and returns that. The model card may be written in.
+def verify_version(version: int) -> dict[str, Any]:
+    """Verifies the files of a version against its manifest and returns the manifest. The model card may be edited.
 
     Raises:
-        ArtifactError: there is no such version, or it is not as it was exported.
+        ArtifactError: the version does not exist, or it was changed after the export.
     """
-    manifest, folder = version_manifest(version), version_folder(version)
-    for name in sealed_files(folder):
+    manifest, folder = read_version_manifest(version), version_folder(version)
+    for name in list_manifest_files(folder):
         if name != MODEL_CARD:
-            checked_file(folder, name)
+            verify_file(folder, name)
     return manifest
 
 
-def version_of(fingerprint: str) -> int | None:
-    """The version that an export of this fingerprint became."""
-    return next((one for one in reversed(versions()) if version_manifest(one)["fingerprint"] == fingerprint), None)
+def find_version(fingerprint: str) -> int | None:
+    """Returns the newest version with this fingerprint; None if there is none."""
+    for version in reversed(list_versions()):
+        if read_version_manifest(version)["fingerprint"] == fingerprint:
+            return version
+    return None
 
 
 def version_in_service() -> int | None:
-    """The version that the next batch is scored with, or None before the first export."""
-    there = versions()
-    if not there:
+    """Returns the version that the next batch is scored with; None before the first export."""
+    versions = list_versions()
+    if not versions:
         return None
     chosen = read_json(exports_folder() / SERVICE) if (exports_folder() / SERVICE).is_file() else {}
     # A choice holds until a newer version is exported.
-    if chosen.get("newest") != there[-1]:
-        return there[-1]
+    if chosen.get("newest") != versions[-1]:
+        return versions[-1]
     if not isinstance(chosen.get("version"), int):
         raise ArtifactError(
             f"{exports_folder() / SERVICE}: version: expected a number, received {chosen.get('version')!r}. "
-            "Choose the version again with `spamscore serve`, or delete the file for the newest to be in service."
+            "Choose the version again with `spamscore serve`, or delete the file to put the newest version in service."
         )
     return int(chosen["version"])
 
 
 def put_in_service(version: int) -> None:
-    """Makes a version the one in service, until a newer one is exported.
+    """Puts a version in service, until a newer one is exported.
 
-    An export that is going on is waited for: who takes a model back must not get a newer one a moment later.
+    Waits for a running export: a rollback must not be overridden by a newer version a moment later.
 
     Raises:
-        ArtifactError: there is no such version, or it is not as it was exported.
+        ArtifactError: the version does not exist, or it was changed after the export.
     """
-    verified_version(version)
-    with locked_folder(exports_folder()):
-        write_json(exports_folder() / SERVICE, {"version": version, "newest": versions()[-1]})
+    verify_version(version)
+    with lock_folder(exports_folder()):
+        write_json(exports_folder() / SERVICE, {"version": version, "newest": list_versions()[-1]})
 
 
 def publish_version(fingerprint: str, build: Callable[[Path, int], None]) -> int:
-    """Builds an export and gives it the next version; it appears whole or not at all.
+    """Builds an export and publishes it as the next version, completely or not at all; returns the version.
+
+    An export that is already published keeps its version.
 
     Args:
-        fingerprint: of the export. Another process that builds the same waits here.
-        build: fills a folder, told the version it is to become.
+        fingerprint: fingerprint of the export. Another process that builds the same export waits here.
+        build: fills a folder; takes the folder and the version number.
     """
     partial = exports_folder() / f"{fingerprint}.partial"
-    with locked_folder(partial):
-        if (known := version_of(fingerprint)) is not None:
+    with lock_folder(partial):
+        if (published := find_version(fingerprint)) is not None:
             shutil.rmtree(partial)
-            return known
-        with locked_folder(exports_folder()):
+            return published
+        with lock_folder(exports_folder()):
             clear_folder(partial)
-            version = max(versions(), default=0) + 1
+            version = max(list_versions(), default=0) + 1
             build(partial, version)
             sync_folder(partial)
             partial.rename(exports_folder() / str(version))
@@ -150,7 +155,7 @@ def publish_version(fingerprint: str, build: Callable[[Path, int], None]) -> int
 
 
 class VersionTarget(luigi.Target):
-    """An export that exists once a version carries its fingerprint."""
+    """A Luigi target for an export, which exists once a version has its fingerprint."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -159,5 +164,5 @@ class VersionTarget(luigi.Target):
         return f"{exports_folder()}/<version of {self.fingerprint}>"
 
     def exists(self) -> bool:
-        """Whether there is such a version."""
-        return version_of(self.fingerprint) is not None
+        """Returns whether a version has this fingerprint."""
+        return find_version(self.fingerprint) is not None

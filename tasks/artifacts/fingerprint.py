@@ -1,4 +1,4 @@
-"""Fingerprints: short names for what an artifact is made of. Equal fingerprints, equal results."""
+"""Computes fingerprints: short names of artifacts, hashed from their inputs. Equal fingerprints mean equal results."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 LENGTH = 16
 
 
-def fingerprint(parts: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the parts as canonical JSON."""
+def compute_fingerprint(parts: Any) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 of the parts as canonical JSON."""
     return content_sha256(parts)[:LENGTH]
 
 
 def content_sha256(content: Any) -> str:
-    """SHA-256 of what can be written as JSON, whatever its order and spaces, in hexadecimal."""
+    """Returns the SHA-256 of JSON content, in hexadecimal. The order of keys and white space do not matter."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    # JSON may hold half a character, which has no bytes in UTF-8.
+    # JSON may contain a lone surrogate, which UTF-8 cannot encode.
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; read again only when its size or time of change differ."""
+    """Returns the SHA-256 of a file, in hexadecimal. The result is cached until the file's size or mtime changes."""
     state = path.stat()
     return _file_sha256(path.resolve(), state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)
-def _file_sha256(path: Path, _size: int, _changed: int) -> str:
+def _file_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where Luigi's page leads who wants to see more of a task: an address of what it leaves, for a browser."""
+"""URLs that Luigi's page links a task to: its output as a browser finds it, and its runs in TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tasks.settings.operation import RunSettings
 
 
 def link_to(path: Path) -> str:
-    """The address of a file or folder among the artifacts: below [run] artifacts_url, else the file's own.
+    """Returns the URL of an artifact: below [run] artifacts_url or, if that is empty, its file URL.
 
     Args:
-        path: below the artifacts' folder.
+        path: a file or folder in the artifacts folder.
     """
     if not (base := load(RunSettings).artifacts_url):
         return path.absolute().as_uri()
@@ -22,7 +22,7 @@ def link_to(path: Path) -> str:
 
 
 def tensorboard_link(training: Path) -> str | None:
-    """The address of TensorBoard with the runs of one training chosen, if [run] tensorboard_url says where it is."""
+    """Returns the URL of TensorBoard, filtered to the runs of a training; None if [run] tensorboard_url is empty."""
     if not (base := load(RunSettings).tensorboard_url):
         return None
     return f"{base.rstrip('/')}/?{urllib.parse.urlencode({'runFilter': training.name})}#timeseries"

@@ -1,4 +1,4 @@
-"""Where artifacts are: the folder of [artifacts] folder, and the folders below it that more than one module reads."""
+"""Paths of artifacts: the folder of [artifacts] folder, and the folders and files in it that several modules read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from pathlib import Path
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
-SNAPSHOTS, TRAININGS = "snapshots", "training"
+SNAPSHOTS, TRAININGS, EVALUATIONS = "snapshots", "training", "evaluation"
 VOCABULARY = "vocabulary.json"
+METRICS, EVALUATION_REPORT = "metrics.json", "report.html"
 
 
 def artifacts_folder() -> Path:
-    """The folder of [artifacts] folder, relative to the working folder."""
+    """Returns the folder of [artifacts] folder, relative to the working folder."""
     return Path(load(ArtifactSettings).folder)
 
 
 def snapshot_folder(date: datetime.date, name: str) -> Path:
-    """The folder of a date's messages, by the name of their snapshot. A batch stores that name."""
+    """Returns the folder of a snapshot: the messages of a date. A batch stores the snapshot's name."""
     return artifacts_folder() / SNAPSHOTS / date.isoformat() / name
 
 
 def training_folder(name: str) -> Path:
-    """The folder of a training, by its fingerprint."""
+    """Returns the folder of a training, by its fingerprint."""
     return artifacts_folder() / TRAININGS / name
+
+
+def evaluation_folder(name: str) -> Path:
+    """Returns the folder of an evaluation, by its fingerprint."""
+    return artifacts_folder() / EVALUATIONS / name

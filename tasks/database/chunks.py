@@ -217,10 +217,10 @@ def checksum_rows(message_ids: Sequence[str], probabilities: NDArray[np.float64]
     import numpy as np
     import pyarrow as pa
 
-    from models.hashing.arrow_strings import bytes_of
+    from models.hashing.arrow_strings import to_buffers
     from models.hashing.siphash import siphashes
 
-    identifiers = _mix(siphashes(*bytes_of(pa.array(message_ids, pa.large_string())), _HASH_KEY))
+    identifiers = _mix(siphashes(*to_buffers(pa.array(message_ids, pa.large_string())), _HASH_KEY))
     values = np.rint(probabilities * 1e6).astype(np.uint64) * np.uint64(2) + flagged.astype(np.uint64)
     return int(_mix(identifiers ^ _mix(values)).sum(dtype=np.uint64))
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from models.errors import ArtifactError
-from tasks.artifacts.folders import locked_folder, read_json, write_json
+from tasks.artifacts.folders import lock_folder, read_json, write_json
 from tasks.artifacts.locations import artifacts_folder
 from tasks.settings.loading import load
 from tasks.settings.operation import AlertSettings
@@ -116,7 +116,7 @@ def _kept() -> Iterator[Alerts]:
     path = _path()
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked_folder(path.parent))
+            stack.enter_context(lock_folder(path.parent))
         except OSError as error:
             log.warning("%s: %s; alerts may be told again by the next run", path.parent, error.strerror)
         alerts = _read(path)

@@ -218,13 +218,13 @@ def _sound(chunk: SnapshotChunk) -> list[tuple[int, str, str]]:
 def vocabulary_of(training: Path) -> Vocabulary | str:
     """The vocabulary of a trained model; or why it cannot be read."""
     from models.text.vocabulary import load_vocabulary
-    from tasks.artifacts.folders import checked_file
+    from tasks.artifacts.folders import verify_file
     from tasks.artifacts.locations import VOCABULARY
 
     if not training.is_dir():
         return f"the model that scored them is not in {training} any more"
     try:
-        return load_vocabulary(checked_file(training, VOCABULARY))
+        return load_vocabulary(verify_file(training, VOCABULARY))
     except (ArtifactError, FormatError) as error:
         return str(error)
 
@@ -232,14 +232,14 @@ def vocabulary_of(training: Path) -> Vocabulary | str:
 def validation_counts(training: Path) -> IntArray | str:
     """The scores of labelled messages that a model was not trained on, counted on the grid; or why there are none."""
     from models.statistics.calibration import UNSEEN_SCORES
-    from tasks.artifacts.folders import sealed_files
-    from tasks.artifacts.trainings import unseen_scores
+    from tasks.artifacts.folders import list_manifest_files
+    from tasks.artifacts.trainings import read_unseen_scores
 
     if not training.is_dir():
         return f"the model that scored them is not in {training} any more"
     try:
-        if UNSEEN_SCORES not in sealed_files(training):
+        if UNSEEN_SCORES not in list_manifest_files(training):
             return f"{training} was trained before they were kept"
-        return count_scores(unseen_scores(training)["probability"])
+        return count_scores(read_unseen_scores(training)["probability"])
     except ArtifactError as error:
         return str(error)

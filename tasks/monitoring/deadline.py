@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from tasks.scheduler.failures import remark
+from tasks.scheduler.failures import record_note
 
 log = logging.getLogger("spamscore")
 
@@ -74,7 +74,7 @@ class DeadlineWatch:
             "done"
         )
         log.warning("%s", said)
-        remark(said)
+        record_note(said)
         self._tell(said)
 
 

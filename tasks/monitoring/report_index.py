@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.artifacts.folders import locked_folder
+from tasks.artifacts.folders import lock_folder
 from tasks.artifacts.locations import artifacts_folder
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_index(engine: Engine) -> None:
     from models.reports.batch_report import render_index
     from tasks.monitoring.drift import drifts
 
-    with locked_folder(reports_folder()):
+    with lock_folder(reports_folder()):
         found = drifts(engine)
         rows = [
             {

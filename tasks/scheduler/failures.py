@@ -1,9 +1,8 @@
-"""The last words of a run: of a failure one readable message, after Luigi's summary, instead of a page of traceback;
-and what a run that succeeds should not leave unsaid.
+"""Collects the failures and notes of a run, and prints each as one line after Luigi's summary.
 
-Tasks run in child processes, the last word is the parent's: an anonymous file that the children inherit carries the
-messages up. `FailureFilter` sits on Luigi's logger, shortens tracebacks of errors we raise on purpose, and remembers
-each failure; `end` runs when the parent ends.
+Tasks run in child processes, but the parent prints last. An anonymous file that the children inherit carries the
+messages to the parent. `FailureFilter` sits on Luigi's logger: it shortens the tracebacks of expected errors and
+records each failure. `finish_run` runs when the parent ends: it prints the lines and sets the exit code.
 """
 
 from __future__ import annotations
@@ -29,197 +28,212 @@ from models.errors import SpamscoreError, StorageError
 
 
 class Failure(NamedTuple):
-    """A message that was remembered, and the exit code that it asks for, if any."""
+    """A recorded failure: its message and the exit code that it asks for, if any."""
 
     exit_code: int | None
     message: str
 
 
-_file: IO[bytes] | None = None
-_at_end: list[Callable[[list[Failure]], None]] = []
-_REMARK, _FORGOTTEN = "remark", "forgotten"
-# What the system answers of a disk that is full, or read-only, or of a folder that is somebody else's.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_message_file: IO[bytes] | None = None
+_end_callbacks: list[Callable[[list[Failure]], None]] = []
+_NOTE, _RETRACTED = "note", "retracted"
+# The system's errors for a disk that is full or read-only, and for a folder without write permission.
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_luigi_command() -> bool:
-    """Whether this process is the `luigi` command, and not a program or a test that imports the tasks."""
+    """Returns whether this process is the `luigi` command, not a program or a test that imports the tasks."""
     program = Path(sys.argv[0])
     return program.stem == "luigi" or (program.stem == "__main__" and program.parent.name == "luigi")
 
 
 def install() -> None:
-    """Starts remembering failures of this process and of those it forks. A second call does nothing."""
-    global _file
-    if _file is not None:
+    """Starts recording the failures of this process and of those it forks. A second call does nothing."""
+    global _message_file
+    if _message_file is not None:
         return
-    _file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
+    _message_file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
     logging.getLogger("luigi-interface").addFilter(FailureFilter())
-    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_say_killed)
-    luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(_say_done_before)
-    atexit.register(end)
-    sys.excepthook = _say_wrong_name
+    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_record_killed_process)
+    luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(_note_already_complete)
+    atexit.register(finish_run)
+    sys.excepthook = _print_unknown_task
 
 
-def remember(message: str, exit_code: int | None = None) -> None:
-    """Keeps a message for the end of the run; safe from any forked process.
-
-    Args:
-        message: for a person.
-        exit_code: that the run is to end with, if every message has this one.
-    """
-    _keep(str(exit_code or ""), message)
-
-
-def remark(message: str) -> None:
-    """Keeps what is no failure for the end of the run, and leaves the exit code alone; safe from any forked process."""
-    _keep(_REMARK, message)
-
-
-def forget(message: str) -> None:
-    """Takes back what was remembered: it was mended while the run went on; safe from any forked process."""
-    _keep(_FORGOTTEN, message)
-
-
-def at_end(call: Callable[[list[Failure]], None]) -> None:
-    """Has something done as the parent ends, after its last words; what it raises is said, and changes no exit code.
+def record_failure(message: str, exit_code: int | None = None) -> None:
+    """Records a failure, to be printed at the end of the run. Can be called from any forked process.
 
     Args:
-        call: takes the failures of the run, each once, none if there was none.
+        message: one line for the user.
+        exit_code: exit code of the run if all its failures have this one; None for Luigi's own.
     """
-    _at_end.append(call)
+    _write_message(str(exit_code or ""), message)
 
 
-def _keep(kind: str, message: str) -> None:
-    if _file is not None:
+def record_note(message: str) -> None:
+    """Records a message that is no failure, to be printed at the end of the run. The exit code does not change.
+
+    Can be called from any forked process.
+    """
+    _write_message(_NOTE, message)
+
+
+def retract_failure(message: str) -> None:
+    """Removes a recorded failure that was resolved during the run. Can be called from any forked process."""
+    _write_message(_RETRACTED, message)
+
+
+def on_run_end(callback: Callable[[list[Failure]], None]) -> None:
+    """Registers a callback for the end of the parent process, after the last lines of the run.
+
+    An exception of the callback is printed and does not change the exit code.
+
+    Args:
+        callback: takes the failures of the run without duplicates; an empty list if there was none.
+    """
+    _end_callbacks.append(callback)
+
+
+def _write_message(kind: str, message: str) -> None:
+    if _message_file is not None:
         line = f"{kind}\t{message.replace(chr(10), ' ')}\n"
-        os.write(_file.fileno(), line.encode("utf-8", "backslashreplace"))
+        os.write(_message_file.fileno(), line.encode("utf-8", "backslashreplace"))
 
 
-def end() -> None:
-    """Prints each remembered message once, the one said last at the end, and ends the process where they have an exit
-    code of their own.
+def finish_run() -> None:
+    """Prints each recorded message once, in the order of their latest occurrence, and calls the callbacks.
+
+    If all failures have the same exit code of their own, the process exits here with it.
     """
-    if _file is None:
+    if _message_file is None:
         return
-    with _file:
-        _file.seek(0)
-        remembered = _without_forgotten([line.split("\t", 1) for line in _file.read().decode("utf-8").splitlines()])
-    for message in reversed(dict.fromkeys(message for _, message in reversed(remembered))):
+    with _message_file:
+        _message_file.seek(0)
+        lines = _message_file.read().decode("utf-8").splitlines()
+    messages = _without_retracted([line.split("\t", 1) for line in lines])
+    for message in reversed(dict.fromkeys(message for _, message in reversed(messages))):
         print(f"spamscore: {message}", file=sys.stderr)
-    _call_back([(code, message) for code, message in remembered if code != _REMARK])
-    codes = {code for code, _ in remembered} - {_REMARK}
+    _call_end_callbacks([(kind, message) for kind, message in messages if kind != _NOTE])
+    codes = {kind for kind, _ in messages} - {_NOTE}
     if len(codes) == 1 and (code := codes.pop()):
-        # Luigi has one code for whatever fails, and it is chosen by now: Python's own way out would take that one.
+        # Luigi has one exit code for all failures and has chosen it by now. A regular exit would use that one.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(code))
 
 
-def _without_forgotten(remembered: list[list[str]]) -> list[list[str]]:
-    forgotten = {message for code, message in remembered if code == _FORGOTTEN}
-    return [one for one in remembered if one[1] not in forgotten]
+def _without_retracted(messages: list[list[str]]) -> list[list[str]]:
+    retracted = {text for kind, text in messages if kind == _RETRACTED}
+    return [message for message in messages if message[1] not in retracted]
 
 
-def _call_back(remembered: list[tuple[str, str]]) -> None:
-    failures = [Failure(int(code) if code else None, message) for code, message in dict.fromkeys(remembered)]
-    for call in _at_end:
+def _call_end_callbacks(messages: list[tuple[str, str]]) -> None:
+    failures = [Failure(int(code) if code else None, message) for code, message in dict.fromkeys(messages)]
+    for callback in _end_callbacks:
         try:
-            call(failures)
-        except Exception as error:  # the run has its exit code by now, whatever happens here
-            print(f"spamscore: {describe(error)}", file=sys.stderr)
+            callback(failures)
+        except Exception as error:  # the exit code is decided by now
+            print(f"spamscore: {describe_error(error)}", file=sys.stderr)
 
 
 class FailureFilter(logging.Filter):
-    """Shortens and remembers the failures that Luigi logs."""
+    """Shortens and records the failures that Luigi logs."""
 
-    # What Luigi writes when complete() or requires() raised: it formats the traceback into the text itself.
+    # What Luigi logs when complete() or requires() raised: it formats the traceback into the text itself.
     _SCHEDULING = re.compile(r"^(?:Will not run (?P<task>.+?) or any dependencies due to error)", re.DOTALL)
     _LAST_LINE = re.compile(r"^(?P<name>[\w.]+)(?:: (?P<text>.*))?\Z", re.DOTALL | re.MULTILINE)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Changes the record in place; lets every record through."""
+        """Changes the record in place and returns True: every record is logged."""
         if record.exc_info and record.exc_info[1] is not None:
             self._shorten_exception(record, record.exc_info[1])
-        elif record.levelno >= logging.WARNING and (found := self._SCHEDULING.match(record.getMessage())):
-            self._shorten_text(record, found["task"])
+        elif record.levelno >= logging.WARNING and (match := self._SCHEDULING.match(record.getMessage())):
+            self._shorten_text(record, match["task"])
         return True
 
     def _shorten_exception(self, record: logging.LogRecord, error: BaseException) -> None:
-        ours = expected(error)
-        if not isinstance(ours, SystemExit):  # who ends a run on purpose has said so already
+        expected = find_expected_error(error)
+        if not isinstance(expected, SystemExit):  # a deliberate exit has recorded its own message
             task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
-            exit_code = ours.exit_code if isinstance(ours, SpamscoreError) else None
-            remember(f"{task} failed: {describe(error)}" if task else describe(error), exit_code)
-        if ours is not None:
-            record.msg = f"{record.getMessage()}: {ours}"
+            exit_code = expected.exit_code if isinstance(expected, SpamscoreError) else None
+            record_failure(f"{task} failed: {describe_error(error)}" if task else describe_error(error), exit_code)
+        if expected is not None:
+            record.msg = f"{record.getMessage()}: {expected}"
             record.args = ()
             record.exc_info = None
             record.exc_text = None
 
     def _shorten_text(self, record: logging.LogRecord, task: str) -> None:
         text = record.getMessage().rstrip()
-        last = text[text.rfind("\n", 0, text.rfind("Error") if "Error" in text else len(text)) + 1 :]
-        found = self._LAST_LINE.match(last)
-        name, reason = (found["name"], found["text"] or "") if found else ("", last)
-        ours = name.startswith("models.errors.")
-        remember(f"{task} failed: {reason if ours else last}")
-        if ours:
+        last_line = text[text.rfind("\n", 0, text.rfind("Error") if "Error" in text else len(text)) + 1 :]
+        match = self._LAST_LINE.match(last_line)
+        name, reason = (match["name"], match["text"] or "") if match else ("", last_line)
+        is_expected = name.startswith("models.errors.")
+        record_failure(f"{task} failed: {reason if is_expected else last_line}")
+        if is_expected:
             record.msg, record.args = f"Will not run {task}: {reason}", ()
 
 
-def describe(error: BaseException) -> str:
-    """The error as one line for a person; of an unexpected one also its type."""
-    ours = expected(error)
-    return str(ours) if ours is not None else f"{type(error).__name__}: {error} (unexpected; the traceback is above)"
+def describe_error(error: BaseException) -> str:
+    """Formats an error as one line for the user. The line of an unexpected error includes its type."""
+    expected = find_expected_error(error)
+    if expected is not None:
+        return str(expected)
+    return f"{type(error).__name__}: {error} (unexpected; the traceback is above)"
 
 
-def expected(error: BaseException | None) -> SpamscoreError | SystemExit | None:
-    """What we raised on purpose, which Luigi may have wrapped in another; None if there is none."""
+def find_expected_error(error: BaseException | None) -> SpamscoreError | SystemExit | None:
+    """Returns the error that this project raised on purpose, also if another exception wraps it; None if there is none.
+
+    An error of the disk is expected too: see `find_storage_error`.
+    """
     while error is not None and not isinstance(error, SpamscoreError | SystemExit):
-        if refused := refused_file(error):
-            return refused
+        if storage_error := find_storage_error(error):
+            return storage_error
         error = error.__cause__
     return error
 
 
-def refused_file(error: BaseException) -> StorageError | None:
-    """What a disk refused, said in one line; None if it was something else. TensorFlow says it in its text alone."""
-    said = str(error)
+def find_storage_error(error: BaseException) -> StorageError | None:
+    """Converts an error of a full, read-only or protected disk to a StorageError; None for any other error.
+
+    TensorFlow gives the path and the reason only in the text of its error.
+    """
+    text = str(error)
     if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow."):
         return None
-    for number in _REFUSALS:
+    for number in _STORAGE_ERRORS:
         reason = os.strerror(number)
-        if getattr(error, "errno", None) == number or reason in said:
-            found = re.search(rf"(\S+); {reason}", said)
-            name = getattr(error, "filename", None) or (found[1] if found else "")
+        if getattr(error, "errno", None) == number or reason in text:
+            match = re.search(rf"(\S+); {reason}", text)
+            name = getattr(error, "filename", None) or (match[1] if match else "")
             where = f"{name}: {reason}" if name else f"{Path.cwd()}: {reason}"
             return StorageError(
-                f"{where}. Make room or give the right to write, and run again; what is done stays done."
+                f"{where}. Free disk space or grant write permission, and run again; finished work is kept."
             )
     return None
 
 
-def _say_killed(task: luigi.Task, reason: str) -> None:
-    """One line for a task whose process was killed, and so could say nothing itself. Luigi logs it as information."""
+def _record_killed_process(task: luigi.Task, reason: str) -> None:
+    """Records a failure for a task whose process was killed: it cannot do so itself, and Luigi only logs it as INFO."""
     number = int(reason.rsplit(maxsplit=1)[-1])
     if number < 0:
-        remember(
-            f"{task} failed: its process was killed by {signal.Signals(-number).name}, perhaps for want of memory: "
-            "see the system's log. Run the same command again; what is done stays done."
+        record_failure(
+            f"{task} failed: its process was killed by {signal.Signals(-number).name}, perhaps because memory ran out: "
+            "see the system's log. Run the same command again; finished work is kept."
         )
 
 
-def _say_done_before(task: luigi.Task) -> None:
-    """One line for a run that finds all done: Luigi says so too, but not at the end, and not of which task."""
-    asked = CmdlineParser.get_instance()
-    if asked is not None and asked.get_task_obj() == task:
-        remark(f"{task} was done before; nothing was to be done")
+def _note_already_complete(task: luigi.Task) -> None:
+    """Records a note if the requested task was already complete. Luigi's summary does not name the task."""
+    command_line = CmdlineParser.get_instance()
+    if command_line is not None and command_line.get_task_obj() == task:
+        record_note(f"{task} was already complete; nothing to do")
 
 
-def _say_wrong_name(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """One line for a task that does not exist; Luigi would let Python print the traceback."""
+def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints one line for a task that does not exist, in place of a traceback."""
     if issubclass(kind, TaskClassException):
         print("spamscore:", " ".join(str(error).split()), file=sys.stderr)
     else:

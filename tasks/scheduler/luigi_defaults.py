@@ -1,4 +1,7 @@
-"""Luigi's own settings as this project needs them, where no file sets them."""
+"""Sets defaults for Luigi's own settings and prepares Luigi's configuration for this project.
+
+`LUIGI_DEFAULTS` applies where no file sets a value. `prepare_luigi` must run before a task is created.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,18 @@ from luigi.configuration import LuigiConfigParser
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
 from tasks.settings.sections import SECTIONS
 
-# The environment's address of luigid; it goes before the files, and no run without luigid is then meant.
+# The URL of luigid. It takes precedence over the files and sets [core] local_scheduler = false.
 LUIGID_VARIABLE = "SPAMSCORE_LUIGID_URL"
 
-
-# Luigi's own values that a nightly job needs otherwise than Luigi ships them; set when nobody sets them.
-# Without them Luigi looks for luigid, exits 0 on failure, and forks after TensorFlow has run.
+# Values that a nightly job needs and that differ from Luigi's own defaults. Without them Luigi looks for luigid, exits
+# with 0 on failure, and forks after TensorFlow has run.
 LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
     "core": {
         "local_scheduler": "true",
         "log_level": "INFO",
         "autoload_range": "true",
-        # Luigi's lock is one for the machine: the same command in another folder would be taken for a second run.
-        # Folders and batches have locks of their own.
+        # Luigi's lock covers the whole machine: the same command in another folder would count as a second run.
+        # Folders and batches have their own locks.
         "no_lock": "true",
     },
     "worker": {"force_multiprocessing": "true", "check_complete_on_run": "true"},
@@ -36,17 +38,18 @@ LUIGI_DEFAULTS: dict[str, dict[str, str]] = {
         "scheduling_error": "35",
         "unhandled_exception": "40",
     },
-    # As Luigi ships it, a backfill leaves out in silence what is older than 100 days and what comes after 50 dates.
+    # With Luigi's own values a backfill silently leaves out dates older than 100 days and all dates after the first 50.
     "RangeDaily": {"days_back": "36500", "task_limit": "1000"},
 }
 
 
 def prepare_luigi() -> None:
-    """Makes what Luigi read from files fit for this project.
+    """Changes the configuration that Luigi read from files.
 
-    Luigi's own sections get the values of `LUIGI_DEFAULTS` where no file sets them, and its client of luigid
-    becomes one that a run does not depend on. In ours a per cent sign may stand as it is, for addresses and queries
-    have them: Luigi takes one for a reference, and fails where it is none.
+    - Sets the values of `LUIGI_DEFAULTS` where no file sets them.
+    - Replaces Luigi's client of luigid by `ResilientScheduler`, so that a run does not depend on luigid.
+    - Escapes per cent signs in the sections of `SECTIONS`: URLs and queries contain them, but Luigi reads them as
+      references to other keys and fails if there is no such key.
     """
     luigi.rpc.RemoteScheduler = ResilientScheduler  # type: ignore[assignment,misc]
     parser = LuigiConfigParser.instance()
@@ -54,9 +57,9 @@ def prepare_luigi() -> None:
         for key, value in values.items():
             if not parser.has_option(section, key):
                 parser.set(section, key, value)
-    if address := os.environ.get(LUIGID_VARIABLE):
+    if url := os.environ.get(LUIGID_VARIABLE):
         parser.set("core", "local_scheduler", "false")
-        parser.set("core", "default_scheduler_url", address.replace("%", "%%"))
+        parser.set("core", "default_scheduler_url", url.replace("%", "%%"))
     for section in SECTIONS:
         for key, value in parser.items(section, raw=True) if parser.has_section(section) else ():
             try:
@@ -64,4 +67,4 @@ def prepare_luigi() -> None:
             except configparser.InterpolationSyntaxError:
                 parser.set(section, key, value.replace("%", "%%"))
             except configparser.InterpolationError:
-                pass  # a reference to what is not there; `load` says so
+                pass  # a reference to a missing key; `load` raises an error that names it

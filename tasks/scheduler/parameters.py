@@ -1,4 +1,4 @@
-"""The parameters of tasks: a date, by default yesterday, or several of them, and the number of a model version."""
+"""Luigi parameters of the tasks: a date (yesterday by default), one or more dates, and a model version."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ IN_SERVICE = "in service"
 
 
 class YesterdayParameter(luigi.DateParameter):
-    """A date; by default yesterday, as it is when the task is made, not when the module was imported."""
+    """A date. The default is yesterday at the time the task is created, not when the module is imported."""
 
-    def __init__(self, description: str, **luigis: Any) -> None:
-        super().__init__(default=None, description=description, **luigis)  # type: ignore[arg-type]
+    def __init__(self, description: str, **options: Any) -> None:
+        super().__init__(default=None, description=description, **options)  # type: ignore[arg-type]
 
     def parse(self, s: str) -> datetime.date:
-        """Turns ISO text into a date.
+        """Converts ISO text to a date.
 
         Raises:
-            SettingsError: it is none.
+            SettingsError: the text is no date.
         """
         try:
             return datetime.date.fromisoformat(s)
@@ -31,38 +31,38 @@ class YesterdayParameter(luigi.DateParameter):
             raise SettingsError(f"--date {s}: expected a date such as 2026-01-31") from None
 
     def normalize(self, value: datetime.date | None) -> datetime.date:
-        """The date, or yesterday's by the local clock."""
+        """Returns the date, or yesterday by the local clock."""
         return value or datetime.date.today() - datetime.timedelta(days=1)
 
 
 class DatesParameter(YesterdayParameter):
-    """A date or several; Luigi makes one task of those that differ in it alone.
+    """One or more dates. Luigi merges tasks that differ only in this parameter into one task.
 
-    Written as ``2026-01-31``, ``2026-01-01..2026-01-31`` (both included), or some of these with commas between them.
-    One date is a `datetime.date`, several are a tuple in their order.
+    The text form is ``2026-01-31``, ``2026-01-01..2026-01-31`` (both included), or several of these, separated by
+    commas. The value is a `datetime.date` for one date and a sorted tuple for several.
     """
 
     def __init__(self, description: str) -> None:
         super().__init__(description, batch_method=tuple)
 
     def parse(self, s: str) -> Any:
-        """Turns text into a date or a tuple of dates.
+        """Converts text to a date or a tuple of dates.
 
         Raises:
-            SettingsError: it is neither.
+            SettingsError: the text is neither.
         """
-        return self.normalize([date for part in s.split(",") for date in self._of_part(part.strip())])
+        return self.normalize([date for part in s.split(",") for date in self._parse_range(part.strip())])
 
-    def _of_part(self, part: str) -> Iterator[datetime.date]:
-        first, dots, last = part.partition("..")
+    def _parse_range(self, text: str) -> Iterator[datetime.date]:
+        first, dots, last = text.partition("..")
         start = super().parse(first)
         for days in range((super().parse(last if dots else first) - start).days + 1):
             yield start + datetime.timedelta(days=days)
 
     def serialize(self, dt: Any) -> str:
-        """The dates, those without a gap between them as a range."""
+        """Formats the dates, consecutive ones as a range."""
         runs: list[list[datetime.date]] = []
-        for date in dates_of(dt):
+        for date in to_dates(dt):
             if runs and date - runs[-1][-1] == datetime.timedelta(days=1):
                 runs[-1][1:] = [date]
             else:
@@ -70,10 +70,10 @@ class DatesParameter(YesterdayParameter):
         return ",".join("..".join(map(str, run)) for run in runs)
 
     def normalize(self, value: Any) -> Any:
-        """The date, or yesterday's by the local clock; of several each once, in their order.
+        """Returns the date, or yesterday by the local clock. Several dates are sorted, without duplicates.
 
         Raises:
-            SettingsError: there is none among several.
+            SettingsError: the list of dates is empty.
         """
         if value is None or isinstance(value, datetime.date):
             return super().normalize(value)
@@ -83,27 +83,27 @@ class DatesParameter(YesterdayParameter):
         return dates if len(dates) > 1 else dates[0]
 
     def next_in_enumeration(self, value: Any) -> Any:
-        """The day after, for Luigi's summary; several have none."""
+        """Returns the next day, for Luigi's summary; None for several dates."""
         return None if isinstance(value, tuple) else super().next_in_enumeration(value)
 
 
-def dates_of(value: datetime.date | Iterable[datetime.date]) -> tuple[datetime.date, ...]:
-    """The value of a `DatesParameter` as a tuple, whether it is one date or several."""
+def to_dates(value: datetime.date | Iterable[datetime.date]) -> tuple[datetime.date, ...]:
+    """Returns the value of a `DatesParameter` as a tuple, for one date and for several."""
     return (value,) if isinstance(value, datetime.date) else tuple(value)
 
 
 class VersionParameter(luigi.OptionalIntParameter):
-    """The number of a model version, or nothing for the one in service."""
+    """The number of a model version; None for the version in service."""
 
     def serialize(self, x: int | None) -> str:
-        """As Luigi's page and log show it."""
+        """Formats the version as Luigi's page and log show it."""
         return IN_SERVICE if x is None else str(x)
 
     def parse(self, x: str) -> int | None:
-        """Turns text into a number.
+        """Converts text to a version number.
 
         Raises:
-            SettingsError: it is none.
+            SettingsError: the text is no version number.
         """
         if x == IN_SERVICE:
             return None

@@ -1,5 +1,5 @@
-"""How far a task is: a bar where a person is watching, a line now and then where not, percentage and status in Luigi's
-visualizer.
+"""Shows the progress of a task: as a bar in a terminal, as log lines without one, and as percentage and status on
+Luigi's page.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import luigi
 
-from tasks.scheduler.scheduler_messages import Instruction, Instructions
-from tasks.scheduler.status import Teller
-from tasks.scheduler.termination import deferred, end_if_requested
+from tasks.scheduler.scheduler_messages import MessageHandler, SchedulerMessage
+from tasks.scheduler.status import StatusReporter
+from tasks.scheduler.termination import defer_termination, terminate_if_requested
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
 
@@ -26,22 +26,24 @@ log = logging.getLogger("spamscore")
 
 Row = TypeVar("Row")
 SECONDS_BETWEEN_LINES = 30.0
-_SECONDS_BETWEEN_LOOKS = 0.2
+_PAUSE_POLL_SECONDS = 0.2
 _ROWS_BETWEEN_UPDATES = 1000
-# Of a total that is a guess, so that nothing is said to be done before it is.
-_MOST_OF_A_GUESS = 0.99
+# Maximum share done of an estimated total, so that work is not shown as finished before it is.
+_MAX_ESTIMATED_SHARE = 0.99
 
 
 class ProgressReport:
-    """Takes how much is done and what to say; shows it where somebody looks, and hears what they say to it."""
+    """Shows the progress of one task, and handles the messages and signals that the task receives meanwhile."""
 
-    def __init__(self, teller: Teller, title: str, bar: Progress | None = None, row: TaskID | None = None) -> None:
-        self._teller, self._title, self._bar, self._row = teller, title, bar, row
-        self._said = time.monotonic()
-        self._instructions: Instructions | None = None
+    def __init__(
+        self, status: StatusReporter, title: str, bar: Progress | None = None, bar_id: TaskID | None = None
+    ) -> None:
+        self._status, self._title, self._bar, self._bar_id = status, title, bar, bar_id
+        self._logged_at = time.monotonic()
+        self._messages: MessageHandler | None = None
 
     def update(self, done: float, total: float, status: str) -> None:
-        """Says that `done` of `total` is done, does what was said to the task, and ends the work here if SIGTERM came.
+        """Shows that `done` of `total` is done, and handles pending messages. If SIGTERM came, the work ends here.
 
         Args:
             done: in any unit.
@@ -49,88 +51,88 @@ class ProgressReport:
             status: a short line such as ``epoch 4/12, loss 0.061``.
 
         Raises:
-            Terminated: somebody asked the run to end.
+            Terminated: SIGTERM was received.
         """
-        end_if_requested()
+        terminate_if_requested()
         self._show(done, total, status)
-        if self._instructions is not None:
-            self._instructions.follow()
-            while self._instructions.paused:
-                self._show(done, total, f"paused by a message, send resume to go on: {status}")
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                end_if_requested()
-                self._instructions.follow()
+        if self._messages is not None:
+            self._messages.handle_pending()
+            while self._messages.paused:
+                self._show(done, total, f"paused by a message, send resume to continue: {status}")
+                time.sleep(_PAUSE_POLL_SECONDS)
+                terminate_if_requested()
+                self._messages.handle_pending()
 
-    def hears(self, *known: Instruction) -> None:
-        """From now on the task does what is said to it on Luigi's page, if it is one of these."""
-        self._instructions = Instructions(self._teller, known)
+    def accept_messages(self, *supported: SchedulerMessage) -> None:
+        """Makes the task handle these messages from Luigi's page from now on."""
+        self._messages = MessageHandler(self._status, supported)
 
-    def link(self, address: str) -> None:
-        """Where Luigi's page leads who wants to see more of the task."""
-        self._teller.link(address)
+    def link(self, url: str) -> None:
+        """Sets the URL that Luigi's page links the task to."""
+        self._status.set_link(url)
 
     def conclude(self, status: str) -> None:
-        """Says how it ended: the visualizer goes on showing it."""
-        self._teller.tell(100.0, status)
+        """Shows the result of the task. Luigi's page keeps showing it."""
+        self._status.set_status(100.0, status)
 
-    def counted(self, rows: Iterable[Row], expected: int | None) -> Iterator[Row]:
-        """Hands rows on and says how many have gone by.
+    def count_rows(self, rows: Iterable[Row], expected: int | None) -> Iterator[Row]:
+        """Yields the rows and shows how many were read.
 
         Args:
             rows: anything.
-            expected: about how many there will be; None where nobody knows.
+            expected: estimated number of rows; None if unknown.
         """
-        began, number = time.monotonic(), 0
+        started, number = time.monotonic(), 0
         for number, row in enumerate(rows, start=1):
             yield row
             if number % _ROWS_BETWEEN_UPDATES == 0:
-                rate = number / max(time.monotonic() - began, 1e-9)
-                of = f" of about {expected:,}" if expected else ""
-                done = min(number / expected, _MOST_OF_A_GUESS) if expected else 0
-                self.update(done, 1, f"{number:,}{of} messages read, {rate:,.0f} a second")
+                rate = number / max(time.monotonic() - started, 1e-9)
+                estimate = f" of about {expected:,}" if expected else ""
+                done = min(number / expected, _MAX_ESTIMATED_SHARE) if expected else 0
+                self.update(done, 1, f"{number:,}{estimate} messages read, {rate:,.0f} a second")
         self.update(1, 1, f"{number:,} messages read")
 
     def _show(self, done: float, total: float, status: str) -> None:
         percentage = 100.0 * done / max(total, 1)
-        if self._bar is not None and self._row is not None:
-            self._bar.update(self._row, completed=percentage, status=status)
-        elif (now := time.monotonic()) - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = now
+        if self._bar is not None and self._bar_id is not None:
+            self._bar.update(self._bar_id, completed=percentage, status=status)
+        elif (now := time.monotonic()) - self._logged_at >= SECONDS_BETWEEN_LINES:
+            self._logged_at = now
             log.info("%s: %.0f %%, %s", self._title, percentage, status)
-        self._teller.tell(percentage, status)
+        self._status.set_status(percentage, status)
 
 
 @contextlib.contextmanager
-def reporting(task: luigi.Task, title: str, ends_anywhere: bool = False) -> Iterator[ProgressReport]:
-    """A report for one task, with a bar on stderr if that is a terminal and [console] progress allows it.
+def report_progress(task: luigi.Task, title: str, interruptible: bool = False) -> Iterator[ProgressReport]:
+    """Gives the progress report of a task, with a bar on stderr if it is a terminal and [console] progress allows it.
 
     Args:
         task: the task.
-        title: what it does, for the bar.
-        ends_anywhere: whether SIGTERM may end the work within at any place; otherwise only at an `update`.
+        title: what the task does, for the bar and the log.
+        interruptible: whether SIGTERM may end the block at any point; otherwise it ends only at an `update`.
     """
     with contextlib.ExitStack() as stack:
-        if not ends_anywhere:
-            stack.enter_context(deferred())
-        teller = stack.enter_context(Teller(task))
-        yield stack.enter_context(_bar(teller, title))
+        if not interruptible:
+            stack.enter_context(defer_termination())
+        status = stack.enter_context(StatusReporter(task))
+        yield stack.enter_context(_show_bar(status, title))
 
 
 @contextlib.contextmanager
-def _bar(teller: Teller, title: str) -> Iterator[ProgressReport]:
+def _show_bar(status: StatusReporter, title: str) -> Iterator[ProgressReport]:
     if load(ConsoleSettings).progress == "never" or not sys.stderr.isatty():
-        yield ProgressReport(teller, title)
+        yield ProgressReport(status, title)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f} %", TextColumn("{task.fields[status]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield ProgressReport(teller, title, bar, bar.add_task(title, total=100, status=""))
+        yield ProgressReport(status, title, bar, bar.add_task(title, total=100, status=""))
 
 
-def left(seconds: float) -> str:
-    """How long something will go on, as a person says it: `40 s left`, `2 min left`, `3.5 h left`."""
+def format_time_left(seconds: float) -> str:
+    """Formats a remaining time with one unit: `40 s left`, `2 min left`, `3.5 h left`."""
     if seconds < 90:
         return f"{seconds:.0f} s left"
     return f"{seconds / 60:.0f} min left" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h left"

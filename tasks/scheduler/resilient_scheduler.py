@@ -1,10 +1,11 @@
-"""Luigi's scheduler on the network, as a night needs it: it may go away, be slow, or come back with an empty memory,
-and the run goes on.
+"""Luigi's client of luigid, extended so that a run continues when luigid is gone, slow, or restarted without its state.
 
-As long as luigid answers, it decides. When it does not, a scheduler in this process decides in its place, told of the
-same tasks in the same state; when luigid answers again, it is told what happened and decides again. Both are said once.
-Luigi's own client waits for minutes instead, then fails the run; and a luigid that was started anew knows no tasks, so
-that Luigi's worker would take its work for done.
+While luigid answers, it decides. When it does not, a fallback scheduler in this process decides; it is told of the same
+tasks in the same state. When luigid answers again, it receives what happened and decides again. Each change is logged
+once.
+
+Luigi's own client waits for minutes and then fails the run. A luigid that was restarted knows no tasks, so Luigi's
+worker would take its work for done.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from luigi.task_status import DONE, FAILED, PENDING, RUNNING
 
 log = logging.getLogger("spamscore")
 
-# What tells and decides nothing is not waited for as long as a decision is.
-_SECONDS_FOR_TELLING = 3.0
-_SILENT = (requests.RequestException, ValueError)
+# Reports need no answer, so their timeout is shorter than that of a decision.
+_REPORT_TIMEOUT_SECONDS = 3.0
+_NO_ANSWER = (requests.RequestException, ValueError)
 
 
 class ResilientScheduler(luigi.rpc.RemoteScheduler):
-    """What Luigi's worker takes for the scheduler. In the processes that tasks run in it tells, and decides nothing.
+    """The scheduler of Luigi's worker. In the processes that tasks run in it only reports and decides nothing.
 
     Args:
-        url: where luigid is.
+        url: URL of luigid.
         connect_timeout: seconds that a decision may take; [core] rpc_connect_timeout by default.
-        process: the one that asks for decisions; by default this one.
+        process: id of the process that asks for decisions; this one by default.
     """
 
     def __init__(self, url: str, connect_timeout: float | None = None, process: int | None = None) -> None:
         super().__init__(url, connect_timeout)
         self._process = process or os.getpid()
-        # The worker, and its thread that shows luigid that it is alive.
+        # Shared by the worker and its thread that pings luigid.
         self._lock = threading.RLock()
-        self._memory = Memory()
-        self._substitute: Scheduler | None = None
+        self._state = WorkerState()
+        self._fallback: Scheduler | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A message from Luigi's page travels to its task with the scheduler that takes the answer."""
+        """Pickles without the state: a message from Luigi's page takes its scheduler along to the task's process."""
         return type(self), (self._url, self._connect_timeout, self._process)
 
     def _request(
@@ -56,82 +57,85 @@ class ResilientScheduler(luigi.rpc.RemoteScheduler):
         attempts: int = 1,  # noqa: ARG002 - asked once, see above
         allow_null: bool = True,  # noqa: ARG002
     ) -> Any:
-        """Asks luigid, or who stands in for it. Every method of Luigi's client comes through here."""
+        """Sends a request to luigid or to the fallback. Every method of Luigi's client calls this."""
         method = url.rsplit("/", 1)[-1]
         if os.getpid() != self._process:
-            return self._ask(method, self._memory.completed(method, data), _SECONDS_FOR_TELLING)
+            return self._post(method, self._state.complete_report(method, data), _REPORT_TIMEOUT_SECONDS)
         if method == "ping":
             return self._ping(data)
         with self._lock:
-            answer = self._decision(method, data)
-            if self._substitute is None and self._memory.misses_work(method, answer) and self._has_forgotten():
-                self._memory.tell(self._ask_in_turn, everything=True)
-                answer = self._decision(method, data)
-            self._memory.keep(method, data, answer, told=self._substitute is None)
+            answer = self._decide(method, data)
+            if self._fallback is None and self._state.is_work_missing(method, answer) and self._luigid_lost_tasks():
+                self._state.replay(self._send, everything=True)
+                answer = self._decide(method, data)
+            self._state.record(method, data, answer, delivered=self._fallback is None)
             if method == "get_work" and answer["task_id"]:
-                self._clear(answer["task_id"])
+                self._clear_status(answer["task_id"])
             return answer
 
-    def _clear(self, task: str) -> None:
-        """Takes from a task that begins what it said when it ran before: should it fail at once, that would stay."""
-        self._decision("set_task_status_message", {"task_id": task, "status_message": None})
-        self._decision("set_task_progress_percentage", {"task_id": task, "progress_percentage": None})
+    def _clear_status(self, task: str) -> None:
+        """Clears the status of an earlier run of a task. It would stay on the page if the task failed at once."""
+        self._decide("set_task_status_message", {"task_id": task, "status_message": None})
+        self._decide("set_task_progress_percentage", {"task_id": task, "progress_percentage": None})
 
-    def _decision(self, method: str, data: dict[str, Any]) -> Any:
-        if self._substitute is None:
+    def _decide(self, method: str, data: dict[str, Any]) -> Any:
+        if self._fallback is None:
             try:
-                return self._ask(method, data, self._connect_timeout)
-            except _SILENT as error:
-                self._lose(error)
-        return getattr(self._substitute, method)(**data)
+                return self._post(method, data, self._connect_timeout)
+            except _NO_ANSWER as error:
+                self._switch_to_fallback(error)
+        return getattr(self._fallback, method)(**data)
 
     def _ping(self, data: dict[str, Any]) -> Any:
-        """Shows that the worker is alive, brings what was said to it on Luigi's page, and finds out how luigid is."""
+        """Tells luigid that the worker is alive and returns the messages from Luigi's page.
+
+        The answer, or its absence, also decides between luigid and the fallback.
+        """
         try:
-            answer = self._ask("ping", data, _SECONDS_FOR_TELLING)
-        except _SILENT as error:
+            answer = self._post("ping", data, _REPORT_TIMEOUT_SECONDS)
+        except _NO_ANSWER as error:
             with self._lock:
-                self._lose(error)
-                return self._decision("ping", data)
+                self._switch_to_fallback(error)
+                return self._decide("ping", data)
         with self._lock:
-            self._find()
+            self._switch_to_luigid()
         return answer
 
-    def _lose(self, error: Exception) -> None:
-        if self._substitute is not None:
+    def _switch_to_fallback(self, error: Exception) -> None:
+        if self._fallback is not None:
             return
-        log.warning("luigid at %s does not answer (%s); the run goes on without it", self._address, _reason(error))
-        # As Luigi makes the one for runs without luigid.
-        self._substitute = substitute = Scheduler(prune_on_get_work=True, record_task_history=False)
-        self._memory.tell(lambda method, data: getattr(substitute, method)(**data), everything=True)
+        log.warning("luigid at %s does not answer (%s); the run continues without it", self._address, _reason(error))
+        # Created as Luigi creates its local scheduler.
+        self._fallback = fallback = Scheduler(prune_on_get_work=True, record_task_history=False)
+        self._state.replay(lambda method, data: getattr(fallback, method)(**data), everything=True)
 
-    def _find(self) -> None:
-        """Luigid answers: if it was away it is told what happened meanwhile, and everything if it knows nothing."""
-        if self._substitute is None:
+    def _switch_to_luigid(self) -> None:
+        """Tells luigid, which answers again, what happened meanwhile, or everything if it lost its tasks."""
+        if self._fallback is None:
             return
         try:
-            self._memory.tell(self._ask_in_turn, everything=self._has_forgotten())
-        except _SILENT:
-            return  # gone again; the next ping sees
-        self._memory.untold.clear()
-        self._substitute = None
-        log.info("luigid at %s answers again; it knows what happened meanwhile", self._address)
+            self._state.replay(self._send, everything=self._luigid_lost_tasks())
+        except _NO_ANSWER:
+            return  # gone again; the next ping tries again
+        self._state.undelivered.clear()
+        self._fallback = None
+        log.info("luigid at %s answers again; it received what happened meanwhile", self._address)
 
-    def _has_forgotten(self) -> bool:
-        """Whether luigid knows none of the tasks that it was told of, as one that was started anew."""
-        if self._substitute is not None and self._memory.untold >= set(self._memory.tasks):
+    def _luigid_lost_tasks(self) -> bool:
+        """Returns whether luigid knows none of the tasks that were delivered to it, because it was restarted."""
+        if self._fallback is not None and self._state.undelivered >= set(self._state.tasks):
             return True
-        return not any(self._ask_in_turn("dep_graph", {"task_id": one}) for one in self._memory.tasks)
+        return not any(self._send("dep_graph", {"task_id": task}) for task in self._state.tasks)
 
-    def _ask_in_turn(self, method: str, data: dict[str, Any]) -> Any:
-        return self._ask(method, data, self._connect_timeout)
+    def _send(self, method: str, data: dict[str, Any]) -> Any:
+        return self._post(method, data, self._connect_timeout)
 
-    def _ask(self, method: str, data: dict[str, Any], timeout: float) -> Any:
-        """Luigid's answer to one question, asked once.
+    def _post(self, method: str, data: dict[str, Any], timeout: float) -> Any:
+        """Sends one request, without retries, and returns luigid's answer.
 
         Raises:
-            RequestException: there is none.
-            ValueError: what answers is not luigid.
+            RequestException: there is no answer.
+            ValueError: the answer is not luigid's.
         """
         page = self._fetcher.fetch(f"{self._url}/api/{method}", {"data": json.dumps(data)}, timeout)
         try:
@@ -141,90 +145,93 @@ class ResilientScheduler(luigi.rpc.RemoteScheduler):
 
     @property
     def _address(self) -> str:
-        """Where luigid is, without the password that a proxy before it may want."""
+        """The URL of luigid, without the password of a proxy."""
         parts = urllib.parse.urlsplit(str(self._url))
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _reason(error: Exception) -> str:
-    """In a few words; the whole text may hold an address with a password."""
+    """Describes an error in a few words. The full text may contain a URL with a password."""
     if isinstance(error, requests.Timeout):
-        return "nothing came in time"
+        return "timeout"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    return "what answers there is not luigid"
+    return "the answer is not luigid's"
 
 
-class Memory:
-    """What a worker said of its tasks, enough to say it to another scheduler.
+class WorkerState:
+    """What a worker reported of its tasks, so that it can be replayed to another scheduler.
 
     Attributes:
-        tasks: what was said of each last.
-        untold: tasks whose state luigid does not know.
+        tasks: the latest report of each task, by task id.
+        undelivered: ids of tasks whose state luigid does not know.
     """
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
-        self.untold: set[str] = set()
-        self._before: list[tuple[str, dict[str, Any]]] = []
+        self.undelivered: set[str] = set()
+        self._registrations: list[tuple[str, dict[str, Any]]] = []
 
-    def keep(self, method: str, data: dict[str, Any], answer: Any, told: bool) -> None:
-        """Takes what was said to a scheduler and what it answered.
+    def record(self, method: str, data: dict[str, Any], answer: Any, delivered: bool) -> None:
+        """Records a request to a scheduler and its answer.
 
         Args:
-            method: of Luigi's scheduler.
+            method: method of Luigi's scheduler.
             data: its arguments, by name.
             answer: its answer.
-            told: whether it was luigid.
+            delivered: whether the request went to luigid.
         """
         if method in ("add_worker", "add_task_batcher"):
-            self._before.append((method, data))
+            self._registrations.append((method, data))
         elif method == "add_task":
-            self._keep_task(data)
-            self._mark(data["task_id"], told)
+            self._record_task(data)
+            self._mark(data["task_id"], delivered)
         elif method == "get_work":
             for task in [answer["task_id"], *answer.get("batch_task_ids", ())]:
                 if task in self.tasks:
                     self.tasks[task]["status"] = RUNNING
-                    self._mark(task, told)
+                    self._mark(task, delivered)
 
-    def _keep_task(self, data: dict[str, Any]) -> None:
-        known = self.tasks.get(data["task_id"])
-        if known is None or data["deps"] is not None or data["status"] == PENDING:
-            # Which tasks run together is for the scheduler to find out anew.
+    def _record_task(self, data: dict[str, Any]) -> None:
+        recorded = self.tasks.get(data["task_id"])
+        if recorded is None or data["deps"] is not None or data["status"] == PENDING:
+            # Each scheduler decides itself which tasks run as one batch.
             self.tasks[data["task_id"]] = {key: value for key, value in data.items() if key != "batch_id"}
             return
-        # How it went. The rest of such a message is what Luigi fills in, not what the task is.
-        known.update(status=data["status"], expl=data["expl"])
-        known["deps"] = [*(known["deps"] or ()), *(data.get("new_deps") or ())]
+        # A report of the outcome. All other values in it are Luigi's defaults, not the task's.
+        recorded.update(status=data["status"], expl=data["expl"])
+        recorded["deps"] = [*(recorded["deps"] or ()), *(data.get("new_deps") or ())]
 
-    def _mark(self, task: str, told: bool) -> None:
-        (self.untold.discard if told else self.untold.add)(task)
+    def _mark(self, task: str, delivered: bool) -> None:
+        (self.undelivered.discard if delivered else self.undelivered.add)(task)
 
-    def tell(self, say: Any, everything: bool) -> None:
-        """Says it all to another scheduler; or all but what is finished and was told.
+    def replay(self, send: Any, everything: bool) -> None:
+        """Sends the state to another scheduler.
 
         Args:
-            say: called with a method and its arguments.
-            everything: whether it knows nothing yet.
+            send: called with a method and its arguments.
+            everything: whether to include finished tasks that were delivered.
         """
-        for method, data in self._before:
-            say(method, data)
-        for name, data in self.tasks.items():
-            if everything or name in self.untold or data["status"] not in (DONE, FAILED):
-                say("add_task", data)
+        for method, data in self._registrations:
+            send(method, data)
+        for task, data in self.tasks.items():
+            if everything or task in self.undelivered or data["status"] not in (DONE, FAILED):
+                send("add_task", data)
 
-    def misses_work(self, method: str, answer: Any) -> bool:
-        """Whether a scheduler says that nothing is left to do although something is."""
+    def is_work_missing(self, method: str, answer: Any) -> bool:
+        """Returns whether a scheduler answers that no work is left although a task is pending."""
         if method != "get_work" or answer["task_id"] or "batch_id" in answer or answer["n_pending_tasks"]:
             return False
-        return any(one["status"] == PENDING for one in self.tasks.values())
+        return any(task["status"] == PENDING for task in self.tasks.values())
 
-    def completed(self, method: str, data: dict[str, Any]) -> dict[str, Any]:
-        """What a running task says of itself, with what it does not: without, luigid would forget that it takes
-        messages, its resources and how often it may fail.
+    def complete_report(self, method: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Completes the report of a running task with the values that it omits.
+
+        Without them luigid would lose that the task accepts messages, its resources and its allowed failures.
         """
-        known = self.tasks.get(data.get("task_id", "")) if method == "add_task" else None
-        return data if known is None else {**known, **{key: data[key] for key in ("worker", "status", "tracking_url")}}
+        recorded = self.tasks.get(data.get("task_id", "")) if method == "add_task" else None
+        if recorded is None:
+            return data
+        return {**recorded, **{key: data[key] for key in ("worker", "status", "tracking_url")}}

@@ -1,6 +1,7 @@
-"""What a person says to a running task on Luigi's page: `stop`, `checkpoint`, `pause`, `resume`. Each is answered.
+"""Handles messages that a person sends to a running task on Luigi's page: `stop`, `checkpoint`, `pause`, `resume`.
 
-Luigi puts the messages into the task's queue (`scheduler_messages`); a task looks there between two pieces of its work.
+Luigi puts messages into the task's queue (`scheduler_messages`). A task reads the queue between two units of work and
+answers each message.
 """
 
 from __future__ import annotations
@@ -9,53 +10,54 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.scheduler.status import Teller
+from tasks.scheduler.status import StatusReporter
 
 log = logging.getLogger("spamscore")
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """A word that a task understands.
+class SchedulerMessage:
+    """A message that a task supports.
 
     Attributes:
-        word: what is sent, in small letters.
-        does: what it is for, in a few words.
-        act: does it, and gives the answer; None for those that `Instructions` does itself.
+        word: the text of the message, in lower case.
+        description: what the task does, in a few words.
+        action: carries out the message and returns the answer; None if `MessageHandler` carries it out.
     """
 
     word: str
-    does: str
-    act: Callable[[], str] | None = None
+    description: str
+    action: Callable[[], str] | None = None
 
 
-PAUSE = Instruction("pause", "wait after the chunk that is being scored")
-RESUME = Instruction("resume", "go on")
+PAUSE = SchedulerMessage("pause", "wait after the chunk that is being scored")
+RESUME = SchedulerMessage("resume", "continue")
 
 
-class Instructions:
-    """Takes what was sent to a task, does it, and answers."""
+class MessageHandler:
+    """Reads the messages that were sent to a task, carries them out and answers them."""
 
-    def __init__(self, teller: Teller, known: Sequence[Instruction]) -> None:
-        self._teller, self._known = teller, {one.word: one for one in known}
+    def __init__(self, status: StatusReporter, supported: Sequence[SchedulerMessage]) -> None:
+        self._status = status
+        self._supported = {message.word: message for message in supported}
         self.paused = False
 
-    def follow(self) -> None:
-        """Does all that has come since it was last asked."""
-        for message in self._teller.messages():
-            answer = self._answer(" ".join(str(message).split()).casefold())
+    def handle_pending(self) -> None:
+        """Carries out all messages since the last call, in their order."""
+        for message in self._status.take_messages():
+            answer = self._carry_out(" ".join(str(message).split()).casefold())
             log.info("message from Luigi's page: %a: %s", str(message)[:80], answer)
-            self._teller.answer(message, answer)
+            self._status.answer(message, answer)
 
-    def _answer(self, word: str) -> str:
-        found = self._known.get(word)
-        if found is None:
-            known = "; ".join(f"{one.word} ({one.does})" for one in self._known.values())
-            return f"unknown message. Known are: {known}."
-        return found.act() if found.act is not None else self._wait(found is PAUSE)
+    def _carry_out(self, word: str) -> str:
+        message = self._supported.get(word)
+        if message is None:
+            supported = "; ".join(f"{other.word} ({other.description})" for other in self._supported.values())
+            return f"unknown message. Supported messages: {supported}."
+        return message.action() if message.action is not None else self._set_paused(message is PAUSE)
 
-    def _wait(self, pause: bool) -> str:
-        before, self.paused = self.paused, pause
-        if pause:
-            return "paused already; send resume to go on" if before else "paused; send resume to go on"
-        return "going on" if before else "it was not paused"
+    def _set_paused(self, paused: bool) -> str:
+        was_paused, self.paused = self.paused, paused
+        if paused:
+            return "already paused; send resume to continue" if was_paused else "paused; send resume to continue"
+        return "continuing" if was_paused else "not paused"

@@ -1,7 +1,7 @@
-"""Telling Luigi's page how far a task is, and answering what is asked there, without the work ever waiting for it.
+"""Sends the progress of a task to Luigi's page and answers messages from there. The work never waits for it.
 
-A thread of its own sends the latest that there is to say, at most every other second. A scheduler that is slow or gone
-misses some of it and hears the latest once it answers again; who says so is `tasks.scheduler.resilient_scheduler`.
+A thread sends the latest status, at most every two seconds. A scheduler that is slow or gone misses updates and
+receives the latest one when it answers again. `tasks.scheduler.resilient_scheduler` logs that it is gone.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import luigi
 
 log = logging.getLogger("spamscore")
 
-_SECONDS_BETWEEN = 2.0
-_SECONDS_BEFORE_ANOTHER_TRY = 5.0
-# Said again although nothing is new, for a scheduler that was started anew has forgotten it.
-_SECONDS_BEFORE_AGAIN = 10.0
+_SEND_INTERVAL_SECONDS = 2.0
+_RETRY_SECONDS = 5.0
+# The status is sent again even if it did not change: a scheduler that was restarted has lost it.
+_REPEAT_SECONDS = 10.0
 
 
-class Teller:
-    """Tells of one task while the block lasts; its thread ends with the block.
+class StatusReporter:
+    """Reports the status of one task while the block lasts. Its thread ends with the block.
 
-    Outside a worker there is nobody to tell, and no thread.
+    Outside a Luigi worker there is no scheduler to report to, and no thread is started.
     """
 
     def __init__(self, task: luigi.Task) -> None:
-        self._task: Any = task  # Luigi gives it what to tell with while it runs
+        self._task: Any = task  # Luigi sets the reporting methods of a task while it runs
         self._changed = threading.Condition()
-        self._state: tuple[float, str] | None = None
+        self._status: tuple[float, str] | None = None
         self._link: str | None = None
         self._answers: deque[tuple[Any, str]] = deque()
-        self._fresh = self._linked = self._over = False
-        self._thread = threading.Thread(target=self._run, name=f"telling of {task}", daemon=True)
+        self._is_pending = self._is_link_sent = self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name=f"status of {task}", daemon=True)
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> StatusReporter:
         if self._task.set_status_message is not None:
             self._thread.start()
         return self
@@ -47,28 +47,28 @@ class Teller:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._changed:
-            self._over = True
+            self._is_closed = True
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join()
 
-    def tell(self, percentage: float, status: str) -> None:
-        """What the page is to show from now on."""
+    def set_status(self, percentage: float, status: str) -> None:
+        """Sets the percentage and the status line that the page shows."""
         with self._changed:
-            if self._state != (percentage, status):
-                self._state, self._fresh = (percentage, status), True
+            if self._status != (percentage, status):
+                self._status, self._is_pending = (percentage, status), True
                 self._changed.notify()
 
-    def link(self, address: str) -> None:
-        """Where the page is to lead who wants to see more."""
+    def set_link(self, url: str) -> None:
+        """Sets the URL that the page links the task to."""
         with self._changed:
-            self._link, self._linked, self._fresh = address, False, True
+            self._link, self._is_link_sent, self._is_pending = url, False, True
             self._changed.notify()
 
-    def messages(self) -> list[Any]:
-        """What was sent to the task from the page since this was last asked."""
+    def take_messages(self) -> list[Any]:
+        """Returns the messages that were sent from the page since the last call."""
         taken: list[Any] = []
-        messages = getattr(self._task, "scheduler_messages", None)  # where the task accepts any
+        messages = getattr(self._task, "scheduler_messages", None)  # set if the task accepts messages
         while messages is not None:
             try:
                 taken.append(messages.get_nowait())
@@ -83,40 +83,40 @@ class Teller:
             self._changed.notify()
 
     def _run(self) -> None:
-        over = False
-        while not over:
+        finished = False
+        while not finished:
             with self._changed:
-                self._changed.wait_for(lambda: self._over or self._fresh or self._answers, _SECONDS_BEFORE_AGAIN)
-            took = self._send()
+                self._changed.wait_for(lambda: self._is_closed or self._is_pending or self._answers, _REPEAT_SECONDS)
+            sent = self._send()
             with self._changed:
-                # The last words may have come while the ones before were sent.
-                over = self._over and not (took and (self._fresh or self._answers))
-                pause = _SECONDS_BETWEEN if took else _SECONDS_BEFORE_ANOTHER_TRY
-                self._changed.wait_for(self._hurries if took else self._ends, pause)
+                # A last status may have been set while the one before was sent.
+                finished = self._is_closed and not (sent and (self._is_pending or self._answers))
+                pause = _SEND_INTERVAL_SECONDS if sent else _RETRY_SECONDS
+                self._changed.wait_for(self._is_urgent if sent else self._must_end, pause)
 
-    def _ends(self) -> bool:
-        return self._over
+    def _must_end(self) -> bool:
+        return self._is_closed
 
-    def _hurries(self) -> bool:
-        """Whether what is to be sent next cannot wait for its turn: a person is waiting for it."""
-        return self._over or bool(self._answers)
+    def _is_urgent(self) -> bool:
+        """Returns whether the next send must not wait for its interval: a person is waiting for an answer."""
+        return self._is_closed or bool(self._answers)
 
     def _send(self) -> bool:
-        """Sends all that there is; whether it was taken."""
+        """Sends all that is pending and returns whether the scheduler received it."""
         with self._changed:
-            state, self._fresh = self._state, False
+            status, self._is_pending = self._status, False
         try:
             self._send_answers()
-            if self._link is not None and not self._linked:
+            if self._link is not None and not self._is_link_sent:
                 self._task.set_tracking_url(self._link)
-                self._linked = True
-            if state is not None:
-                self._task.set_status_message(state[1])
-                self._task.set_progress_percentage(round(state[0], 1))
-        except Exception as error:  # whatever the scheduler's client raises must not end the work
-            log.debug("the scheduler did not take what was told of %s: %s", self._task, error)
-            # One that comes back may have forgotten it.
-            self._linked = False
+                self._is_link_sent = True
+            if status is not None:
+                self._task.set_status_message(status[1])
+                self._task.set_progress_percentage(round(status[0], 1))
+        except Exception as error:  # no error of the scheduler's client may end the work
+            log.debug("the scheduler did not receive the status of %s: %s", self._task, error)
+            # A scheduler that was restarted has lost the link.
+            self._is_link_sent = False
             return False
         return True
 

@@ -1,7 +1,8 @@
-"""SIGTERM: the run ends within seconds, at a place from which the next one goes on.
+"""Handles SIGTERM: the run ends within seconds, at a point from which the next run continues.
 
-The handler is inherited by the processes that tasks run in. Most work ends at once. Work that must not end anywhere
-(a training step, a chunk) defers it and asks between two pieces, by way of `tasks.scheduler.progress`.
+The processes that tasks run in inherit the handler. Most work ends at once. Work that must not be interrupted (a
+training step, a chunk) defers termination and checks for it between two units of work, through
+`tasks.scheduler.progress`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from tasks.scheduler.failures import remember
+from tasks.scheduler.failures import record_failure
 
 EXIT_CODE = 128 + signal.SIGTERM
 
@@ -26,11 +27,11 @@ class Terminated(SystemExit):
         super().__init__(EXIT_CODE)
 
     def __str__(self) -> str:
-        return "ended by SIGTERM; run the same command again, it goes on from here"
+        return "ended by SIGTERM; run the same command again to continue from here"
 
 
 def install() -> None:
-    """Handles SIGTERM in this process and those it forks, unless somebody else does already."""
+    """Handles SIGTERM in this process and those it forks, unless another handler is installed."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _handle)
 
@@ -39,23 +40,23 @@ def _handle(_number: int, _frame: FrameType | None) -> None:
     global _requested
     _requested = True
     if not _deferred:
-        end_if_requested()
+        terminate_if_requested()
 
 
-def end_if_requested() -> None:
-    """Ends the process if it was asked to.
+def terminate_if_requested() -> None:
+    """Ends the process if SIGTERM was received.
 
     Raises:
-        Terminated: it was.
+        Terminated: SIGTERM was received.
     """
     if _requested:
-        remember(str(Terminated()))
+        record_failure(str(Terminated()))
         raise Terminated
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Within, SIGTERM waits for the next `end_if_requested`."""
+def defer_termination() -> Iterator[None]:
+    """Defers SIGTERM within the block to the next call of `terminate_if_requested`."""
     global _deferred
     _deferred = True
     try:

@@ -83,12 +83,12 @@ def add_chunk(count: FlipCount, chunk: SnapshotChunk, before: tuple[Scorer, floa
     import numpy as np
     import pyarrow as pa
 
-    from models.inference.scorer import score_apart
+    from models.inference.scorer import score_isolating_failures
     from tasks.database.chunks import refusals
 
     sound = np.setdiff1d(np.arange(len(chunk)), list(refusals(chunk)))
     message_ids, texts = (one.take(pa.array(sound)).to_pylist() for one in (chunk.message_ids, chunk.texts))
-    old, new = (score_apart(scorer, texts).scored.probabilities for scorer, _ in (before, now))
+    old, new = (score_isolating_failures(scorer, texts).scores.probabilities for scorer, _ in (before, now))
     kept = np.flatnonzero(np.isfinite(old) & np.isfinite(new))
     count.add(
         [message_ids[place] for place in kept],

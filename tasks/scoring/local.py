@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy.engine import Engine
 
-from models.inference.scorer import Scorer, score_apart
+from models.inference.scorer import Scorer, score_isolating_failures
 from tasks.database.batches import BatchRow
 from tasks.database.chunks import RejectedMessage, ScoredChunk, refusals
 from tasks.database.connection import connection_kept
@@ -118,9 +118,8 @@ def _counted(seconds: StageSeconds, stage: str, chunks: Iterator[SnapshotChunk])
 def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds: StageSeconds) -> ScoredChunk:
     """Scores the messages of a chunk that can be scored, and refuses the others.
 
-    A message that makes scoring itself fail is refused too; `models.inference.scorer.score_apart` has the rule by
-    which it is
-    told from a model or a device that fails.
+    A message that makes scoring itself fail is refused too; `models.inference.scorer.score_isolating_failures`
+    has the rule by which it is told from a model or a device that fails.
 
     Args:
         scorer: texts to probabilities.
@@ -135,13 +134,13 @@ def score_chunk(scorer: Scorer, chunk: SnapshotChunk, threshold: float, seconds:
     began = time.monotonic()
     refused = refusals(chunk)
     places = _others(len(chunk), refused)
-    result = score_apart(scorer, chunk.texts.take(pa.array(places)) if refused else chunk.texts)
+    result = score_isolating_failures(scorer, chunk.texts.take(pa.array(places)) if refused else chunk.texts)
     failed = {int(places[place]): detail for place, detail in result.failures.items()}
     refused |= {place: set_aside(chunk, place, detail) for place, detail in failed.items()}
     kept = _others(len(places), result.failures)
-    sound, probabilities = places[kept], result.scored.probabilities[kept]
-    seconds.add("text", result.scored.seconds_text)
-    seconds.add("network", result.scored.seconds_network)
+    sound, probabilities = places[kept], result.scores.probabilities[kept]
+    seconds.add("text", result.scores.seconds_text)
+    seconds.add("network", result.scores.seconds_network)
     return ScoredChunk(
         chunk_number=chunk.chunk_number,
         first_row=chunk.first_row,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.settings import DeviceSettings
-from tasks.artifacts.folders import sealed_files
-from tasks.artifacts.trainings import trained_model, unseen_scores
+from tasks.artifacts.folders import list_manifest_files
+from tasks.artifacts.trainings import load_trained_model, read_unseen_scores
 from tasks.settings.loading import load
 from tasks.settings.scoring import AUTO, ScoringSettings
 
@@ -34,7 +34,7 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     from models.text.encoder import TextEncoder
 
     devices = chosen_devices(load(DeviceSettings))
-    model = trained_model(training)
+    model = load_trained_model(training)
     scorer = Scorer(
         TextEncoder(model.vocabulary, ngram_buckets(model.network)),
         model.network,
@@ -58,10 +58,10 @@ def threshold_of(training: Path) -> Threshold:
     settings = load(ScoringSettings)
     if settings.threshold != AUTO:
         return Threshold(float(settings.threshold))
-    if UNSEEN_SCORES not in sealed_files(training):
+    if UNSEEN_SCORES not in list_manifest_files(training):
         log.warning(
             "%s: trained before there was threshold = auto, so its threshold is %g", training, UNFITTED_THRESHOLD
         )
         return Threshold(UNFITTED_THRESHOLD)
-    scores = unseen_scores(training)
+    scores = read_unseen_scores(training)
     return threshold_for(scores["spam"], scores["probability"], settings.ham_blocked_share)

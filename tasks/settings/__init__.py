@@ -1,1 +1,1 @@
-"""The sections of luigi.cfg: their declarations, and how they are loaded and checked."""
+"""The sections of luigi.cfg: declared as frozen dataclasses, loaded from Luigi's configuration, and checked."""

@@ -1,4 +1,4 @@
-"""Checks every section, key and value of luigi.cfg against its declaration."""
+"""Checks every section, key and value of the configuration against its declaration, and finds the file that set it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.errors import SettingsError
 from tasks.settings.loading import load
 from tasks.settings.sections import SECTIONS
 
-# Sections that Luigi and its contrib modules read; their keys are Luigi's business unless a class declares them.
+# Sections that Luigi and its contrib modules read. Their keys are checked only if a class declares them.
 _LUIGI_SECTIONS = frozenset({
     "core", "worker", "scheduler", "retcode", "email", "batch_email", "smtp", "sendgrid", "execution_summary",
     "task_history", "resources", "logging", "cors", "prometheus", "datadog",
@@ -33,35 +33,36 @@ _UNDECLARED_LUIGI_KEYS = {
 
 
 def check_settings() -> None:
-    """Holds every section, key and value in force to what is declared.
+    """Checks every section, key and value in force against its declaration.
 
-    Every stage asks as it is made, a dozen in a run; what was found sound is not looked at again.
+    Every stage calls this when it is created, a dozen times in a run. A configuration that passed is not checked again
+    until a file, the environment or the command line changes.
 
     Raises:
-        SettingsError: naming section, key, value, what was expected and the nearest name there is.
+        SettingsError: names the section, the key, the value, what was expected and the most similar name.
     """
-    global _sound
-    given = _given()
-    if given != _sound:
+    global _last_valid
+    configuration = _read_configuration()
+    if configuration != _last_valid:
         _check_all()
-        _sound = given
+        _last_valid = configuration
 
 
-_sound: tuple[Any, ...] | None = None
+_last_valid: tuple[Any, ...] | None = None
 
 
-def _given() -> tuple[Any, ...]:
-    """All that settings are made of: what files say, the environment and the command line."""
+def _read_configuration() -> tuple[Any, ...]:
+    """Returns everything that settings are computed from: the files, the environment and the command line."""
     sections = LuigiConfigParser.instance()._sections
     command_line = CmdlineParser.get_instance()
-    said = vars(command_line.known_args) if command_line else {}
-    return {name: dict(keys) for name, keys in sections.items()}, dict(os.environ), dict(said)
+    arguments = vars(command_line.known_args) if command_line else {}
+    return {name: dict(keys) for name, keys in sections.items()}, dict(os.environ), dict(arguments)
 
 
 def _check_all() -> None:
-    chosen = os.environ.get("LUIGI_CONFIG_PATH")
-    if chosen and not Path(chosen).is_file():
-        raise SettingsError(f"LUIGI_CONFIG_PATH = {chosen}: no such file. Correct the variable or unset it.")
+    config_path = os.environ.get("LUIGI_CONFIG_PATH")
+    if config_path and not Path(config_path).is_file():
+        raise SettingsError(f"LUIGI_CONFIG_PATH = {config_path}: no such file. Correct the variable or unset it.")
     parser = LuigiConfigParser.instance()
     for section in parser.sections():
         _check_section(section, list(parser._sections[section]))
@@ -72,45 +73,47 @@ def _check_all() -> None:
 def _check_section(section: str, keys: list[str]) -> None:
     tasks = Register.task_names()
     if section not in SECTIONS and section not in _LUIGI_SECTIONS and section not in tasks:
+        suggestion = _suggest_name(section, [*SECTIONS, *_LUIGI_SECTIONS])
         raise SettingsError(
-            f"[{section}]: no such section{_where(section)}{_nearest(section, [*SECTIONS, *_LUIGI_SECTIONS])}. "
+            f"[{section}]: no such section{_describe_source(section)}{suggestion}. "
             f"Sections are {', '.join(SECTIONS)}, and Luigi's own."
         )
-    known = _known_keys(section)
-    for key in keys if known is not None else ():
-        if key.replace("-", "_") not in cast("set[str]", known):
-            near = _nearest(key, sorted(cast("set[str]", known)))
+    allowed = _allowed_keys(section)
+    for key in keys if allowed is not None else ():
+        if key.replace("-", "_") not in cast("set[str]", allowed):
+            suggestion = _suggest_name(key, sorted(cast("set[str]", allowed)))
             raise SettingsError(
-                f"[{section}] {key}: no such setting{_where(section, key)}{near}. `spamscore config` lists them all."
+                f"[{section}] {key}: no such setting{_describe_source(section, key)}{suggestion}. "
+                "`spamscore config` lists all settings."
             )
 
 
-def _known_keys(section: str) -> set[str] | None:
-    """Keys of a section, or None where Luigi leaves them open."""
+def _allowed_keys(section: str) -> set[str] | None:
+    """Returns the keys of a section; None if Luigi accepts any."""
     if section not in Register.task_names() or section == "resources":
         return None
     names = {name for name, _ in Register.get_task_cls(section).get_params()}
     return names | _UNDECLARED_LUIGI_KEYS.get(section, set())
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _suggest_name(name: str, names: list[str]) -> str:
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def _where(section: str, key: str | None = None) -> str:
-    path = source_file(section, key)
+def _describe_source(section: str, key: str | None = None) -> str:
+    path = find_source_file(section, key)
     return f" (in {path})" if path else ""
 
 
-def config_files() -> list[Path]:
-    """The configuration files that are there, in the order they are read: a later one goes before an earlier one."""
+def list_config_files() -> list[Path]:
+    """Returns the configuration files that exist, in the order they are read. Later files override earlier ones."""
     return [Path(path) for path in LuigiConfigParser._config_paths if Path(path).is_file()]
 
 
-def source_file(section: str, key: str | None = None) -> Path | None:
-    """The file that sets a key (or holds a section), or None."""
-    for path in reversed(config_files()):
+def find_source_file(section: str, key: str | None = None) -> Path | None:
+    """Returns the file that sets a key or, without a key, that contains the section; None if no file does."""
+    for path in reversed(list_config_files()):
         parser = configparser.RawConfigParser()
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(path, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The settings that need files, databases or Luigi, and the one way from luigi.cfg to a frozen dataclass.
+"""Loads a section of luigi.cfg into its frozen dataclass.
 
 luigi.cfg [section] → a `luigi.Config` generated from the dataclass → the dataclass (`load`) → plain functions.
-The dataclasses of the machine learning live in `models.settings`; `SECTIONS` names them all.
+The machine learning's dataclasses are in `models.settings`, all others in this folder; `SECTIONS` lists both.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ import luigi
 import luigi.rpc
 
 from models.errors import SettingsError
-from models.settings import (
-    Setting,
-    declared,
-)
+from models.settings import Setting, declared
 from tasks.settings.sections import SECTIONS
 
 Loaded = TypeVar("Loaded")
 
 
 class SettingParameter(luigi.Parameter[Any]):
-    """A Luigi parameter held to one declared setting: parsed, range-checked, for secrets read from the environment."""
+    """A Luigi parameter for one declared setting: parsed and range-checked; a secret can come from the environment."""
 
     def __init__(self, declared_setting: Setting) -> None:
         super().__init__(
@@ -34,15 +31,23 @@ class SettingParameter(luigi.Parameter[Any]):
         self.setting = declared_setting
 
     def parse(self, x: str) -> Any:
-        """Text of a file or the command line to a value, or a SettingsError."""
+        """Converts text from a file or the command line to a value.
+
+        Raises:
+            SettingsError: the text is not a value of this setting.
+        """
         return self.setting.parse(x)
 
     def serialize(self, x: Any) -> str:
-        """A value as luigi.cfg would have it."""
+        """Formats a value as it is written in luigi.cfg."""
         return str(x).lower() if isinstance(x, bool) else str(x)
 
     def normalize(self, x: Any) -> Any:
-        """The value if it is in range, or a SettingsError."""
+        """Returns the value if it is in range.
+
+        Raises:
+            SettingsError: it is not.
+        """
         return self.setting.checked(x)
 
     def _get_value_from_config(self, section: str, name: str) -> Any:
@@ -53,15 +58,18 @@ class SettingParameter(luigi.Parameter[Any]):
 
 
 def environment_variable(declared_setting: Setting) -> str | None:
-    """The environment variable that goes before luigi.cfg: secrets alone have one."""
+    """Returns the environment variable that takes precedence over luigi.cfg; None for a setting that is no secret."""
     if not declared_setting.rule.secret:
         return None
     return f"SPAMSCORE_{declared_setting.section}_{declared_setting.key}".upper()
 
 
 def _config_class(section: str, settings_class: type) -> type[luigi.Config]:
-    """The `luigi.Config` of a section; its name is the section's, which makes ``--training-rnn-units`` work."""
-    parameters: dict[str, Any] = {one.key: SettingParameter(one) for one in declared(section, settings_class)}
+    """Creates the `luigi.Config` of a section. It has the section's name, so that ``--network-rnn-units`` works."""
+    parameters: dict[str, Any] = {
+        declared_setting.key: SettingParameter(declared_setting)
+        for declared_setting in declared(section, settings_class)
+    }
     return cast(
         "type[luigi.Config]",
         type(section, (luigi.Config,), {"__doc__": settings_class.__doc__, "__module__": __name__, **parameters}),
@@ -74,25 +82,28 @@ _CONFIG_CLASSES = {
 
 
 def load(settings_class: type[Loaded]) -> Loaded:
-    """The section's values as they hold now: command line, environment (secrets), luigi.cfg, default, in this order.
+    """Returns the values of a section that are in force now.
+
+    The first of these that sets a value is used: the command line, the environment (secrets only), luigi.cfg, the
+    default.
 
     Raises:
-        SettingsError: a value that cannot be used.
+        SettingsError: a value is not valid.
     """
     try:
         values = _CONFIG_CLASSES[settings_class]()
     except (ValueError, configparser.InterpolationError) as error:
-        raise _settings_error(error) from None
+        raise _unwrap_settings_error(error) from None
     names = [field.name for field in dataclasses.fields(cast(Any, settings_class))]
     return settings_class(**{name: getattr(values, name) for name in names})
 
 
-def _settings_error(error: Exception) -> Exception:
-    """The error that Luigi wrapped while it read the values; one it is not for us to explain stays as it is."""
+def _unwrap_settings_error(error: Exception) -> Exception:
+    """Returns the SettingsError that Luigi wrapped while it read the values; any other error is returned unchanged."""
     cause = error.__cause__ or error
     if isinstance(cause, configparser.InterpolationError):
         return SettingsError(
-            f"[{cause.section}] {cause.option}: refers to a variable or key that is not there. "
+            f"[{cause.section}] {cause.option}: refers to a variable or key that does not exist. "
             "Set the variable in the environment, or correct the value in luigi.cfg."
         )
     return cause if isinstance(cause, SettingsError) else error

@@ -1,13 +1,11 @@
-"""Settings of scoring a batch and judging it: [scoring], [report] and [drift]."""
+"""Declares the settings of scoring a batch, reporting on it and checking it for drift: [scoring], [report], [drift]."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from models.errors import SettingsError
-from models.settings import (
-    setting,
-)
+from models.settings import setting
 
 AUTO = "auto"
 
@@ -18,27 +16,27 @@ class ScoringSettings:
 
     threshold: float | str = setting(
         AUTO,
-        "spam probability from which a message is flagged; auto finds it on validation data, by ham_blocked_share",
+        "spam probability from which a message is flagged; auto computes it from held-out scores and ham_blocked_share",
         low=0.0,
         high=1.0,
         words=(AUTO,),
     )
     ham_blocked_share: float = setting(
-        0.002, "share of the ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
+        0.002, "share of ham that may be flagged wrongly, for threshold = auto and for the gate", low=0.0, high=1.0
     )
     chunk_size: int = setting(
-        20_000, "messages scored and committed together", low=1, high=10_000_000, shapes_result=False
+        20_000, "messages that are scored and committed together", low=1, high=10_000_000, shapes_result=False
     )
     batch_size: int | str = setting(
         AUTO,
-        "messages in one call of the network; auto finds it with the first messages of the batch",
+        "messages per call of the network; auto measures the best size with the first messages of the batch",
         low=1,
         high=65_536,
         words=(AUTO,),
         shapes_result=False,
     )
     queue: int = setting(
-        2, "chunks that wait between reading, scoring and writing", low=1, high=1000, shapes_result=False
+        2, "chunks that may wait between reading, scoring and writing", low=1, high=1000, shapes_result=False
     )
 
 
@@ -48,14 +46,14 @@ class ReportSettings:
 
     messages: str = setting(
         "show",
-        "texts of messages in it: show them, mask their letters and digits, or hide the lists of messages altogether",
+        "message texts in the report: show them, mask their letters and digits, or hide the lists of messages",
         choices=("show", "mask", "hide"),
         shapes_result=False,
     )
-    listed: int = setting(20, "messages in each of its lists", low=1, high=1000, shapes_result=False)
+    listed: int = setting(20, "messages in each list of the report", low=1, high=1000, shapes_result=False)
     sample: int = setting(
         200_000,
-        "messages that unknown words, lengths and scripts are measured on, evenly from the whole batch",
+        "messages on which unknown words, lengths and scripts are measured, taken evenly from the whole batch",
         low=1,
         shapes_result=False,
     )
@@ -63,47 +61,50 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """[drift]: how unlike those before a batch may be. A limit of 0 is none."""
+    """[drift]: limits on how much a batch may differ from earlier batches. 0 switches a limit off."""
 
     on_drift: str = setting(
         "warn",
-        "what a run does when a limit is crossed: warn, or fail with exit code 50; the batch stays published",
+        "action when a limit is exceeded: warn, or fail with exit code 50; the batch stays published",
         choices=("warn", "fail"),
         shapes_result=False,
     )
     batches: int = setting(30, "latest batches that a batch is compared with", low=1, high=1000, shapes_result=False)
     least_batches: int = setting(
         7,
-        "batches there must be before flagged share, message count and unknown words are compared with them",
+        "minimum number of earlier batches before flagged share, message count and unknown words are checked",
         low=1,
         high=1000,
         shapes_result=False,
     )
     flagged_share: float = setting(
         2.0,
-        "how many times the median share of flagged messages a batch may have, and what part of it it must have",
+        "maximum factor by which the share of flagged messages may be above or below the median",
         low=0.0,
         shapes_result=False,
     )
     message_count: float = setting(
         3.0,
-        "how many times the median number of messages a batch may have, and what part of it it must have",
+        "maximum factor by which the number of messages may be above or below the median",
         low=0.0,
         shapes_result=False,
     )
     unknown_words: float = setting(
         0.1,
-        "how far the share of words that are not in the vocabulary may be above its median",
+        "maximum difference by which the share of words outside the vocabulary may be above the median",
         low=0.0,
         high=1.0,
         shapes_result=False,
     )
     psi_before: float = setting(
-        0.25, "population stability index of the scores against those of the batch before", low=0.0, shapes_result=False
+        0.25,
+        "maximum population stability index between the scores and those of the previous batch",
+        low=0.0,
+        shapes_result=False,
     )
     psi_validation: float = setting(
         0.5,
-        "population stability index of the scores against those of labelled messages that were not trained on",
+        "maximum population stability index between the scores and the held-out scores of labelled messages",
         low=0.0,
         shapes_result=False,
     )
@@ -112,6 +113,6 @@ class DriftSettings:
         for key in ("flagged_share", "message_count"):
             if 0 < (value := getattr(self, key)) <= 1:
                 raise SettingsError(
-                    f"[drift] {key} = {value:g}: expected a number above 1, such as 2 for twice or half the median, or "
-                    "0 for no limit."
+                    f"[drift] {key} = {value:g}: expected a number above 1, such as 2 for double or half the median, "
+                    "or 0 for no limit."
                 )

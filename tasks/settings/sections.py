@@ -1,4 +1,4 @@
-"""Every section of luigi.cfg and the dataclass that declares it."""
+"""Maps every section of luigi.cfg to the dataclass that declares it, in the order of the file."""
 
 from __future__ import annotations
 

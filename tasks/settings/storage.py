@@ -1,4 +1,4 @@
-"""Settings of what a run leaves and where: [artifacts] and [database]."""
+"""Declares the settings of where results are stored and how long they are kept: [artifacts] and [database]."""
 
 from __future__ import annotations
 
@@ -6,62 +6,67 @@ import re
 from dataclasses import dataclass
 
 from models.errors import SettingsError
-from models.settings import (
-    setting,
-)
+from models.settings import setting
 
 
 @dataclass(frozen=True)
 class ArtifactSettings:
-    """[artifacts]: where a run leaves its files."""
+    """[artifacts]: the folder of all files that a run writes, and how long they are kept."""
 
-    folder: str = setting("artifacts", "folder of everything a run leaves but the database", shapes_result=False)
-    model_name: str = setting("spam_ham", "name of the exported model: exports/<model_name>/<version>/")
+    folder: str = setting(
+        "artifacts", "folder for all output except the database, relative to the working folder", shapes_result=False
+    )
+    model_name: str = setting("spam_ham", "name of the exported model, as in exports/<model_name>/<version>/")
     keep_days: int = setting(
         0,
-        "days after a date from which Nightly deletes its snapshot and reports, which hold messages; 0 keeps all",
+        "days that a snapshot and the reports are kept after their date; Nightly then deletes them, because they "
+        "contain message texts; 0 keeps all",
         low=0,
         high=36_500,
         shapes_result=False,
     )
 
     def __post_init__(self) -> None:
-        # It becomes a folder, and a part of the addresses that a model server answers.
+        # The name becomes a folder name and a part of the URLs of a model server.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.model_name):
             raise SettingsError(
-                f"[artifacts] model_name = {self.model_name}: expected letters, digits and the signs _ . - such as "
-                "spam_ham, beginning with neither . nor -."
+                f"[artifacts] model_name = {self.model_name}: expected letters, digits and the characters _ . - such "
+                "as spam_ham, not starting with . or -."
             )
 
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """[database]: where the scores go."""
+    """[database]: the database that receives the scores, and how long rows are kept."""
 
     url: str = setting(
         "sqlite:///spamscore.db",
-        "SQLAlchemy address of the database; SPAMSCORE_DATABASE_URL goes before it, and a password belongs there",
+        "SQLAlchemy URL of the database; SPAMSCORE_DATABASE_URL takes precedence, and a password belongs there",
         secret=True,
         shapes_result=False,
     )
     connect_timeout: int = setting(10, "seconds to wait for a connection", low=1, high=3600, shapes_result=False)
     keep_days: int = setting(
         90,
-        "days after a batch's date from which spamscore prune and Nightly delete its rows unless it is published; 0 "
-        "keeps all",
+        "days that the rows of a batch are kept after its date; spamscore prune and Nightly then delete them, unless "
+        "the batch is published; 0 keeps all",
         low=0,
         high=36_500,
         shapes_result=False,
     )
 
     def __post_init__(self) -> None:
-        require_address("database", "url", self.url)
+        require_sqlalchemy_url("database", "url", self.url)
 
 
-def require_address(section: str, key: str, address: str) -> None:
-    """Refuses what is no address at all; the text may hold a password, so it is not shown."""
-    if not re.match(r"[A-Za-z][\w+]*://", address):
+def require_sqlalchemy_url(section: str, key: str, url: str) -> None:
+    """Checks that a value has the form of a SQLAlchemy URL. The error omits the value: it may contain a password.
+
+    Raises:
+        SettingsError: the value does not start with a dialect and ``://``.
+    """
+    if not re.match(r"[A-Za-z][\w+]*://", url):
         raise SettingsError(
-            f"[{section}] {key} = …: expected a SQLAlchemy address such as sqlite:///spamscore.db or "
+            f"[{section}] {key} = …: expected a SQLAlchemy URL such as sqlite:///spamscore.db or "
             f"postgresql://user:password@host:5432/name. Set it in luigi.cfg or in SPAMSCORE_{section.upper()}_URL."
         )

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 
 from models.errors import ArtifactError, InputError
 from tasks.artifacts.fingerprint import file_sha256
-from tasks.artifacts.folders import locked_folder, read_json, write_json
+from tasks.artifacts.folders import lock_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import requests
@@ -68,7 +68,7 @@ def fetch_sms_spam_collection(
         InputError: it cannot be downloaded in time, or is not the file it should be.
     """
     path = folder / MEMBER
-    with locked_folder(folder):
+    with lock_folder(folder):
         if not path.is_file() or file_sha256(path) != sha256:
             archive = folder / "sms_spam_collection.zip"
             Download(url, archive, time.monotonic() + timeout_seconds, timeout_seconds, show_progress).fetch()

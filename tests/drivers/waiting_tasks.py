@@ -11,7 +11,7 @@ from pathlib import Path
 import luigi
 
 import pipeline  # noqa: F401 - as every run has it
-from tasks.scheduler.progress import reporting
+from tasks.scheduler.progress import report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
@@ -34,9 +34,9 @@ class Waiting(luigi.Task):
         return luigi.LocalTarget(f"done-{self.number}")
 
     def run(self) -> None:
-        with reporting(self, "waiting") as report:
+        with report_progress(self, "waiting") as report:
             report.link(f"http://reports.internal/{self.number}")
-            report.hears(PAUSE, RESUME)
+            report.accept_messages(PAUSE, RESUME)
             rounds = 0
             while not Path(f"go-{self.number}").exists():
                 rounds += 1

@@ -21,10 +21,10 @@ from chain import DATE, SMALL, Done, environment, luigi, query
 from models.errors import ArtifactError
 from tasks.artifacts.exports import put_in_service
 from tasks.artifacts.folders import write_manifest
-from tasks.artifacts.trainings import trained_model
+from tasks.artifacts.trainings import load_trained_model, verified_training_folder
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.evaluate_model import EvaluateModel, training_folder
+from tasks.evaluate_model import EvaluateModel
 from tasks.export_model import ExportModel
 from tasks.score_batch import ScoreBatch
 from tasks.train_model import TrainModel
@@ -98,11 +98,11 @@ def served(_artifacts: Path) -> None:
 
 
 def named(_artifacts: Path) -> None:
-    training_folder(1)
+    verified_training_folder(1)
 
 
 def loaded(artifacts: Path) -> None:
-    trained_model(one("training/*", artifacts))
+    load_trained_model(one("training/*", artifacts))
 
 
 cleaned = rebuilt(CleanText, "messages")
@@ -114,7 +114,7 @@ exported = rebuilt(ExportModel, "exports")
 VERSION = "exports/spam_ham/1"
 # What is done to the artifacts, who reads them, and what of it is named.
 CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
-    "a count of the corpus": (replaced("corpus/*/manifest.json", '"rows": 694', '"rows": 695'), cleaned, "manifest"),
+    "a count of the corpus": (replaced("corpus/*/manifest.json", '"rows": ', '"rows": 1'), cleaned, "manifest"),
     "a setting the corpus is of": (replaced("corpus/*/manifest.json", '"bundled"', '"file"'), cleaned, "manifest"),
     "a bit of the corpus": (flipped("corpus/*/corpus.parquet"), cleaned, "corpus.parquet: not the file"),
     "test messages for training": (
@@ -183,7 +183,7 @@ def test_what_was_changed_is_refused_by_its_reader_with_the_way_out(artifacts: P
     assert said in str(error.value)
     assert "expected" in str(error.value)
     assert "received" in str(error.value)
-    assert "Bring it back from a backup; or delete" in str(error.value)
+    assert "from a backup; or delete" in str(error.value)
 
 
 def other_training(artifacts: Path) -> Path:
@@ -197,22 +197,22 @@ def other_training(artifacts: Path) -> Path:
 
 
 def test_a_training_in_the_place_of_another_is_refused(artifacts: Path) -> None:
-    other, path = other_training(artifacts), training_folder(1)
+    other, path = other_training(artifacts), verified_training_folder(1)
     shutil.rmtree(path)
     shutil.copytree(other, path)
     with pytest.raises(ArtifactError, match=f"expected the manifest of {path.name}, received that of {other.name}"):
-        training_folder(1)
+        verified_training_folder(1)
 
 
 def test_a_training_whose_weights_are_not_those_of_the_version_is_refused(artifacts: Path) -> None:
-    other, path = other_training(artifacts), training_folder(1)
+    other, path = other_training(artifacts), verified_training_folder(1)
     shutil.rmtree(path)
     shutil.copytree(other, path)
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     kept = {key: value for key, value in manifest.items() if key not in ("files", "manifest_sha256")}
     write_manifest(path, {**kept, "fingerprint": path.name})
     with pytest.raises(ArtifactError, match=r"does not belong to version 1 .*expected weights_sha256 .*, received 0"):
-        training_folder(1)
+        verified_training_folder(1)
 
 
 def test_a_version_copied_over_another_is_refused(artifacts: Path) -> None:
@@ -223,11 +223,11 @@ def test_a_version_copied_over_another_is_refused(artifacts: Path) -> None:
 
 
 def test_the_version_of_a_training_made_again_still_belongs_to_it(artifacts: Path) -> None:
-    path = training_folder(1)
+    path = verified_training_folder(1)
     before = (path / "history.csv").read_text()
     trained(artifacts)
     assert (path / "history.csv").read_text() != before  # the seconds differ
-    assert training_folder(1) == path
+    assert verified_training_folder(1) == path
 
 
 def test_a_damaged_folder_is_neither_made_again_nor_touched(artifacts: Path) -> None:

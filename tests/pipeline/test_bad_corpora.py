@@ -19,6 +19,12 @@ SAMPLE = Path(__file__).resolve().parents[2] / "pipeline" / "sample" / "corpus.c
 with SAMPLE.open(newline="", encoding="utf-8") as _file:
     ROWS = [(row["label"], row["text"]) for row in csv.DictReader(_file)]
 
+ALL = len(ROWS)
+SPAM = sum(label == "spam" for label, _ in ROWS)
+FIRST_SPAM = 1 + next(place for place, (label, _) in enumerate(ROWS) if label == "spam")
+HALF = ALL // 2
+REST = ALL - HALF
+
 Rows = Sequence[tuple[str, str]]
 
 
@@ -55,15 +61,15 @@ NOISE = random.Random(1).randbytes(100_000)
 REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
     "one label only": (
         "c.csv", table([("ham", text) for _, text in ROWS]), 30,
-        ["of 694 labelled messages 0 spam ([corpus] spam_label = spam) and 694 ham", "both are needed"],
+        [f"of {ALL} labelled messages 0 spam ([corpus] spam_label = spam) and {ALL} ham", "both are needed"],
     ),
     "labels misspelled": (
         "c.csv", relabelled("spma", "ham"), 30,
-        ["201 of 694 labelled messages are refused, more than [corpus] max_refused_share = 0.2 allows",
-         "201 unknown label (first in row 3: expected spam or ham, received 'spma')"],
+        [f"{SPAM} of {ALL} labelled messages are refused, more than [corpus] max_refused_share = 0.2 allows",
+         f"{SPAM} unknown label (first in row {FIRST_SPAM}: expected spam or ham, received 'spma')"],
     ),
     "labels that the settings do not name": (
-        "c.csv", relabelled("1", "0"), 30, ["694 of 694", "expected spam or ham, received '0'", "label"],
+        "c.csv", relabelled("1", "0"), 30, [f"{ALL} of {ALL}", "expected spam or ham, received '0'", "label"],
     ),
     "all duplicates": (
         "c.csv", table([("ham", "hello you")] * 100), 30, ["0 spam", "and 1 ham", "refused: 99 duplicate"],
@@ -73,8 +79,9 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
         ["100 of 100", "100 both labels (first in row 1: the same as row 1 after cleaning)"],
     ),
     "half UTF-8, half Latin-1": (
-        "c.csv", table(ACCENTED[:347]) + table(ACCENTED[347:], "latin-1").split(b"\r\n", 1)[1], 30,
-        ["347 of 694", "347 characters lost (first in row 348: U+FFFD stands where bytes were", "encoding settings"],
+        "c.csv", table(ACCENTED[:HALF]) + table(ACCENTED[HALF:], "latin-1").split(b"\r\n", 1)[1], 30,
+        [f"{REST} of {ALL}", f"{REST} characters lost (first in row {HALF + 1}: U+FFFD stands where bytes were",
+         "encoding settings"],
     ),
     "UTF-16 without a header": ("c.txt", lines(ROWS).decode().encode("utf-16"), 30, ["unknown label (first in row 1"]),
     "noise as label TAB text": ("c.txt", NOISE, 30, ["unreadable row (first in row 1: wrong number of fields"]),

@@ -32,7 +32,7 @@ from luigi.configuration import LuigiConfigParser
 from published import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
-from models.inference.scorer import Scored
+from models.inference.scorer import Scores
 from models.settings import declared
 from models.statistics.stability import count_scores
 from pipeline.answers import configuration, probabilities
@@ -760,7 +760,9 @@ def test_config_lists_every_setting_with_its_source(folder: Path) -> None:
     assert found[: len(ours)] == ours
     assert [[section, key] for section, keys in LUIGI_DEFAULTS.items() for key in keys] == found[len(ours) :]
     assert lines("config", "scoring")[0] == ["scoring", "threshold", "auto", "default"]
-    said = "spam probability from which a message is flagged; auto finds it on validation data, by ham_blocked_share"
+    said = (
+        "spam probability from which a message is flagged; auto computes it from held-out scores and ham_blocked_share"
+    )
     assert lines("config", "scoring", "--long")[0][4] == said
     assert set(json.loads(answered("config", "--json"))[0]) == {
         "section",
@@ -892,10 +894,11 @@ def test_several_messages_are_answered_with_the_message_beside(model: Path) -> N
 
 
 def test_plain_answers_are_the_numbers_that_a_batch_stores(model: Path) -> None:
-    from tasks.evaluate_model import scored
+    from tasks.export_model import score_with_checkpoint
 
     messages = ["win prize now", "see you at lunch", "FREE entry, text WIN to 80086", "🎁"]
-    expected = [f"{value:.6f}" for value in scored(model / "artifacts" / "training" / "t1", messages)]
+    scores = score_with_checkpoint(model / "artifacts" / "training" / "t1", messages)
+    expected = [f"{value:.6f}" for value in scores]
     assert answered("text", "--plain", *messages).splitlines() == expected
     piped = "".join(f"{message}\n" for message in messages).encode()
     assert answered("text", "--plain", stdin=piped).splitlines() == expected
@@ -933,10 +936,10 @@ def test_numbers_stay_on_the_lines_of_their_messages(model: Path, piped: bytes, 
 class Choosy:
     """Scores every message alike, and cannot score one at all."""
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str]) -> Scores:
         if "bad" in texts:
             raise ValueError("no sense")
-        return Scored(np.full(len(texts), 0.75), 0.0, 0.0)
+        return Scores(np.full(len(texts), 0.75), 0.0, 0.0)
 
 
 def test_a_message_that_makes_scoring_fail_has_no_number_and_costs_the_others_nothing(

@@ -624,7 +624,7 @@ def test_sigterm_ends_a_training_at_a_step_and_the_next_run_goes_on_from_there(
     training = copied / "artifacts" / "training"
     ended = end_when(copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-15.index"))))
     assert ended.code == 143
-    assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again, it goes on from here"
+    assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again to continue from here"
     assert "Traceback" not in ended.output
     done = luigi(copied, "TrainModel")
     assert "training goes on from" in done.output

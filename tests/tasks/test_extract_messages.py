@@ -1,4 +1,4 @@
-"""ExtractMessages: the messages of one date, once, nothing lost and nothing of another date."""
+"""ExtractMessages: a snapshot contains all messages of its date and no others, and is taken once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InputError, SettingsError
-from tasks.extract_messages import ExtractMessages, OtherDates, is_dated, of_date, read_date
+from tasks.extract_messages import ExtractMessages, OtherDates, is_dated, parse_date, select_date
 from tasks.settings.inputs import MessagesSettings
 from tasks.sources.rows import SourceRow
 from tasks.sources.snapshots import SNAPSHOT_FILE, verify_snapshot
@@ -30,41 +30,41 @@ Configure = Callable[..., None]
 
 @pytest.fixture
 def configure(set_settings: Configure) -> Configure:
-    """Sets values of [messages] for one test, in a working folder of its own."""
+    """Sets values of [messages] for one test, in its own working folder."""
     set_settings("messages", source="bundled")
     return functools.partial(set_settings, "messages")
 
 
-def built(task: luigi.Task) -> Any:
+def build_task(task: luigi.Task) -> Any:
     return luigi.build([task], local_scheduler=True, workers=1, detailed_summary=True, log_level="WARNING").status
 
 
-def extracted(date: datetime.date = NIGHT) -> ExtractMessages:
+def extract(date: datetime.date = NIGHT) -> ExtractMessages:
     task = ExtractMessages(date=date)
-    assert built(task) == luigi.LuigiStatusCode.SUCCESS
+    assert build_task(task) == luigi.LuigiStatusCode.SUCCESS
     verify_snapshot(task.output().path)
     return task
 
 
-def kept(task: ExtractMessages) -> list[tuple[Any, ...]]:
+def read_snapshot_rows(task: ExtractMessages) -> list[tuple[Any, ...]]:
     rows = pq.read_table(task.output().file(SNAPSHOT_FILE)).to_pylist()
     assert [row["row_number"] for row in rows] == list(range(1, len(rows) + 1))
     return [(row["source_row"], row["message_id"], row["text"], row["fault"]) for row in rows]
 
 
-def test_the_bundled_inbox_is_taken_whole_for_any_date(configure: Configure) -> None:
+def test_the_bundled_inbox_is_the_same_for_any_date(configure: Configure) -> None:
     configure(date_column="sent", id_column="", text_column="body")
-    one, two = extracted(), extracted(datetime.date(2026, 2, 1))
-    assert kept(one) == kept(two)
-    assert len(kept(one)) == one.output().manifest()["rows"] > 100
-    assert kept(one)[0][1:2] == ("m-0001",)
-    assert one.output().manifest()["source"] == "bundled inbox"
-    assert one.output().path.parent == Path("artifacts/snapshots/2026-01-31")
-    assert one.output().path.name == two.output().path.name
+    first, second = extract(), extract(datetime.date(2026, 2, 1))
+    assert read_snapshot_rows(first) == read_snapshot_rows(second)
+    assert len(read_snapshot_rows(first)) == first.output().manifest()["rows"] > 100
+    assert read_snapshot_rows(first)[0][1:2] == ("m-0001",)
+    assert first.output().manifest()["source"] == "bundled inbox"
+    assert first.output().path.parent == Path("artifacts/snapshots/2026-01-31")
+    assert first.output().path.name == second.output().path.name
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.parquet"])
-def test_the_messages_of_the_date_are_taken_from_a_file_of_many(
+def test_the_messages_of_a_date_are_selected_from_a_file_of_many_dates(
     configure: Configure, tmp_path: Path, name: str
 ) -> None:
     rows = [
@@ -76,8 +76,8 @@ def test_the_messages_of_the_date_are_taken_from_a_file_of_many(
     ]
     write_messages(tmp_path / name, rows)
     configure(source="file", path=name, date_column="sent")
-    task = extracted()
-    assert kept(task) == [(2, "b", "first", None), (3, "c", "last", None), (5, "e", "compact", None)]
+    task = extract()
+    assert read_snapshot_rows(task) == [(2, "b", "first", None), (3, "c", "last", None), (5, "e", "compact", None)]
     manifest = task.output().manifest()
     assert manifest["other_dates"] == {"rows": 2, "seen": ["2026-01-30", "2026-02-01"]}
     assert (manifest["rows"], manifest["faults"], manifest["source"]) == (3, {}, name)
@@ -95,13 +95,13 @@ def write_messages(path: Path, rows: list[tuple[str, str, str]]) -> None:
         path.write_text("".join(separator.join(row) + "\n" for row in [names, *rows]))
 
 
-def test_rows_whose_date_cannot_be_read_are_kept_with_that_as_their_fault(configure: Configure, tmp_path: Path) -> None:
+def test_rows_with_an_unreadable_date_are_kept_with_a_fault(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(
         "message_id,sent,text\na,31/01/2026,x\nb,,y\nc,2026-01-31\nd,2026-01-30\n,2026-01-31,\ne\n"
     )
     configure(source="file", path="m.csv", date_column="sent")
-    task = extracted()
-    assert kept(task) == [
+    task = extract()
+    assert read_snapshot_rows(task) == [
         (1, "a", "x", "unreadable date: received '31/01/2026', expected ISO 8601"),
         (2, "b", "y", "unreadable date: there is none"),
         (3, "c", None, "wrong number of fields: expected 3, received 2 (line 4)"),
@@ -121,34 +121,34 @@ def test_rows_whose_date_cannot_be_read_are_kept_with_that_as_their_fault(config
         pa.array([datetime.datetime(2026, 1, 31, 4), datetime.datetime(2026, 1, 31, 22)], pa.timestamp("ms", "+03:00")),
     ],
 )
-def test_dates_of_a_parquet_file_are_taken_at_face_value(configure: Configure, tmp_path: Path, column: Any) -> None:
+def test_dates_of_a_parquet_file_are_not_converted(configure: Configure, tmp_path: Path, column: Any) -> None:
     pq.write_table(pa.table({"message_id": [1, 2], "text": ["a", "b"], "sent": column}), tmp_path / "m.parquet")
     configure(source="file", path="m.parquet", date_column="sent")
-    assert kept(extracted()) == [(1, "1", "a", None)]
+    assert read_snapshot_rows(extract()) == [(1, "1", "a", None)]
 
 
-def test_the_path_of_a_date_is_read_and_waited_for(configure: Configure, tmp_path: Path) -> None:
+def test_the_file_of_a_date_is_read_and_required(configure: Configure, tmp_path: Path) -> None:
     configure(source="file", path="in/{date}.csv")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "2026-01-31.csv").write_text("message_id,text\n1,a\n")
-    assert kept(extracted()) == [(1, "1", "a", None)]
+    assert read_snapshot_rows(extract()) == [(1, "1", "a", None)]
     task = ExtractMessages(date=datetime.date(2026, 2, 1))
-    assert built(task) == luigi.LuigiStatusCode.MISSING_EXT
+    assert build_task(task) == luigi.LuigiStatusCode.MISSING_EXT
     assert task.requires()[0].path == "in/2026-02-01.csv"
 
 
-def test_without_an_id_column_a_message_is_identified_by_its_row(configure: Configure, tmp_path: Path) -> None:
+def test_without_an_id_column_the_row_number_identifies_a_message(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("sent,text\n2026-01-30,a\n2026-01-31,b\n2026-01-31,c\n")
     configure(source="file", path="m.csv", date_column="sent", id_column="")
-    assert [name for _, name, _, _ in kept(extracted())] == ["2", "3"]
+    assert [name for _, name, _, _ in read_snapshot_rows(extract())] == ["2", "3"]
 
 
 def test_a_rerun_reads_what_the_first_run_read(configure: Configure, tmp_path: Path) -> None:
     configure(source="file", path="m.csv")
     (tmp_path / "m.csv").write_text("message_id,text\n1,a\n")
-    before = kept(extracted())
+    before = read_snapshot_rows(extract())
     (tmp_path / "m.csv").write_text("message_id,text\n1,a\n2,b\n")
-    assert kept(extracted()) == before
+    assert read_snapshot_rows(extract()) == before
     (tmp_path / "m.csv").unlink()
     assert ExtractMessages(date=NIGHT).complete()
 
@@ -161,15 +161,15 @@ def test_a_query_is_bound_to_the_date(configure: Configure, tmp_path: Path) -> N
     connection.close()
     query = "SELECT message_id, text, sent FROM m"
     configure(source="sql", url="sqlite:///m.db", query=f"{query} WHERE sent >= :start AND sent < :end ORDER BY 1")
-    task = extracted()
-    assert kept(task) == [(1, "2", "a", None), (2, "3", "a", None)]
+    task = extract()
+    assert read_snapshot_rows(task) == [(1, "2", "a", None), (2, "3", "a", None)]
     assert task.output().manifest()["source"] == "[messages] query"
     configure(query=query, date_column="sent")
-    assert [name for _, name, _, _ in kept(extracted())] == ["2", "3"]
+    assert [name for _, name, _, _ in read_snapshot_rows(extract())] == ["2", "3"]
 
 
 @pytest.mark.parametrize(
-    ("content", "values", "rows", "said"),
+    ("content", "values", "rows", "message"),
     [
         ("message_id,text,sent\n", {}, 0, "m.csv: no message of 2026-01-31. The batch will be empty."),
         (
@@ -181,20 +181,20 @@ def test_a_query_is_bound_to_the_date(configure: Configure, tmp_path: Path) -> N
         ("message_id,text,sent\n1,a,\n", {}, 1, "m.csv: 1 messages of 2026-01-31"),
     ],
 )
-def test_a_night_without_messages_is_a_snapshot_of_none_and_is_said(
+def test_a_date_without_messages_gives_an_empty_snapshot_and_a_warning(
     configure: Configure,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     content: str,
     values: Any,
     rows: int,
-    said: str,
+    message: str,
 ) -> None:
     (tmp_path / "m.csv").write_text(content)
     configure(source="file", path="m.csv", **values)
     with caplog.at_level(logging.INFO, "spamscore"):
-        assert len(kept(extracted())) == rows
-    assert said in caplog.text
+        assert len(read_snapshot_rows(extract())) == rows
+    assert message in caplog.text
     assert any(record.levelno == logging.WARNING for record in caplog.records) is (rows == 0)
 
 
@@ -205,7 +205,7 @@ def test_a_night_without_messages_is_a_snapshot_of_none_and_is_said(
         ({"source": "sql"}, r"\[messages\] query is empty"),
     ],
 )
-def test_a_source_without_what_it_needs_is_refused_before_any_work(
+def test_an_incomplete_source_is_refused_before_any_work(
     configure: Configure, values: dict[str, str], expected: str
 ) -> None:
     configure(**values)
@@ -214,9 +214,7 @@ def test_a_source_without_what_it_needs_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize("values", [{"id_column": "key"}, {"text_column": "body"}, {"date_column": "day"}])
-def test_a_column_that_is_not_there_leaves_no_snapshot(
-    configure: Configure, tmp_path: Path, values: dict[str, str]
-) -> None:
+def test_a_missing_column_leaves_no_snapshot(configure: Configure, tmp_path: Path, values: dict[str, str]) -> None:
     (tmp_path / "m.csv").write_text("message_id,text\n1,a\n")
     configure(source="file", path="m.csv", **values)
     task = ExtractMessages(date=NIGHT)
@@ -241,14 +239,14 @@ def test_a_column_that_is_not_there_leaves_no_snapshot(
         ({"source": "sql", "query": r"SELECT id FROM m WHERE text = ' \:end'"}, False),
     ],
 )
-def test_the_date_counts_where_it_chooses_the_messages(
+def test_the_date_is_part_of_the_fingerprint_if_it_selects_the_messages(
     configure: Configure, values: dict[str, str], dated: bool
 ) -> None:
     assert is_dated(MessagesSettings(**{"source": "bundled", **values})) is dated  # type: ignore[arg-type]
     configure(**values)
-    made_of = ExtractMessages(date=NIGHT).made_of()
-    assert made_of["date"] == ("2026-01-31" if dated else None)
-    assert made_of["path"] == values.get("path", "")
+    parts = ExtractMessages(date=NIGHT).fingerprint_parts()
+    assert parts["date"] == ("2026-01-31" if dated else None)
+    assert parts["path"] == values.get("path", "")
 
 
 @pytest.mark.parametrize(
@@ -266,14 +264,14 @@ def test_the_date_counts_where_it_chooses_the_messages(
         ("<value out of range: 1>", None),
     ],
 )
-def test_a_date_is_iso_8601(text: str | None, expected: datetime.date | None) -> None:
-    assert read_date(text) == expected
+def test_a_date_is_parsed_as_iso_8601(text: str | None, expected: datetime.date | None) -> None:
+    assert parse_date(text) == expected
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.dates().map(str), st.just("2026-01-31"))))
-def test_every_row_is_taken_or_counted(values: list[str | None]) -> None:
-    others = OtherDates()
+def test_every_row_is_selected_or_counted(values: list[str | None]) -> None:
+    other_dates = OtherDates()
     rows = [SourceRow(number, {"sent": value}, None) for number, value in enumerate(values, 1)]
-    taken = list(of_date(rows, "sent", NIGHT, others))
-    assert len(taken) + others.rows == len(rows)
-    assert all((read_date(row.values["sent"]) == NIGHT) is (row.fault is None) for row in taken)
+    selected = list(select_date(rows, "sent", NIGHT, other_dates))
+    assert len(selected) + other_dates.rows == len(rows)
+    assert all((parse_date(row.values["sent"]) == NIGHT) is (row.fault is None) for row in selected)

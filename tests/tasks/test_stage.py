@@ -1,4 +1,4 @@
-"""What every stage shares: the threads it may compute with."""
+"""The base classes of the stages: the number of threads of a task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.stage import processor_threads
 @pytest.mark.parametrize(
     ("cores", "workers", "threads", "expected"), [(8, 1, 0, 8), (8, 2, 0, 4), (2, 4, 0, 1), (8, 2, 3, 3), (1, 1, 0, 1)]
 )
-def test_tasks_that_run_side_by_side_share_the_cores(
+def test_concurrent_tasks_share_the_cores(
     monkeypatch: pytest.MonkeyPatch,
     set_settings: Callable[..., None],
     cores: int,

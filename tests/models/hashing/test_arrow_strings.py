@@ -1,4 +1,4 @@
-"""Strings of Arrow's, as others have them."""
+"""Arrow strings: conversion from and to bytes, matching and replacing."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.hashing.arrow_strings import bytes_of, fully_matches, matches, replaced, strings_of
+from models.hashing.arrow_strings import from_buffers, fully_matches, matches, replace_at, to_buffers
 
 strings = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=8)
 
 
 @given(texts=strings, first=st.integers(0, 8))
-def test_bytes_of_any_part_are_those_of_its_strings(texts: list[str], first: int) -> None:
-    content, starts = bytes_of(pa.array(texts, pa.string()).slice(min(first, len(texts))))
-    found = [content[begin:end].tobytes().decode() for begin, end in itertools.pairwise(starts)]
-    assert found == texts[first:]
-    assert strings_of(content, starts[:-1]).to_pylist() == texts[first:]
+def test_any_slice_converts_to_the_bytes_of_its_strings_and_back(texts: list[str], first: int) -> None:
+    content, starts = to_buffers(pa.array(texts, pa.string()).slice(min(first, len(texts))))
+    decoded = [content[start:stop].tobytes().decode() for start, stop in itertools.pairwise(starts)]
+    assert decoded == texts[first:]
+    assert from_buffers(content, starts[:-1]).to_pylist() == texts[first:]
 
 
-def test_an_expression_is_found_anywhere_in_text_or_bytes() -> None:
+def test_a_pattern_matches_anywhere_in_text_and_in_bytes() -> None:
     texts = pa.array(["win a prize", "é", ""])
     for strings in (texts, texts.cast(pa.binary())):
         assert matches(strings, "a|é").tolist() == [True, True, False]
 
 
-def test_an_expression_matches_as_a_whole_whichever_of_its_ways_does() -> None:
+def test_each_alternative_of_a_pattern_can_match_the_whole_string() -> None:
     assert fully_matches(pa.array(["a", "bc", "ab", "abc", ""]), "a|bc").tolist() == [True, True, False, False, False]
 
 
-def test_strings_are_replaced_at_their_places() -> None:
+def test_strings_are_replaced_at_the_given_indices() -> None:
     texts = pa.array(["a", "b", "c"])
-    assert replaced(texts, np.array([2, 0]), pa.array(["new", ""])).to_pylist() == ["", "b", "new"]
-    assert replaced(texts, np.zeros(0, np.int64), texts.slice(3)).to_pylist() == ["a", "b", "c"]
+    assert replace_at(texts, np.array([2, 0]), pa.array(["new", ""])).to_pylist() == ["", "b", "new"]
+    assert replace_at(texts, np.zeros(0, np.int64), texts.slice(3)).to_pylist() == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""Loops are compiled whether or not that can be kept, and the tests see places outside an array."""
+"""Loops are compiled with or without a writable cache, and the tests check array bounds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def third(values: np.ndarray) -> int:
     return values[2]
 
 
-def test_a_place_outside_its_array_is_an_error_in_the_tests() -> None:
+def test_an_index_out_of_bounds_is_an_error_in_the_tests() -> None:
     assert third(np.arange(3)) == 2
     with pytest.raises(IndexError):
         third(np.arange(2))
 
 
-def test_what_cannot_be_kept_is_compiled_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    names: dict[str, object] = {}
-    exec("def added(one, other):\n    return one + other\n", names)  # of no file, beside which it could be kept
+def test_a_function_that_cannot_be_cached_is_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    namespace: dict[str, object] = {}
+    exec("def add(left, right):\n    return left + right\n", namespace)  # has no file, so its code cannot be cached
     with caplog.at_level(logging.INFO, "spamscore"):
-        added = compiled(names["added"])
-    assert added(2, 3) == 5
-    assert "added is compiled anew in each process" in caplog.text
+        add = compiled(namespace["add"])
+    assert add(2, 3) == 5
+    assert "the compiled code of add cannot be cached" in caplog.text

@@ -1,4 +1,4 @@
-"""An array that grows: what was handed out stays as it was."""
+"""A growing array: views that were handed out do not change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from models.inference.growing_array import GrowingArray
 
 
 @given(lengths=st.lists(st.integers(0, 900), max_size=8))
-def test_what_was_handed_out_is_still_true_after_any_growth(lengths: list[int]) -> None:
-    array, whole, seen = GrowingArray(np.int64, (2,)), np.zeros((0, 2), np.int64), []
+def test_views_stay_unchanged_when_the_array_grows(lengths: list[int]) -> None:
+    array, expected, views = GrowingArray(np.int64, (2,)), np.zeros((0, 2), np.int64), []
     for number, length in enumerate(lengths):
-        more = np.full((length, 2), number)
-        array.append(more)
-        whole = np.concatenate([whole, more])
-        seen.append((array.values, whole))
-    assert len(array) == len(whole)
-    for values, expected in seen:
-        np.testing.assert_array_equal(values, expected)
+        rows = np.full((length, 2), number)
+        array.append(rows)
+        expected = np.concatenate([expected, rows])
+        views.append((array.values, expected))
+    assert len(array) == len(expected)
+    for view, values in views:
+        np.testing.assert_array_equal(view, values)

@@ -1,4 +1,4 @@
-"""Reading with a memory gives what the encoder gives without, on hostile messages too."""
+"""The cached reader gives the same result as the encoder, on hostile messages too."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def encoder(cleaning: str = "signal") -> TextEncoder:
 
 
 @functools.cache
-def reader(cleaning: str = "signal", most_remembered: int = 40) -> MessageReader:
-    """One that forgets soon, so that all of it happens."""
-    return MessageReader(encoder(cleaning), most_remembered)
+def reader(cleaning: str = "signal", max_cached: int = 40) -> MessageReader:
+    """A reader with a small cache, so that words are dropped often."""
+    return MessageReader(encoder(cleaning), max_cached)
 
 
-def told(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[int, ...]]]]:
-    """Word, shape and n-grams of each token of each message."""
+def token_features(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[int, ...]]]]:
+    """Returns word, shape and n-grams of each token of each message."""
     table = encoded.table
-    parts = [
+    features = [
         (int(word), int(shape), tuple(table.ngrams[start:end].tolist()))
         for word, shape, start, end in zip(
             table.words, table.shapes, table.starts[:-1], table.starts[1:], strict=True
         )
     ]  # fmt: skip
     rows = np.split(encoded.rows, encoded.starts[1:-1])
-    return [[parts[row] for row in one] for one in rows] if len(encoded) else []
+    return [[features[row] for row in message] for message in rows] if len(encoded) else []
 
 
 pieces = st.sampled_from([
@@ -86,53 +86,53 @@ messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14)
 @example(texts=["a_a_a é", "b ü_a_é.b_", "a_b_c_d", "a_b c d", "a b_c d_", "_a_b c d"])
 @example(texts=["a12345", "12345a", "a1b2", "12345a67890", "a1234567b89012c", "1234a5678", "0a", "a0"])
 @example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])
-def test_messages_are_read_as_the_encoder_reads_them_whatever_is_in_them(texts: list[str]) -> None:
-    assert told(reader().read(texts)) == told(encode_messages(encoder(), texts))
+def test_any_message_is_read_as_the_encoder_reads_it(texts: list[str]) -> None:
+    assert token_features(reader().read(texts)) == token_features(encode_messages(encoder(), texts))
 
 
 @settings(deadline=None, max_examples=20)
 @given(texts=messages)
-def test_other_cleanings_are_read_as_the_encoder_reads_them(texts: list[str]) -> None:
-    assert told(reader("letters").read(texts)) == told(encode_messages(encoder("letters"), texts))
+def test_messages_with_the_other_cleaning_are_read_as_the_encoder_reads_them(texts: list[str]) -> None:
+    assert token_features(reader("letters").read(texts)) == token_features(encode_messages(encoder("letters"), texts))
 
 
 def test_the_published_corpus_is_read_as_the_encoder_reads_it() -> None:
     texts = real_messages()
-    assert told(MessageReader(encoder()).read(texts)) == told(encode_messages(encoder(), texts))
+    assert token_features(MessageReader(encoder()).read(texts)) == token_features(encode_messages(encoder(), texts))
 
 
-def test_what_was_read_stays_as_it_is_when_more_is_read_and_when_all_is_forgotten() -> None:
-    own = MessageReader(encoder(), 30)
+def test_results_do_not_change_when_more_is_read_or_the_cache_is_emptied() -> None:
+    reader = MessageReader(encoder(), 30)
     parts = [[f"free w{number} win{number}" for number in range(at, at + 10)] for at in range(0, 60, 10)]
-    read = [own.read(part) for part in parts]
-    assert len({id(one.table.memory) for one in read}) > 1
-    for part, one in zip(parts, read, strict=True):
-        assert told(one) == told(encode_messages(encoder(), part))
+    results = [reader.read(part) for part in parts]
+    assert len({id(result.table.identity) for result in results}) > 1
+    for part, result in zip(parts, results, strict=True):
+        assert token_features(result) == token_features(encode_messages(encoder(), part))
 
 
-def test_words_that_came_again_keep_their_rows_when_the_others_are_forgotten() -> None:
-    own = MessageReader(encoder(), 30)
-    first = own.read(["free win call"])
+def test_recurring_words_keep_their_rows_when_other_words_are_dropped() -> None:
+    reader = MessageReader(encoder(), 30)
+    first = reader.read(["free win call"])
     for at in range(0, 60, 10):
-        last = own.read([f"free win w{number}" for number in range(at, at + 10)])
-    assert last.table.memory is not first.table.memory
+        last = reader.read([f"free win w{number}" for number in range(at, at + 10)])
+    assert last.table.identity is not first.table.identity
     assert len(last.table.words) < 60
-    # "call" came once, and whatever stood behind it moved up.
-    assert [own.read([word]).rows.tolist() for word in ("free", "win")] == [[one] for one in first.rows[:2]]
-    again = own.read(["free win call"])
-    assert told(again) == told(first)
+    # "call" occurred once and was dropped, so the rows after it moved up.
+    assert [reader.read([word]).rows.tolist() for word in ("free", "win")] == [[row] for row in first.rows[:2]]
+    again = reader.read(["free win call"])
+    assert token_features(again) == token_features(first)
 
 
-def test_all_is_forgotten_where_too_much_came_again() -> None:
-    own = MessageReader(encoder(), 10)
+def test_the_cache_is_emptied_if_too_many_words_recur() -> None:
+    reader = MessageReader(encoder(), 10)
     text = " ".join(f"w{number}" for number in range(12))
     for _ in range(3):
-        assert told(own.read([text])) == told(encode_messages(encoder(), [text]))
+        assert token_features(reader.read([text])) == token_features(encode_messages(encoder(), [text]))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_arrow_strings_are_read_as_pythons(kind: pa.DataType) -> None:
+def test_arrow_strings_are_read_like_python_strings(kind: pa.DataType) -> None:
     texts = ["free é", "", "win\v"]
-    assert told(reader().read(pa.array(texts, kind))) == told(encode_messages(encoder(), texts))
+    assert token_features(reader().read(pa.array(texts, kind))) == token_features(encode_messages(encoder(), texts))
     sliced = pa.array(["x\vy", *texts, "z"], kind).slice(1, 3)
-    assert told(reader().read(sliced)) == told(encode_messages(encoder(), texts))
+    assert token_features(reader().read(sliced)) == token_features(encode_messages(encoder(), texts))

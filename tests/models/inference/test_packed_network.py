@@ -1,4 +1,4 @@
-"""The network on a processor gives what the Keras model gives, for every make, and bit by bit in any company."""
+"""The packed network gives the logits of the Keras model for every architecture, and the same bits in any batch."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from models.text.vocabulary import build_vocabulary
 BUCKETS = 256
 WORDS = ["free", "win", "now", "call", "me", "later", "mum", "£7", "087####", "!", "?"]
 VOCABULARY = build_vocabulary(WORDS, VocabularySettings(min_count=1), TextSettings())
-MAKES = [
+ARCHITECTURES = [
     {"cell": cell, "bidirectional": both, "pooling": pooling}
     for cell, both, pooling in itertools.product(["gru", "lstm", "simple"], [True, False], ["max+mean", "max", "last"])
 ] + [{"linear": False}, {"ngram_vectors": 0}, {"linear": False, "ngram_buckets": 0}, {"ngram_vectors": 64}]
 
 
 @functools.cache
-def network(**make: object) -> keras.Model:
-    shape = {"embedding_size": 6, "rnn_units": 5, "ngram_buckets": BUCKETS, "ngram_vectors": BUCKETS, **make}
-    built = build_network(NetworkSettings(**shape), len(VOCABULARY), seed=3)
+def network(**architecture: object) -> keras.Model:
+    sizes = {"embedding_size": 6, "rnn_units": 5, "ngram_buckets": BUCKETS, "ngram_vectors": BUCKETS, **architecture}
+    built = build_network(NetworkSettings(**sizes), len(VOCABULARY), seed=3)
     random = np.random.default_rng(5)
     for weight in built.trainable_weights:
         weight.assign(random.normal(0, 0.7, weight.shape))
     if has_linear(built):
         weights, squares = random.uniform(-1, 1, BUCKETS), random.uniform(0.1, 1, BUCKETS)
-        parts = (one.astype(np.float32) for one in (weights, squares, random.uniform(-1, 1, 1)))
+        parts = (values.astype(np.float32) for values in (weights, squares, random.uniform(-1, 1, 1)))
         set_linear(built, LinearWeights(*parts))
     return built
 
@@ -63,26 +63,28 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(random.choice(words, length)) for length in random.integers(0, 30, count)]
 
 
-@pytest.mark.parametrize("make", MAKES, ids=lambda make: " ".join(map(str, make.values())))
-def test_every_make_of_network_gives_the_logits_of_keras(make: dict[str, object]) -> None:
-    encoded = reader(make.get("ngram_buckets", BUCKETS)).read(texts(70))
-    expected = network_logits(network(**make), encoded)
-    np.testing.assert_allclose(PackedNetwork(network(**make)).logits(encoded, 32), expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize(
+    "architecture", ARCHITECTURES, ids=lambda architecture: " ".join(map(str, architecture.values()))
+)
+def test_every_architecture_gives_the_logits_of_keras(architecture: dict[str, object]) -> None:
+    encoded = reader(architecture.get("ngram_buckets", BUCKETS)).read(texts(70))
+    expected = network_logits(network(**architecture), encoded)
+    np.testing.assert_allclose(PackedNetwork(network(**architecture)).logits(encoded, 32), expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 0.1
 
 
 @pytest.mark.parametrize("size", [{}, {"embedding_size": 48, "rnn_units": 32}], ids=["small", "default"])
 @settings(deadline=None, max_examples=60)
 @given(order=st.permutations(range(60)), count=st.integers(1, 60), batch_size=st.sampled_from([1, 3, 16, 17, 40, 512]))
-def test_a_logit_is_the_same_to_the_last_bit_in_any_company(
+def test_a_logit_has_the_same_bits_in_any_batch(
     size: dict[str, int], order: list[int], count: int, batch_size: int
 ) -> None:
-    some, packed = texts(60, seed=1), packed_network(**size)
+    messages, packed = texts(60, seed=1), packed_network(**size)
     chosen = order[:count]
-    alone = packed.logits(reader().read(some), 512)
-    # With a reader of its own, whose table has the tokens in another order.
-    together = packed.logits(MessageReader(encoder()).read([some[place] for place in chosen]), batch_size)
-    np.testing.assert_array_equal(together, alone[chosen])
+    expected = packed.logits(reader().read(messages), 512)
+    # Read with a new reader, whose table has the tokens in another order.
+    together = packed.logits(MessageReader(encoder()).read([messages[index] for index in chosen]), batch_size)
+    np.testing.assert_array_equal(together, expected[chosen])
 
 
 @functools.cache
@@ -90,29 +92,29 @@ def packed_network(**size: int) -> PackedNetwork:
     return PackedNetwork(network(**size))
 
 
-def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one() -> None:
-    own, packed = MessageReader(encoder(), 60), packed_network()
+def test_threads_that_share_a_network_and_a_reader_get_the_logits_of_one_thread() -> None:
+    shared_reader, packed = MessageReader(encoder(), 60), packed_network()
     parts = [texts(50, seed) for seed in range(12)]
     expected = [packed.logits(reader().read(part)) for part in parts]
     reading = threading.Lock()
 
     def logits(part: list[str]) -> npt.NDArray[np.float32]:
         with reading:
-            encoded = own.read(part)
+            encoded = shared_reader.read(part)
         return packed.logits(encoded)
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(logits, parts))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+        logits_of_parts = list(pool.map(logits, parts))
+    for actual, expected_part in zip(logits_of_parts, expected, strict=True):
+        np.testing.assert_array_equal(actual, expected_part)
 
 
 @settings(deadline=None, max_examples=30)
-@given(most=st.integers(10, 60), seed=st.integers(0, 99), order=st.permutations(range(6)))
-def test_words_that_are_forgotten_and_words_that_stay_change_no_logit(most: int, seed: int, order: list[int]) -> None:
-    forgetful = MessageReader(encoder(), most)
+@given(max_cached=st.integers(10, 60), seed=st.integers(0, 99), order=st.permutations(range(6)))
+def test_dropped_and_cached_words_change_no_logit(max_cached: int, seed: int, order: list[int]) -> None:
+    small_reader = MessageReader(encoder(), max_cached)
     parts = [texts(10, seed + number % 4) for number in range(6)]
-    encoded = [forgetful.read(part) for part in parts]
+    encoded = [small_reader.read(part) for part in parts]
     packed = PackedNetwork(network())
     for number in order:
         expected = packed_network().logits(reader().read(parts[number]))
@@ -124,38 +126,38 @@ def test_a_thread_that_helps_changes_no_logit() -> None:
     expected = packed.logits(encoded, 16)
     helped = 0
     with ThreadPoolExecutor(1) as pool:
-        while not helped:  # until a piece was there to be had
-            asked = pool.submit(packed.logits, encoded, 1)
-            while not asked.done():
+        while not helped:  # until there was a piece to take
+            call = pool.submit(packed.logits, encoded, 1)
+            while not call.done():
                 helped += packed.help()
-            np.testing.assert_array_equal(asked.result(), expected)
+            np.testing.assert_array_equal(call.result(), expected)
 
 
 def test_matrix_products_take_one_thread_each() -> None:
     with threadpool_limits(2, "blas"):
         PackedNetwork(network())
-        assert {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"} == {1}
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_no_messages_have_no_logits() -> None:
     assert packed_network().logits(reader().read([])).shape == (0,)
 
 
-def test_what_is_done_to_the_network_later_changes_nothing() -> None:
-    own = build_network(NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64), len(VOCABULARY), seed=1)
-    packed, encoded = PackedNetwork(own), reader(64).read(["free win"])
+def test_later_changes_of_the_network_have_no_effect() -> None:
+    built = build_network(NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64), len(VOCABULARY), seed=1)
+    packed, encoded = PackedNetwork(built), reader(64).read(["free win"])
     before = packed.logits(encoded)
-    for weight in own.weights:
+    for weight in built.weights:
         weight.assign(weight.value + 1)
     np.testing.assert_array_equal(packed.logits(encoded), before)
 
 
-def test_messages_encoded_without_a_memory_are_scored_too() -> None:
-    table = encoded_without_memory()
+def test_messages_encoded_without_a_cache_are_scored() -> None:
+    table = encoded_without_cache()
     np.testing.assert_allclose(packed_network().logits(table), network_logits(network(), table), rtol=0, atol=1e-5)
 
 
-def encoded_without_memory() -> EncodedMessages:
+def encoded_without_cache() -> EncodedMessages:
     from models.text.encoder import encode_messages
 
     return encode_messages(encoder(), texts(20))

@@ -1,4 +1,4 @@
-"""Scores that are known: found by message, never another message's."""
+"""The score cache returns the score of a message, never that of another message."""
 
 from __future__ import annotations
 
@@ -6,51 +6,51 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.inference.score_cache import KnownScores, hashes_of, repeats_of
+from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
 from models.text.arrow_tensors import as_arrow
 
 
 def hashes(texts: list[str]) -> np.ndarray:
-    return hashes_of(as_arrow(texts))
+    return hash_messages(as_arrow(texts))
 
 
 @given(
     parts=st.lists(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=9), max_size=6),
-    places=st.integers(1, 8),
+    slots=st.integers(1, 8),
 )
-def test_a_score_that_is_found_is_the_messages_own_however_few_places_there_are(
-    parts: list[dict[str, float]], places: int
+def test_a_cached_score_is_that_of_its_message_with_any_number_of_slots(
+    parts: list[dict[str, float]], slots: int
 ) -> None:
-    known, kept = KnownScores(places), {}
+    cache, expected = ScoreCache(slots), {}
     for part in parts:
-        scores = [kept.setdefault(text, score) for text, score in part.items()]
-        known.keep(hashes(list(part)), np.array(scores))
-        found = known.find(hashes(list(kept)))
-        for text, score in zip(kept, found.tolist(), strict=True):
-            assert np.isnan(score) or score == kept[text]
-        assert np.isfinite(found).any()
+        scores = [expected.setdefault(text, score) for text, score in part.items()]
+        cache.put(hashes(list(part)), np.array(scores))
+        cached = cache.get(hashes(list(expected)))
+        for text, score in zip(expected, cached.tolist(), strict=True):
+            assert np.isnan(score) or score == expected[text]
+        assert np.isfinite(cached).any()
 
 
-def test_with_twice_the_room_few_are_forgotten_and_with_less_the_newest_are_there() -> None:
+def test_few_scores_are_lost_with_enough_slots_and_the_newest_stay_otherwise() -> None:
     texts = [f"message {number}" for number in range(4096)]
-    for places, least in ((8192, 0.9), (1024, 0.15)):
-        known = KnownScores(places)
-        for at in range(0, 4096, 64):
-            known.keep(hashes(texts[at : at + 64]), np.arange(at, at + 64) / 4096)
-            assert np.isfinite(known.find(hashes(texts[at : at + 64]))).mean() > 0.8
-        assert np.isfinite(known.find(hashes(texts))).mean() > least
+    for slots, min_share in ((8192, 0.9), (1024, 0.15)):
+        cache = ScoreCache(slots)
+        for start in range(0, 4096, 64):
+            cache.put(hashes(texts[start : start + 64]), np.arange(start, start + 64) / 4096)
+            assert np.isfinite(cache.get(hashes(texts[start : start + 64]))).mean() > 0.8
+        assert np.isfinite(cache.get(hashes(texts))).mean() > min_share
 
 
-def test_with_room_for_all_nothing_is_forgotten() -> None:
+def test_almost_no_score_is_lost_with_slots_for_all() -> None:
     texts = [f"message {number}" for number in range(1000)]
-    known = KnownScores(2**20)
-    known.keep(hashes(texts), np.arange(1000) / 1000)
-    assert np.isfinite(known.find(hashes(texts))).mean() > 0.99
-    assert np.isnan(known.find(hashes(["another"]))).all()
+    cache = ScoreCache(2**20)
+    cache.put(hashes(texts), np.arange(1000) / 1000)
+    assert np.isfinite(cache.get(hashes(texts))).mean() > 0.99
+    assert np.isnan(cache.get(hashes(["another"]))).all()
 
 
 @given(texts=st.lists(st.text(max_size=2)))
-def test_each_message_is_the_first_of_those_that_are_equal(texts: list[str]) -> None:
-    repeats = repeats_of(hashes(texts))
-    assert [texts[place] for place in repeats.firsts[repeats.places]] == as_arrow(texts).to_pylist()
-    assert [texts[place] for place in repeats.firsts] == list(dict.fromkeys(texts))
+def test_each_message_maps_to_its_first_occurrence(texts: list[str]) -> None:
+    duplicates = find_duplicates(hashes(texts))
+    assert [texts[index] for index in duplicates.firsts[duplicates.inverse]] == as_arrow(texts).to_pylist()
+    assert [texts[index] for index in duplicates.firsts] == list(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""Scoring: every message once, in order, with the score it has alone."""
+"""Scoring: the scores of messages do not depend on the batch, and failing messages are isolated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from models.errors import ArtifactError, DeviceError
 from models.inference.scorer import (
-    FEW_MESSAGES,
+    MAX_FAILURES_BY_CHANCE,
     PLAIN_MESSAGE,
-    Scored,
     Scorer,
-    _BatchSize,
-    length_batches,
+    Scores,
+    _BatchSizeTuner,
+    batch_by_length,
     network_logits,
-    score_apart,
+    score_isolating_failures,
 )
 from models.network.linear import LinearWeights
 from models.network.network import build_network, set_linear
@@ -40,13 +40,13 @@ TEXT = TextSettings(max_tokens=50)
 @functools.cache
 def network_and_encoder() -> tuple[keras.Model, TextEncoder]:
     vocabulary = build_vocabulary(WORDS, VocabularySettings(min_count=1), TEXT)
-    make = NetworkSettings(embedding_size=6, rnn_units=4, ngram_buckets=BUCKETS)
-    network = build_network(make, len(vocabulary), seed=2)
+    architecture = NetworkSettings(embedding_size=6, rnn_units=4, ngram_buckets=BUCKETS)
+    network = build_network(architecture, len(vocabulary), seed=2)
     for weight in network.weights:
-        weight.assign(weight.value * 3)  # so that scores lie apart
+        weight.assign(weight.value * 3)  # so that scores differ
     random = np.random.default_rng(2)
     weights, squares, bias = (random.uniform(low, 1, count) for low, count in ((-1, BUCKETS), (0.1, BUCKETS), (-1, 1)))
-    set_linear(network, LinearWeights(*(one.astype(np.float32) for one in (weights, squares, bias))))
+    set_linear(network, LinearWeights(*(values.astype(np.float32) for values in (weights, squares, bias))))
     return network, TextEncoder(vocabulary, BUCKETS)
 
 
@@ -69,26 +69,28 @@ messages = st.lists(
 
 @settings(deadline=None, max_examples=50)
 @given(messages=messages, order=st.randoms())
-def test_a_score_does_not_depend_on_the_company_the_order_or_the_batches(messages: list[str], order: object) -> None:
-    places = order.sample(range(len(messages)), len(messages))
+def test_a_score_does_not_depend_on_other_messages_the_order_or_the_batch_size(
+    messages: list[str], order: object
+) -> None:
+    permutation = order.sample(range(len(messages)), len(messages))
     at_once = scorer().score(messages).probabilities
-    shuffled = scorer(3).score([messages[place] for place in places]).probabilities
-    np.testing.assert_allclose(shuffled, at_once[places], rtol=0, atol=2e-6)
+    shuffled = scorer(3).score([messages[index] for index in permutation]).probabilities
+    np.testing.assert_allclose(shuffled, at_once[permutation], rtol=0, atol=2e-6)
 
 
 @settings(deadline=None, max_examples=50)
 @given(messages=messages)
-def test_scores_are_probabilities_of_six_decimals(messages: list[str]) -> None:
-    scored = scorer().score(messages)
-    assert scored.probabilities.shape == (len(messages),)
-    assert scored.probabilities.dtype == np.float64
-    assert ((scored.probabilities >= 0) & (scored.probabilities <= 1)).all()
-    assert (np.round(scored.probabilities, DECIMALS) == scored.probabilities).all()
-    assert scored.seconds_text >= 0
-    assert scored.seconds_network >= 0
+def test_scores_are_probabilities_with_six_decimals(messages: list[str]) -> None:
+    scores = scorer().score(messages)
+    assert scores.probabilities.shape == (len(messages),)
+    assert scores.probabilities.dtype == np.float64
+    assert ((scores.probabilities >= 0) & (scores.probabilities <= 1)).all()
+    assert (np.round(scores.probabilities, DECIMALS) == scores.probabilities).all()
+    assert scores.seconds_text >= 0
+    assert scores.seconds_network >= 0
 
 
-def test_scores_are_the_networks_own() -> None:
+def test_scores_equal_those_of_the_network() -> None:
     texts = ["free win now", "call me later mum", "", "MONEY " * 60]
     encoded = encode_messages(network_and_encoder()[1], texts)
     logits = [scorer_network(encoded.batch(np.array([row]), int(encoded.lengths[row]))) for row in range(len(texts))]
@@ -98,7 +100,7 @@ def test_scores_are_the_networks_own() -> None:
 
 
 def scorer_network(batch: dict[str, np.ndarray]) -> float:
-    """The network without graphs, batches or widths."""
+    """Calls the network directly, without graph, batches or padding."""
     return float(network_and_encoder()[0](batch, training=False).numpy()[0])
 
 
@@ -106,89 +108,91 @@ def test_no_messages_have_no_scores() -> None:
     assert scorer().score([]).probabilities.shape == (0,)
 
 
-def test_logits_of_a_network_are_those_of_a_scorer() -> None:
+def test_network_logits_equal_those_of_the_scorer() -> None:
     network, encoder = network_and_encoder()
     encoded = encode_messages(encoder, ["free win now", "call me later mum", "MONEY"])
     np.testing.assert_allclose(network_logits(network, encoded), scorer().logits(encoded), rtol=0, atol=1e-5)
 
 
-def test_a_message_that_was_scored_before_has_the_score_it_had_and_is_not_read_again(
+def test_a_message_that_was_scored_before_has_the_same_score_and_is_not_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh = Scorer(*reversed(network_and_encoder()), ["/device:CPU:0"])
     before = fresh.score(["free win now", "call me", "free win now"]).probabilities
     assert before[0] == before[2]
-    read = []
-    monkeypatch.setattr(fresh._reader, "read", lambda texts: read.extend(texts.to_pylist()) or scorer().encode(texts))
+    texts_read = []
+    monkeypatch.setattr(
+        fresh._reader, "read", lambda texts: texts_read.extend(texts.to_pylist()) or scorer().encode(texts)
+    )
     after = fresh.score(["call me", "later mum", "free win now", "later mum"]).probabilities
-    assert read == ["later mum"]
+    assert texts_read == ["later mum"]
     assert after[[0, 2]].tolist() == before[[1, 0]].tolist()
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_messages_scored_by_several_threads_at_once_have_the_scores_they_have_alone(devices: int) -> None:
+def test_messages_scored_by_several_threads_at_once_have_the_same_scores(devices: int) -> None:
     parts = [[f"free win {number} call", f"mum {number * 7}", "call me"] for number in range(40)] + [[]]
     fresh = Scorer(*reversed(network_and_encoder()), ["/device:CPU:0"] * devices)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(fresh.score, parts))
-    for part, one in zip(parts, together, strict=True):
-        expected, most = scorer().score(part).probabilities, 0 if devices == 1 else 1e-5
-        np.testing.assert_allclose(one.probabilities, expected, rtol=0, atol=most)
+    for part, scores in zip(parts, together, strict=True):
+        expected, tolerance = scorer().score(part).probabilities, 0 if devices == 1 else 1e-5
+        np.testing.assert_allclose(scores.probabilities, expected, rtol=0, atol=tolerance)
 
 
-def test_devices_have_one_call_at_a_time_while_another_thread_reads_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_run_one_call_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Scorer(*reversed(network_and_encoder()), ["/device:CPU:0"] * 2)
-    at_once, most = [0], [0]
+    active, max_active = [0], [0]
 
     def logits(messages: EncodedMessages) -> np.ndarray:
-        at_once[0] += 1
-        most[0] = max(most[0], at_once[0])
+        active[0] += 1
+        max_active[0] = max(max_active[0], active[0])
         time.sleep(0.01)
-        at_once[0] -= 1
+        active[0] -= 1
         return np.zeros(len(messages), np.float32)
 
     monkeypatch.setattr(fresh, "logits", logits)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(fresh.score, [[f"free win {number}"] for number in range(12)]))
-    assert (fresh.threads, most[0]) == (2, 1)
+    assert (fresh.threads, max_active[0]) == (2, 1)
 
 
-def test_a_batch_size_that_is_found_changes_no_score() -> None:
+def test_an_automatic_batch_size_changes_no_score() -> None:
     texts = [f"free win now {number} call me {number * 7}" for number in range(9000)]
     np.testing.assert_array_equal(scorer("auto").score(texts).probabilities, scorer(300).score(texts).probabilities)
 
 
 def test_each_batch_size_is_tried_twice_and_then_the_fastest_is_used() -> None:
-    now, asked = [0.0], []
+    clock_seconds, batch_sizes = [0.0], []
 
     class Network:
-        """Takes a second a call, and half of one in batches of 1024."""
+        """A network that takes a second per call, and half a second with batches of 1024."""
 
         def clock(self) -> float:
-            return now[0]
+            return clock_seconds[0]
 
         def logits(self, messages: EncodedMessages, batch_size: int) -> np.ndarray:
-            asked.append(batch_size)
-            now[0] += 0.5 if batch_size == 1024 else 1.0
+            batch_sizes.append(batch_size)
+            clock_seconds[0] += 0.5 if batch_size == 1024 else 1.0
             return np.zeros(len(messages), np.float32)
 
-    finding, many = _BatchSize("auto"), encoded_words(2000)
+    tuner, messages = _BatchSizeTuner("auto"), encoded_words(2000)
     for _ in range(10):
-        finding.logits(Network(), many)
-    assert sorted(asked[:8]) == sorted([256, 512, 1024, 2048] * 2)
-    assert asked[8:] == [1024, 1024]
-    finding.logits(Network(), encoded_words(10))
-    assert asked[-1] == 512  # too few to tell anything
+        tuner.logits(Network(), messages)
+    assert sorted(batch_sizes[:8]) == sorted([256, 512, 1024, 2048] * 2)
+    assert batch_sizes[8:] == [1024, 1024]
+    tuner.logits(Network(), encoded_words(10))
+    assert batch_sizes[-1] == 512  # too few to measure
 
 
 def encoded_words(count: int) -> EncodedMessages:
-    return EncodedMessages(np.ones(count, np.int32), np.arange(count + 1), TokenTable.of_words([2]))
+    return EncodedMessages(np.ones(count, np.int32), np.arange(count + 1), TokenTable.from_words([2]))
 
 
 @settings(deadline=None, max_examples=200)
 @given(lengths=st.lists(st.integers(1, 10_000) | st.integers(1, 40), max_size=60), batch_size=st.integers(1, 20))
-def test_batches_hold_each_message_once_at_a_width_that_fits(lengths: list[int], batch_size: int) -> None:
-    batches = length_batches(np.array(lengths, np.int64), batch_size)
+def test_batches_contain_each_message_once_at_a_width_that_fits(lengths: list[int], batch_size: int) -> None:
+    batches = batch_by_length(np.array(lengths, np.int64), batch_size)
     assert sorted(row for rows, _ in batches for row in rows) == list(range(len(lengths)))
     for rows, width in batches:
         assert 1 <= len(rows) <= batch_size
@@ -198,7 +202,7 @@ def test_batches_hold_each_message_once_at_a_width_that_fits(lengths: list[int],
 
 
 def test_widths_are_few_however_many_lengths_there_are() -> None:
-    batches = length_batches(np.arange(1, 10_001), 512)
+    batches = batch_by_length(np.arange(1, 10_001), 512)
     assert len({width for _, width in batches}) <= 16
 
 
@@ -210,24 +214,24 @@ def test_the_batch_size_changes_no_score(batch_size: int) -> None:
 
 
 class Failing:
-    """A scorer to which some messages are poison: it raises, or scores them with NaN. It counts its calls."""
+    """A scorer for which some messages are poison: it raises an error or returns NaN for them. Counts its calls."""
 
-    def __init__(self, poison: Callable[[str], Exception | float | None], most: int = 10**9) -> None:
+    def __init__(self, poison: Callable[[str], Exception | float | None], max_messages: int = 10**9) -> None:
         self.poison = poison
-        self.most = most
+        self.max_messages = max_messages
         self.calls = 0
 
-    def score(self, texts: Sequence[str]) -> Scored:
+    def score(self, texts: Sequence[str]) -> Scores:
         self.calls += 1
-        if len(texts) > self.most:
+        if len(texts) > self.max_messages:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
-        found = {place: poison for place, text in enumerate(texts) if (poison := self.poison(text)) is not None}
-        for poison in found.values():
+        poisons = {place: poison for place, text in enumerate(texts) if (poison := self.poison(text)) is not None}
+        for poison in poisons.values():
             if isinstance(poison, Exception):
                 raise poison
-        scored = scorer().score(texts)
-        scored.probabilities[list(found)] = list(found.values())
-        return scored
+        scores = scorer().score(texts)
+        scores.probabilities[list(poisons)] = list(poisons.values())
+        return scores
 
 
 def poisoned(text: str) -> Exception | None:
@@ -236,33 +240,33 @@ def poisoned(text: str) -> Exception | None:
 
 @settings(deadline=None, max_examples=50)
 @given(bad=st.lists(st.booleans(), max_size=40))
-def test_exactly_the_messages_that_fail_are_set_apart_and_the_others_scored_as_without_them(bad: list[bool]) -> None:
-    texts = [f"{'poison' if one else 'free'} win {' '.join(WORDS[: place % 9])}" for place, one in enumerate(bad)]
+def test_exactly_the_failing_messages_are_isolated_and_the_others_scored_as_without_them(bad: list[bool]) -> None:
+    texts = [f"{'poison' if is_bad else 'free'} win {' '.join(WORDS[: index % 9])}" for index, is_bad in enumerate(bad)]
     failing = Failing(poisoned)
-    if all(bad) and len(bad) > FEW_MESSAGES:
+    if all(bad) and len(bad) > MAX_FAILURES_BY_CHANCE:
         with pytest.raises(ArtifactError, match="none of"):
-            score_apart(failing, texts)
+            score_isolating_failures(failing, texts)
     else:
-        found = score_apart(failing, texts)
-        assert found.failures == {place: "ValueError: no such thing" for place, one in enumerate(bad) if one}
-        others = [place for place, one in enumerate(bad) if not one]
-        expected = scorer().score([texts[place] for place in others]).probabilities
-        np.testing.assert_array_equal(found.scored.probabilities[others], expected)
-        assert np.isnan(found.scored.probabilities[np.flatnonzero(bad)]).all()
+        result = score_isolating_failures(failing, texts)
+        assert result.failures == {index: "ValueError: no such thing" for index, is_bad in enumerate(bad) if is_bad}
+        sound = [index for index, is_bad in enumerate(bad) if not is_bad]
+        expected = scorer().score([texts[index] for index in sound]).probabilities
+        np.testing.assert_array_equal(result.scores.probabilities[sound], expected)
+        assert np.isnan(result.scores.probabilities[np.flatnonzero(bad)]).all()
     halvings = 2 * len(bad).bit_length()
     assert failing.calls <= 2 + sum(bad) * (halvings + 1)
     assert failing.calls <= 2 + 3 * len(bad)
 
 
-def test_messages_without_a_fault_are_scored_in_one_call() -> None:
+def test_messages_without_a_failure_are_scored_in_one_call() -> None:
     failing = Failing(poisoned)
-    found = score_apart(failing, WORDS)
-    np.testing.assert_array_equal(found.scored.probabilities, scorer().score(WORDS).probabilities)
-    assert (found.failures, failing.calls) == ({}, 1)
+    result = score_isolating_failures(failing, WORDS)
+    np.testing.assert_array_equal(result.scores.probabilities, scorer().score(WORDS).probabilities)
+    assert (result.failures, failing.calls) == ({}, 1)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (tf.errors.InvalidArgumentError(None, None, "indices[0] = 9 is not in [0, 9)\nmore"), "is not in [0, 9)"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "ResourceExhaustedError: OOM"),
@@ -275,34 +279,34 @@ def test_messages_without_a_fault_are_scored_in_one_call() -> None:
         (KeyError("k" * 1000), "KeyError: 'kkkk"),
     ],
 )
-def test_whatever_a_message_makes_scoring_raise_is_told_on_a_short_line(error: Exception, said: str) -> None:
+def test_any_error_of_a_message_is_described_on_a_short_line(error: Exception, expected: str) -> None:
     failing = Failing(lambda text: error if "poison" in text else None)
-    found = score_apart(failing, ["free", "poison and more\tof it", "win"])
-    (told,) = found.failures.values()
-    assert said in told
-    assert told.startswith(type(error).__name__)
-    assert len(told) <= 300
-    assert told.isprintable()
-    assert "poison" not in told
+    result = score_isolating_failures(failing, ["free", "poison and more\tof it", "win"])
+    (description,) = result.failures.values()
+    assert expected in description
+    assert description.startswith(type(error).__name__)
+    assert len(description) <= 300
+    assert description.isprintable()
+    assert "poison" not in description
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_probability_that_is_no_number_is_a_failure_of_its_message_alone(value: float) -> None:
+def test_a_probability_that_is_not_finite_is_a_failure_of_its_message_only(value: float) -> None:
     failing = Failing(lambda text: value if text == "win" else None)
-    found = score_apart(failing, WORDS)
-    assert found.failures == {WORDS.index("win"): "FloatingPointError: the probability is no number"}
-    others = [place for place, word in enumerate(WORDS) if word != "win"]
-    np.testing.assert_array_equal(found.scored.probabilities[others], scorer().score(WORDS).probabilities[others])
+    result = score_isolating_failures(failing, WORDS)
+    assert result.failures == {WORDS.index("win"): "FloatingPointError: the probability is not a finite number"}
+    sound = [index for index, word in enumerate(WORDS) if word != "win"]
+    np.testing.assert_array_equal(result.scores.probabilities[sound], scorer().score(WORDS).probabilities[sound])
 
 
-def test_messages_that_fail_together_but_not_apart_are_all_scored() -> None:
-    found = score_apart(Failing(poisoned, most=3), [*WORDS, "poison"])
-    assert list(found.failures) == [len(WORDS)]
-    np.testing.assert_allclose(found.scored.probabilities[:-1], scorer().score(WORDS).probabilities, rtol=0, atol=2e-6)
+def test_messages_that_fail_only_together_are_all_scored() -> None:
+    result = score_isolating_failures(Failing(poisoned, max_messages=3), [*WORDS, "poison"])
+    assert list(result.failures) == [len(WORDS)]
+    np.testing.assert_allclose(result.scores.probabilities[:-1], scorer().score(WORDS).probabilities, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
-    ("found", "kind"),
+    ("fault", "kind"),
     [
         (ValueError("a weight is missing"), ArtifactError),
         (tf.errors.UnavailableError(None, None, "the device is gone"), DeviceError),
@@ -310,33 +314,33 @@ def test_messages_that_fail_together_but_not_apart_are_all_scored() -> None:
     ],
 )
 @pytest.mark.parametrize("count", [1, 3000])
-def test_what_fails_on_any_message_ends_in_an_error_at_once_and_blames_no_message(
-    found: Exception | float, kind: type[Exception], count: int
+def test_a_failure_on_any_message_is_an_error_of_the_model_or_the_device(
+    fault: Exception | float, kind: type[Exception], count: int
 ) -> None:
-    failing = Failing(lambda _: found)
-    with pytest.raises(kind, match=r"gone|missing|no number"):
-        score_apart(failing, ["win"] * count)
+    failing = Failing(lambda _: fault)
+    with pytest.raises(kind, match=r"gone|missing|not a finite number"):
+        score_isolating_failures(failing, ["win"] * count)
     assert failing.calls < 20
 
 
-def test_few_messages_may_all_be_bad_and_many_may_not() -> None:
-    failures = score_apart(Failing(poisoned), ["poison"] * FEW_MESSAGES).failures
-    assert list(failures) == list(range(FEW_MESSAGES))
-    with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored, .*ValueError: no such thing"):
-        score_apart(Failing(poisoned), ["poison"] * (FEW_MESSAGES + 1))
+def test_all_of_few_messages_may_fail_but_not_all_of_many() -> None:
+    failures = score_isolating_failures(Failing(poisoned), ["poison"] * MAX_FAILURES_BY_CHANCE).failures
+    assert list(failures) == list(range(MAX_FAILURES_BY_CHANCE))
+    with pytest.raises(ArtifactError, match=r"none of 11 messages can be scored\. .*ValueError: no such thing"):
+        score_isolating_failures(Failing(poisoned), ["poison"] * (MAX_FAILURES_BY_CHANCE + 1))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("disk"), ArtifactError("other")])
-def test_what_no_message_causes_is_not_taken_for_its_fault(error: BaseException) -> None:
-    def score(texts: Sequence[str]) -> Scored:
+def test_errors_that_no_message_causes_are_raised_unchanged(error: BaseException) -> None:
+    def score(texts: Sequence[str]) -> Scores:
         raise error
 
     failing = Failing(poisoned)
     failing.score = score
     with pytest.raises(type(error)) as caught:
-        score_apart(failing, WORDS)
+        score_isolating_failures(failing, WORDS)
     assert caught.value is error
 
 
-def test_the_plain_message_is_one_that_has_a_score() -> None:
+def test_the_plain_message_has_a_score() -> None:
     assert np.isfinite(scorer().score([PLAIN_MESSAGE]).probabilities).all()

@@ -1,4 +1,4 @@
-"""Work that threads share: every piece is done once, and what one raises reaches who called."""
+"""Shared work: every piece runs once, and its error is raised in the calling thread."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from models.inference.shared_work import SharedWork
 
 @settings(deadline=None, max_examples=30)
 @given(counts=st.lists(st.integers(0, 30), max_size=4), helpers=st.integers(0, 3))
-def test_every_piece_of_every_call_is_done_once_before_the_call_ends(counts: list[int], helpers: int) -> None:
-    work, over = SharedWork(), threading.Event()
-    done = [[0] * count for count in counts]
+def test_every_piece_of_every_call_runs_once_before_the_call_returns(counts: list[int], helpers: int) -> None:
+    work, finished = SharedWork(), threading.Event()
+    run_counts = [[0] * count for count in counts]
 
-    def call(mine: list[int]) -> bool:
-        def piece(place: int) -> None:
-            mine[place] += 1
+    def call(counts_of_call: list[int]) -> bool:
+        def piece(index: int) -> None:
+            counts_of_call[index] += 1
 
-        work.run([lambda place=place: piece(place) for place in range(len(mine))])
-        return all(one == 1 for one in mine)
+        work.run([lambda index=index: piece(index) for index in range(len(counts_of_call))])
+        return all(count == 1 for count in counts_of_call)
 
-    def help_on() -> None:
-        while not over.is_set():
+    def keep_helping() -> None:
+        while not finished.is_set():
             work.help()
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(helpers):
-            pool.submit(help_on)
+            pool.submit(keep_helping)
         try:
-            assert all(pool.map(call, done))
+            assert all(pool.map(call, run_counts))
         finally:
-            over.set()
+            finished.set()
     assert not work.help()
 
 
-def test_a_thread_with_nothing_to_do_takes_a_piece_while_another_is_busy() -> None:
-    work, began, helped = SharedWork(), threading.Event(), threading.Event()
+def test_an_idle_thread_takes_a_piece_of_a_busy_thread() -> None:
+    work, started, helped = SharedWork(), threading.Event(), threading.Event()
     names: list[str] = []
 
     def first() -> None:
-        began.set()
+        started.set()
         assert helped.wait(60)
 
     def second() -> None:
@@ -53,17 +53,17 @@ def test_a_thread_with_nothing_to_do_takes_a_piece_while_another_is_busy() -> No
 
     caller = threading.Thread(target=work.run, args=([first, second],), name="caller")
     caller.start()
-    assert began.wait(60)
+    assert started.wait(60)
     assert work.help()
     caller.join(60)
     assert names == [threading.current_thread().name]
 
 
-def test_what_a_piece_raises_reaches_who_called_and_not_who_helped() -> None:
-    work, began, helped = SharedWork(), threading.Event(), threading.Event()
+def test_an_error_of_a_piece_is_raised_in_the_caller_and_not_in_the_helper() -> None:
+    work, started, helped = SharedWork(), threading.Event(), threading.Event()
 
     def first() -> None:
-        began.set()
+        started.set()
         assert helped.wait(60)
 
     def second() -> None:
@@ -71,7 +71,7 @@ def test_what_a_piece_raises_reaches_who_called_and_not_who_helped() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(work.run, [first, second])
-        assert began.wait(60)
+        assert started.wait(60)
         assert work.help()
         helped.set()
         with pytest.raises(KeyError, match="piece"):
@@ -79,7 +79,7 @@ def test_what_a_piece_raises_reaches_who_called_and_not_who_helped() -> None:
     assert not work.help()
 
 
-def test_the_seconds_of_a_call_are_its_threads_own() -> None:
+def test_seconds_are_counted_for_each_calling_thread() -> None:
     work = SharedWork()
     work.run([lambda: sum(range(100_000))])
     assert work.seconds() > 0

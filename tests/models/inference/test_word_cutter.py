@@ -1,4 +1,4 @@
-"""Words are cut as the encoder cuts them, each by itself."""
+"""The word cutter cuts each word as the encoder does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.inference.word_cutter import WordCutter
 from models.settings import TextSettings, VocabularySettings
-from models.text.arrow_tensors import arrow_of, tensor_of
+from models.text.arrow_tensors import arrow_to_tensor, tensor_to_arrow
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 
@@ -37,7 +37,7 @@ def cutter() -> WordCutter:
     return WordCutter(encoder())
 
 
-def as_it_cuts(texts: list[str]) -> list[list[bytes]]:
+def cut_fast(texts: list[str]) -> list[list[bytes]]:
     cut = cutter().cut(pa.array(texts, pa.string()))
     runs = list(zip(cut.firsts.tolist(), cut.sizes.tolist(), strict=True))
     assert sum(size for _, size in runs) == len(cut.tokens)
@@ -45,9 +45,9 @@ def as_it_cuts(texts: list[str]) -> list[list[bytes]]:
     return [tokens[first : first + size] for first, size in runs]
 
 
-def by_the_rules(texts: list[str]) -> list[list[bytes]]:
-    cut = encoder().tokens(encoder().fold(tensor_of(pa.array(texts, pa.string()))))
-    tokens = iter(arrow_of(cut.flat_values).to_pylist())
+def cut_by_rules(texts: list[str]) -> list[list[bytes]]:
+    cut = encoder().tokens(encoder().fold(arrow_to_tensor(pa.array(texts, pa.string()))))
+    tokens = iter(tensor_to_arrow(cut.flat_values).to_pylist())
     return [[next(tokens) for _ in range(size)] for size in cut.row_lengths().numpy()]
 
 
@@ -55,11 +55,11 @@ def by_the_rules(texts: list[str]) -> list[list[bytes]]:
 @given(texts=words)
 @example(texts=["free", "5.", "x,y", "go!!!", "....", "£5", "1.5", "don't", "a.com", "f.r.e.e"])
 @example(texts=["1234567a1234567", "a12345,12345b", "&amp;", "&lt;#&gt;x", "!?!?", "???!!!", "-", "&", "a&b", "5%"])
-def test_words_are_cut_as_the_rules_cut_them(texts: list[str]) -> None:
-    assert as_it_cuts(texts) == by_the_rules(texts)
+def test_words_are_cut_as_the_cleaning_rules_cut_them(texts: list[str]) -> None:
+    assert cut_fast(texts) == cut_by_rules(texts)
 
 
-def test_messages_are_cut_by_the_rules_as_they_are() -> None:
+def test_whole_messages_are_cut_by_the_cleaning_rules() -> None:
     tokens, sizes = cutter().cut_whole(pa.array(["f r e e now", "", "£ 5!"]))
     assert sizes.tolist() == [2, 0, 2]
     assert tokens.to_pylist() == [b"free", b"now", "£5".encode(), b"!"]

@@ -81,7 +81,7 @@ def scores(*choices: str, log_level: str = "QUIET", **settings: Any) -> list[tup
     found = []
     for names in choices:
         on_devices = DeviceNetworks(network, devices.chosen_devices(DeviceSettings(devices=names, **TWO)))
-        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._forward]
+        places = [{weight.value.device[-6:] for weight in one._network.weights} for one in on_devices._networks]
         found.append((probabilities_of(on_devices.logits(encode_messages(encoder, TEXTS), 16)).tolist(), places))
     return found
 

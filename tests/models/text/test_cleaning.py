@@ -1,4 +1,4 @@
-"""The one door for text: what becomes which tokens, what evasion does not change, what no message can break."""
+"""Cleaning: the tokens of messages, resistance to evasion, and robustness to hostile messages."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from models.text.cleaning import TIE, TextCleaner, clean_texts, encode_utf8
 
 SIGNAL, LETTERS = TextSettings(), TextSettings(cleaning="letters")
 BOTH = pytest.mark.parametrize("text_settings", [SIGNAL, LETTERS], ids=["signal", "letters"])
-BOOKS_EXAMPLE = "--Tensorflow's so Great! Don't you think so?   "
+BOOK_EXAMPLE = "--Tensorflow's so Great! Don't you think so?   "
 
 
 @functools.cache
 def cleaner(text_settings: TextSettings) -> Callable[[Sequence[str | bytes]], list[str]]:
-    """The cleaning, compiled once for all examples."""
+    """Returns the cleaning, compiled once for all examples."""
     compiled = tf.function(TextCleaner(text_settings), input_signature=[tf.TensorSpec([None], tf.string)])
 
     def clean(messages: Sequence[str | bytes]) -> list[str]:
-        raw = [one if isinstance(one, bytes) else encode_utf8([one])[0] for one in messages]
-        return [one.decode() for one in compiled(tf.constant(raw, tf.string, shape=[len(raw)])).numpy()]
+        raw = [message if isinstance(message, bytes) else encode_utf8([message])[0] for message in messages]
+        return [text.decode() for text in compiled(tf.constant(raw, tf.string, shape=[len(raw)])).numpy()]
 
     return clean
 
 
 def cleaned(message: str | bytes, text_settings: TextSettings = SIGNAL) -> str:
-    (one,) = cleaner(text_settings)([message])
-    return one
+    (text,) = cleaner(text_settings)([message])
+    return text
 
 
-# Messages as varied as an attacker's: any characters, entities, disguises, controls, halves of surrogate pairs.
-awkward = st.one_of(
+# Messages as an attacker may write them: any characters, entities, disguises, control characters, lone surrogates.
+hostile_messages = st.one_of(
     st.text(),
     st.text(st.characters()),
     st.text("&#xX;0123456789abcdefgltampquot", max_size=30),
@@ -58,7 +58,7 @@ awkward = st.one_of(
     [
         ("", ""),
         ("   \t\n ", ""),
-        (BOOKS_EXAMPLE, "- - Tensorflows so Great ! Dont you think so ?"),
+        (BOOK_EXAMPLE, "- - Tensorflows so Great ! Dont you think so ?"),
         ("Free FREE free fReE", "Free FREE free fReE"),
         ("WINNER!! Claim NOW", "WINNER !! Claim NOW"),
         ("ok ok. ok... ok!", "ok ok . ok .. ok !"),
@@ -112,7 +112,7 @@ def test_case_digits_and_punctuation_are_kept_as_signal(message: str, tokens: st
 @pytest.mark.parametrize(
     ("message", "letters"),
     [
-        (BOOKS_EXAMPLE, "tensorflows so great dont you think so"),
+        (BOOK_EXAMPLE, "tensorflows so great dont you think so"),
         ("WINNER!! Claim £1,000 at http://x.test", "winner claim at httpxtest"),
         ("Grüße &amp; ÉCOLE", "grusse ecole"),
         ("call 0800 now", "call now"),
@@ -120,33 +120,33 @@ def test_case_digits_and_punctuation_are_kept_as_signal(message: str, tokens: st
         ("12345 !!", ""),
     ],
 )
-def test_the_books_cleaning_keeps_letters_and_spaces_alone(message: str, letters: str) -> None:
+def test_the_letters_cleaning_keeps_only_letters_and_spaces(message: str, letters: str) -> None:
     assert cleaned(message, LETTERS) == letters
 
 
-def by_name(pattern: str) -> dict[str, str]:
-    """Letters of a disguise by the ASCII letter in their Unicode name; a disguise may lack some."""
-    found = {}
+def letters_by_unicode_name(pattern: str) -> dict[str, str]:
+    """Returns the letters of a disguise by the ASCII letter in their Unicode name. Some may be missing."""
+    letters = {}
     for letter in string.ascii_letters:
         name = pattern.format(case="CAPITAL" if letter.isupper() else "SMALL", letter=letter.upper())
         with contextlib.suppress(KeyError):
-            found[letter] = unicodedata.lookup(name)
-    return found
+            letters[letter] = unicodedata.lookup(name)
+    return letters
 
 
 DISGUISES = {
     "Cyrillic": dict(zip("AaBCcEeHhIiJjKkMOoPpSsTXxYyd", "АаВСсЕеНһІіЈјКкМОоРрЅѕТХхУуԁ", strict=True)),
     "Greek": dict(zip("AaBEHIKMNOoPpTXYvk", "ΑαΒΕΗΙΚΜΝΟοΡρΤΧΥνκ", strict=True)),
     "full-width": {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)},
-    "mathematical bold": by_name("MATHEMATICAL BOLD {case} {letter}"),
-    "mathematical sans-serif": by_name("MATHEMATICAL SANS-SERIF {case} {letter}"),
-    "mathematical script": by_name("MATHEMATICAL BOLD SCRIPT {case} {letter}"),
-    "mathematical monospace": by_name("MATHEMATICAL MONOSPACE {case} {letter}"),
-    "circled": by_name("CIRCLED LATIN {case} LETTER {letter}"),
-    "boxed": by_name("SQUARED LATIN CAPITAL LETTER {letter}"),
-    "boxed, white on black": by_name("NEGATIVE SQUARED LATIN CAPITAL LETTER {letter}"),
-    "circled, white on black": by_name("NEGATIVE CIRCLED LATIN CAPITAL LETTER {letter}"),
-    "regional indicators": by_name("REGIONAL INDICATOR SYMBOL LETTER {letter}"),
+    "mathematical bold": letters_by_unicode_name("MATHEMATICAL BOLD {case} {letter}"),
+    "mathematical sans-serif": letters_by_unicode_name("MATHEMATICAL SANS-SERIF {case} {letter}"),
+    "mathematical script": letters_by_unicode_name("MATHEMATICAL BOLD SCRIPT {case} {letter}"),
+    "mathematical monospace": letters_by_unicode_name("MATHEMATICAL MONOSPACE {case} {letter}"),
+    "circled": letters_by_unicode_name("CIRCLED LATIN {case} LETTER {letter}"),
+    "boxed": letters_by_unicode_name("SQUARED LATIN CAPITAL LETTER {letter}"),
+    "boxed, white on black": letters_by_unicode_name("NEGATIVE SQUARED LATIN CAPITAL LETTER {letter}"),
+    "circled, white on black": letters_by_unicode_name("NEGATIVE CIRCLED LATIN CAPITAL LETTER {letter}"),
+    "regional indicators": letters_by_unicode_name("REGIONAL INDICATOR SYMBOL LETTER {letter}"),
 }
 CAPITALS_ONLY = ("boxed", "boxed, white on black", "circled, white on black", "regional indicators")
 SPAM = (
@@ -157,7 +157,7 @@ SPAM = (
 
 @BOTH
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_look_alikes_clean_to_the_plain_message(disguise: str, text_settings: TextSettings) -> None:
+def test_look_alikes_are_cleaned_to_the_plain_message(disguise: str, text_settings: TextSettings) -> None:
     letters = str.maketrans(DISGUISES[disguise])
     assert len(DISGUISES[disguise]) >= 18
     for message in SPAM:
@@ -198,22 +198,22 @@ def test_invisible_characters_change_nothing(name: str, text_settings: TextSetti
 @settings(deadline=None, max_examples=50)
 @given(message=st.text("abcXYZ 0129.,!?£&<>", max_size=40), data=st.data())
 def test_invisible_characters_anywhere_change_nothing(message: str, data: st.DataObject) -> None:
-    hidden = [one + data.draw(st.text("".join(INVISIBLE.values()), max_size=2)) for one in message]
-    # An entity is what stands there; one with something inside is none.
+    hidden = [letter + data.draw(st.text("".join(INVISIBLE.values()), max_size=2)) for letter in message]
+    # The messages contain no `;` and so no entity, which invisible characters inside it would change.
     assert cleaned("".join(hidden)) == cleaned(message)
 
 
 @BOTH
 @settings(deadline=None, max_examples=100)
 @given(message=st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cs"]), max_size=30))
-def test_accents_composed_or_not_are_the_same(message: str, text_settings: TextSettings) -> None:
-    composed, apart = unicodedata.normalize("NFC", message), unicodedata.normalize("NFD", message)
-    assert cleaned(composed, text_settings) == cleaned(apart, text_settings)
+def test_composed_and_decomposed_accents_give_the_same_result(message: str, text_settings: TextSettings) -> None:
+    composed, decomposed = unicodedata.normalize("NFC", message), unicodedata.normalize("NFD", message)
+    assert cleaned(composed, text_settings) == cleaned(decomposed, text_settings)
 
 
 @BOTH
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
-def test_an_accented_message_cleans_to_the_plain_one(form: str, text_settings: TextSettings) -> None:
+def test_an_accented_message_is_cleaned_to_the_plain_one(form: str, text_settings: TextSettings) -> None:
     message = unicodedata.normalize(form, "Frée Éntry, wïn ä çåsh prîze nõw, Ñandú")
     assert cleaned(message, text_settings) == cleaned("Free Entry, win a cash prize now, Nandu", text_settings)
 
@@ -237,13 +237,13 @@ references = st.one_of(
 @BOTH
 @settings(deadline=None, max_examples=150)
 @given(pieces=st.lists(st.tuples(references, st.text("abc XYZ.,;#é<>", max_size=5)), min_size=1, max_size=6))
-def test_entities_are_decoded_once_as_html_does(pieces: list[tuple[str, str]], text_settings: TextSettings) -> None:
+def test_entities_are_decoded_once_as_in_html(pieces: list[tuple[str, str]], text_settings: TextSettings) -> None:
     message = "".join(f"{reference}{text}" for reference, text in pieces)
     decoded_once = html.unescape(message).replace("&", "&amp;")
     assert cleaned(message, text_settings) == cleaned(decoded_once, text_settings)
 
 
-def test_every_named_entity_is_decoded_as_html_does() -> None:
+def test_every_named_entity_is_decoded_as_in_html() -> None:
     clean = cleaner(SIGNAL)
     decoded = [html.unescape(f"a&{name}b").replace("&", "&amp;") for name in NAMES]
     assert len(NAMES) > 2000
@@ -251,34 +251,36 @@ def test_every_named_entity_is_decoded_as_html_does() -> None:
 
 
 @pytest.mark.parametrize("written", ["&", "&;", "&#;", "&#x;", "&#xZ;", "&nosuchname;", "&lt", "& lt;", "&a", "&Amp;"])
-def test_what_is_no_entity_stays_as_written(written: str) -> None:
+def test_text_that_is_not_an_entity_stays_as_written(written: str) -> None:
     assert cleaned(f"q {written} q") == cleaned(f"q {written.replace('&', '&amp;')} q")
     assert "&" in cleaned(f"q {written} q")
 
 
 @BOTH
 @settings(deadline=None, max_examples=100)
-@given(messages=st.lists(awkward, max_size=6))
+@given(messages=st.lists(hostile_messages, max_size=6))
 @example(messages=["plain", "caf\u00e9 &amp;", "", "\ud800", "plain"])
-def test_a_message_is_cleaned_alike_in_any_company(messages: list[str], text_settings: TextSettings) -> None:
+def test_the_cleaning_of_a_message_does_not_depend_on_the_batch(
+    messages: list[str], text_settings: TextSettings
+) -> None:
     clean = cleaner(text_settings)
     assert clean(messages) == [clean([message])[0] for message in messages]
 
 
 @BOTH
 @settings(deadline=None, max_examples=150)
-@given(message=awkward | st.binary())
-def test_cleaned_text_is_single_spaced_and_holds_no_capitals_but_ascii(
+@given(message=hostile_messages | st.binary())
+def test_cleaned_text_has_single_spaces_and_no_capitals_except_ascii(
     message: str | bytes, text_settings: TextSettings
 ) -> None:
     text = cleaned(message, text_settings)
     assert text == " ".join(text.split())
-    assert all(one == one.lower() for one in text if text_settings is LETTERS or not one.isascii())
-    assert not any(unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co") for one in text)
+    assert all(letter == letter.lower() for letter in text if text_settings is LETTERS or not letter.isascii())
+    assert not any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") for letter in text)
 
 
-# Numbers of every script, among what stands in and around them.
-with_numbers = st.lists(
+# Numbers of every script, with characters that occur in and around them.
+messages_with_numbers = st.lists(
     st.one_of(
         st.text(st.characters(categories=["Nd"]), max_size=12),
         st.text("0123456789", max_size=14),
@@ -291,48 +293,48 @@ with_numbers = st.lists(
 
 
 @settings(deadline=None, max_examples=200)
-@given(message=with_numbers | awkward)
+@given(message=messages_with_numbers | hostile_messages)
 @example(message="&#49;&#50;345")
 @example(message="12\u200b345")
-def test_no_number_of_five_digits_and_more_is_left(message: str) -> None:
+def test_no_number_of_five_or_more_digits_is_left(message: str) -> None:
     assert not re.search(r"\d{5}", cleaned(message))
 
 
 @settings(deadline=None, max_examples=100)
 @given(digits=st.text("0123456789", min_size=1, max_size=20))
-def test_of_a_long_number_three_digits_stay_and_a_mask_that_tells_its_length(digits: str) -> None:
+def test_a_long_number_keeps_three_digits_and_a_mask_for_its_length(digits: str) -> None:
     mask = "" if len(digits) < 5 else "##" if len(digits) < 7 else "####"
     assert cleaned(digits) == (digits[:3] + mask if mask else digits)
 
 
 @settings(deadline=None, max_examples=100)
-@given(message=awkward | st.text("ab c.d-*_f r e://x"))
+@given(message=hostile_messages | st.text("ab c.d-*_f r e://x"))
 @example(message="http://x.test/(f r e e)")
-def test_a_tie_stands_nowhere_but_before_letters_that_stood_apart(message: str) -> None:
+def test_a_tie_occurs_only_before_letters_that_were_spaced_out(message: str) -> None:
     for token in cleaned(message).split():
         assert TIE not in token[1:]
         assert not token.startswith(TIE) or len(token) > 4
 
 
 @settings(deadline=None, max_examples=100)
-@given(word=st.text(string.ascii_letters, min_size=4, max_size=20), between=st.sampled_from(" ._*+-"))
-def test_letters_that_stand_apart_are_joined_behind_a_tie(word: str, between: str) -> None:
-    assert cleaned(f"so {between.join(word)} !") == f"so {TIE}{word} !"
+@given(word=st.text(string.ascii_letters, min_size=4, max_size=20), separator=st.sampled_from(" ._*+-"))
+def test_spaced_out_letters_are_joined_after_a_tie(word: str, separator: str) -> None:
+    assert cleaned(f"so {separator.join(word)} !") == f"so {TIE}{word} !"
 
 
 @settings(deadline=None, max_examples=100)
 @given(message=st.text("abcdXYZ0123456789 .,!?'@:/-£$", max_size=40))
 @example(message="it's www.win-big.co.uk or a.b@c.com, 20 usd, you're")
 @example(message="http://x.zz/a https://y")
-def test_capitals_change_nothing_but_the_capitals(message: str) -> None:
+def test_capitals_do_not_change_how_a_message_is_split(message: str) -> None:
     assert cleaned(message.upper()).lower() == cleaned(message.lower())
 
 
 @settings(deadline=None, max_examples=100)
-@given(message=awkward)
-def test_the_books_cleaning_leaves_letters_alone(message: str) -> None:
-    left = {unicodedata.category(one) for one in cleaned(message, LETTERS).replace(" ", "")}
-    # Cn: TensorFlow knows letters of a newer Unicode than Python does.
+@given(message=hostile_messages)
+def test_the_letters_cleaning_leaves_only_letters(message: str) -> None:
+    left = {unicodedata.category(letter) for letter in cleaned(message, LETTERS).replace(" ", "")}
+    # Cn: TensorFlow has a newer Unicode version than Python, with more letters.
     assert all(category[0] in "LM" or category == "Cn" for category in left)
 
 
@@ -368,11 +370,11 @@ def test_hostile_messages_do_not_raise(message: str | bytes, text_settings: Text
     assert text == " ".join(text.split())
 
 
-def test_bytes_that_are_no_utf_8_become_a_token_of_their_own() -> None:
+def test_bytes_that_are_not_utf_8_become_a_separate_token() -> None:
     assert cleaned(b"caf\xe9 noir") == "caf \ufffd noir"
 
 
-def test_halves_of_a_surrogate_pair_become_the_character_or_its_replacement() -> None:
+def test_surrogates_become_their_character_or_the_replacement_character() -> None:
     assert encode_utf8(["\ud83d\ude00", "\ud83d", "a\ude00b", "plain"]) == [
         "😀".encode(),
         b"\xef\xbf\xbd",
@@ -386,7 +388,7 @@ def test_marks_stacked_on_a_letter_leave_the_letter() -> None:
 
 
 @BOTH
-def test_what_is_beyond_the_limit_of_characters_is_not_read(text_settings: TextSettings) -> None:
+def test_characters_after_the_limit_are_not_read(text_settings: TextSettings) -> None:
     limited = TextSettings(cleaning=text_settings.cleaning, max_characters=11)
     assert cleaned("hello world cut off", limited) == cleaned("hello world", limited) == "hello world"
     assert cleaned("&eacute;" * 11 + "cut off", limited) == "e" * 11
@@ -399,7 +401,7 @@ def test_the_limit_counts_characters_not_bytes(message: str, limit: int) -> None
     assert cleaned(message, TextSettings(max_characters=10)) == cleaned(message[:10], TextSettings(max_characters=10))
 
 
-def test_cleaning_many_messages_in_slices_is_the_same_as_at_once() -> None:
+def test_cleaning_in_slices_gives_the_same_result_as_at_once() -> None:
     messages = ["Win £5", "", "caf\u00e9", "&amp;", "plain", "\ud800", "LAST"]
     at_once = clean_texts(messages, SIGNAL)
     assert at_once == clean_texts(messages, SIGNAL, batch_size=3)

@@ -1,4 +1,4 @@
-"""What a character is read as, held to Unicode's own names and properties, and the table packed from it."""
+"""Folding of characters, checked against Unicode names and properties, and the table that is packed from it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import unicodedata
 import numpy as np
 import pytest
 
-from models.text.lookalikes import CODE_POINTS, PAGE, FoldingTable, folding_table, reading
+from models.text.lookalikes import CODE_POINTS, PAGE, FoldingTable, fold_character, folding_table
 
 CHARACTERS = [chr(code) for code in range(CODE_POINTS) if not 0xD800 <= code < 0xE000]
-ASSIGNED = [one for one in CHARACTERS if unicodedata.category(one) not in ("Cn", "Co")]
-# Half a million private-use and as many unassigned code points are packed alike; a few of each plane stand for them.
+ASSIGNED = [letter for letter in CHARACTERS if unicodedata.category(letter) not in ("Cn", "Co")]
+# Half a million private-use and as many unassigned code points are packed in the same way; each plane is sampled.
 SAMPLE = ASSIGNED[:: 1 if len(ASSIGNED) < 200_000 else 2] + CHARACTERS[::4099] + [chr(sys.maxunicode)]
 STYLED = re.compile(
     r"(?:FULLWIDTH LATIN|MATHEMATICAL [A-Z -]+|CIRCLED LATIN|(?:NEGATIVE )?(?:SQUARED|CIRCLED) LATIN(?= CAPITAL)) "
@@ -22,8 +22,8 @@ STYLED = re.compile(
 )
 
 
-def packed(table: FoldingTable, character: str) -> str:
-    """What the table says a character is read as."""
+def fold_with_table(table: FoldingTable, character: str) -> str:
+    """Folds a character with the table."""
     code = ord(character)
     entry = code + int(table.blocks[table.page_block[code // PAGE], code % PAGE])
     if entry < 0:
@@ -34,45 +34,48 @@ def packed(table: FoldingTable, character: str) -> str:
     return "".join(map(chr, table.expansion_values[start : start + length]))
 
 
-def test_the_table_reads_every_character_as_the_function_does() -> None:
+def test_the_table_folds_every_character_as_the_function_does() -> None:
     table = folding_table()
-    assert [one for one in SAMPLE if packed(table, one) != reading(one)] == []
+    assert [letter for letter in SAMPLE if fold_with_table(table, letter) != fold_character(letter)] == []
 
 
-def test_the_table_is_small_enough_to_travel_with_a_model() -> None:
+def test_the_table_is_small_enough_for_an_exported_model() -> None:
     table = folding_table()
     arrays = (table.page_block, table.blocks, table.expansion_lengths, table.expansion_starts, table.expansion_values)
     assert all(array.dtype == np.int32 for array in arrays)
     assert sum(array.nbytes for array in arrays) < 500_000
 
 
-def test_printable_ascii_is_read_as_itself() -> None:
+def test_printable_ascii_folds_to_itself() -> None:
     for code in range(0x20, 0x7F):
-        assert reading(chr(code)) == chr(code)
+        assert fold_character(chr(code)) == chr(code)
 
 
-def test_nothing_read_holds_a_capital_but_ascii_or_a_space_but_the_plain_one() -> None:
+def test_folded_text_has_no_capitals_except_ascii_and_no_white_space_except_spaces() -> None:
     for character in SAMPLE:
-        read = reading(character)
-        assert read == " " or read == " ".join(read.split()), hex(ord(character))
-        assert all(one.isascii() or one == one.lower() for one in read), hex(ord(character))
-        assert not any(unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp", "Cs") for one in read), hex(ord(character))
+        folded = fold_character(character)
+        assert folded == " " or folded == " ".join(folded.split()), hex(ord(character))
+        assert all(letter.isascii() or letter == letter.lower() for letter in folded), hex(ord(character))
+        categories = {unicodedata.category(letter) for letter in folded}
+        assert not categories & {"Cc", "Cf", "Zl", "Zp", "Cs"}, hex(ord(character))
 
 
-def test_styled_letters_are_read_as_the_letter_in_their_unicode_name() -> None:
-    found = [(one, STYLED.fullmatch(unicodedata.name(one, ""))) for one in ASSIGNED]
-    letters = [(one, name[2] or name[3], name[1]) for one, name in found if name]
+def test_styled_letters_fold_to_the_letter_in_their_unicode_name() -> None:
+    found = [(letter, STYLED.fullmatch(unicodedata.name(letter, ""))) for letter in ASSIGNED]
+    letters = [(letter, name[2] or name[3], name[1]) for letter, name in found if name]
     assert len(letters) > 800
     for character, letter, case in letters:
-        assert reading(character) == (letter.lower() if case == "SMALL" else letter), unicodedata.name(character)
+        assert fold_character(character) == (letter.lower() if case == "SMALL" else letter), unicodedata.name(character)
 
 
-def test_an_accented_letter_is_read_as_its_base() -> None:
+def test_an_accented_letter_folds_to_its_base() -> None:
     name = re.compile(r"LATIN (?:CAPITAL|SMALL) LETTER [A-Z] WITH (?!MIDDLE DOT|SMALL LETTER)")
-    composed = [one for one in ASSIGNED if name.match(unicodedata.name(one, "")) and unicodedata.decomposition(one)]
+    composed = [
+        letter for letter in ASSIGNED if name.match(unicodedata.name(letter, "")) and unicodedata.decomposition(letter)
+    ]
     assert len(composed) > 400
     for character in composed:
-        assert reading(character) == reading(unicodedata.normalize("NFD", character)[0])
+        assert fold_character(character) == fold_character(unicodedata.normalize("NFD", character)[0])
 
 
 @pytest.mark.parametrize(
@@ -100,8 +103,8 @@ def test_an_accented_letter_is_read_as_its_base() -> None:
         ("™", "TM"),
     ],
 )
-def test_look_alikes_are_read_as_what_they_look_like(disguise: str, plain: str) -> None:
-    assert "".join(map(reading, disguise)) == plain
+def test_look_alikes_fold_to_what_they_look_like(disguise: str, plain: str) -> None:
+    assert "".join(map(fold_character, disguise)) == plain
 
 
 INVISIBLE = (
@@ -116,27 +119,27 @@ def code_point(character: str) -> str:
 
 
 @pytest.mark.parametrize("character", INVISIBLE, ids=code_point)
-def test_what_is_drawn_as_nothing_is_read_as_nothing(character: str) -> None:
-    assert reading(character) == ""
+def test_invisible_characters_are_dropped(character: str) -> None:
+    assert fold_character(character) == ""
 
 
 @pytest.mark.parametrize("character", SPACES, ids=code_point)
-def test_controls_and_white_space_are_read_as_a_space(character: str) -> None:
-    assert reading(character) == " "
+def test_control_characters_and_white_space_fold_to_a_space(character: str) -> None:
+    assert fold_character(character) == " "
 
 
-def test_windows_1252_taken_for_latin_1_is_read_as_what_was_meant() -> None:
+def test_windows_1252_read_as_latin_1_folds_to_the_intended_character() -> None:
     for code in range(0x80, 0xA0):
-        meant = bytes([code]).decode("cp1252", "ignore")
-        assert reading(chr(code)) == (reading(meant) if meant else " ")
+        intended = bytes([code]).decode("cp1252", "ignore")
+        assert fold_character(chr(code)) == (fold_character(intended) if intended else " ")
 
 
 def test_vowel_signs_of_other_scripts_stay() -> None:
     hindi, thai = "हिन्दी", "ภาษาไทย"
-    assert "".join(map(reading, hindi)) == hindi
-    assert "".join(map(reading, thai)) == thai
+    assert "".join(map(fold_character, hindi)) == hindi
+    assert "".join(map(fold_character, thai)) == thai
 
 
-def test_letters_of_scripts_that_are_no_look_alikes_stay() -> None:
+def test_letters_of_other_scripts_that_are_not_look_alikes_stay() -> None:
     for character in itertools.chain("ждщюя", "δθλξπσψ", "אבגד", "日本語", "한국어", "ひらがな"):
-        assert reading(character) == character
+        assert fold_character(character) == character

@@ -1,4 +1,4 @@
-"""Joined letters: cut where a plain search over all words says, inside the graph."""
+"""Segmentation: the cut in the graph is as likely as the best one that a plain search finds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.settings import TextSettings
 from models.text import segmentation
-from models.text.segmentation import LONGEST_RUN, LONGEST_WORD, Segmenter
+from models.text.segmentation import MAX_RUN_LETTERS, MAX_WORD_LETTERS, Segmenter
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 COUNTS = {
@@ -33,27 +33,27 @@ def segmenter() -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def cut(runs: list[str]) -> list[str]:
-    return [one.decode() for one in segmenter()(tf.constant([run.encode() for run in runs])).numpy().tolist()]
+    return [words.decode() for words in segmenter()(tf.constant([run.encode() for run in runs])).numpy().tolist()]
 
 
-def likelihood(word: str) -> float:
-    """Of a word, as a plain function."""
-    known = (
+def log_likelihood(word: str) -> float:
+    """Computes the log-likelihood of a word in plain Python."""
+    count = (
         COUNTS.get(word) if word.isalpha() and word.islower() and (len(word) > 1 or word in ("a", "i", "u")) else None
     )
     total = sum(COUNTS.values()) + 7
     unknown = -segmentation._UNKNOWN_STRETCH - segmentation._UNKNOWN_LETTER * len(word)
-    said = math.log(known / total) if known else unknown
-    return said - (segmentation._SHORT_COST if len(word) < segmentation._SHORT_WORD else 0.0)
+    value = math.log(count / total) if count else unknown
+    return value - (segmentation._SHORT_COST if len(word) < segmentation._SHORT_WORD else 0.0)
 
 
-def best(run: str) -> float:
-    """The likelihood of the best cut, by Viterbi's algorithm as books have it."""
-    found = [0.0]
+def best_log_likelihood(run: str) -> float:
+    """Computes the log-likelihood of the best cut with the textbook Viterbi algorithm."""
+    best = [0.0]
     for end in range(1, len(run) + 1):
-        sizes = range(1, min(end, LONGEST_WORD) + 1)
-        found.append(max(found[end - size] + likelihood(run[end - size : end]) for size in sizes))
-    return found[-1]
+        sizes = range(1, min(end, MAX_WORD_LETTERS) + 1)
+        best.append(max(best[end - size] + log_likelihood(run[end - size : end]) for size in sizes))
+    return best[-1]
 
 
 runs_of_words = st.lists(st.sampled_from([*COUNTS, "zq", "e", "é", "日", "hi"]), min_size=1, max_size=12).map(
@@ -68,11 +68,11 @@ any_runs = st.text("abcefinorwyz", min_size=1, max_size=40) | st.text(
 @given(runs=st.lists(runs_of_words | any_runs, min_size=1, max_size=5))
 @example(runs=["supercalifragilistic" * 3])
 def test_no_cut_is_more_likely_than_the_one_found(runs: list[str]) -> None:
-    for run, found in zip(runs, cut(runs), strict=True):
-        words = found.split(" ")
+    for run, result in zip(runs, cut(runs), strict=True):
+        words = result.split(" ")
         assert "".join(words) == run
-        assert all(1 <= len(word) <= LONGEST_WORD for word in words)
-        assert sum(map(likelihood, words)) == pytest.approx(best(run), abs=1e-3)
+        assert all(1 <= len(word) <= MAX_WORD_LETTERS for word in words)
+        assert sum(map(log_likelihood, words)) == pytest.approx(best_log_likelihood(run), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -89,23 +89,23 @@ def test_no_cut_is_more_likely_than_the_one_found(runs: list[str]) -> None:
         ("écranfree", "écran free"),
     ],
 )
-def test_runs_are_cut_into_the_words_a_person_reads(run: str, words: str) -> None:
+def test_runs_are_cut_into_the_words_that_a_person_reads(run: str, words: str) -> None:
     assert cut([run]) == [words]
 
 
 @settings(deadline=None, max_examples=50)
 @given(runs=st.lists(runs_of_words | any_runs, min_size=1, max_size=6))
-def test_a_run_is_cut_alike_in_any_company(runs: list[str]) -> None:
+def test_the_cut_of_a_run_does_not_depend_on_the_batch(runs: list[str]) -> None:
     assert cut(runs) == [cut([run])[0] for run in runs]
 
 
-def test_letters_beyond_the_longest_run_go() -> None:
+def test_letters_after_the_maximum_run_length_are_dropped() -> None:
     (found,) = cut(["win" * 500])
-    assert found.replace(" ", "") == ("win" * 500)[:LONGEST_RUN]
+    assert found.replace(" ", "") == ("win" * 500)[:MAX_RUN_LETTERS]
 
 
-def test_a_vocabulary_without_words_leaves_runs_in_pieces_of_the_longest_word_and_fewer() -> None:
+def test_without_words_in_the_vocabulary_no_piece_is_longer_than_a_word_may_be() -> None:
     empty = Segmenter(vocabulary({"!": 3, "MONEY": 2}))
     (found,) = empty(tf.constant(["free" * 9])).numpy().tolist()
     assert found.decode().replace(" ", "") == "free" * 9
-    assert max(map(len, found.decode().split())) <= LONGEST_WORD
+    assert max(map(len, found.decode().split())) <= MAX_WORD_LETTERS

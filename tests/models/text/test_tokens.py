@@ -1,4 +1,4 @@
-"""Tokens: what they count as, how they are written, what they are made of."""
+"""Features of tokens: vocabulary keys and classes, shapes, and n-grams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from models.text.tokens import (
     TITLE,
     URL,
     TokenReader,
-    shapes_of,
+    find_shapes,
     word_keys,
 )
 
@@ -35,8 +35,8 @@ BUCKETS = 4096
 UNKNOWN = 1
 WORDS = {"free": 2, "win": 3, "prize": 4, "4u": 5, "URL": 6, "NUMBER": 7, "7": 8, "s3": 9}
 
-# Any token that cleaning leaves: no white space, no control.
-tokens_of_any_kind = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=8)
+# Any token that cleaning may return: no white space, no control characters.
+any_tokens = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=8)
 
 
 def strings(tokens: list[str]) -> tf.Tensor:
@@ -48,8 +48,8 @@ def compiled(function: Callable[[tf.Tensor], object]) -> Callable[[tf.Tensor], o
     return tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
 
 
-def keys_of(tokens: list[str]) -> list[tuple[str, str]]:
-    keys, classes = (one.numpy().tolist() for one in compiled(word_keys)(strings(tokens)))
+def get_keys(tokens: list[str]) -> list[tuple[str, str]]:
+    keys, classes = (strings.numpy().tolist() for strings in compiled(word_keys)(strings(tokens)))
     return [(key.decode(), name.decode()) for key, name in zip(keys, classes, strict=True)]
 
 
@@ -102,7 +102,7 @@ def read(tokens: list[str], buckets: int = BUCKETS) -> tuple[list[int], list[int
     ],
 )  # fmt: skip
 def test_a_token_counts_as_its_word_or_its_class(token: str, key: str, name: str) -> None:
-    assert keys_of([token]) == [(key, name)]
+    assert get_keys([token]) == [(key, name)]
 
 
 @pytest.mark.parametrize(
@@ -113,19 +113,19 @@ def test_a_token_counts_as_its_word_or_its_class(token: str, key: str, name: str
         ("€9", MONEY), ("08712345678", PHONE), ("48392", CODE), ("&lt;#&gt;", NUMBER), ("٧", NUMBER),
     ],
 )  # fmt: skip
-def test_what_cleaning_leaves_whole_is_of_a_class(message: str, name: str) -> None:
+def test_tokens_that_cleaning_keeps_whole_have_a_class(message: str, name: str) -> None:
     (token,) = clean_texts([message], TextSettings())[0].split()
-    assert [found for _, found in keys_of([token])] == [name]
+    assert [found for _, found in get_keys([token])] == [name]
 
 
 @settings(deadline=None, max_examples=200)
-@given(token=tokens_of_any_kind)
-def test_no_word_is_taken_for_a_class(token: str) -> None:
-    ((key, name),) = keys_of([token])
+@given(token=any_tokens)
+def test_no_word_is_mistaken_for_a_class(token: str) -> None:
+    ((key, name),) = get_keys([token])
     assert key not in CLASSES or key == name
     assert (key in CLASSES or name in CLASSES) or key == name
-    ((loud, _),) = keys_of([token.upper()]) if token.isascii() else ((key, name),)
-    assert loud == key
+    ((capitals_key, _),) = get_keys([token.upper()]) if token.isascii() else ((key, name),)
+    assert capitals_key == key
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_no_word_is_taken_for_a_class(token: str) -> None:
         ("!!", AS_WRITTEN), ("日", AS_WRITTEN), ("", AS_WRITTEN), ("WWW.X.COM", CAPITALS), ("A@b.com", AS_WRITTEN),
     ],
 )  # fmt: skip
-def test_a_token_s_shape_is_how_it_is_written(token: str, shape: int) -> None:
-    assert compiled(shapes_of)(strings([token])).numpy().tolist() == [shape]
+def test_the_shape_of_a_token_is_how_it_is_written(token: str, shape: int) -> None:
+    assert compiled(find_shapes)(strings([token])).numpy().tolist() == [shape]
 
 
 @settings(deadline=None, max_examples=100)
 @given(word=st.text(string.ascii_letters, min_size=2, max_size=9))
-def test_capitals_and_titles_are_told_apart(word: str) -> None:
-    small, loud, title = compiled(shapes_of)(strings([word.lower(), word.upper(), word.capitalize()])).numpy().tolist()
-    assert (small, loud, title) == (AS_WRITTEN, CAPITALS, TITLE)
+def test_lower_case_capitals_and_titles_have_different_shapes(word: str) -> None:
+    shapes = compiled(find_shapes)(strings([word.lower(), word.upper(), word.capitalize()]))
+    assert shapes.numpy().tolist() == [AS_WRITTEN, CAPITALS, TITLE]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_capitals_and_titles_are_told_apart(word: str) -> None:
         ("FR33", 2),
         ("w1n", 3),
         ("pr1z3", 4),
-        ("4u", 5),  # a word as it stands
+        ("4u", 5),  # a word as it is written
         ("s3", 9),
         ("w2n", UNKNOWN),
         ("x1y", UNKNOWN),
@@ -169,47 +169,47 @@ def test_capitals_and_titles_are_told_apart(word: str) -> None:
         ("", UNKNOWN),
     ],
 )
-def test_a_token_has_the_number_of_its_word_of_what_it_reads_as_or_of_its_class(token: str, number: int) -> None:
+def test_a_token_has_the_number_of_its_word_its_leet_reading_or_its_class(token: str, number: int) -> None:
     assert read([token])[0] == [number]
 
 
-def test_leet_has_the_n_grams_of_the_word_it_is_read_as() -> None:
+def test_leet_has_the_n_grams_of_the_word_that_it_is_read_as() -> None:
     _, _, (leet, word, inside, plain) = read(["fr33", "free", "v14gra", "viagra"])
     assert leet == word
     assert inside == plain
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("free", "FREE"), ("free", "Free"), ("Free", "FREE"), ("5", "6"), ("", "a")]
+    ("token", "other_token"), [("free", "FREE"), ("free", "Free"), ("Free", "FREE"), ("5", "6"), ("", "a")]
 )
-def test_what_is_written_otherwise_has_other_n_grams(one: str, other: str) -> None:
-    first, second = read([one, other])[2]
+def test_tokens_that_are_written_differently_have_different_n_grams(token: str, other_token: str) -> None:
+    first, second = read([token, other_token])[2]
     assert first[-1] != second[-1]
 
 
-def test_addresses_of_mail_are_all_alike_and_those_of_the_web_are_not() -> None:
-    one, other, web, elsewhere = read(["a.b@x.com", "c@y.org", "http://x.com", "http://y.org"])[2]
-    assert one == other
-    assert web != elsewhere
+def test_all_email_addresses_have_the_same_n_grams_and_web_addresses_do_not() -> None:
+    first, second, web, other_web = read(["a.b@x.com", "c@y.org", "http://x.com", "http://y.org"])[2]
+    assert first == second
+    assert web != other_web
 
 
 @settings(deadline=None, max_examples=200)
 @given(token=st.text(string.ascii_lowercase, max_size=10))
-def test_n_grams_are_those_of_the_word_with_its_edges_and_the_word_as_a_whole_last(token: str) -> None:
-    edged = f" {token} "
-    parts = [edged[at : at + size] for size in NGRAM_SIZES for at in range(len(edged) - size + 1)]
-    expected = tf.strings.to_hash_bucket_fast([*parts, edged], BUCKETS).numpy().tolist()
+def test_n_grams_include_the_edges_of_the_word_and_the_last_one_is_the_whole_word(token: str) -> None:
+    padded = f" {token} "
+    parts = [padded[at : at + size] for size in NGRAM_SIZES for at in range(len(padded) - size + 1)]
+    expected = tf.strings.to_hash_bucket_fast([*parts, padded], BUCKETS).numpy().tolist()
     assert read([token])[2] == [expected]
 
 
 @settings(deadline=None, max_examples=100)
-@given(tokens=st.lists(tokens_of_any_kind, max_size=6))
-def test_a_token_is_read_alike_in_any_company_and_within_its_ranges(tokens: list[str]) -> None:
+@given(tokens=st.lists(any_tokens, max_size=6))
+def test_features_do_not_depend_on_the_batch_and_are_in_range(tokens: list[str]) -> None:
     words, shapes, ngrams = read(tokens)
-    alone = [read([token]) for token in tokens]
-    assert words == [one[0][0] for one in alone]
-    assert shapes == [one[1][0] for one in alone]
-    assert ngrams == [one[2][0] for one in alone]
+    separately = [read([token]) for token in tokens]
+    assert words == [features[0][0] for features in separately]
+    assert shapes == [features[1][0] for features in separately]
+    assert ngrams == [features[2][0] for features in separately]
     assert all(parts and min(parts) >= 0 and max(parts) < BUCKETS for parts in ngrams)
     assert set(words) <= {UNKNOWN, *WORDS.values()}
 
@@ -219,6 +219,6 @@ def test_without_buckets_there_are_no_n_grams() -> None:
     assert (words, shapes, ngrams) == ([2, 3, UNKNOWN], [AS_WRITTEN, CAPITALS, AS_WRITTEN], [[], [], []])
 
 
-def test_numbers_shapes_and_n_grams_are_small_integers() -> None:
-    assert [one.dtype for one in reader()(strings(["free"]))] == [tf.int32] * 3
-    assert all(np.array(one).dtype == np.int32 for one in reader()(strings(["free"]))[:2])
+def test_numbers_shapes_and_n_grams_are_32_bit_integers() -> None:
+    assert [values.dtype for values in reader()(strings(["free"]))] == [tf.int32] * 3
+    assert all(np.array(values).dtype == np.int32 for values in reader()(strings(["free"]))[:2])

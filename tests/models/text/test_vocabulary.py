@@ -1,4 +1,4 @@
-"""The vocabulary: its order and counts, its file, and what a file that does not fit is refused for."""
+"""The vocabulary: its order and counts, its file, and the reasons for which a file is rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from models.text.vocabulary import (
 
 EVERY_TOKEN = VocabularySettings(min_count=1)
 MESSAGES = ["free £5 now !", "call me NOW", "Free free now é", "日 本"]
-# Tokens as cleaning leaves them: no white space, nothing invisible, no "<" in company.
+# Tokens as cleaning returns them: no white space, nothing invisible, no "<" next to other characters.
 tokens = st.text(
     st.characters(exclude_categories=["Z", "C"], exclude_characters=TIE), min_size=1, max_size=6
 ) | st.sampled_from(["7", "£5", "48##", "##", "x.com", "FREE"])
@@ -45,27 +45,27 @@ text_settings = st.builds(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A saved vocabulary."""
+    """Path of a saved vocabulary."""
     save_vocabulary(build_vocabulary(MESSAGES, EVERY_TOKEN, TextSettings()), tmp_path / "vocabulary.json")
     return tmp_path / "vocabulary.json"
 
 
-def test_the_most_frequent_token_comes_first_and_equals_by_code_point() -> None:
+def test_tokens_are_ordered_by_count_and_then_by_code_point() -> None:
     vocabulary = build_vocabulary(MESSAGES, EVERY_TOKEN, TextSettings())
     assert vocabulary.tokens == (PADDING, UNKNOWN, "free", "now", "!", "MONEY", "call", "me", "é", "日", "本")
     assert vocabulary.counts == (0, 0, 3, 3, 1, 1, 1, 1, 1, 1, 1)
     assert (vocabulary.tokens[PADDING_ID], vocabulary.tokens[UNKNOWN_ID]) == SPECIAL_TOKENS
 
 
-def keys_of(messages: list[str]) -> Counter[str]:
-    """How often each word and class occurs, token by token."""
-    seen: Counter[str] = Counter()
+def count_keys(messages: list[str]) -> Counter[str]:
+    """Counts the occurrences of each word and class, token by token."""
+    counts: Counter[str] = Counter()
     for token in (token for message in messages for token in message.split()):
-        seen.update({one.numpy()[0].decode() for one in word_keys(tf.constant([token.encode()]))})
-    return seen
+        counts.update({strings.numpy()[0].decode() for strings in word_keys(tf.constant([token.encode()]))})
+    return counts
 
 
-def test_a_short_number_counts_for_itself_and_for_numbers_and_joined_letters_for_nothing() -> None:
+def test_a_short_number_counts_for_itself_and_its_class_and_joined_letters_do_not_count() -> None:
     vocabulary = build_vocabulary([f"7 7 8 {TIE}free £5 ##"], EVERY_TOKEN, TextSettings())
     assert dict(zip(vocabulary.tokens[2:], vocabulary.counts[2:], strict=True)) == {
         "NUMBER": 4, "7": 2, "8": 1, "MONEY": 1,
@@ -75,30 +75,34 @@ def test_a_short_number_counts_for_itself_and_for_numbers_and_joined_letters_for
 @settings(deadline=None)
 @given(messages=messages, min_count=st.integers(1, 4), max_size=st.integers(3, 20))
 def test_counts_are_those_of_the_training_part(messages: list[str], min_count: int, max_size: int) -> None:
-    seen = keys_of(messages)
-    if max(seen.values(), default=0) < min_count:
+    expected = count_keys(messages)
+    if max(expected.values(), default=0) < min_count:
         return
     vocabulary = build_vocabulary(messages, VocabularySettings(min_count, max_size), TextSettings())
-    kept = dict(zip(vocabulary.tokens[2:], vocabulary.counts[2:], strict=True))
-    assert all(seen[token] == count >= min_count for token, count in kept.items())
-    assert sum(vocabulary.counts) == seen.total()
-    assert len(vocabulary) == min(max_size, 2 + sum(count >= min_count for count in seen.values()))
-    assert list(vocabulary.counts[2:]) == sorted(kept.values(), reverse=True)
-    assert all(seen[token] <= min(kept.values()) for token in seen.keys() - kept.keys() if seen[token] >= min_count)
+    counts = dict(zip(vocabulary.tokens[2:], vocabulary.counts[2:], strict=True))
+    assert all(expected[token] == count >= min_count for token, count in counts.items())
+    assert sum(vocabulary.counts) == expected.total()
+    assert len(vocabulary) == min(max_size, 2 + sum(count >= min_count for count in expected.values()))
+    assert list(vocabulary.counts[2:]) == sorted(counts.values(), reverse=True)
+    assert all(
+        expected[token] <= min(counts.values())
+        for token in expected.keys() - counts.keys()
+        if expected[token] >= min_count
+    )
 
 
 @settings(deadline=None)
 @given(messages=messages.filter(any), order=st.randoms())
 def test_the_order_of_the_messages_does_not_matter(messages: list[str], order: Any) -> None:
     shuffled = order.sample(messages, len(messages))
-    first, second = (build_vocabulary(one, EVERY_TOKEN, TextSettings()) for one in (messages, shuffled))
+    first, second = (build_vocabulary(texts, EVERY_TOKEN, TextSettings()) for texts in (messages, shuffled))
     assert first == second
 
 
 @pytest.mark.parametrize(
     "messages", [[], ["", ""], ["once", "only"]], ids=["no message", "empty messages", "seen once"]
 )
-def test_a_training_part_without_frequent_tokens_is_refused_with_the_way_out(messages: list[str]) -> None:
+def test_a_training_part_without_frequent_tokens_is_rejected_with_a_suggestion(messages: list[str]) -> None:
     with pytest.raises(InputError, match=r"is seen 2 times.*\[vocabulary\] min_count"):
         build_vocabulary(messages, VocabularySettings(min_count=2), TextSettings())
 
@@ -131,8 +135,8 @@ def test_a_diff_of_the_file_shows_the_tokens_that_changed(path: Path) -> None:
     before = path.read_text().split("\n")
     save_vocabulary(build_vocabulary([*MESSAGES, "漢"], EVERY_TOKEN, TextSettings()), path)
     after = path.read_text().split("\n")
-    known = {line.strip(",") for line in before}
-    added = [line.strip(" ,") for line in after if line.strip(",") not in known]
+    old_lines = {line.strip(",") for line in before}
+    added = [line.strip(" ,") for line in after if line.strip(",") not in old_lines]
     assert len(after) == len(before) + 1
     assert added[0] == '"size": 12'
     assert added[1].startswith('"sha256"')
@@ -140,11 +144,14 @@ def test_a_diff_of_the_file_shows_the_tokens_that_changed(path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(one=messages.filter(any), other=messages.filter(any), text=text_settings)
-def test_fingerprints_are_equal_when_numbering_and_text_settings_are(
-    one: list[str], other: list[str], text: TextSettings
+@given(messages=messages.filter(any), other_messages=messages.filter(any), text=text_settings)
+def test_fingerprints_are_equal_if_and_only_if_tokens_and_text_settings_are(
+    messages: list[str], other_messages: list[str], text: TextSettings
 ) -> None:
-    first, second = build_vocabulary(one, EVERY_TOKEN, text), build_vocabulary(other, EVERY_TOKEN, TextSettings())
+    first, second = (
+        build_vocabulary(messages, EVERY_TOKEN, text),
+        build_vocabulary(other_messages, EVERY_TOKEN, TextSettings()),
+    )
     same = first.tokens == second.tokens and text == TextSettings()
     assert (first.sha256() == second.sha256()) is same
 
@@ -154,22 +161,22 @@ def swap_tokens(content: dict[str, Any]) -> None:
     rows[2][1], rows[3][1] = rows[3][1], rows[2][1]
 
 
-def change_row(row: int, place: int, value: object) -> Callable[[dict[str, Any]], None]:
-    return lambda content: content["tokens"][row].__setitem__(place, value)
+def change_row(row: int, column: int, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["tokens"][row].__setitem__(column, value)
 
 
-REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another format": (lambda content: content.update(format_version=1), "expected format_version 2, received 1"),
     "no format": (lambda content: content.pop("format_version"), "expected format_version 2, received None"),
     "a missing token": (lambda content: content["tokens"].pop(), "expected 11 tokens, as size says, received 10"),
-    "a token more": (lambda content: content["tokens"].append([11, "x", 1]), "11 tokens, as size says, received 12"),
+    "an extra token": (lambda content: content["tokens"].append([11, "x", 1]), "11 tokens, as size says, received 12"),
     "a token missing in the middle": (
         lambda content: (content["tokens"].pop(4), content.update(size=10)),
-        "expected number 4 for 'MONEY', the order it stands in, received 5",
+        "expected number 4 for 'MONEY', which is its position, received 5",
     ),
     "a token twice": (change_row(5, 1, "now"), "expected each token once, received 'now' more than once"),
     "no padding": (change_row(0, 1, "pad"), "expected ('<padding>', '<unknown>') as tokens 0 and 1"),
-    "specials the other way round": (lambda content: content["tokens"].reverse(), "as tokens 0 and 1"),
+    "special tokens at the end": (lambda content: content["tokens"].reverse(), "as tokens 0 and 1"),
     "a token changed by hand": (change_row(5, 1, "money"), "changed by hand?"),
     "tokens swapped by hand": (swap_tokens, "changed by hand?"),
     "a text setting changed by hand": (lambda content: content["text"].update(max_tokens=7), "changed by hand?"),
@@ -182,9 +189,9 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", REFUSALS)
-def test_a_file_that_does_not_fit_is_refused_saying_what_differs(path: Path, fault: str) -> None:
-    change, expected = REFUSALS[fault]
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_invalid_file_is_rejected_with_what_differs(path: Path, fault: str) -> None:
+    change, expected = FAULTS[fault]
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -205,13 +212,13 @@ def test_a_file_that_does_not_fit_is_refused_saying_what_differs(path: Path, fau
         (b"null", "received a NoneType"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(path: Path, content: bytes, expected: str) -> None:
+def test_a_file_that_is_not_a_vocabulary_is_rejected(path: Path, content: bytes, expected: str) -> None:
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=expected):
         load_vocabulary(path)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         load_vocabulary(tmp_path / "vocabulary.json")
     with pytest.raises(ArtifactError):
@@ -219,17 +226,17 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(kept=st.integers(0, 2000))
-def test_a_file_cut_short_is_refused(tmp_path_factory: pytest.TempPathFactory, kept: int) -> None:
+@given(size=st.integers(0, 2000))
+def test_a_truncated_file_is_rejected(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.json"
     save_vocabulary(build_vocabulary([" ".join(string.ascii_letters)], EVERY_TOKEN, TextSettings()), path)
     whole = path.read_bytes().rstrip()
-    path.write_bytes(whole[: min(kept, len(whole) - 1)])
+    path.write_bytes(whole[: min(size, len(whole) - 1)])
     with pytest.raises(ArtifactError):
         load_vocabulary(path)
 
 
-def test_text_settings_in_force_must_be_those_of_the_vocabulary() -> None:
+def test_the_current_text_settings_must_be_those_of_the_vocabulary() -> None:
     vocabulary = Vocabulary((*SPECIAL_TOKENS, "a"), (0, 0, 1), TextSettings(max_tokens=100))
     vocabulary.require_text_settings(TextSettings(max_tokens=100))
     with pytest.raises(ArtifactError) as error:
@@ -243,7 +250,7 @@ def test_text_settings_in_force_must_be_those_of_the_vocabulary() -> None:
 @pytest.mark.parametrize(
     ("version", "kind"), [(1, FormatError), (3, FormatError), (None, ArtifactError), ("2", ArtifactError)]
 )
-def test_what_another_version_of_the_program_wrote_is_told_from_what_is_damaged(
+def test_another_format_version_is_distinguished_from_a_damaged_file(
     path: Path, version: object, kind: type[ArtifactError]
 ) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": version}))

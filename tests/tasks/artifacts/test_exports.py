@@ -1,4 +1,4 @@
-"""Versions count up, appear whole, and one of them is in service."""
+"""Exported versions: numbering, atomic publishing, verification, and the version in service."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def names() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(set_settings: SetSettings) -> None:
-    assert exports.versions() == []
+def _isolated_folder(set_settings: SetSettings) -> None:
+    assert exports.list_versions() == []
 
 
 def test_versions_count_up_from_one() -> None:
     assert [publish(name) for name in ("a", "b", "c")] == [1, 2, 3]
-    assert exports.versions() == [1, 2, 3]
+    assert exports.list_versions() == [1, 2, 3]
 
 
-def test_publishing_what_is_there_gives_its_version_again() -> None:
+def test_publishing_the_same_export_again_returns_its_version() -> None:
     assert [publish("a"), publish("b"), publish("a")] == [1, 2, 1]
     assert names() == ["1", "2"]
 
@@ -55,7 +55,7 @@ def test_publishing_what_is_there_gives_its_version_again() -> None:
 @pytest.mark.parametrize(
     ("fingerprints", "expected"), [("aaaa", ["1"]), ("abcd", ["1", "2", "3", "4"]), ("aabb", ["1", "2"])]
 )
-def test_processes_that_publish_at_once_leave_each_export_once(fingerprints: str, expected: list[str]) -> None:
+def test_concurrent_processes_publish_each_export_once(fingerprints: str, expected: list[str]) -> None:
     processes = [SPAWN.Process(target=publish_in, args=(Path.cwd(), name)) for name in fingerprints]
     for process in processes:
         process.start()
@@ -63,21 +63,21 @@ def test_processes_that_publish_at_once_leave_each_export_once(fingerprints: str
         process.join()
     assert [process.exitcode for process in processes] == [0] * len(processes)
     assert names() == expected
-    assert {exports.version_manifest(int(name))["fingerprint"] for name in expected} == set(fingerprints)
+    assert {exports.read_version_manifest(int(name))["fingerprint"] for name in expected} == set(fingerprints)
 
 
-def test_an_error_while_building_leaves_no_version_and_takes_no_number() -> None:
+def test_a_failed_build_leaves_no_version_and_uses_no_number() -> None:
     def fail(_folder: Path, _version: int) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         exports.publish_version("a", fail)
-    assert exports.versions() == []
+    assert exports.list_versions() == []
     assert publish("a") == 1
     assert names() == ["1"]
 
 
-def test_the_newest_version_is_in_service_until_another_is_chosen_and_again_when_a_newer_one_comes() -> None:
+def test_the_newest_version_is_in_service_unless_another_was_chosen_since() -> None:
     assert exports.version_in_service() is None
     publish("a")
     publish("b")
@@ -104,7 +104,7 @@ def put_in_service_in(folder: Path, version: int) -> None:
     exports.put_in_service(version)
 
 
-def test_a_choice_made_while_an_export_goes_on_holds_when_it_is_there(tmp_path: Path) -> None:
+def test_a_version_chosen_during_an_export_stays_in_service_after_it(tmp_path: Path) -> None:
     publish("a")
     process = SPAWN.Process(target=publish_slowly_in, args=(Path.cwd(), tmp_path / "started"))
     process.start()
@@ -112,12 +112,12 @@ def test_a_choice_made_while_an_export_goes_on_holds_when_it_is_there(tmp_path: 
         time.sleep(0.01)
     exports.put_in_service(1)
     process.join()
-    assert (exports.versions(), exports.version_in_service()) == ([1, 2], 1)
+    assert (exports.list_versions(), exports.version_in_service()) == ([1, 2], 1)
     publish("c")
     assert exports.version_in_service() == 3
 
 
-def test_choices_made_at_once_leave_one_of_them() -> None:
+def test_of_concurrent_choices_one_is_in_service() -> None:
     for name in "abc":
         publish(name)
     processes = [SPAWN.Process(target=put_in_service_in, args=(Path.cwd(), version)) for version in (1, 2, 1, 2)]
@@ -130,9 +130,9 @@ def test_choices_made_at_once_leave_one_of_them() -> None:
     assert names() == ["1", "2", "3", "service.json"]
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file changed": (lambda folder: (folder / "2" / "half").write_text("x"), "2/half: not the file that was written"),
-    "a file gone": (lambda folder: (folder / "2" / "half").unlink(), "2/half: not the file that was written"),
+    "a file missing": (lambda folder: (folder / "2" / "half").unlink(), "2/half: not the file that was written"),
     "the manifest changed": (
         lambda folder: (folder / "2" / "manifest.json").write_text(
             (folder / "2" / "manifest.json").read_text().replace('"e"', '"f"')
@@ -147,29 +147,29 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_version_that_is_not_as_it_was_exported_is_not_put_in_service(damage: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_version_is_not_put_in_service(damage: str) -> None:
     for name in "abc":
         publish(name)
-    change, named = DAMAGES[damage]
-    change(exports.exports_folder())
-    with pytest.raises(ArtifactError, match=named):
+    apply, message = DAMAGE[damage]
+    apply(exports.exports_folder())
+    with pytest.raises(ArtifactError, match=message):
         exports.put_in_service(2)
     exports.put_in_service(1)
     assert exports.version_in_service() == 1
 
 
-def test_a_model_card_may_be_written_in() -> None:
+def test_a_model_card_may_be_edited() -> None:
     def build(folder: Path, version: int) -> None:
         (folder / exports.MODEL_CARD).write_text("card")
         write_manifest(folder, {"version": version, "fingerprint": "a", "training": "t", "evaluation": "e"})
 
     exports.publish_version("a", build)
     (exports.exports_folder() / "1" / exports.MODEL_CARD).write_text("card, with a note")
-    assert exports.verified_version(1)["version"] == 1
+    assert exports.verify_version(1)["version"] == 1
 
 
-def test_a_version_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_a_missing_version_is_refused_with_the_existing_ones() -> None:
     publish("a")
     with pytest.raises(ArtifactError, match=r"model version 7.*there are: 1"):
         exports.put_in_service(7)

@@ -1,4 +1,4 @@
-"""Folders appear whole or not at all, whatever happens while they are built."""
+"""Folders appear completely or not at all; manifests detect every change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def build(path: Path, content: str, pause: float = 0.0) -> None:
     target = FolderTarget(path)
-    with target.building() as folder:
+    with target.build() as folder:
         if target.exists():
             return
         (folder / "content").write_text(content, encoding="utf-8")
@@ -35,13 +35,13 @@ def build(path: Path, content: str, pause: float = 0.0) -> None:
 
 
 def build_half_and_wait(path: Path) -> None:
-    with FolderTarget(path).building() as folder:
+    with FolderTarget(path).build() as folder:
         (folder / "half").write_text("half", encoding="utf-8")
         (path.parent / "ready").touch()
         time.sleep(60)
 
 
-def killed_in_the_middle(path: Path) -> None:
+def build_and_kill(path: Path) -> None:
     process = SPAWN.Process(target=build_half_and_wait, args=(path,))
     process.start()
     while not (path.parent / "ready").exists():
@@ -50,7 +50,7 @@ def killed_in_the_middle(path: Path) -> None:
     process.join()
 
 
-def test_a_folder_is_there_with_all_it_holds_once_it_is_built(tmp_path: Path) -> None:
+def test_a_built_folder_exists_with_its_content(tmp_path: Path) -> None:
     target = FolderTarget(tmp_path / "made")
     assert not target.exists()
     build(target.path, "one")
@@ -59,30 +59,30 @@ def test_a_folder_is_there_with_all_it_holds_once_it_is_built(tmp_path: Path) ->
     assert target.manifest() == {"content": "one"}
 
 
-def test_an_error_leaves_no_folder_in_its_place(tmp_path: Path) -> None:
+def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
     target = FolderTarget(tmp_path / "made")
-    with pytest.raises(RuntimeError), target.building():
+    with pytest.raises(RuntimeError), target.build():
         raise RuntimeError
     assert not target.path.exists()
 
 
-def test_what_a_killed_run_left_is_cleared_by_the_next_and_gone_at_its_end(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path / "made")
+def test_the_next_run_clears_what_a_killed_run_left(tmp_path: Path) -> None:
+    build_and_kill(tmp_path / "made")
     assert not (tmp_path / "made").exists()
     build(tmp_path / "made", "again")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["content", "manifest.json"]
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_stage_that_resumes_finds_what_a_killed_run_left(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path / "made")
-    with FolderTarget(tmp_path / "made").building(resume=True) as folder:
+def test_a_resuming_build_finds_what_a_killed_run_left(tmp_path: Path) -> None:
+    build_and_kill(tmp_path / "made")
+    with FolderTarget(tmp_path / "made").build(resume=True) as folder:
         assert (folder / "half").read_text(encoding="utf-8") == "half"
         write_manifest(folder, {})
     assert (tmp_path / "made" / "half").exists()
 
 
-def test_of_processes_that_build_at_once_one_does_and_the_others_wait(tmp_path: Path) -> None:
+def test_of_concurrent_builds_one_runs_and_the_others_wait(tmp_path: Path) -> None:
     processes = [SPAWN.Process(target=build, args=(tmp_path / "made", name, 0.3)) for name in "abcd"]
     for process in processes:
         process.start()
@@ -94,7 +94,7 @@ def test_of_processes_that_build_at_once_one_does_and_the_others_wait(tmp_path: 
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_folder_without_its_manifest_is_not_taken_for_whole_and_is_built_again(tmp_path: Path) -> None:
+def test_a_folder_without_manifest_is_incomplete_and_is_rebuilt(tmp_path: Path) -> None:
     build(tmp_path / "made", "one")
     (tmp_path / "made" / "manifest.json").unlink()
     assert not FolderTarget(tmp_path / "made").exists()
@@ -102,15 +102,13 @@ def test_a_folder_without_its_manifest_is_not_taken_for_whole_and_is_built_again
     assert FolderTarget(tmp_path / "made").manifest() == {"content": "two"}
 
 
-def test_a_folder_without_its_manifest_is_set_aside_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_without_manifest_is_renamed_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for content in ("one", "two", "three"):
         build(tmp_path / "made", content)
         if content != "three":
             (tmp_path / "made" / "manifest.json").unlink()
     assert (tmp_path / "made.damaged" / "content").read_text(encoding="utf-8") == "two"
-    assert caplog.text.count(f"{tmp_path / 'made'}: no manifest.json in it") == 2
+    assert caplog.text.count(f"{tmp_path / 'made'}: incomplete, because it has no manifest.json") == 2
 
 
 json_values = st.recursive(
@@ -122,14 +120,14 @@ json_values = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(content=st.dictionaries(st.text(), json_values, max_size=4), key=st.text(), value=json_values, data=st.data())
-def test_a_manifest_is_read_as_it_was_written_and_any_other_is_refused(
+def test_an_unchanged_manifest_is_read_and_a_changed_one_is_refused(
     tmp_path: Path, content: dict[str, Any], key: str, value: Any, data: st.DataObject
 ) -> None:
     write_manifest(tmp_path, content)
     assert read_manifest(tmp_path) == json.loads(json.dumps(content))
     written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     changed = {**written, data.draw(st.sampled_from(sorted(written)) | st.just(key)): value}
-    # Spaces and the order of keys are nobody's business; True is not 1, nor 1 the same as 1.0.
+    # White space and the order of keys do not matter. True differs from 1, and 1 from 1.0.
     (tmp_path / "manifest.json").write_text(json.dumps(changed), encoding="utf-8")
     if json.dumps(changed, sort_keys=True) == json.dumps(written, sort_keys=True):
         assert read_manifest(tmp_path) == json.loads(json.dumps(content))
@@ -139,20 +137,20 @@ def test_a_manifest_is_read_as_it_was_written_and_any_other_is_refused(
 
 
 @pytest.mark.parametrize("key", ["files", "manifest_sha256", "content"])
-def test_a_manifest_that_lacks_something_is_refused_with_the_way_out(tmp_path: Path, key: str) -> None:
+def test_an_incomplete_manifest_is_refused_with_the_way_out(tmp_path: Path, key: str) -> None:
     build(tmp_path / "made", "one")
     path = tmp_path / "made" / "manifest.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     del written[key]
     path.write_text(json.dumps(written), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"Bring it back from a backup; or delete .*made and run again") as caught:
+    with pytest.raises(ArtifactError, match=r"Restore it from a backup; or delete .*made and run again") as caught:
         FolderTarget(tmp_path / "made").manifest()
     assert str(path) in str(caught.value)
-    assert FolderTarget(tmp_path / "made").exists()  # so that nothing is made over it
+    assert FolderTarget(tmp_path / "made").exists()  # so that no stage overwrites it
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         (lambda path: path.write_text("two"), "expected SHA-256"),
         (lambda path: path.write_text("longer"), "expected 3 bytes"),
@@ -161,21 +159,21 @@ def test_a_manifest_that_lacks_something_is_refused_with_the_way_out(tmp_path: P
         (lambda path: path.rename(path.with_name("other")), "no such file"),
     ],
 )
-def test_a_file_that_was_changed_is_refused_when_it_is_asked_for(
-    tmp_path: Path, change: Callable[[Path], object], named: str
+def test_a_changed_file_is_refused_when_its_path_is_requested(
+    tmp_path: Path, change: Callable[[Path], object], message: str
 ) -> None:
     target = FolderTarget(tmp_path / "made")
     build(target.path, "one")
     change(target.file("content"))
-    with pytest.raises(ArtifactError, match=f"{target.path / 'content'}: not the file that was written: .*{named}"):
+    with pytest.raises(ArtifactError, match=f"{target.path / 'content'}: not the file that was written: .*{message}"):
         target.file("content")
     with pytest.raises(ArtifactError, match=r"manifest\.json has no such file"):
         target.file("other")
 
 
-def test_a_folder_that_was_copied_over_another_is_refused(tmp_path: Path) -> None:
+def test_a_folder_copied_over_another_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        with FolderTarget(tmp_path / name).building() as folder:
+        with FolderTarget(tmp_path / name).build() as folder:
             write_manifest(folder, {"fingerprint": name})
     shutil.rmtree(tmp_path / "b")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -185,18 +183,18 @@ def test_a_folder_that_was_copied_over_another_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "named"), [("{", "expected JSON"), ("[1]", "expected a JSON object"), (None, "no such file")]
+    ("content", "message"), [("{", "expected JSON"), ("[1]", "expected a JSON object"), (None, "no such file")]
 )
-def test_json_that_cannot_be_used_is_named_with_its_file(tmp_path: Path, content: str | None, named: str) -> None:
+def test_unreadable_json_is_refused_with_its_path(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "manifest.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(ArtifactError, match=named) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         read_json(path)
     assert str(path) in str(caught.value)
 
 
-def test_json_is_written_in_a_fixed_order_that_a_person_reads(tmp_path: Path) -> None:
+def test_json_is_written_sorted_and_indented(tmp_path: Path) -> None:
     write_json(tmp_path / "one.json", {"b": 1, "a": {"ü": None}})
     text = (tmp_path / "one.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"a": {"ü": None}, "b": 1}

@@ -44,8 +44,8 @@ def test_a_masked_address_shows_all_but_passwords(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "expected a SQLAlchemy address"),
-        (SECRET, "expected a SQLAlchemy address"),
+        ("", "expected a SQLAlchemy URL"),
+        (SECRET, "expected a SQLAlchemy URL"),
         (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be read"),
         (f"postgresql://me:a@{SECRET}@host/scores", "must be written %40"),
         (f"nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no nosuch"),

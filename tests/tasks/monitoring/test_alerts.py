@@ -169,6 +169,6 @@ def test_of_a_webhook_only_its_host_is_shown(address: str, shown: str) -> None:
 @pytest.mark.parametrize("address", ["hooks.example.org/hunter2", "ftp://hunter2", "https://"])
 def test_what_is_no_address_of_the_web_is_refused_without_being_shown(set_settings: Set, address: str) -> None:
     set_settings("alerts", webhook_url=address)
-    with pytest.raises(SettingsError, match=r"\[alerts\] webhook_url = …: expected an address") as error:
+    with pytest.raises(SettingsError, match=r"\[alerts\] webhook_url = …: expected a URL") as error:
         load(AlertSettings)
     assert "hunter2" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What a task takes for dates and how it writes them."""
+"""The date parameters of tasks: parsing, formatting and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.errors import SettingsError
-from tasks.scheduler.parameters import DatesParameter, dates_of
+from tasks.scheduler.parameters import DatesParameter, to_dates
 
 PARAMETER = DatesParameter("dates")
 
@@ -27,23 +27,23 @@ DATES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "value", "written"), DATES, ids=[row[0] for row in DATES])
-def test_dates_are_read_and_written(text: str, value: Any, written: str) -> None:
+@pytest.mark.parametrize(("text", "value", "formatted"), DATES, ids=[row[0] for row in DATES])
+def test_dates_are_parsed_and_formatted(text: str, value: Any, formatted: str) -> None:
     assert PARAMETER.parse(text) == value
-    assert PARAMETER.serialize(value) == written
-    assert PARAMETER.parse(written) == value
+    assert PARAMETER.serialize(value) == formatted
+    assert PARAMETER.parse(formatted) == value
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "2026-01-01..", "2026-01-03..2026-01-01"])
-def test_what_is_no_date_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_date_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(SettingsError, match=r"--date.*: expected .*2026-01-"):
         PARAMETER.parse(text)
 
 
-def test_luigi_makes_one_value_of_many_dates() -> None:
+def test_luigi_merges_many_dates_into_one_value() -> None:
     assert PARAMETER.normalize(PARAMETER._parse_list(["2026-01-02", "2026-01-01"])) == january(1, 2)
 
 
-def test_one_date_or_several_are_a_tuple() -> None:
-    assert dates_of(january(1)[0]) == january(1)
-    assert dates_of(january(1, 2)) == january(1, 2)
+def test_one_or_more_dates_are_converted_to_a_tuple() -> None:
+    assert to_dates(january(1)[0]) == january(1)
+    assert to_dates(january(1, 2)) == january(1, 2)

@@ -1,4 +1,4 @@
-"""A run whose luigid goes away, is slow, or comes back: a real luigid, killed, stopped and started again."""
+"""A run while luigid is killed, stopped and restarted: with a real luigid and the real command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from luigid import Luigid
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
 
 DRIVERS = Path(__file__).resolve().parents[3] / "tests" / "drivers"
+SUPPORTED = "pause (wait after the chunk that is being scored); resume (continue)"
 GONE, BACK = "does not answer", "answers again"
 
 
 class Run:
-    """The real command on tasks that wait, each until it is let go."""
+    """The real command on tasks that wait until the test releases them."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         self.folder, self.process = folder, process
@@ -31,12 +32,12 @@ class Run:
     def output(self) -> str:
         return (self.folder / "output").read_text()
 
-    def let_go(self, *numbers: int) -> None:
+    def release(self, *numbers: int) -> None:
         for number in numbers:
             (self.folder / f"go-{number}").touch()
 
     def wait_for(self, ready: Callable[[], object]) -> None:
-        # Looks are counted: the clock of a busy virtual machine may leap.
+        # Counts polls, because the clock of a busy virtual machine may jump.
         for _ in range(1200):
             if ready():
                 return
@@ -52,7 +53,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def waiting(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iterator[Run]:
+def start_run(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iterator[Run]:
     folder.mkdir()
     settings = {**luigid.settings["core"], "rpc_connect_timeout": "2", **core}
     write_settings(folder, {"core": settings})
@@ -65,62 +66,62 @@ def waiting(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iterat
         yield Run(folder, process)
 
 
-def running(luigid: Luigid) -> dict[str, object]:
-    """What the page shows of the task that runs now; nothing if none does."""
+def running_task(luigid: Luigid) -> dict[str, object]:
+    """Returns what the page shows of the running task; an empty dict if no task runs."""
     tasks = luigid.ask("task_list", status="RUNNING", upstream_status="", limit=False)
     return next(iter(tasks.values()), {})
 
 
-def test_a_run_goes_on_without_a_luigid_that_was_killed_and_says_so_once(tmp_path: Path) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
+def test_a_run_continues_after_luigid_was_killed_and_logs_it_once(tmp_path: Path) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
         luigid.kill()
         run.wait_for_line(GONE)
-        run.let_go(1, 2, 3)
+        run.release(1, 2, 3)
         assert run.end() == 0, run.output
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 0)
     assert not {"Traceback", "Failed pinging", "Retrying"} & set(run.output.split("\n"))
 
 
-def test_a_run_begins_without_a_luigid_that_is_not_there(tmp_path: Path) -> None:
+def test_a_run_starts_without_luigid(tmp_path: Path) -> None:
     luigid = Luigid(tmp_path / "luigid")
-    with waiting(tmp_path / "run", luigid, tasks=2) as run:
-        run.let_go(1, 2)
+    with start_run(tmp_path / "run", luigid, tasks=2) as run:
+        run.release(1, 2)
         assert run.end() == 0, run.output
     assert run.output.count(GONE) == 1
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["with its memory", "with an empty memory"])
-def test_a_luigid_that_is_started_again_is_told_everything_and_decides_again(tmp_path: Path, kept: bool) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
-        if kept:
+@pytest.mark.parametrize("has_state", [True, False], ids=["with its state", "without its state"])
+def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path, has_state: bool) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
+        if has_state:
             luigid.process.terminate()
             luigid.process.wait()
         else:
             luigid.kill()
         run.wait_for_line(GONE)
-        run.let_go(1)
+        run.release(1)
         run.wait_for_line("has status   DONE")
         luigid.start()
         run.wait_for_line(BACK)
-        # It knows what ended while it was away, what runs, how far that is, and that it takes messages.
-        run.wait_for(lambda: running(luigid).get("status_message"))
-        shown = running(luigid)
+        # It knows what ended while it was away, what runs, its progress, and that it accepts messages.
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
+        shown = running_task(luigid)
         assert shown["params"] == {"number": "2"}
         assert shown["accepts_messages"]
         assert shown["resources"] == {"seat": 1}
         done = luigid.ask("task_list", status="DONE", upstream_status="", limit=False)
-        assert [one["params"] for one in done.values()] == [{"number": "1"}]
-        run.let_go(2, 3)
+        assert [task["params"] for task in done.values()] == [{"number": "1"}]
+        run.release(2, 3)
         assert run.end() == 0, run.output
         assert len(luigid.ask("task_list", status="DONE", upstream_status="", limit=False)) == 3
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
 
-def test_a_luigid_that_forgot_everything_between_two_questions_is_told_again(tmp_path: Path) -> None:
+def test_a_luigid_restarted_between_two_requests_receives_the_tasks_again(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid:
         scheduler = ResilientScheduler(luigid.url)
         for number in (2, 1):
@@ -136,56 +137,53 @@ def test_a_luigid_that_forgot_everything_between_two_questions_is_told_again(tmp
         assert scheduler.get_work(worker="w", current_tasks=[])["task_id"] == "two"
 
 
-def test_a_luigid_that_answers_nothing_for_a_while_keeps_no_task_waiting(tmp_path: Path) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
+def test_a_luigid_that_hangs_does_not_block_the_tasks(tmp_path: Path) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
         luigid.stop()
         run.wait_for_line(GONE)
-        run.let_go(1, 2)
+        run.release(1, 2)
         run.wait_for(lambda: (run.folder / "done-2").exists())
         luigid.go_on()
         run.wait_for_line(BACK)
-        run.wait_for(lambda: running(luigid).get("params") == {"number": "3"})
-        run.let_go(3)
+        run.wait_for(lambda: running_task(luigid).get("params") == {"number": "3"})
+        run.release(3)
         assert run.end() == 0, run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
 
-def test_a_link_takes_neither_messages_nor_resources_from_a_task(tmp_path: Path) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid, tasks=1) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
-        shown = running(luigid)
+def test_a_link_keeps_messages_and_resources_of_a_task(tmp_path: Path) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid, tasks=1) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
+        shown = running_task(luigid)
         assert shown["tracking_url"] == "http://reports.internal/1"
         assert (shown["accepts_messages"], shown["resources"]) == (True, {"seat": 1})
         assert shown["progress_percentage"] == 10
-        run.let_go(1)
+        run.release(1)
         assert run.end() == 0
 
 
-def test_a_message_from_the_page_is_followed_and_answered(tmp_path: Path) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid, tasks=1) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
+def test_a_message_from_the_page_is_carried_out_and_answered(tmp_path: Path) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid, tasks=1) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
         for content, answer in (
-            (
-                "run",
-                "unknown message. Known are: pause (wait after the chunk that is being scored); resume (go on).",
-            ),
-            ("resume", "it was not paused"),
-            (" Pause\n", "paused; send resume to go on"),
-            ("pause", "paused already; send resume to go on"),
+            ("run", f"unknown message. Supported messages: {SUPPORTED}."),
+            ("resume", "not paused"),
+            (" Pause\n", "paused; send resume to continue"),
+            ("pause", "already paused; send resume to continue"),
         ):
             received = luigid.send("Waiting", content)
             run.wait_for(lambda received=received, answer=answer: received() == answer)
-        run.let_go(1)
-        run.wait_for(lambda: str(running(luigid)["status_message"]).startswith("paused by a message, send resume"))
+        run.release(1)
+        run.wait_for(lambda: str(running_task(luigid)["status_message"]).startswith("paused by a message, send resume"))
         received = luigid.send("Waiting", "resume")
         assert run.end() == 0
-        assert received() == "going on"
+        assert received() == "continuing"
 
 
-def test_sigterm_ends_a_run_that_is_paused(tmp_path: Path) -> None:
-    with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid, tasks=1) as run:
-        run.wait_for(lambda: running(luigid).get("status_message"))
+def test_sigterm_ends_a_paused_run(tmp_path: Path) -> None:
+    with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid, tasks=1) as run:
+        run.wait_for(lambda: running_task(luigid).get("status_message"))
         received = luigid.send("Waiting", "pause")
         run.wait_for(received)
         run.process.terminate()
@@ -193,14 +191,14 @@ def test_sigterm_ends_a_run_that_is_paused(tmp_path: Path) -> None:
     assert not (run.folder / "done-1").exists()
 
 
-def test_the_password_of_a_proxy_before_luigid_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_password_of_a_proxy_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     scheduler = ResilientScheduler("http://night:hunter2@127.0.0.1:1/luigi")
     assert scheduler.ping(worker="w") == {"rpc_messages": []}
     assert "luigid at http://127.0.0.1:1/luigi does not answer (no connection)" in caplog.text
     assert "hunter2" not in caplog.text
 
 
-def test_a_message_travels_to_another_process_with_a_scheduler_that_only_tells() -> None:
+def test_an_unpickled_scheduler_only_reports() -> None:
     copy = pickle.loads(pickle.dumps(ResilientScheduler("http://127.0.0.1:1", process=os.getpid() + 1)))
     with pytest.raises(requests.ConnectionError):
         copy.add_scheduler_message_response("task", "message", "answer")

@@ -1,4 +1,4 @@
-"""What a person says to a running task, and what it answers. The way there and back is in test_steady_scheduler."""
+"""Messages to a running task and their answers. test_resilient_scheduler tests the way through luigid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import queue
 import luigi
 import pytest
 
-from tasks.scheduler.scheduler_messages import PAUSE, RESUME, Instruction, Instructions
-from tasks.scheduler.status import Teller
+from tasks.scheduler.scheduler_messages import PAUSE, RESUME, MessageHandler, SchedulerMessage
+from tasks.scheduler.status import StatusReporter
 
 
 class Message:
@@ -23,34 +23,34 @@ class Message:
         self.answers.append(answer)
 
 
-def answers(*contents: str, known: tuple[Instruction, ...]) -> list[str]:
-    """What is answered to messages, one after the other."""
+def send_messages(*contents: str, supported: tuple[SchedulerMessage, ...]) -> list[str]:
+    """Returns the answers to messages that are sent one after the other."""
     task = luigi.Task()
     task.scheduler_messages = queue.Queue()
     task.set_status_message = lambda _status: None
     messages = [Message(content) for content in contents]
     for message in messages:
         task.scheduler_messages.put(message)
-    with Teller(task) as teller:
-        Instructions(teller, known).follow()
+    with StatusReporter(task) as status:
+        MessageHandler(status, supported).handle_pending()
     return [answer for message in messages for answer in message.answers]
 
 
 @pytest.mark.parametrize("content", ["stop", "STOP", "  Stop\n"])
-def test_a_word_is_known_however_it_is_written(content: str) -> None:
-    stop = Instruction("stop", "end early", lambda: "stopping")
-    assert answers(content, known=(stop,)) == ["stopping"]
+def test_case_and_spaces_of_a_message_are_ignored(content: str) -> None:
+    stop = SchedulerMessage("stop", "end early", lambda: "stopping")
+    assert send_messages(content, supported=(stop,)) == ["stopping"]
 
 
 @pytest.mark.parametrize("content", ["", "stopp", "stop now", "\x1b[2J", "x" * 100_000])
-def test_an_unknown_message_is_answered_with_those_that_are_known(content: str) -> None:
-    stop = Instruction("stop", "end early", lambda: "stopping")
-    assert answers(content, known=(stop, PAUSE)) == [
-        "unknown message. Known are: stop (end early); pause (wait after the chunk that is being scored)."
+def test_an_unknown_message_is_answered_with_the_supported_ones(content: str) -> None:
+    stop = SchedulerMessage("stop", "end early", lambda: "stopping")
+    assert send_messages(content, supported=(stop, PAUSE)) == [
+        "unknown message. Supported messages: stop (end early); pause (wait after the chunk that is being scored)."
     ]
 
 
-def test_every_message_is_answered_in_its_order() -> None:
-    assert answers("pause", "pause", "resume", "resume", known=(PAUSE, RESUME)) == [
-        "paused; send resume to go on", "paused already; send resume to go on", "going on", "it was not paused",
+def test_messages_are_answered_in_order() -> None:
+    assert send_messages("pause", "pause", "resume", "resume", supported=(PAUSE, RESUME)) == [
+        "paused; send resume to continue", "already paused; send resume to continue", "continuing", "not paused",
     ]  # fmt: skip

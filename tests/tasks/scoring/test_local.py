@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import ArtifactError
-from models.inference.scorer import Scored
+from models.inference.scorer import Scores
 from tasks.database.chunks import RejectedMessage, ScoredChunk, refusal, refusals
 from tasks.scoring.local import score_chunk
 from tasks.scoring.overlap import StageSeconds
@@ -23,12 +23,12 @@ from tasks.sources.snapshots import SnapshotChunk
 class Lengths:
     """Scores a message by its length; some messages it cannot score at all."""
 
-    def score(self, texts: Sequence[str] | pa.Array) -> Scored:
+    def score(self, texts: Sequence[str] | pa.Array) -> Scores:
         texts = texts.to_pylist() if isinstance(texts, pa.Array) else texts
         if any(text.startswith("raise") for text in texts):
             raise ValueError("no\x1b[31m\nsense")
         values = [np.nan if text.startswith("nan") else len(text) / 10 for text in texts]
-        return Scored(np.array(values, np.float64), 0.5, 0.25)
+        return Scores(np.array(values, np.float64), 0.5, 0.25)
 
 
 def chunk(*rows: tuple[str | None, str | None, str | None]) -> SnapshotChunk:
@@ -59,7 +59,7 @@ def test_what_can_be_scored_is_and_the_rest_is_refused_each_with_its_row() -> No
         RejectedMessage(53, "b", "scoring failed", "ValueError: no [31m"),
         RejectedMessage(54, "c", "empty text"),
         RejectedMessage(56, "e", "unreadable row", "bad row: why"),
-        RejectedMessage(57, "f", "scoring failed", "FloatingPointError: the probability is no number"),
+        RejectedMessage(57, "f", "scoring failed", "FloatingPointError: the probability is not a finite number"),
     ]
     assert (seconds.of("text"), seconds.of("network")) > (0, 0)
 

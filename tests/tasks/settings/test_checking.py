@@ -1,4 +1,4 @@
-"""Settings in force are held to what is declared, again whenever anything they are made of changes."""
+"""Settings are checked against their declarations, and again whenever a file, the environment or a value changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.errors import SettingsError
 from tasks.settings.checking import check_settings
 
 
-def test_settings_that_were_sound_are_looked_at_again_once_a_value_changes(set_settings: Callable[..., None]) -> None:
+def test_valid_settings_are_checked_again_after_a_value_changes(set_settings: Callable[..., None]) -> None:
     set_settings("training", epochs="3")
     check_settings()
     set_settings("training", epochs="none")
@@ -22,7 +22,7 @@ def test_settings_that_were_sound_are_looked_at_again_once_a_value_changes(set_s
     check_settings()
 
 
-def test_settings_that_were_sound_are_looked_at_again_once_the_environment_changes(
+def test_valid_settings_are_checked_again_after_the_environment_changes(
     set_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_settings("training", epochs="3")
