@@ -14,7 +14,7 @@ from pathlib import Path
 from page import chromium
 from PIL import Image
 
-WIDTH, HEIGHT = 1100, 1920
+WIDTH, HEIGHT = 1100, 1870
 
 
 def photograph(source: Path, picture: Path, height: int) -> None:
