@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test drill quality bench bench-quick lint format audit fuzz clean
+.PHONY: help score watch test docs drill quality bench bench-quick lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +23,10 @@ watch: $(VENV)/installed  ## run the night with Luigi's page beside it, until ^C
 
 test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
+	@echo 'The site: docs/_build/html/index.html'
 
 drill: $(VENV)/installed-test  ## kill and disturb the whole chain, half an hour long: make drill DRILL='--seed 7'
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
@@ -53,7 +57,7 @@ fuzz: $(VENV)/installed-fuzz  ## feed damaged files to every reader, SECONDS=60 
 	$(BIN)/python tests/drivers/fuzz.py --seconds $(SECONDS)
 
 clean:  ## remove the environment, the artifacts and the database
-	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz
+	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz docs/_build docs/reference/_generated
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +68,10 @@ $(VENV)/installed: $(VENV)/bin/python setup.py
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 $(VENV)/installed-fuzz: $(VENV)/installed-test

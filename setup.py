@@ -7,6 +7,14 @@ from setuptools import find_namespace_packages, setup
 # Every folder below these three is a package, also one without modules that holds data.
 PACKAGES = ["models", "models.*", "pipeline", "pipeline.*", "tasks", "tasks.*"]
 
+# The generator of the documentation site. The tests build the site too, and hold its pages.
+DOCS = [
+    "furo>=2025.12.19,<2027",
+    "myst-parser>=5,<6",
+    "sphinx>=9,<10",
+    "sphinx-copybutton>=0.5.2,<0.6",
+]
+
 setup(
     name="spamscore",
     version="0.1.0",
@@ -56,7 +64,9 @@ setup(
     extras_require={
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],
         "mysql": ["pymysql[rsa]>=1.1,<2"],
+        "docs": DOCS,
         "test": [
+            *DOCS,
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
             "import-linter>=2.17,<3",

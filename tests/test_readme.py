@@ -1,4 +1,4 @@
-"""What the README and luigi.cfg promise is what there is: settings, stages, tables, commands, counts."""
+"""The README, the reference pages and luigi.cfg agree with the code: settings, stages, tables, commands, counts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import luigi
 import pytest
 import sqlalchemy as sa
+from doc_pages import DOCS, README, ROOT, blocks, inline_code, reference_pages, sources
 
 import pipeline
-from models.settings import Setting, declared_settings
+from models.errors import SpamscoreError
+from models.settings import Setting
 from pipeline.command_line import cli
 from tasks.database import tables
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.sections import SECTIONS
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SETTINGS = [one for section, settings_class in SECTIONS.items() for one in declared_settings(section, settings_class)]
-LINE = re.compile(r"^(?: {4}|`).*", re.MULTILINE)
+SOURCES = sources()
+SETTINGS = reference_pages.SETTINGS
+TEXT = "\n".join(SOURCES.values())
 
 
 def written(value: object) -> str:
@@ -36,16 +38,43 @@ def read_cfg(path: Path) -> configparser.RawConfigParser:
     return parser
 
 
-def section_of_readme(section: str) -> str:
-    found = re.search(rf"^\*\*\[{section}\]\*\*.*?(?=^\*\*\[|^Luigi's own)", README, re.DOTALL | re.MULTILINE)
-    assert found, f"the README says nothing of [{section}]"
-    return found[0]
+# The README
+
+
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_readme_links_every_page_of_the_site() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", SOURCES["README.md"]))
+    pages = {name for name in SOURCES if name.startswith("docs/")}
+    assert pages - linked == {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_into_the_project_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", SOURCES[page]):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize(("name", "phrase"), [("corpus.csv", "{} labelled messages"), ("inbox.csv", "inbox of {}")])
+def test_the_bundled_sample_has_the_size_that_the_readme_says(name: str, phrase: str) -> None:
+    with (ROOT / "pipeline" / "sample" / name).open(newline="", encoding="utf-8") as file:
+        assert phrase.format(len(list(csv.DictReader(file)))) in SOURCES["README.md"]
+
+
+# Settings
 
 
 @pytest.mark.parametrize("one", SETTINGS, ids=lambda one: f"{one.section}.{one.key}")
-def test_the_readme_and_the_shipped_file_have_each_setting_with_its_default(one: Setting) -> None:
-    default = f"`{written(one.default)}`" if written(one.default) else "empty"
-    assert f"| `{one.key}` | {default} | {one.rule.description} |" in section_of_readme(one.section)
+def test_the_reference_and_the_shipped_file_have_each_setting_with_its_default(one: Setting) -> None:
+    (entry,) = re.findall(
+        rf"^```{{confval}} \[{one.section}\] {one.key}\n(.*?)^```",
+        SOURCES["generated/settings"],
+        re.DOTALL | re.MULTILINE,
+    )
+    assert f"Default: `{written(one.default)}`." in entry or ("Default: empty." in entry and not written(one.default))
+    assert reference_pages.escaped(reference_pages.sentence(one.rule.description)) in entry
     assert read_cfg(ROOT / "luigi.cfg").get(one.section, one.key) == written(one.default)
 
 
@@ -63,81 +92,90 @@ def test_the_shipped_file_sets_luigi_s_own_sections_as_they_are_set_without_it(
     assert dict(read_cfg(ROOT / "luigi.cfg").items(section)) == keys
 
 
-def test_the_readme_has_no_setting_that_is_not_there() -> None:
-    for section in re.findall(r"^\*\*\[(\w+)\]\*\*", README, re.MULTILINE):
-        rows = re.findall(r"^\| `(\w+)` \|", section_of_readme(section), re.MULTILINE)
-        assert set(rows) == {one.key for one in SETTINGS if one.section == section}
+def settings_named() -> set[tuple[str, str]]:
+    """Sections and keys that a page names as `[section] key`."""
+    codes = [
+        found
+        for page, code in inline_code()
+        if not page.startswith("generated")
+        for found in [re.match(r"\[(\w+)\](?: (\w+))?", code)]
+        if found
+    ]
+    return {(found[1], found[2] or "") for found in codes}
 
 
-@pytest.mark.parametrize("name", pipeline.__all__)
-def test_the_readme_has_each_stage_with_the_sentence_of_its_docstring(name: str) -> None:
-    sentence = (getattr(pipeline, name).__doc__ or "").split("\n")[0]
-    assert f"| `{name}` | {sentence} |" in README
-
-
-@pytest.mark.parametrize("table", [*tables.metadata.sorted_tables, tables.published_scores], ids=lambda one: one.name)
-def test_the_readme_has_each_table_with_its_columns(table: sa.Table) -> None:
-    (row,) = re.findall(rf"^\| `{table.name}`.*$", README, re.MULTILINE)
-    columns = re.findall(r"`(\w+)`", row.split("|")[3])
-    assert columns == [column.name for column in table.columns if getattr(column, "computed", None) is None]
-
-
-@pytest.mark.parametrize("name", sorted(cli.commands))
-def test_the_readme_has_each_command(name: str) -> None:
-    assert re.search(rf"`spamscore {name}\b", README)
-
-
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"spamscore ([a-z]+)", README))))
-def test_the_readme_has_no_command_that_is_not_there(command: str) -> None:
-    assert command in cli.commands
-
-
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^ {4}make (\w+)", README + "\n", re.MULTILINE))))
-def test_the_makefile_has_each_target_that_the_readme_names(target: str) -> None:
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("arguments", sorted(set(re.findall(r"luigi --module pipeline ([^`\n…]+)", README))))
-def test_each_luigi_command_of_the_readme_is_understood(arguments: str, tmp_path: Path) -> None:
-    luigi_command = Path(sys.executable).with_name("luigi")
-    words = arguments.strip().split()
-    done = subprocess.run(
-        [luigi_command, "--module", "pipeline", *words, "--help"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert issubclass(luigi.task_register.Register.get_task_cls(words[0]), luigi.Task)
-
-
-@pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<=[ `])--[a-z-]+(?= [0-9])", README))))
-def test_each_option_of_the_readme_is_there(flag: str, tmp_path: Path) -> None:
-    luigi_command = Path(sys.executable).with_name("luigi")
-    said = [
-        subprocess.run(
-            [luigi_command, "--module", "pipeline", task, "--help"],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        ).stdout
-        for task in ("ScoreBatch", "RangeDaily")
-    ]  # fmt: skip
-    ours = {flag for command in cli.commands.values() for option in command.params for flag in option.opts}
-    assert flag in "".join(said) or flag in ours
-
-
-@pytest.mark.parametrize(("name", "phrase"), [("corpus.csv", "{} labelled messages"), ("inbox.csv", "inbox of {}")])
-def test_the_bundled_sample_has_the_size_that_the_readme_says(name: str, phrase: str) -> None:
-    with (ROOT / "pipeline" / "sample" / name).open(newline="", encoding="utf-8") as file:
-        assert phrase.format(len(list(csv.DictReader(file)))) in README
-
-
-def test_every_link_of_the_readme_into_the_project_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(("section", "key"), sorted(settings_named()))
+def test_a_setting_that_a_page_names_is_one_there_is(section: str, key: str) -> None:
+    ours = {one.key for one in SETTINGS if one.section == section}
+    luigis = {"core", "smtp", "email", "scheduler", "worker", "retcode", "RangeDaily"}
+    assert (section in SECTIONS and (not key or key in ours)) or section in luigis
 
 
 def test_the_books_preset_sets_only_settings_there_are_within_their_ranges() -> None:
-    preset = read_cfg(ROOT / "docs" / "books.cfg")
+    preset = read_cfg(DOCS / "books.cfg")
     known = {(one.section, one.key): one for one in SETTINGS}
     for section in preset.sections():
         for key, value in preset.items(section):
             known[section, key].parse(value)
+
+
+# Stages, tables, commands, exit codes
+
+
+@pytest.mark.parametrize("name", pipeline.__all__)
+def test_the_reference_has_each_stage_with_the_sentence_of_its_docstring_and_what_it_leaves(name: str) -> None:
+    sentence = (getattr(pipeline, name).__doc__ or "").split("\n")[0]
+    assert f"### {name}\n\n{reference_pages.escaped(sentence)}" in SOURCES["generated/stages"]
+    assert f"| `{name}` | " in SOURCES["docs/reference/artifacts.md"]
+
+
+@pytest.mark.parametrize("table", [*tables.metadata.sorted_tables, tables.published_scores], ids=lambda one: one.name)
+def test_the_reference_has_each_table_with_its_columns(table: Any) -> None:
+    (part,) = re.findall(rf"^## {table.name}\n(.*?)(?=^## |\Z)", SOURCES["generated/tables"], re.DOTALL | re.MULTILINE)
+    columns = re.findall(r"^\| `(\w+)`", part, re.MULTILINE)
+    assert columns == [column.name for column in table.columns if getattr(column, "computed", None) is None]
+    assert isinstance(table, sa.Table | sa.TableClause)
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_the_reference_has_each_command(name: str) -> None:
+    assert f"## spamscore {name}\n" in SOURCES["generated/commands"]
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`spamscore ([a-z]+)", TEXT))))
+def test_the_pages_have_no_command_that_is_not_there(command: str) -> None:
+    assert command in cli.commands
+
+
+def test_the_reference_has_each_declared_exit_code() -> None:
+    codes = {one.code for one in reference_pages.luigi_codes()}
+    errors = [error for error in reference_pages.subclasses(SpamscoreError) if error.exit_code is not None]
+    assert codes == {
+        0,
+        1,
+        2,
+        143,
+        *map(int, LUIGI_DEFAULTS["retcode"].values()),
+        *(error.exit_code for error in errors),
+    }
+    assert {one.code for one in reference_pages.command_line_codes()} == {0, 1, 2, 35, 130, 141}
+
+
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<=[ `])--[a-z-]+(?= [0-9])", TEXT))))
+def test_each_option_of_the_pages_is_there(flag: str, tmp_path: Path) -> None:
+    ours = {flag for command in cli.commands.values() for option in command.params for flag in option.opts}
+    luigids = {"--address"}
+    assert flag in ours | luigids or flag in "".join(help_of(task, tmp_path) for task in ("ScoreBatch", "RangeDaily"))
+
+
+def help_of(task: str, folder: Path) -> str:
+    command = [Path(sys.executable).with_name("luigi"), "--module", "pipeline", task, "--help"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+TASKS = sorted({name for one in blocks() for name in re.findall(r"luigi --module pipeline (\w+)", one.text)})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_of_the_pages_is_there(name: str) -> None:
+    assert issubclass(luigi.task_register.Register.get_task_cls(name), luigi.Task)
