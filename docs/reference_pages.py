@@ -105,7 +105,7 @@ def setting_text(one: Setting) -> str:
 
 def expected(one: Setting) -> str:
     """Returns the values that are allowed, as the beginning of a line."""
-    values = one.rule.expected(one.kind)
+    values = one.rule.describe_expected(one.kind)
     return "" if values == "text" else f"Value: {escaped(values)}. "
 
 
@@ -116,7 +116,7 @@ def section_meaning(settings_class: type) -> str:
 
 def luigi_meaning(section: str, key: str) -> str:
     """Returns what a setting of Luigi's is for."""
-    meanings: Any = getattr(configuration, "_LUIGI_DESCRIPTIONS", None) or configuration._LUIGI_MEANINGS
+    meanings: Any = configuration._LUIGI_DESCRIPTIONS
     return str(meanings[section][key])
 
 

@@ -155,8 +155,8 @@ def require_servable(version: int) -> int | None:
     version_folder(version)
     if not (verified_training_folder(version) / MANIFEST).is_file():
         raise ArtifactError(
-            f"{verified_training_folder(version)}: the checkpoints of version {version} are missing, and no batch could "
-            f"be scored with it. Restore them from a backup, or choose another version of {exports_folder()}: "
+            f"{verified_training_folder(version)}: the checkpoints of version {version} are missing, and no batch "
+            f"could be scored with it. Restore them from a backup, or choose another version of {exports_folder()}: "
             "spamscore models"
         )
     return version_in_service()

@@ -223,7 +223,7 @@ def publish_batch(
         batch_id: a running batch.
         expected_rows: messages in the snapshot.
         before_commit: called before the commit with the batch as it will be published, so that even a killed process
-            leaves no published batch without what this callback writes. Called again if the transaction is run_with_retries.
+            leaves no published batch without what this callback writes. Called again if the transaction is retried.
 
     Raises:
         DatabaseError: ledger, rows and expected messages do not agree; the batch was withdrawn or superseded; the
