@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chain import DATE, SMALL, Done, Settings, environment, luigi, luigi_cold, merged, write_settings
+from chain import DATE, SMALL, CommandResult, Settings, environment, luigi, luigi_cold, merge_settings, write_settings
 from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
@@ -106,12 +106,12 @@ def umask() -> Iterator[Callable[[int], None]]:
     os.umask(before)
 
 
-def spamscore(folder: Path, *arguments: str, **variables: str) -> Done:
+def spamscore(folder: Path, *arguments: str, **variables: str) -> CommandResult:
     done = subprocess.run(
         [SPAMSCORE, *arguments], cwd=folder, env=environment(**variables), check=False, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    return Done(done.returncode, done.stdout)
+    return CommandResult(done.returncode, done.stdout)
 
 
 def address(url: URL) -> str:
@@ -175,9 +175,9 @@ def test_no_password_leaves_the_place_it_was_given_in(
     }  # fmt: skip
     said: dict[str, str] = {}
     with Luigid(tmp_path / "luigid") as luigid, CommandLines() as lines:
-        verbose = merged(VERBOSE, {"core": {"default_scheduler_url": f"http://127.0.0.1:{luigid.port}"}})
+        verbose = merge_settings(VERBOSE, {"core": {"default_scheduler_url": f"http://127.0.0.1:{luigid.port}"}})
         for place, settings, given in (("environment", {}, variables), ("luigi.cfg", in_settings, {})):
-            write_settings(folder, merged(SMALL, sources, verbose, settings))
+            write_settings(folder, merge_settings(SMALL, sources, verbose, settings))
             # The first trains with what the environment says, the second reads another night's messages.
             date = DATE if place == "environment" else "2026-02-01"
             done = luigi_cold(folder, "ScoreBatch", "--date", date, **given)  # with its words in the process list
@@ -188,7 +188,7 @@ def test_no_password_leaves_the_place_it_was_given_in(
                 assert answer.code == 0, (place, command, answer.output)
                 said[f"spamscore {command}, {place}"] = answer.output
             assert "***" in said[f"spamscore config, {place}"]
-        said["the visualizer"] = luigid.everything()
+        said["the visualizer"] = luigid.dump_api()
     assert "ScoreBatch" in said["the visualizer"]
     assert any(b"ScoreBatch" in line for line in lines.seen)
     for where, text in said.items():
@@ -229,7 +229,7 @@ def test_an_address_that_fails_is_told_without_its_password(
     passwords = (str(url.password), MESSAGES_PASSWORD)
     source: Settings = {"messages": {"source": "sql", "query": MESSAGES}} if section == "messages" else {}
     broken: Settings = {section: {"url": in_file(BROKEN[fault](url)).replace("$", "$$")}}
-    write_settings(tmp_path, merged(VERBOSE, {"core": {"local_scheduler": "true"}}, source, broken))
+    write_settings(tmp_path, merge_settings(VERBOSE, {"core": {"local_scheduler": "true"}}, source, broken))
     stage = "ExtractMessages" if section == "messages" else "ScoreBatch"
     answers = [luigi(tmp_path, stage, "--date", DATE)]
     if section == "database":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import DATE, SMALL, STAGES, ended_with_its_group, environment, merged, query, write_settings
+from chain import DATE, SMALL, STAGES, environment, kill_group_on_exit, merge_settings, query, write_settings
 from eventually import eventually
 from page import Page, chromium
 
@@ -82,7 +82,7 @@ def watching(folder: Path, *arguments: str) -> Iterator[Watched]:
             [SPAMSCORE, "watch", "--port", "0", *arguments], cwd=folder, env=environment(), stdout=output,
             stderr=output, text=True, start_new_session=True,
         )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         yield Watched(folder, process)
 
 
@@ -111,7 +111,7 @@ def graph(page: Page, watched: Watched) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("watched")
-    write_settings(folder, merged(SMALL, ENDLESS))
+    write_settings(folder, merge_settings(SMALL, ENDLESS))
     return folder
 
 
@@ -189,7 +189,7 @@ def test_what_failed_is_red_and_says_why_and_the_runs_before_are_still_there(fol
 
 
 def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(tmp_path: Path) -> None:
-    write_settings(tmp_path, merged(SMALL, ENDLESS))
+    write_settings(tmp_path, merge_settings(SMALL, ENDLESS))
     with watching(tmp_path, "TrainModel") as watched:
         watched.wait_for(lambda: "epoch 2/400" in watched.output)
         assert watched.interrupt() == 130

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
+from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merge_settings, query, write_settings
 from sqlalchemy import exc
 
 from tasks.database.connection import reading, writing
@@ -261,7 +261,7 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason_and_taken_for_t
             with (folder / f"inbox.{source}").open("ab") as file:
                 file.write(b"".join(row[0] + b"\n" for row in rows))
         given = {"source": "file", "path": f"inbox.{source}"}
-    write_settings(folder, merged(SMALL, {"messages": given, "scoring": {"chunk_size": str(CHUNK)}}))
+    write_settings(folder, merge_settings(SMALL, {"messages": given, "scoring": {"chunk_size": str(CHUNK)}}))
     done = luigi(folder, "ScoreBatch", "--date", DATE, SPAMSCORE_DATABASE_URL=url)
     assert done.code == 0, done.output
     assert_nothing_acts_on_a_terminal(done.output)
@@ -449,7 +449,7 @@ def inbox(trained: Path, tmp_path: Path) -> Path:
     texts = [f"win prize {place} {'poison' if place in POISONED else ''}" for place in range(60)]
     write_csv([Message(f"m{place}", text) for place, text in enumerate(texts)], folder / "inbox.csv")
     given = {"messages": {"source": "file", "path": "inbox.csv"}, "scoring": {"chunk_size": "20"}}
-    write_settings(folder, merged(SMALL, given))
+    write_settings(folder, merge_settings(SMALL, given))
     return folder
 
 

@@ -29,7 +29,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from luigi.configuration import LuigiConfigParser
-from published import DATE, publish, write_snapshot
+from published_batches import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.inference.scorer import Scores

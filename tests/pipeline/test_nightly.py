@@ -19,10 +19,10 @@ from chain import (
     LUIGI,
     SMALL,
     Settings,
-    ended_with_its_group,
     environment,
+    kill_group_on_exit,
     luigi,
-    merged,
+    merge_settings,
     query,
     write_settings,
 )
@@ -41,7 +41,7 @@ QUICK: Settings = {"worker": {"force_multiprocessing": "false"}}
 def folder(trained: Path, tmp_path: Path) -> Path:
     """A copy of it, to run nights in, with an inbox for each date that a test writes."""
     copied = Path(shutil.copytree(trained, tmp_path / "nights"))
-    write_settings(copied, merged(SMALL, DATED, QUICK))
+    write_settings(copied, merge_settings(SMALL, DATED, QUICK))
     return copied
 
 
@@ -145,7 +145,7 @@ def test_a_night_scores_what_was_missed_deletes_what_is_old_and_is_done_then(fol
     withdraw = [Path(sys.executable).with_name("spamscore"), "withdraw", str(withdrawn), "--yes"]
     subprocess.run(withdraw, cwd=folder, env=environment(), check=True, capture_output=True)
     settings = {"run": {"catch_up_days": "3"}, "database": {"keep_days": "3"}, "artifacts": {"keep_days": "3"}}
-    write_settings(folder, merged(SMALL, DATED, QUICK, settings))
+    write_settings(folder, merge_settings(SMALL, DATED, QUICK, settings))
     done = luigi(folder, "Nightly", "--date", str(tonight))
     assert done.code == 0, done.output
     assert sorted(published_dates(folder)) == [str(old), str(missed), str(tonight)]
@@ -181,7 +181,7 @@ def test_a_night_that_failed_twice_was_late_and_is_well_then_is_told_once_each_b
         (folder / "metrics").mkdir()
         write_settings(
             folder,
-            merged(
+            merge_settings(
                 SMALL, DATED, QUICK,
                 {
                     "run": {"deadline": "00:00"}, "metrics": {"textfile_folder": "metrics", "pushgateway": web.url},
@@ -283,7 +283,7 @@ def test_what_fails_is_tried_three_times_and_luigid_remembers_it_over_its_restar
     luigid.process.terminate()
     luigid.process.wait(timeout=30)
     luigid.start()
-    (task,) = luigid.ask("task_list", status="DISABLED", upstream_status="").values()
+    (task,) = luigid.call("task_list", status="DISABLED", upstream_status="").values()
     assert task["name"] == "ExtractMessages"
 
 
@@ -295,7 +295,7 @@ def test_a_file_that_comes_late_is_waited_for_and_then_nothing_is_said_of_it(nig
         [LUIGI, "--module", "pipeline", *command], cwd=folder, env=environment(LUIGI_CONFIG_PATH="nightly.cfg"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         assert process.stdout is not None
         for line in process.stdout:
             if "FAILED" in line or "does not exist" in line:

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
-from chain import merged, write_settings
+from chain import merge_settings, write_settings
 from drill.moments import Moment
 from drill.scene import DRILLED, Ended, Stand, may_mount
-from servers import administrating, free_port, wait_for_port
+from servers import admin_connection, free_port, wait_for_port
 
 LEFT = 12_288  # bytes that a full disk still takes
 TRAINING = Moment("TrainModel", "checkpoint write", 3, signal="SIGSTOP")
@@ -105,7 +105,7 @@ def connections_cut(stand: Stand) -> Iterator[None]:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'spamscore' AND datname = :name"
     )
-    with administrating(stand.ground.server.url) as connection:
+    with admin_connection(stand.ground.server.url) as connection:
         for pause in (0.0, 0.7, 0.7):
             time.sleep(pause)
             connection.execute(cut, {"name": stand.url.database})
@@ -229,7 +229,7 @@ def _use_scheduler(stand: Stand, port: int) -> None:
         "local_scheduler": "false", "default_scheduler_url": f"http://127.0.0.1:{port}",
         "rpc_retry_attempts": "2", "rpc_retry_wait": "1",
     }  # fmt: skip
-    write_settings(stand.folder, merged(DRILLED, {"core": core}))
+    write_settings(stand.folder, merge_settings(DRILLED, {"core": core}))
 
 
 def all_faults() -> list[Fault]:

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import psutil
 import sqlalchemy as sa
-from chain import DATE, LUIGI, SMALL, Settings, environment, merged, write_settings
+from chain import DATE, LUIGI, SMALL, Settings, environment, merge_settings, write_settings
 from drill.moments import STAGES, Moment, Recorded, recorded
-from servers import PostgresqlServer, database_on
+from servers import PostgresqlServer, temporary_database
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
@@ -41,7 +41,7 @@ DRIVERS = Path(__file__).resolve().parents[1]
 PROJECT = DRIVERS.parents[1]
 ARGUMENTS = ("--module", "pipeline", "ScoreBatch", "--date", DATE)
 NIGHT = datetime.date.fromisoformat(DATE)
-DRILLED: Settings = merged(
+DRILLED: Settings = merge_settings(
     SMALL,
     {
         "training": {"checkpoint_steps": "4", "keep_checkpoints": "3"},
@@ -400,7 +400,7 @@ class Ground:
                 stack.enter_context(tmpfs(base / "work"))
             shutil.copytree(self.points / point, base / "work", dirs_exist_ok=True)
             if self.server:
-                url = stack.enter_context(database_on(self.server.url, self.template))
+                url = stack.enter_context(temporary_database(self.server.url, self.template))
             else:
                 url = sa.make_url(f"sqlite:///{base}/work/spamscore.db")
             new = self.whole.rows if hasattr(self, "whole") else []
@@ -490,7 +490,7 @@ def prepared(folder: Path, databases: tuple[str, ...], server: PostgresqlServer 
         grounds = [first] if "sqlite" in databases else []
         if "postgresql" in databases and server:
             second = Ground("postgresql", folder, points, server)
-            url = stack.enter_context(database_on(server.url))
+            url = stack.enter_context(temporary_database(server.url))
             second.old, second.template = publish_old_batch(url), url.database
             _undisturbed(second, "extracted")
             # Its other stages are the first one's: they do not touch the database.

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from chain import SMALL, Done, luigi, merged, write_settings
+from chain import SMALL, CommandResult, luigi, merge_settings, write_settings
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from published import DATE, publish, write_snapshot
+from published_batches import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.errors import InputError
@@ -256,12 +256,12 @@ TAUGHT = {"IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel"}
 def test_new_labels_train_anew_the_latest_of_a_message_counts_and_without_new_ones_nothing_runs(
     batch: Engine, folder: Path
 ) -> None:
-    def night() -> Done:
+    def night() -> CommandResult:
         done = luigi(folder, "TrainModel")
         assert done.code == 0, done.output
         return done
 
-    write_settings(folder, merged(SMALL, {"corpus": {"feedback": "join"}, "training": {"epochs": "1"}}))
+    write_settings(folder, merge_settings(SMALL, {"corpus": {"feedback": "join"}, "training": {"epochs": "1"}}))
     answered("label", "2026-01-31", "m-1", "spam", "--who", "ann")
     answered("label", "2026-01-31", "m-3", "ham", "--who", "ann")
     assert night().ran == TAUGHT

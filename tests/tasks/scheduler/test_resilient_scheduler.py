@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from chain import LUIGI, ended_with_its_group, environment, write_settings
+from chain import LUIGI, environment, kill_group_on_exit, write_settings
 from luigid import Luigid
 
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
@@ -61,13 +61,13 @@ def waiting(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iterat
             [LUIGI, "--module", "waiting_tasks", "Waiting", "--number", str(tasks)], cwd=folder,
             env=environment(PYTHONPATH=str(DRIVERS)), stdout=output, stderr=output, text=True, start_new_session=True,
         )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         yield Run(folder, process)
 
 
 def running(luigid: Luigid) -> dict[str, object]:
     """What the page shows of the task that runs now; nothing if none does."""
-    tasks = luigid.ask("task_list", status="RUNNING", upstream_status="", limit=False)
+    tasks = luigid.call("task_list", status="RUNNING", upstream_status="", limit=False)
     return next(iter(tasks.values()), {})
 
 
@@ -111,11 +111,11 @@ def test_a_luigid_that_is_started_again_is_told_everything_and_decides_again(tmp
         assert shown["params"] == {"number": "2"}
         assert shown["accepts_messages"]
         assert shown["resources"] == {"seat": 1}
-        done = luigid.ask("task_list", status="DONE", upstream_status="", limit=False)
+        done = luigid.call("task_list", status="DONE", upstream_status="", limit=False)
         assert [one["params"] for one in done.values()] == [{"number": "1"}]
         run.let_go(2, 3)
         assert run.end() == 0, run.output
-        assert len(luigid.ask("task_list", status="DONE", upstream_status="", limit=False)) == 3
+        assert len(luigid.call("task_list", status="DONE", upstream_status="", limit=False)) == 3
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
@@ -139,11 +139,11 @@ def test_a_luigid_that_forgot_everything_between_two_questions_is_told_again(tmp
 def test_a_luigid_that_answers_nothing_for_a_while_keeps_no_task_waiting(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid) as run:
         run.wait_for(lambda: running(luigid).get("status_message"))
-        luigid.stop()
+        luigid.suspend()
         run.wait_for_line(GONE)
         run.let_go(1, 2)
         run.wait_for(lambda: (run.folder / "done-2").exists())
-        luigid.go_on()
+        luigid.resume()
         run.wait_for_line(BACK)
         run.wait_for(lambda: running(luigid).get("params") == {"number": "3"})
         run.let_go(3)
@@ -174,11 +174,11 @@ def test_a_message_from_the_page_is_followed_and_answered(tmp_path: Path) -> Non
             (" Pause\n", "paused; send resume to go on"),
             ("pause", "paused already; send resume to go on"),
         ):
-            received = luigid.send("Waiting", content)
+            received = luigid.send_message("Waiting", content)
             run.wait_for(lambda received=received, answer=answer: received() == answer)
         run.let_go(1)
         run.wait_for(lambda: str(running(luigid)["status_message"]).startswith("paused by a message, send resume"))
-        received = luigid.send("Waiting", "resume")
+        received = luigid.send_message("Waiting", "resume")
         assert run.end() == 0
         assert received() == "going on"
 
@@ -186,7 +186,7 @@ def test_a_message_from_the_page_is_followed_and_answered(tmp_path: Path) -> Non
 def test_sigterm_ends_a_run_that_is_paused(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid, waiting(tmp_path / "run", luigid, tasks=1) as run:
         run.wait_for(lambda: running(luigid).get("status_message"))
-        received = luigid.send("Waiting", "pause")
+        received = luigid.send_message("Waiting", "pause")
         run.wait_for(received)
         run.process.terminate()
         assert run.end() == 143
