@@ -83,7 +83,7 @@ class Page:
         """Types into the element that has the focus."""
         self._call("Input.insertText", text=text)
 
-    def photograph(self, path: Path, height: int = HEIGHT) -> None:
+    def take_screenshot(self, path: Path, height: int = HEIGHT) -> None:
         """Writes a screenshot as a PNG with 256 colours, which keeps the file small."""
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
         shot = base64.b64decode(self._call("Page.captureScreenshot", format="png", clip=clip)["data"])
