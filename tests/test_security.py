@@ -304,14 +304,14 @@ FORBIDDEN_CALLS = {
 
 def find_unsafe_code(code: str) -> list[str]:
     """Finds imports and calls in a module that could run or unpickle untrusted data."""
-    found = []
+    findings = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [name for name in names if name.split(".")[0] in LOADERS_OF_CODE | {"subprocess"}]
+            findings += [name for name in names if name.split(".")[0] in LOADERS_OF_CODE | {"subprocess"}]
         elif isinstance(node, ast.Call):
-            found += _find_unsafe_call(node)
-    return found
+            findings += _find_unsafe_call(node)
+    return findings
 
 
 def _find_unsafe_call(node: ast.Call) -> list[str]:
