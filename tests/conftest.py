@@ -1,7 +1,6 @@
-"""The real databases that tests run against, SQLite in a folder of the test's own and the servers of `servers`; and a
-folder in which the whole chain ran.
+"""Fixtures: databases on SQLite, PostgreSQL and MariaDB, settings of one test, and a folder in which the chain has run.
 
-A server starts when the first test asks for it, and ends with the session; each test has a database of its own on it.
+A database server starts when the first test needs it and runs until the session ends. Each test has its own database.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from typing import Any
 import hypothesis
 import pytest
 import servers
-from chain import DATE, SMALL, Done, luigi_cold, write_settings
+from chain import DATE, SMALL, CommandResult, luigi_cold, write_settings
 from sqlalchemy.engine import URL, Engine
 
-# In tests, and in the commands they start, compiled loops look whether each place is inside its array; what is compiled
-# so is kept apart from what is not. Numba reads both as it is imported.
+# In tests, and in the commands that they start, compiled loops check array bounds. Code compiled with these checks has
+# a cache of its own. Numba reads both variables when it is imported.
 os.environ["NUMBA_BOUNDSCHECK"] = "1"
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba")
 
 with warnings.catch_warnings():
-    # Luigi warns as it is imported unless a luigi.cfg sets [core] autoload_range, and here a warning is an error.
+    # On import Luigi warns if no luigi.cfg sets [core] autoload_range, and a warning is an error in tests.
     warnings.filterwarnings("ignore", "(?s).*autoload", DeprecationWarning)
     import luigi  # noqa: F401
     from luigi.configuration import LuigiConfigParser
@@ -40,9 +39,9 @@ from tasks.settings.storage import DatabaseSettings
 
 
 def pytest_configure() -> None:
-    """Times no example, for the first may compile.
+    """Disables Hypothesis' deadline, because the first example may compile, and enables ^C.
 
-    Takes ^C, for the commands that are interrupted: what a script starts in the background is told to ignore it.
+    Tests interrupt commands with ^C, but a script starts its background processes with SIGINT ignored.
     """
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")
@@ -50,7 +49,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Files that take a minute and more, the longest first: one that comes last would keep one worker waiting for the other.
+# Files that take a minute or more, longest first: a long file at the end would leave the other workers idle.
 LONGEST = (
     "test_nightly_chain.py", "test_loop.py", "test_drill.py", "test_security.py", "test_bad_messages.py",
     "test_distribution.py", "test_nightly.py", "test_quality.py", "test_bad_artifacts.py", "test_labelling.py",
@@ -59,28 +58,28 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda one: places.get(one.path.name, len(LONGEST)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The address of an empty database, of each kind in turn."""
+    """The URL of an empty database; the test runs on each kind of database."""
     return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """A database with its tables, of each kind in turn."""
-    with opened(database_url) as one:
-        yield one
+    """A database with all tables; the test runs on each kind of database."""
+    with open_engine(database_url) as engine:
+        yield engine
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[Engine]:
-    one = open_database(DatabaseSettings(url=url))
-    yield one
-    one.dispose()
+def open_engine(url: str) -> Iterator[Engine]:
+    engine = open_database(DatabaseSettings(url=url))
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -90,14 +89,14 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def set_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Sets values for one test, in a working folder of its own: `set_settings("corpus", source="file")`."""
+    """Sets settings for one test, in a temporary working folder: `set_settings("corpus", source="file")`."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("SPAMSCORE_")]:
         monkeypatch.delenv(name)
     parser: Any = LuigiConfigParser.instance()
     before = copy.deepcopy(parser._sections)
     Register.clear_instance_cache()
-    # Importing `pipeline` sets it; a task that runs here can be looked into.
+    # Importing `pipeline` sets this to true; here tasks run in the process of the test.
     parser.set("worker", "force_multiprocessing", "false")
 
     def set_values(section: str, **values: str) -> None:
@@ -111,58 +110,60 @@ def set_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 @pytest.fixture
 def postgresql_url(postgresql_server: URL) -> Iterator[str]:
-    with servers.database_on(postgresql_server) as url:
+    with servers.temporary_database(postgresql_server) as url:
         yield url.render_as_string(hide_password=False)
 
 
 @pytest.fixture
 def mariadb_url(mariadb_server: URL) -> Iterator[str]:
-    with servers.database_on(mariadb_server) as url:
+    with servers.temporary_database(mariadb_server) as url:
         yield url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[URL]:
-    """PostgreSQL 18 on a Unix socket; `spamscore` is its user with a password, `postgres` needs none."""
+    """The URL of PostgreSQL 18 on a Unix socket, with the user `spamscore`, who has a password."""
     with servers.postgresql() as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[URL]:
-    """MariaDB on a loopback port; `spamscore` is its user with a password."""
-    if missing := servers.missing_for_mariadb():
-        message = f"MariaDB is left out, for {' and '.join(missing)} are not here: apt-get install mariadb-server"
+    """The URL of MariaDB on a loopback port, with the user `spamscore`, who has a password."""
+    if missing := servers.find_missing_mariadb_programs():
+        message = f"skipped: {' and '.join(missing)} not installed (apt-get install mariadb-server)"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     with servers.mariadb() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def _chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """A folder in which the whole chain ran once, for all workers of this pytest, and what it said."""
-    of_worker = tmp_path_factory.getbasetemp()
-    folder = (of_worker.parent if "PYTEST_XDIST_WORKER" in os.environ else of_worker) / "chain"
-    said = folder.with_name("chain.log")
+def _chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
+    """A folder in which the whole chain ran once, shared by all workers of this session, and the result of the run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "chain"
+    output = folder.with_name("chain.log")
     with open(folder.with_name("chain.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
+        if not output.exists():
             folder.mkdir(exist_ok=True)  # the chain may have failed in another worker
             write_settings(folder, SMALL)
             done = luigi_cold(folder, "ScoreBatch", "--date", DATE)
             assert done.code == 0, done.output
-            said.write_text(done.output, encoding="utf-8")
-    return folder, Done(0, said.read_text(encoding="utf-8"))
+            output.write_text(done.output, encoding="utf-8")
+    return folder, CommandResult(0, output.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def finished(_chain: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """A copy of the folder in which the whole chain ran once, and what it said."""
+def finished(
+    _chain: tuple[Path, CommandResult], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CommandResult]:
+    """A copy of the folder in which the whole chain ran once, and the result of that run."""
     return Path(shutil.copytree(_chain[0], tmp_path_factory.mktemp("finished"), dirs_exist_ok=True)), _chain[1]
 
 
 @pytest.fixture(scope="module")
-def trained(_chain: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another copy, in which a model is in service and nothing is extracted or scored."""
+def trained(_chain: tuple[Path, CommandResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which a model is in service, but no messages are extracted or scored."""
     without = shutil.ignore_patterns("spamscore.db*", "snapshots", "receipts")
     return Path(shutil.copytree(_chain[0], tmp_path_factory.mktemp("trained"), dirs_exist_ok=True, ignore=without))

@@ -1,4 +1,4 @@
-"""The layout: the import order that pyproject.toml declares, small modules and folders, and light imports."""
+"""Tests of the layout: the import order in pyproject.toml, the size of modules and folders, and light imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = ("tensorflow", "keras", "numba", "pandas", "pyarrow", "sklearn", "matplo
 BANNED_NAMES = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
 
 
-def test_every_import_keeps_the_declared_order() -> None:
+def test_all_imports_follow_the_declared_order() -> None:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -32,29 +32,29 @@ def test_a_module_has_at_most_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
-def test_a_folder_has_about_a_dozen_modules_at_most() -> None:
+def test_a_folder_has_at_most_13_modules() -> None:
     counts = Counter(path.parent.relative_to(ROOT) for path in MODULES if path.name != "__init__.py")
     assert {folder: count for folder, count in counts.items() if count > 13} == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_opens_by_saying_what_lives_in_it(path: Path) -> None:
+def test_a_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_is_a_drawer_for_odds_and_ends(path: Path) -> None:
+def test_no_module_has_a_catch_all_name(path: Path) -> None:
     assert not set(path.relative_to(ROOT).with_suffix("").parts) & set(BANNED_NAMES)
 
 
 @pytest.mark.parametrize("module", ["pipeline", "pipeline.command_line", "tasks.score_batch", "tasks.settings.loading"])
-def test_what_the_scheduler_imports_is_light(module: str) -> None:
+def test_modules_that_the_scheduler_imports_import_no_heavy_package(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == []
 
 
-def test_asking_whether_a_batch_is_done_imports_no_tensorflow(tmp_path: Path) -> None:
+def test_checking_whether_a_batch_is_complete_imports_no_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys, pipeline; print(pipeline.ScoreBatch().complete(), "
         f"*[name for name in {HEAVY[:2]!r} if name in sys.modules])"
@@ -64,7 +64,7 @@ def test_asking_whether_a_batch_is_done_imports_no_tensorflow(tmp_path: Path) ->
     assert not (tmp_path / "spamscore.db").exists()
 
 
-# Test files of a concern that no one module has.
+# Test files for a topic that several modules share.
 WITHOUT_MODULE = {
     "pipeline/test_bad_artifacts.py",
     "pipeline/test_bad_corpora.py",
@@ -77,11 +77,11 @@ WITHOUT_MODULE = {
 }
 
 
-def test_every_test_file_mirrors_a_module_or_a_concern_of_several() -> None:
+def test_every_test_file_mirrors_a_module_or_a_topic_of_several_modules() -> None:
     tests = ROOT / "tests"
     for package in PACKAGES:
         for path in (tests / package).rglob("test_*.py"):
             mirrored = path.relative_to(tests).with_name(path.name.removeprefix("test_"))
             assert (ROOT / mirrored).exists() or str(path.relative_to(tests)) in WITHOUT_MODULE, (
-                f"{path} tests no module"
+                f"{path}: expected a module {mirrored} that it tests; rename the file or add it to WITHOUT_MODULE"
             )

@@ -1,4 +1,4 @@
-"""The audit of what is installed finds what an advisory service says, and believes no silence."""
+"""Tests of the audit: it reports what an advisory service reports, and does not trust a service that finds nothing."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from typing import Any
 import pytest
 
 if importlib.util.find_spec("pip_audit") is None:
-    message = "pip-audit is not here, and its tests are left out: make lint installs it"
+    message = "skipped: pip-audit is not installed (make lint installs it)"
     pytest.fail(message, pytrace=False) if os.environ.get("CI") else pytest.skip(message, allow_module_level=True)
 
 SCRIPT = Path(__file__).resolve().parents[1] / ".ci" / "audit.py"
 
 
 class Service(http.server.ThreadingHTTPServer):
-    """An advisory service in OSV's words."""
+    """An advisory service with the API of OSV."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.status = 200
-        self.known = {("jinja2", "2.10"): "PYSEC-2019-217"}
+        self.vulnerabilities = {("jinja2", "2.10"): "PYSEC-2019-217"}
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     server: Service
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        package = {**asked["package"], "version": asked["version"]}
-        known = self.server.known.get((package["name"], package["version"]))
+        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        identifier = self.server.vulnerabilities.get((query["package"]["name"], query["version"]))
         ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99"}]}]
-        affected = [{"package": asked["package"], "ranges": ranges}]
-        found = {"vulns": [{"id": known, "summary": "bad", "affected": affected}]} if known else {}
-        self.answer(json.dumps(found).encode())
+        affected = [{"package": query["package"], "ranges": ranges}]
+        answer = {"vulns": [{"id": identifier, "summary": "bad", "affected": affected}]} if identifier else {}
+        self.answer(json.dumps(answer).encode())
 
     def answer(self, content: bytes, kind: str = "application/json") -> None:
         self.send_response(self.server.status)
@@ -56,17 +55,17 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Service() as one:
-        thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01})
+    with Service() as service:
+        thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield one
-        one.shutdown()
+        yield service
+        service.shutdown()
         thread.join()
 
 
 @pytest.fixture
 def audit(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script, asking the service of this test alone."""
+    """The script as a module, which uses only the service of this test."""
     spec = importlib.util.spec_from_file_location("audit", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -78,28 +77,28 @@ def audit(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return module
 
 
-def test_a_known_vulnerability_fails_unless_it_is_let_pass_for_a_time(
+def test_a_known_vulnerability_fails_unless_it_is_allowed_until_a_later_date(
     audit: Any, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     version = metadata.version("luigi")
-    service.known["luigi", version] = "PYSEC-2026-1"
+    service.vulnerabilities["luigi", version] = "PYSEC-2026-1"
     assert audit.main() == 1
-    assert f"luigi {version}: PYSEC-2026-1; mended in 99" in capsys.readouterr().out
+    assert f"luigi {version}: PYSEC-2026-1; fixed in 99" in capsys.readouterr().out
     audit.ALLOWED.write_text("PYSEC-2026-1 2999-01-01 we call none of it\n")
     assert audit.main() == 0
-    assert list(audit.expired()) == []
+    assert list(audit.find_expired()) == []
     audit.ALLOWED.write_text("PYSEC-2026-1 2026-01-01 we call none of it\n")
-    (expired,) = audit.expired()
-    assert "PYSEC-2026-1 was let pass until 2026-01-01 (we call none of it)" in expired
+    (expired,) = audit.find_expired()
+    assert "PYSEC-2026-1 was allowed until 2026-01-01 (we call none of it)" in expired
 
 
-@pytest.mark.parametrize("silence", ["knows nothing", "is down", "is gone"])
-def test_silence_is_not_taken_for_a_clean_bill(
-    audit: Any, service: Service, silence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("state", ["reports nothing", "answers 503", "is unreachable"])
+def test_a_service_that_does_not_report_the_canary_is_not_trusted(
+    audit: Any, service: Service, state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service.known = {}
-    service.status = 503 if silence == "is down" else 200
-    if silence == "is gone":
+    service.vulnerabilities = {}
+    service.status = 503 if state == "answers 503" else 200
+    if state == "is unreachable":
         monkeypatch.setattr(audit, "SERVICES", (("osv", "--osv-url", "http://127.0.0.1:1/"),))
     assert audit.main() == 3
     assert "NOT AUDITED" in capsys.readouterr().out

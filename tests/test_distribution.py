@@ -1,4 +1,4 @@
-"""The built wheel: complete, and enough to run the chain where there is no checkout."""
+"""Tests of the built wheel: it is complete, and it runs the chain without a checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNPACKAGED = {"__pycache__"}
 
 
 def environment() -> dict[str, str]:
-    """The variables of a shell that knows nothing of the checkout."""
+    """Returns the environment variables without those that refer to the checkout or to settings."""
     hidden = ("SPAMSCORE_", "LUIGI", "PYTHON", "VIRTUAL_ENV", "COV_", "NUMBA_")
     return {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
 
@@ -32,17 +32,17 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def pip(python: Path, *arguments: str | Path, cwd: Path) -> None:
-    """Runs pip, which fetches what it needs; without a package index the test is left out, and fails in CI."""
+    """Runs pip, which downloads packages; without a package index the test is skipped, and fails in CI."""
     command = [python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     if "No matching distribution found" in done.stderr and not os.environ.get("CI"):
-        pytest.skip("left out, because no package index can be reached")
+        pytest.skip("skipped: no package index can be reached")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources: a build leaves folders beside them."""
+    """The wheel, built from a copy of the sources, because a build creates folders next to them."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     for package in PACKAGES:
@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
+def test_the_wheel_has_exactly_the_files_of_the_packages(wheel: Path) -> None:
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
     expected = {str(path.relative_to(ROOT)) for path in files if not UNPACKAGED & set(path.parts)}
     with zipfile.ZipFile(wheel) as archive:
@@ -66,7 +66,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
 
 
 @pytest.mark.timeout(1200)
-def test_the_wheel_alone_runs_the_chain_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_runs_the_chain_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     programs = tmp_path / "venv" / "bin"
     pip(programs / "python", "install", wheel, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What strangers and neighbours must not get: passwords, a way into the database or the page, code that runs."""
+"""Tests of security: no password leaks, no access for other users, no code or SQL from untrusted input is run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chain import DATE, SMALL, Done, Settings, environment, luigi, luigi_cold, merged, write_settings
+from chain import DATE, SMALL, CommandResult, Settings, environment, luigi, luigi_cold, merge_settings, write_settings
+from eventually import eventually
 from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
@@ -39,26 +40,26 @@ MODULES = sorted(path for package in ("pipeline", "tasks", "models") for path in
 
 
 class LeakError(AssertionError):
-    """Names where a password was found, without showing it."""
+    """A password was found; the message has the location, but not the password."""
 
 
-def written_forms(password: str) -> set[bytes]:
-    """The ways in which a password could stand in a text."""
+def list_encodings(password: str) -> set[bytes]:
+    """Returns the encodings in which a password can be part of a text."""
     forms = {
         password, repr(password)[1:-1], json.dumps(password)[1:-1], html.escape(password),
         urllib.parse.quote(password), urllib.parse.quote(password, safe=""), urllib.parse.quote_plus(password),
         urllib.parse.quote(password, safe=" +"),
     }  # fmt: skip
-    # Cut at a sign that somebody forgot to quote, each half would still give it away.
-    halves = {half for form in forms for half in re.split(r"[/@]|%2F|%40", form) if len(half) > 7}
-    return {form.encode() for form in forms | halves}
+    # If an unquoted / or @ splits the password, each part of it would still be a leak.
+    parts = {part for form in forms for part in re.split(r"[/@]|%2F|%40", form) if len(part) > 7}
+    return {form.encode() for form in forms | parts}
 
 
-def require_absent(passwords: tuple[str, ...], where: str, content: bytes | str) -> None:
+def require_absent(passwords: tuple[str, ...], location: str, content: bytes | str) -> None:
     text = content.encode() if isinstance(content, str) else content
     for number, password in enumerate(passwords):
-        if any(form in text for form in written_forms(password)):
-            raise LeakError(f"password {number} is in {where}")
+        if any(form in text for form in list_encodings(password)):
+            raise LeakError(f"password {number} is in {location}")
 
 
 @pytest.mark.parametrize(
@@ -71,21 +72,21 @@ def require_absent(passwords: tuple[str, ...], where: str, content: bytes | str)
         "password 'w:one'two' wrong",
     ],
 )
-def test_the_search_finds_a_password_however_it_is_written(form: str) -> None:
+def test_the_search_finds_a_password_in_every_encoding(form: str) -> None:
     with pytest.raises(LeakError):
-        require_absent(("p/w:one'two@3",), "here", f"said: {form} and more")
+        require_absent(("p/w:one'two@3",), "here", f"before {form} after")
 
 
 class CommandLines(threading.Thread):
-    """Collects the command lines of all processes of the machine until it is told to stop."""
+    """Collects the command lines of all processes of the machine while its context is open."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.seen: set[bytes] = set()
-        self.over = threading.Event()
+        self.stopped = threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.2):
+        while not self.stopped.wait(0.2):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     self.seen.add(path.read_bytes())
@@ -95,7 +96,7 @@ class CommandLines(threading.Thread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
+        self.stopped.set()
         self.join()
 
 
@@ -106,20 +107,21 @@ def umask() -> Iterator[Callable[[int], None]]:
     os.umask(before)
 
 
-def spamscore(folder: Path, *arguments: str, **variables: str) -> Done:
+def spamscore(folder: Path, *arguments: str, **variables: str) -> CommandResult:
+    """Runs the `spamscore` command."""
     done = subprocess.run(
         [SPAMSCORE, *arguments], cwd=folder, env=environment(**variables), check=False, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    return Done(done.returncode, done.stdout)
+    return CommandResult(done.returncode, done.stdout)
 
 
-def address(url: URL) -> str:
+def render(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def in_file(url: str) -> str:
-    """An address as luigi.cfg must have it."""
+def escape_for_file(url: str) -> str:
+    """Escapes a URL for luigi.cfg."""
     return url.replace("%", "%%")
 
 
@@ -127,8 +129,8 @@ MESSAGES_PASSWORD, CORPUS_PASSWORD = "messages-Zq7/x@one:é'\"", "corpus-Yk4/x@t
 
 
 @pytest.fixture
-def asked_and_written(postgresql_url: str) -> Iterator[tuple[URL, URL, URL]]:
-    """The addresses of the scores, the corpus and the messages: three users, each with a password of its own."""
+def database_urls(postgresql_url: str) -> Iterator[tuple[URL, URL, URL]]:
+    """The URLs of the scores, the corpus and the messages: three users with different passwords."""
     scores = sa.make_url(postgresql_url)
     engine = sa.create_engine(scores, isolation_level="AUTOCOMMIT")
     with open(ROOT / "pipeline/sample/corpus.csv", encoding="utf-8", newline="") as file:
@@ -156,11 +158,11 @@ MESSAGES = (
 VERBOSE: Settings = {"core": {"log_level": "DEBUG", "local_scheduler": "false"}, "console": {"log_level": "DEBUG"}}
 
 
-def test_no_password_leaves_the_place_it_was_given_in(
-    tmp_path: Path, asked_and_written: tuple[URL, URL, URL], umask: Callable[[int], None]
+def test_no_password_appears_outside_the_setting_that_has_it(
+    tmp_path: Path, database_urls: tuple[URL, URL, URL], umask: Callable[[int], None]
 ) -> None:
-    scores, corpus, messages = map(address, asked_and_written)
-    passwords = (str(asked_and_written[0].password), CORPUS_PASSWORD, MESSAGES_PASSWORD)
+    scores, corpus, messages = map(render, database_urls)
+    passwords = (str(database_urls[0].password), CORPUS_PASSWORD, MESSAGES_PASSWORD)
     folder = tmp_path / "night"
     folder.mkdir()
     sources: Settings = {
@@ -168,50 +170,53 @@ def test_no_password_leaves_the_place_it_was_given_in(
         "messages": {"source": "sql", "query": MESSAGES},
     }
     in_settings: Settings = {
-        "database": {"url": in_file(scores)}, "corpus": {"url": in_file(corpus)}, "messages": {"url": in_file(messages)}
+        "database": {"url": escape_for_file(scores)}, "corpus": {"url": escape_for_file(corpus)},
+        "messages": {"url": escape_for_file(messages)},
     }  # fmt: skip
     variables = {
         "SPAMSCORE_DATABASE_URL": scores, "SPAMSCORE_CORPUS_URL": corpus, "SPAMSCORE_MESSAGES_URL": messages
     }  # fmt: skip
-    said: dict[str, str] = {}
+    outputs: dict[str, str] = {}
     with Luigid(tmp_path / "luigid") as luigid, CommandLines() as lines:
-        verbose = merged(VERBOSE, {"core": {"default_scheduler_url": f"http://127.0.0.1:{luigid.port}"}})
-        for place, settings, given in (("environment", {}, variables), ("luigi.cfg", in_settings, {})):
-            write_settings(folder, merged(SMALL, sources, verbose, settings))
-            # The first trains with what the environment says, the second reads another night's messages.
-            date = DATE if place == "environment" else "2026-02-01"
-            done = luigi_cold(folder, "ScoreBatch", "--date", date, **given)  # with its words in the process list
-            assert done.code == 0, place
-            said[f"luigi, {place}"] = done.output
+        verbose = merge_settings(VERBOSE, {"core": {"default_scheduler_url": f"http://127.0.0.1:{luigid.port}"}})
+        for source, settings, extra in (("environment", {}, variables), ("luigi.cfg", in_settings, {})):
+            write_settings(folder, merge_settings(SMALL, sources, verbose, settings))
+            # The first run uses the corpus URL to train; the second run uses the messages URL for another date.
+            date = DATE if source == "environment" else "2026-02-01"
+            done = luigi_cold(folder, "ScoreBatch", "--date", date, **extra)  # its arguments are in the process list
+            assert done.code == 0, source
+            outputs[f"luigi, {source}"] = done.output
             for command in ("config", "config --json database", f"summary {date}"):
-                answer = spamscore(folder, *command.split(), **given)
-                assert answer.code == 0, (place, command, answer.output)
-                said[f"spamscore {command}, {place}"] = answer.output
-            assert "***" in said[f"spamscore config, {place}"]
-        said["the visualizer"] = luigid.everything()
-    assert "ScoreBatch" in said["the visualizer"]
+                answer = spamscore(folder, *command.split(), **extra)
+                assert answer.code == 0, (source, command, answer.output)
+                outputs[f"spamscore {command}, {source}"] = answer.output
+            assert "***" in outputs[f"spamscore config, {source}"]
+        # luigid can show the end of the run after the command has ended.
+        eventually(lambda: luigid.find_task("ScoreBatch")["status"], lambda status: status == "DONE")
+        outputs["the visualizer"] = luigid.dump_api()
+    assert "ScoreBatch" in outputs["the visualizer"]
     assert any(b"ScoreBatch" in line for line in lines.seen)
-    for where, text in said.items():
-        require_absent(passwords, where, text)
+    for location, text in outputs.items():
+        require_absent(passwords, location, text)
     for line in lines.seen:
         require_absent(passwords, "the process list", line)
-    left = [path for path in tmp_path.rglob("*") if path.is_file() and path != folder / "luigi.cfg"]
-    assert {"log", "state.pickle", "report.html", "manifest.json"} <= {path.name for path in left}
-    for path in left:
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != folder / "luigi.cfg"]
+    assert {"log", "state.pickle", "report.html", "manifest.json"} <= {path.name for path in files}
+    for path in files:
         require_absent(passwords, str(path.relative_to(tmp_path)), path.read_bytes())
     require_modes(tmp_path / "night", 0o022)
 
 
 BROKEN: dict[str, Callable[[URL], str]] = {
-    "server down": lambda url: address(url.set(host="127.0.0.1", port=1, query={})),
-    "password wrong": lambda url: address(url.set(password=MESSAGES_PASSWORD)),
-    "host unknown": lambda url: address(url.set(host="no-such-host.invalid", query={})),
-    "database missing": lambda url: address(url.set(database="no_such_database")),
-    "port malformed": lambda url: address(url.set(host="host", query={})).replace("@host", "@host:port"),
-    "sign not quoted": lambda _: f"postgresql://spamscore:{MESSAGES_PASSWORD}@host/scores",
-    "driver unknown": lambda url: address(url.set(drivername="nosuch")),
-    "in the query": lambda url: f"postgresql://127.0.0.1:1/scores?password={urllib.parse.quote_plus(str(url.password))}",
-    "no address": lambda url: str(url.password),
+    "server down": lambda url: render(url.set(host="127.0.0.1", port=1, query={})),
+    "password wrong": lambda url: render(url.set(password=MESSAGES_PASSWORD)),
+    "host unknown": lambda url: render(url.set(host="no-such-host.invalid", query={})),
+    "database missing": lambda url: render(url.set(database="no_such_database")),
+    "port malformed": lambda url: render(url.set(host="host", query={})).replace("@host", "@host:port"),
+    "password not quoted": lambda _: f"postgresql://spamscore:{MESSAGES_PASSWORD}@host/scores",
+    "driver unknown": lambda url: render(url.set(drivername="nosuch")),
+    "password in the query": lambda url: f"postgresql://127.0.0.1:1/scores?password={urllib.parse.quote_plus(str(url.password))}",
+    "not a URL": lambda url: str(url.password),
 }  # fmt: skip
 
 
@@ -219,17 +224,17 @@ BROKEN: dict[str, Callable[[URL], str]] = {
     ("fault", "section"),
     [
         *((fault, "database") for fault in BROKEN),
-        *((fault, "messages") for fault in ("server down", "password wrong", "sign not quoted")),
+        *((fault, "messages") for fault in ("server down", "password wrong", "password not quoted")),
     ],
 )
-def test_an_address_that_fails_is_told_without_its_password(
+def test_a_url_that_fails_is_reported_without_its_password(
     tmp_path: Path, postgresql_url: str, fault: str, section: str
 ) -> None:
     url = sa.make_url(postgresql_url)
     passwords = (str(url.password), MESSAGES_PASSWORD)
     source: Settings = {"messages": {"source": "sql", "query": MESSAGES}} if section == "messages" else {}
-    broken: Settings = {section: {"url": in_file(BROKEN[fault](url)).replace("$", "$$")}}
-    write_settings(tmp_path, merged(VERBOSE, {"core": {"local_scheduler": "true"}}, source, broken))
+    broken: Settings = {section: {"url": escape_for_file(BROKEN[fault](url)).replace("$", "$$")}}
+    write_settings(tmp_path, merge_settings(VERBOSE, {"core": {"local_scheduler": "true"}}, source, broken))
     stage = "ExtractMessages" if section == "messages" else "ScoreBatch"
     answers = [luigi(tmp_path, stage, "--date", DATE)]
     if section == "database":
@@ -243,7 +248,7 @@ def test_an_address_that_fails_is_told_without_its_password(
 @pytest.mark.parametrize(
     "query", ["password=s3cr3t", "sslpassword=s3cr3t", "token=s3cr3t", "api_key=s3cr3t", "X-Amz-Signature=s3cr3t"]
 )
-def test_a_secret_in_the_query_of_an_address_is_masked(query: str) -> None:
+def test_a_secret_in_the_query_of_a_url_is_masked(query: str) -> None:
     assert mask_password(f"postgresql://host/scores?{query}") == f"postgresql://host/scores?{query.split('=')[0]}=***"
     assert mask_password(f"https://host/file.zip?{query}") == f"https://host/file.zip?{query.split('=')[0]}=***"
 
@@ -252,15 +257,15 @@ def test_a_secret_in_the_query_of_an_address_is_masked(query: str) -> None:
 
 
 def require_modes(folder: Path, mask: int) -> None:
-    """Files and folders are as open as the umask says, no more and no less; nothing can be executed."""
+    """Checks that files and folders have exactly the permissions of the umask, and that no file is executable."""
     paths = list(folder.rglob("*"))
     assert any(path.name == "saved_model.pb" for path in paths)
-    found = {path: stat.S_IMODE(path.lstat().st_mode) for path in paths}
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in paths}
     expected = {path: (0o777 if path.is_dir() else 0o666) & ~mask for path in paths}
-    assert {str(path): oct(mode) for path, mode in found.items() if mode != expected[path]} == {}
+    assert {str(path): oct(mode) for path, mode in modes.items() if mode != expected[path]} == {}
 
 
-def test_a_run_under_a_strict_umask_leaves_nothing_that_others_can_read(
+def test_a_run_with_a_strict_umask_writes_no_file_that_other_users_can_read(
     tmp_path: Path, umask: Callable[[int], None]
 ) -> None:
     umask(0o077)
@@ -288,7 +293,7 @@ LOADERS_OF_CODE = {
     "yaml",
     "jsonpickle",
 }
-# What makes code of data, or starts what a text says.
+# Functions that run data as code, or run a command from a text.
 BUILT_IN = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_CALLS = {
     "read_pickle", "to_pickle", "load_model", "enable_unsafe_deserialization",
@@ -297,39 +302,42 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 
 
-def faults_of(code: str) -> list[str]:
-    """What in a module could run or unpickle what it reads."""
-    found = []
+def find_unsafe_code(code: str) -> list[str]:
+    """Finds imports and calls in a module that could run or unpickle untrusted data."""
+    findings = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [name for name in names if name.split(".")[0] in LOADERS_OF_CODE | {"subprocess"}]
+            findings += [name for name in names if name.split(".")[0] in LOADERS_OF_CODE | {"subprocess"}]
         elif isinstance(node, ast.Call):
-            found += _faults_of_call(node)
-    return found
+            findings += _find_unsafe_call(node)
+    return findings
 
 
-def _faults_of_call(node: ast.Call) -> list[str]:
+def _find_unsafe_call(node: ast.Call) -> list[str]:
     function = node.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     owner = ast.unparse(function.value) if isinstance(function, ast.Attribute) else ""
-    given = {one.arg: ast.unparse(one.value) for one in node.keywords}
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
     faults = [name] if name in FORBIDDEN_CALLS or (not owner and name in BUILT_IN) else []
     faults += [f"{name}({key})" for key, value in (("allow_pickle", "True"), ("shell", "True"), ("safe_mode", "False"),
-                                                   ("verify", "False")) if given.get(key) == value]  # fmt: skip
-    if f"{owner}.{name}" == "np.load" and given.get("allow_pickle") != "False":
+                                                   ("verify", "False")) if keywords.get(key) == value]  # fmt: skip
+    if f"{owner}.{name}" == "np.load" and keywords.get("allow_pickle") != "False":
         faults.append("np.load without allow_pickle=False")
-    if name == "Environment" and given.get("autoescape", "False") == "False":
+    if name == "Environment" and keywords.get("autoescape", "False") == "False":
         faults.append("Environment without autoescape")
     return faults
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_unpickles_evaluates_or_starts_what_it_reads(path: Path) -> None:
-    # The model card is Markdown: its own filter escapes, which its tests hold it to. `spamscore watch` starts luigid
-    # and the run that it was asked for, by lists of arguments.
-    allowed = {"model_card.py": ["Environment without autoescape"], "watching.py": ["subprocess"]}
-    assert faults_of(path.read_text(encoding="utf-8")) == allowed.get(path.name, [])
+def test_no_module_unpickles_or_runs_what_it_reads(path: Path) -> None:
+    # The model card is Markdown: a filter of its own escapes values, which its tests check. `spamscore watch` starts
+    # luigid and the requested run, with lists of arguments.
+    allowed = {
+        "models/reports/model_card.py": ["Environment without autoescape"],
+        "pipeline/watch/luigid.py": ["subprocess"],
+    }
+    assert find_unsafe_code(path.read_text(encoding="utf-8")) == allowed.get(str(path.relative_to(ROOT)), [])
 
 
 @pytest.mark.parametrize(
@@ -340,8 +348,8 @@ def test_no_module_unpickles_evaluates_or_starts_what_it_reads(path: Path) -> No
         "import subprocess", "jinja2.Environment()", "requests.get(url, verify=False)", "archive.extractall(folder)",
     ],
 )  # fmt: skip
-def test_the_search_knows_what_it_looks_for(code: str) -> None:
-    assert faults_of(code)
+def test_the_search_finds_unsafe_code(code: str) -> None:
+    assert find_unsafe_code(code)
 
 
 # Databases
@@ -354,7 +362,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", ['label"; drop table inbox; --', "te`xt", "te'xt", "select", "te xt", "te[x]t", "té"])
-def test_a_hostile_column_name_is_a_name(database_url: str, name: str) -> None:
+def test_a_hostile_column_name_is_quoted(database_url: str, name: str) -> None:
     engine = sa.create_engine(database_url)
     table = sa.Table("inbox", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column(name, sa.String(20)))
     with engine.begin() as connection:
@@ -372,16 +380,17 @@ def test_a_hostile_column_name_is_a_name(database_url: str, name: str) -> None:
     engine.dispose()
 
 
-def test_hostile_names_and_values_go_into_a_table_as_they_are(engine: Engine) -> None:
+def test_hostile_names_and_values_are_stored_unchanged(engine: Engine) -> None:
     columns = [sa.Column(f"{number} {text[:40]}", sa.String(80)) for number, text in enumerate(HOSTILE)]
-    columns = [one for one in columns if "%" not in one.name and ":" not in one.name]
+    columns = [column for column in columns if "%" not in column.name and ":" not in column.name]
     table = sa.Table(
         'odd "name"; drop table `x', sa.MetaData(), *columns, mysql_charset="utf8mb4", mariadb_charset="utf8mb4"
     )
-    rows = [tuple(HOSTILE[(place + shift) % len(HOSTILE)] for place in range(len(columns))) for shift in range(3)]
+    rows = [tuple(HOSTILE[(index + shift) % len(HOSTILE)] for index in range(len(columns))) for shift in range(3)]
     with write_transaction(engine) as connection:
         table.create(connection)
-        insert_rows(connection, table, {one.name: [row[place] for row in rows] for place, one in enumerate(columns)})
+        values = {column.name: [row[index] for row in rows] for index, column in enumerate(columns)}
+        insert_rows(connection, table, values)
     with read_transaction(engine) as connection:
         assert sorted(map(tuple, connection.execute(sa.select(table)))) == sorted(rows)
         assert sa.inspect(connection).has_table("spam_scores")

@@ -1,6 +1,6 @@
-"""`spamscore watch`, seen by a person in a real Chromium: the chain, how far it is, a message to it, what failed.
+"""Tests `spamscore watch` in Chromium: the graph of the chain, progress, messages to a task, and errors.
 
-With SPAMSCORE_SCREENSHOTS=docs/images the pictures of the README are made anew.
+With SPAMSCORE_SCREENSHOTS=docs/images the tests also update the screenshots of the README.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import DATE, SMALL, STAGES, ended_with_its_group, environment, merged, query, write_settings
+from chain import DATE, SMALL, STAGES, environment, kill_group_on_exit, merge_settings, query, write_settings
 from eventually import eventually
 from page import Page, chromium
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 GREEN, RED, YELLOW = "#00DD00", "#DD0000", "#EEBB00"
-# Far more epochs than it is watched for: it ends because it is told to.
+# More epochs than the test waits for: training ends because it receives a message.
 ENDLESS = {"training": {"epochs": "400", "patience": "400", "learning_rate": "0.001"}}
 
 
-class Watched:
-    """The command, running."""
+class WatchCommand:
+    """A running `spamscore watch` command."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         self.folder, self.process = folder, process
@@ -48,105 +48,110 @@ class Watched:
 
     @property
     def page(self) -> str:
-        """The address of the page."""
+        """The URL of the page."""
         return self.wait_for(lambda: re.search(r"watch it at (\S+)", self.output))[1]
 
-    def ended(self) -> int:
+    def wait_for_exit_code(self) -> int:
+        """Waits until the run has ended, and returns its exit code."""
         return int(self.wait_for(lambda: re.search(r"the run ended with exit code (\d+)", self.output))[1])
 
     def tasks(self) -> dict[str, Any]:
-        """The stages as luigid knows them now, by name."""
+        """Returns the stages as luigid shows them now, by name."""
         data = urllib.parse.urlencode({"data": json.dumps({"status": "", "upstream_status": "", "limit": False})})
-        answer = json.loads(fetched(f"{urllib.parse.urljoin(self.page, '/api/task_list')}?{data}"))["response"]
+        answer = json.loads(fetch(f"{urllib.parse.urljoin(self.page, '/api/task_list')}?{data}"))["response"]
         return {task["name"]: {"id": task_id, **task} for task_id, task in answer.items()}
 
     def wait_for_tasks(self, accepts: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """The stages, once luigid knows what is waited for."""
+        """Waits until luigid shows the expected state of the stages, and returns them."""
         return self.wait_for(self.tasks, accepts)
 
     def interrupt(self) -> int:
+        """Sends ^C, waits for the end of the command, and returns its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=120)
 
 
-def fetched(url: str, **headers: str) -> str:
+def fetch(url: str, **headers: str) -> str:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(urllib.request.Request(url, headers=headers), timeout=30) as answer:
         return answer.read().decode()
 
 
 @contextlib.contextmanager
-def watching(folder: Path, *arguments: str) -> Iterator[Watched]:
+def watching(folder: Path, *arguments: str) -> Iterator[WatchCommand]:
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
             [SPAMSCORE, "watch", "--port", "0", *arguments], cwd=folder, env=environment(), stdout=output,
             stderr=output, text=True, start_new_session=True,
         )  # fmt: skip
-    with ended_with_its_group(process):
-        yield Watched(folder, process)
+    with kill_group_on_exit(process):
+        yield WatchCommand(folder, process)
 
 
-def photograph(page: Page, name: str, **size: int) -> None:
-    # A window slides in.
+def take_screenshot(page: Page, name: str, **size: int) -> None:
+    # Windows slide in: waits until the window has stopped.
     page.wait_for(
-        "[...document.querySelectorAll('.modal.in .modal-dialog')].every(one => one.getBoundingClientRect().top >= 29)"
+        "[...document.querySelectorAll('.modal.in .modal-dialog')]"
+        ".every(dialog => dialog.getBoundingClientRect().top >= 29)"
     )
     if folder := os.environ.get("SPAMSCORE_SCREENSHOTS"):
-        page.photograph(Path(folder) / name, **size)
+        page.take_screenshot(Path(folder) / name, **size)
 
 
-def graph(page: Page, watched: Watched) -> dict[str, str]:
-    """The colour of each stage in the graph of the chain."""
-    score_batch = watched.wait_for_tasks(lambda tasks: "ScoreBatch" in tasks)["ScoreBatch"]
-    page.open(f"{watched.page}#tab=graph&taskId={score_batch['id']}&visType=svg")
+def read_graph(page: Page, command: WatchCommand) -> dict[str, str]:
+    """Returns the colour of each stage in the graph of the chain."""
+    score_batch = command.wait_for_tasks(lambda tasks: "ScoreBatch" in tasks)["ScoreBatch"]
+    page.open(f"{command.page}#tab=graph&taskId={score_batch['id']}&visType=svg")
     page.wait_for(f"document.querySelectorAll('#graphPlaceholder .graph-node-a').length == {len(STAGES)}")
     return dict(
         page.value(
-            "[...document.querySelectorAll('#graphPlaceholder .graph-node-a')].map(one => "
-            "[one.textContent.trim(), one.parentNode.querySelector('circle').getAttribute('fill')])"
+            "[...document.querySelectorAll('#graphPlaceholder .graph-node-a')].map(node => "
+            "[node.textContent.trim(), node.parentNode.querySelector('circle').getAttribute('fill')])"
         )
     )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("watched")
-    write_settings(folder, merged(SMALL, ENDLESS))
+    folder = tmp_path_factory.mktemp("watch")
+    write_settings(folder, merge_settings(SMALL, ENDLESS))
     return folder
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path) as one:
-        yield one
+    with chromium(tmp_path) as page:
+        yield page
 
 
 @pytest.mark.timeout(1200)
-def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Page) -> None:
-    with watching(folder, "ScoreBatch", "--date", DATE) as watched:
-        watched.wait_for_tasks(lambda tasks: (tasks.get("TrainModel", {}).get("progress_percentage") or 0) > 0.5)
+def test_the_page_shows_the_run_and_a_message_from_the_page_stops_training(folder: Path, page: Page) -> None:
+    with watching(folder, "ScoreBatch", "--date", DATE) as command:
+        command.wait_for_tasks(lambda tasks: (tasks.get("TrainModel", {}).get("progress_percentage") or 0) > 0.5)
         finished = dict.fromkeys(("CleanText", "BuildVocabulary"), GREEN)
-        colours = watched.wait_for(lambda: graph(page, watched), lambda colours: finished.items() <= colours.items())
+        colours = command.wait_for(
+            lambda: read_graph(page, command), lambda colours: finished.items() <= colours.items()
+        )
         assert set(colours) == set(STAGES)
         assert colours["ScoreBatch"] == YELLOW
         assert len(set(colours.values())) == 3
-        photograph(page, "graph.png", height=1020)
+        take_screenshot(page, "graph.png", height=1020)
 
-        page.open(f"{watched.page}#tab=workers")
+        page.open(f"{command.page}#tab=workers")
         bar = "Number(document.querySelector('.worker-table .taskProgressBar').getAttribute('aria-valuenow'))"
         page.wait_for("document.querySelector('.worker-table .taskProgressBar') !== null")
         before = page.value(bar)
         page.click(".worker-table button.statusMessage")
-        shown = "document.querySelector('#statusMessageModal pre').textContent"
-        page.wait_for(f"/^epoch \\d+\\/400, loss \\d\\.\\d{{3}}(, .+ left)?$/.test({shown})")
+        text = "document.querySelector('#statusMessageModal pre').textContent"
+        page.wait_for(f"/^epoch \\d+\\/400, loss \\d\\.\\d{{3}}(, .+ left)?$/.test({text})")
         page.wait_for(f"{bar} > {before}")
-        photograph(page, "status.png", height=420)
+        take_screenshot(page, "status.png", height=420)
 
-        tasks = watched.wait_for_tasks(lambda tasks: tasks["TrainModel"]["tracking_url"])
-        history = watched.wait_for(lambda: fetched(tasks["TrainModel"]["tracking_url"]))
+        tasks = command.wait_for_tasks(lambda tasks: tasks["TrainModel"]["tracking_url"])
+        history = command.wait_for(lambda: fetch(tasks["TrainModel"]["tracking_url"]))
         assert history.startswith("epoch,steps,loss")
 
-        page.open(f"{watched.page}#tab=workers")
+        page.open(f"{command.page}#tab=workers")
         page.click(".worker-table button.schedulerMessage")
         page.click("#schedulerMessageInput")
         page.type("stop")
@@ -154,49 +159,49 @@ def test_a_person_sees_the_chain_run_and_tells_it_to_stop(folder: Path, page: Pa
         page.click("#schedulerMessageButton")
         answer = "document.querySelector('#schedulerMessageResponse pre div').textContent"
         page.wait_for(f"/^stopping after epoch \\d+ of 400\\. The best epoch is kept\\.$/.test({answer})")
-        photograph(page, "message.png", height=420)
+        take_screenshot(page, "message.png", height=420)
 
-        assert watched.ended() == 0
-        tasks = watched.wait_for_tasks(lambda tasks: {task["status"] for task in tasks.values()} == {"DONE"})
-        watched.wait_for_tasks(lambda tasks: "(stopped by a message)" in tasks["TrainModel"]["status_message"])
-        tasks = watched.wait_for_tasks(lambda tasks: all(tasks[stage]["tracking_url"] for stage in STAGES))
+        assert command.wait_for_exit_code() == 0
+        tasks = command.wait_for_tasks(lambda tasks: {task["status"] for task in tasks.values()} == {"DONE"})
+        command.wait_for_tasks(lambda tasks: "(stopped by a message)" in tasks["TrainModel"]["status_message"])
+        tasks = command.wait_for_tasks(lambda tasks: all(tasks[stage]["tracking_url"] for stage in STAGES))
         for stage in STAGES:
-            assert fetched(tasks[stage]["tracking_url"]), stage
-        assert watched.interrupt() == 0
+            assert fetch(tasks[stage]["tracking_url"]), stage
+        assert command.interrupt() == 0
     [model] = (folder / "artifacts/training").glob("*/model.json")
     description = json.loads(model.read_text())
     assert description["stopped_after_epoch"] == description["epochs"] < 400
     assert query(folder, "select state from score_batches") == [("published",)]
 
 
-def test_what_failed_is_red_and_says_why_and_the_runs_before_are_still_there(folder: Path, page: Page) -> None:
+def test_a_failed_stage_is_red_with_its_error_and_earlier_stages_are_still_shown(folder: Path, page: Page) -> None:
     arguments = ("ScoreBatch", "--date", DATE, "--training-seed", "8", "--devices-devices", "gpu:3")
-    with watching(folder, *arguments) as watched:
-        assert watched.ended() == 30
-        colours = watched.wait_for(lambda: graph(page, watched), lambda colours: RED in colours.values())
+    with watching(folder, *arguments) as command:
+        assert command.wait_for_exit_code() == 30
+        colours = command.wait_for(lambda: read_graph(page, command), lambda colours: RED in colours.values())
         assert {name for name, colour in colours.items() if colour == RED} == {"TrainModel"}
-        assert colours["CleanText"] == GREEN  # not of this run: it was done in the one before
-        # The message of the run that went well is gone.
-        watched.wait_for_tasks(lambda tasks: tasks["TrainModel"]["status_message"] is None)
-        page.open(f"{watched.page}#tab=tasks&statuses=%5B%22FAILED%22%5D")
+        assert colours["CleanText"] == GREEN  # done in the run before, not in this run
+        # The status message of the earlier, successful run is deleted.
+        command.wait_for_tasks(lambda tasks: tasks["TrainModel"]["status_message"] is None)
+        page.open(f"{command.page}#tab=tasks&statuses=%5B%22FAILED%22%5D")
         page.click("#taskTable tbody tr:first-child td.details-control button.showError")
-        shown = "document.querySelector('#errorModal pre').textContent"
-        page.wait_for(f"document.querySelector('#errorModal pre') && {shown}.startsWith('[devices] devices = gpu:3: ')")
+        text = "document.querySelector('#errorModal pre').textContent"
+        page.wait_for(f"document.querySelector('#errorModal pre') && {text}.startsWith('[devices] devices = gpu:3: ')")
         window = "(document.querySelector('#errorModal.in .modal-dialog') || document.body)"
         page.wait_for(f"{window}.getBoundingClientRect().top >= 29")
-        photograph(page, "error.png", height=420)
-        assert watched.interrupt() == 30
+        take_screenshot(page, "error.png", height=420)
+        assert command.interrupt() == 30
 
 
-def test_a_run_that_is_interrupted_ends_at_a_place_from_which_the_next_goes_on(tmp_path: Path) -> None:
-    write_settings(tmp_path, merged(SMALL, ENDLESS))
-    with watching(tmp_path, "TrainModel") as watched:
-        watched.wait_for(lambda: "epoch 2/400" in watched.output)
-        assert watched.interrupt() == 130
-        assert "run the same command again to continue from here" in watched.output
+def test_an_interrupted_run_can_be_continued_by_the_next_run(tmp_path: Path) -> None:
+    write_settings(tmp_path, merge_settings(SMALL, ENDLESS))
+    with watching(tmp_path, "TrainModel") as command:
+        command.wait_for(lambda: "epoch 2/400" in command.output)
+        assert command.interrupt() == 130
+        assert "run the same command again, it goes on from here" in command.output
 
 
-def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> None:
+def test_only_reports_are_served_and_only_to_this_machine(tmp_path: Path) -> None:
     from pipeline.watch.reports_server import serve_reports
 
     (tmp_path / "secret.json").write_text("{}")
@@ -207,19 +212,19 @@ def test_reports_alone_are_shown_and_to_this_machine_alone(tmp_path: Path) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     with serve_reports(tmp_path / "artifacts") as url:
-        assert fetched(f"{url}/training/f/history.csv") == "epoch"
-        assert fetched(f"{url}/snapshots/f/manifest.json") == "{}"
+        assert fetch(f"{url}/training/f/history.csv") == "epoch"
+        assert fetch(f"{url}/snapshots/f/manifest.json") == "{}"
         for path, headers in (
             ("/snapshots/f/messages.parquet", {}), ("/snapshots/f/", {}), ("/", {}), ("/../secret.json", {}),
             ("/%2e%2e/secret.json", {}), ("/training/f/history.csv", {"Host": "reports.example"}),
         ):  # fmt: skip
             with pytest.raises(urllib.error.HTTPError) as refused:
-                fetched(url + path, **headers)
+                fetch(url + path, **headers)
             assert refused.value.code in (403, 404), path
             refused.value.close()
 
 
-def test_a_port_that_is_taken_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_a_solution(tmp_path: Path) -> None:
     write_settings(tmp_path, {})
     with watching(tmp_path, "IngestCorpus") as first:
         port = str(urllib.parse.urlsplit(first.page).port)
@@ -230,5 +235,5 @@ def test_a_port_that_is_taken_is_said_with_the_way_out(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert f"--port {port}: Address already in use" in done.stderr
         assert "--port 0 takes a free one" in done.stderr
-        first.ended()
+        first.wait_for_exit_code()
         first.interrupt()

@@ -24,7 +24,7 @@ import click
 import luigi
 import pytest
 import warm
-from chain import DATE, Done, ended_with_its_group, environment
+from chain import DATE, CommandResult, environment, kill_group_on_exit
 from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
 
 import pipeline
@@ -102,22 +102,22 @@ def run(command: str, folder: Path) -> None:
     assert (done.code, words in done.output) == (code, True), f"{adapted}\n{done.output[-3000:]}"
 
 
-def run_warm(command: str, folder: Path) -> Done:
+def run_warm(command: str, folder: Path) -> CommandResult:
     """Runs a Python program of the environment with TensorFlow imported already."""
     words = shlex.split(command)
     start = next(place for place, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
     variables = dict(word.split("=", 1) for word in words[:start])
     program, *arguments = words[start:]
-    return Done(*warm.run(BIN / program, tuple(arguments), folder, {**shell_environment(folder), **variables}))
+    return CommandResult(*warm.run(BIN / program, tuple(arguments), folder, {**shell_environment(folder), **variables}))
 
 
-def run_shell(command: str, folder: Path) -> Done:
+def run_shell(command: str, folder: Path) -> CommandResult:
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=folder, env=shell_environment(folder),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     # 141: `head` had enough.
-    return Done(0 if done.returncode == 141 and "| head" in command else done.returncode, done.stdout)
+    return CommandResult(0 if done.returncode == 141 and "| head" in command else done.returncode, done.stdout)
 
 
 def watch(command: str, folder: Path) -> None:
@@ -128,7 +128,7 @@ def watch(command: str, folder: Path) -> None:
             shlex.split(substituted(command)), cwd=folder, env=shell_environment(folder), stdout=log, stderr=log,
             start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         for _ in range(3000):  # looks are counted: the clock of a busy virtual machine may leap
             if found := re.search(r"the run ended with exit code (\d+)", output.read_text()):
                 break
@@ -224,7 +224,7 @@ def shell_environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def scene(finished: tuple[Path, Done], tmp_path: Path) -> Path:
+def scene(finished: tuple[Path, CommandResult], tmp_path: Path) -> Path:
     """A copy of the finished chain, with the files that the pages name."""
     folder = Path(shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True))
     for name, text in FILES.items():

@@ -1,4 +1,4 @@
-"""Drives the real `luigi` command in a folder of a test's own, and reads what it left."""
+"""Runs the real `luigi` command in the working folder of a test, and reads its results."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ Settings = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a command left: its exit code and all that it printed."""
+class CommandResult:
+    """The exit code of a command and all of its output."""
 
     code: int
     output: str
@@ -46,56 +46,63 @@ class Done:
 
     @property
     def ran(self) -> set[str]:
-        """Stages that ran to their end in this run."""
+        """Stages that this run completed."""
         return {stage for stage in STAGES if f"done      {stage}(" in self.output}
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
+    """Writes luigi.cfg into a folder."""
     lines = [line for section, keys in settings.items() for line in
              (f"[{section}]", *(f"{key} = {value}" for key, value in keys.items()))]  # fmt: skip
     (folder / "luigi.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUIGI", "SPAMSCORE_"))}
-    return {**kept, **extra}
+    """Returns the environment of this process without settings of Luigi and spamscore, plus the given variables."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LUIGI", "SPAMSCORE_"))}
+    return {**inherited, **extra}
 
 
-def luigi(folder: Path, *arguments: str, **variables: str) -> Done:
-    """Runs the command with TensorFlow imported already, for all but the time the same as `luigi_cold`."""
-    return Done(*warm.run(LUIGI, ("--module", "pipeline", *arguments), folder, environment(**variables)))
+def luigi(folder: Path, *arguments: str, **variables: str) -> CommandResult:
+    """Runs the command in a fork that has already imported TensorFlow: as `luigi_cold`, but faster."""
+    return CommandResult(*warm.run(LUIGI, ("--module", "pipeline", *arguments), folder, environment(**variables)))
 
 
-def luigi_cold(folder: Path, *arguments: str, **variables: str) -> Done:
-    """Runs the command in a process of its own, as a person does."""
+def luigi_cold(folder: Path, *arguments: str, **variables: str) -> CommandResult:
+    """Runs the command in a new process, as a user does."""
     command = [LUIGI, "--module", "pipeline", *arguments]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run(command, cwd=folder, env=environment(**variables), check=False, **output)
-    return Done(done.returncode, done.stdout)
+    return CommandResult(done.returncode, done.stdout)
 
 
-def merged(*settings: Settings) -> Settings:
-    sections = {section for one in settings for section in one}
-    return {section: {k: v for one in settings for k, v in one.get(section, {}).items()} for section in sections}
+def merge_settings(*settings: Settings) -> Settings:
+    """Merges settings key by key; a later value replaces an earlier one."""
+    merged: Settings = {}
+    for sections in settings:
+        for section, values in sections.items():
+            merged.setdefault(section, {}).update(values)
+    return merge_settings
 
 
 def query(folder: Path, statement: str) -> list[tuple[object, ...]]:
+    """Returns the rows of a SELECT on the SQLite database of a folder."""
     with sqlite3.connect(folder / "spamscore.db") as connection:
         rows = connection.execute(statement).fetchall()
     connection.close()
     return rows
 
 
-def chunks_there(folder: Path) -> int:
-    """Chunks that are committed; none while there is no database or no table yet."""
+def count_committed_chunks(folder: Path) -> int:
+    """Counts the committed chunks; 0 if the database or the table does not exist yet."""
     try:
         return int(str(query(folder, "select count(*) from batch_chunks")[0][0]))
     except sqlite3.OperationalError:
         return 0
 
 
-def started(folder: Path, arguments: tuple[str, ...], output: int) -> subprocess.Popen[str]:
-    """Starts the command in a process group of its own."""
+def start_command(folder: Path, arguments: tuple[str, ...], output: int) -> subprocess.Popen[str]:
+    """Starts the command in a new process group."""
     return subprocess.Popen(
         [LUIGI, "--module", "pipeline", *arguments], cwd=folder, env=environment(),
         stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -103,14 +110,18 @@ def started(folder: Path, arguments: tuple[str, ...], output: int) -> subprocess
 
 
 def wait_until(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    """Waits until `ready` returns true, and checks that the command still runs then.
+
+    Polls more often than `eventually`: the next chunk is committed, or the run ends, within a fraction of a second.
+    """
     while process.poll() is None and not ready():
         time.sleep(0.01)
-    assert process.poll() is None, "the command ended before anything could be done to it"
+    assert process.poll() is None, "the command ended before the test could interrupt it"
 
 
 @contextlib.contextmanager
-def ended_with_its_group(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Leaves nothing of a command behind, however the block ends."""
+def kill_group_on_exit(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Kills the process group of a command when the block ends, also after an error."""
     try:
         yield
     finally:
@@ -120,17 +131,17 @@ def ended_with_its_group(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def kill_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> None:
-    """Starts the command and kills its whole group once something is so."""
-    process = started(folder, arguments, subprocess.DEVNULL)
-    with ended_with_its_group(process):
+    """Starts the command and kills its process group once `ready` returns true."""
+    process = start_command(folder, arguments, subprocess.DEVNULL)
+    with kill_group_on_exit(process):
         wait_until(process, ready)
 
 
-def end_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> Done:
-    """Starts the command and sends SIGTERM to its parent process once something is so; waits for its end."""
-    process = started(folder, arguments, subprocess.PIPE)
-    with ended_with_its_group(process):
+def terminate_when(folder: Path, arguments: tuple[str, ...], ready: Callable[[], bool]) -> CommandResult:
+    """Starts the command, sends SIGTERM to its parent process once `ready` returns true, and waits for its end."""
+    process = start_command(folder, arguments, subprocess.PIPE)
+    with kill_group_on_exit(process):
         wait_until(process, ready)
         process.terminate()
         output, _ = process.communicate(timeout=60)
-    return Done(process.returncode, output)
+    return CommandResult(process.returncode, output)

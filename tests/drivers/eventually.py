@@ -1,6 +1,6 @@
-"""Waits for a state that arrives later: luigid, a page, a log and another process learn of an event after it happened.
+"""Waits for a state that arrives later: luigid, a page, a log or another process shows an event only after a delay.
 
-A test that reads such a place once, right after the event, fails on a machine that is busy.
+A test that reads the state once, right after the event, fails on a busy machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Value = TypeVar("Value")
-# Attempts are counted instead of seconds: the clock of a busy virtual machine may leap.
+# Counts attempts instead of seconds, because the clock of a busy virtual machine can jump.
 ATTEMPTS, PAUSE = 1200, 0.1
 
 
@@ -24,12 +24,12 @@ def eventually(
 
     Args:
         read: reads the value.
-        accepts: tells whether the value is the one that is waited for; by default any that is true.
-        check: is called after each attempt that was not accepted, and raises where waiting is of no use any more.
-        detail: text that explains a failure, such as the output of the command.
+        accepts: returns whether the value is the expected one; by default any true value.
+        check: is called after each attempt that was not accepted; raises if waiting longer is useless.
+        detail: returns text that explains a failure, for example the output of the command.
 
     Raises:
-        AssertionError: the value was not accepted within two minutes; has the last value read.
+        AssertionError: no value was accepted within two minutes; the message shows the last value.
     """
     value = read()
     for _ in range(ATTEMPTS):

@@ -1,8 +1,8 @@
-"""Feeds bytes to everything that reads files: `make fuzz`, by coverage, or `tests/test_fuzz.py`, a few of them.
+"""Fuzzes all readers of files: `make fuzz` guided by coverage, `tests/test_fuzz.py` with a few inputs.
 
-Each target stands for one reader. Of its `feed`, nothing may come out but an error that the project raises on purpose.
-`python tests/drivers/fuzz.py [--seconds 60] [TARGET …]` runs targets under atheris, one process each, and keeps inputs
-that reach new code in `.fuzz/<target>/corpus`, those that fail in `.fuzz/<target>`.
+Each target is one reader. Its `feed` may raise only `SpamscoreError`, the errors that the project raises on purpose.
+`python tests/drivers/fuzz.py [--seconds 60] [TARGET …]` runs each target in its own process under atheris. Inputs that
+reach new code are stored in `.fuzz/<target>/corpus`, inputs that fail in `.fuzz/<target>`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from typing import Any
 
 from models.errors import SpamscoreError
 
-# Of one input: what a reader may take for a few kilobytes before it counts as one that hangs or bloats.
+# Limits for one input of a few kilobytes: a reader that needs more counts as hanging or as using too much memory.
 SECONDS, MEGABYTES, BYTES = 20, 4096, 65_536
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reader to be fuzzed.
+    """A reader to fuzz.
 
     Attributes:
-        name: how the command line calls it.
-        feed: reads the bytes; raises whatever the reader raises.
-        seeds: makes inputs to begin with: whole files, small ones.
+        name: name on the command line.
+        feed: passes the bytes to the reader; raises what the reader raises.
+        seeds: returns the first inputs: small, valid files.
     """
 
     name: str
@@ -48,26 +48,27 @@ class Target:
 
 
 def feed(target: Target, content: bytes) -> None:
-    """Gives bytes to a reader; what the project refuses on purpose is no finding."""
+    """Passes bytes to a reader; an error that the project raises on purpose is not a finding."""
     with contextlib.suppress(SpamscoreError):
         target.feed(content)
 
 
 @functools.cache
 def scratch() -> Path:
-    """A folder of this process, gone when it ends."""
+    """Returns a temporary folder of this process, deleted when the process ends."""
     folder = tempfile.mkdtemp(prefix="spamscore-fuzz-")
     atexit.register(shutil.rmtree, folder)
     return Path(folder)
 
 
-def written(name: str, content: bytes) -> Path:
+def write_file(name: str, content: bytes) -> Path:
+    """Writes a file into the scratch folder."""
     path = scratch() / name
     path.write_bytes(content)
     return path
 
 
-# Messages: what strangers give
+# Messages: untrusted input
 
 
 COLUMNS = {"text_column": "text", "id_column": "message_id", "date_column": "day"}
@@ -80,17 +81,17 @@ def feed_messages(layout: str, content: bytes) -> None:
 
     columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
     for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):
-        path = written(f"messages.{layout}", content)
+        path = write_file(f"messages.{layout}", content)
         for number, row in enumerate(read_file(FileSource(section, path, columns, layout, encoding)), 1):
             assert row.row_number == number
             assert set(row.values) == set(columns.values())
             for value in row.values.values():
-                # What is read must be fit to be written: to Parquet, to a database.
+                # Parquet and the databases store UTF-8, so every value must be encodable.
                 assert value is None or value.encode() is not None
 
 
-def separated(sign: str) -> list[bytes]:
-    text = 'message_id,day,text\n1,2026-01-31,Win now\n2,2026-01-31,"a, ""b""\nc"\n3,,é\n4\n'.replace(",", sign)
+def make_delimited_files(delimiter: str) -> list[bytes]:
+    text = 'message_id,day,text\n1,2026-01-31,Win now\n2,2026-01-31,"a, ""b""\nc"\n3,,é\n4\n'.replace(",", delimiter)
     return [text.encode(), text.encode("utf-16"), b"\xef\xbb\xbf" + text.encode(), b'message_id,day,text\n1,2,"open\n']
 
 
@@ -108,11 +109,11 @@ def json_lines() -> list[bytes]:
 def parquet() -> list[bytes]:
     import pyarrow as pa
 
-    when = [date(2026, 1, 31), None, date(1, 1, 1)]
+    days = [date(2026, 1, 31), None, date(1, 1, 1)]
     tables = [
-        pa.table({"message_id": [1, 2, None], "text": ["a", None, "é" * 50], "day": when}),
+        pa.table({"message_id": [1, 2, None], "text": ["a", None, "é" * 50], "day": days}),
         pa.table(
-            {"message_id": pa.array(["a", "b", "a"]).dictionary_encode(), "text": [b"\xff", b"", b"a"], "day": when}
+            {"message_id": pa.array(["a", "b", "a"]).dictionary_encode(), "text": [b"\xff", b"", b"a"], "day": days}
         ),
     ]
     return [_parquet_bytes(table, compression) for table in tables for compression in ("none", "snappy", "zstd")]
@@ -146,27 +147,27 @@ def feed_download(content: bytes) -> None:
     from tasks.sources.download import extract_member
 
     path = scratch() / "unpacked"
-    extract_member(written("archive.zip", content), path, "0" * 64, "https://example.org/archive.zip")
+    extract_member(write_file("archive.zip", content), path, "0" * 64, "https://example.org/archive.zip")
 
 
 def archives() -> list[bytes]:
-    made = []
-    for name, how in (("SMSSpamCollection", zipfile.ZIP_DEFLATED), ("../SMSSpamCollection", zipfile.ZIP_STORED),
+    archives = []
+    for name, compression in (("SMSSpamCollection", zipfile.ZIP_DEFLATED), ("../SMSSpamCollection", zipfile.ZIP_STORED),
                       ("a/SMSSpamCollection", zipfile.ZIP_BZIP2), ("SMSSpamCollection", zipfile.ZIP_LZMA)):  # fmt: skip
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", how) as file:
+        with zipfile.ZipFile(buffer, "w", compression) as file:
             file.writestr(name, "ham\tHello\nspam\tWin\n" * 3)
             file.writestr("readme", "about")
-        made.append(buffer.getvalue())
-    return made
+        archives.append(buffer.getvalue())
+    return archives
 
 
 def feed_cleaning(content: bytes) -> None:
     import tensorflow as tf
 
     for cleaner in cleaners():
-        for one in cleaner(tf.constant([content])).numpy():
-            cleaned = one.decode("utf-8")
+        for text in cleaner(tf.constant([content])).numpy():
+            cleaned = text.decode("utf-8")
             assert cleaned == cleaned.strip(" ")
             assert "  " not in cleaned
 
@@ -179,8 +180,8 @@ def cleaners() -> list[Any]:
     from models.text.cleaning import TextCleaner
 
     signature = [tf.TensorSpec([None], tf.string)]
-    return [tf.function(TextCleaner(TextSettings(cleaning=one)), input_signature=signature)
-            for one in ("signal", "letters")]  # fmt: skip
+    return [tf.function(TextCleaner(TextSettings(cleaning=cleaning)), input_signature=signature)
+            for cleaning in ("signal", "letters")]  # fmt: skip
 
 
 def messages() -> list[bytes]:
@@ -193,13 +194,13 @@ def messages() -> list[bytes]:
     return [*(text.encode() for text in texts), b"\xff\xfe\xed\xa0\x80", b"&#99999999999999;&#xFFFFFFFF;"]
 
 
-# Artifacts: what an earlier run left
+# Artifacts of an earlier run
 
 
 def feed_vocabulary(content: bytes) -> None:
     from models.text.vocabulary import load_vocabulary, save_vocabulary
 
-    vocabulary = load_vocabulary(written("vocabulary.json", content))
+    vocabulary = load_vocabulary(write_file("vocabulary.json", content))
     save_vocabulary(vocabulary, scratch() / "again.json")
     assert load_vocabulary(scratch() / "again.json") == vocabulary
 
@@ -214,7 +215,7 @@ def vocabularies() -> list[bytes]:
 
 
 def feed_manifests(content: bytes) -> None:
-    """The same bytes in the place of each small JSON file that something reads back."""
+    """Puts the bytes in place of each small JSON file that is read back."""
     from models.training.trained_model import load_trained_model
     from pipeline.answers.versions import exported_versions
     from tasks.artifacts.exports import exports_folder, find_version, version_in_service
@@ -222,17 +223,17 @@ def feed_manifests(content: bytes) -> None:
     os.chdir(scratch())
     folder = exports_folder() / "1"
     folder.mkdir(parents=True, exist_ok=True)
-    whole = b'{"fingerprint": "1", "training": "2", "evaluation": "3"}'
-    for path, ask in (
+    valid = b'{"fingerprint": "1", "training": "2", "evaluation": "3"}'
+    for path, read in (
         (exports_folder() / "service.json", version_in_service),
         (folder / "manifest.json", lambda: find_version("2")),
         (folder / "manifest.json", exported_versions),
         (Path("model.json"), lambda: load_trained_model(Path())),
     ):
-        (folder / "manifest.json").write_bytes(whole)
+        (folder / "manifest.json").write_bytes(valid)
         path.write_bytes(content)
         with contextlib.suppress(SpamscoreError):
-            ask()
+            read()
         path.unlink()
 
 
@@ -250,7 +251,7 @@ def manifests() -> list[bytes]:
 def feed_weights(content: bytes) -> None:
     from models.network.weights import read_weights
 
-    read_weights(network(), written("weights.npz", content))
+    read_weights(network(), write_file("weights.npz", content))
 
 
 @functools.cache
@@ -258,8 +259,8 @@ def network() -> Any:
     from models.network.network import build_network
     from models.settings import NetworkSettings
 
-    make = NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4)
-    return build_network(make, 4, 1)
+    architecture = NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4)
+    return build_network(architecture, 4, 1)
 
 
 def weights() -> list[bytes]:
@@ -275,7 +276,7 @@ def weights() -> list[bytes]:
 
 
 def feed_checkpoint(content: bytes) -> None:
-    """The first byte says which file of a checkpoint the others stand in the place of."""
+    """Puts the bytes in place of one file of a checkpoint; the first byte selects the file."""
     import tensorflow as tf
 
     from models.settings import TrainingSettings
@@ -284,8 +285,8 @@ def feed_checkpoint(content: bytes) -> None:
     folder = scratch() / "checkpoints"
     folder.mkdir(exist_ok=True)
     names = ("checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001")
-    for name, whole in zip(names, checkpoint_files(), strict=True):
-        (folder / name).write_bytes(whole)
+    for name, valid in zip(names, checkpoint_files(), strict=True):
+        (folder / name).write_bytes(valid)
     (folder / names[content[0] % 3 if content else 0]).write_bytes(content[1:])
     checkpoint = tf.train.Checkpoint(model=network())
     open_checkpoint_manager(checkpoint, folder, TrainingSettings())
@@ -309,7 +310,7 @@ def checkpoints() -> list[bytes]:
 def feed_snapshot(content: bytes) -> None:
     from tasks.sources.snapshots import count_snapshot_rows, read_snapshot
 
-    path = written("messages.parquet", content)
+    path = write_file("messages.parquet", content)
     rows = count_snapshot_rows(path)
     assert sum(len(chunk) for chunk in read_snapshot(path, 2)) == rows
 
@@ -326,7 +327,7 @@ def snapshots() -> list[bytes]:
 
 
 def feed_settings(content: bytes) -> None:
-    """What Luigi cannot parse ends its import, which `pipeline` explains; the rest is ours."""
+    """Reads the bytes as luigi.cfg. Ignores errors of the parser: `pipeline` reports them when it imports Luigi."""
     import configparser
     import copy
 
@@ -338,7 +339,7 @@ def feed_settings(content: bytes) -> None:
     os.chdir(scratch())
     parser: Any = LuigiConfigParser.instance()
     before = copy.deepcopy(parser._sections)
-    path = written("luigi.cfg", content)
+    path = write_file("luigi.cfg", content)
     try:
         with contextlib.suppress(configparser.Error, UnicodeDecodeError):
             parser.read(path, encoding="utf-8")
@@ -357,36 +358,36 @@ def settings_files() -> list[bytes]:
     ]
 
 
-def target(name: str, one: Callable[[bytes], None], seeds: Callable[[], list[bytes]]) -> tuple[str, Target]:
-    return name, Target(name, one, seeds)
+def define(name: str, read: Callable[[bytes], None], seeds: Callable[[], list[bytes]]) -> tuple[str, Target]:
+    return name, Target(name, read, seeds)
 
 
 TARGETS = dict([
-    target("csv", functools.partial(feed_messages, "csv"), lambda: separated(",")),
-    target("tsv", functools.partial(feed_messages, "tsv"), lambda: separated("\t")),
-    target("sms", functools.partial(feed_messages, "sms"), lambda: [b"ham\tHello\nspam\tWin\tit\n\nodd\n\xff\tx\r\n"]),
-    target("jsonl", functools.partial(feed_messages, "jsonl"), json_lines),
-    target("parquet", functools.partial(feed_messages, "parquet"), parquet),
-    target("labels", feed_labels, labels),
-    target("download", feed_download, archives),
-    target("cleaning", feed_cleaning, messages),
-    target("vocabulary", feed_vocabulary, vocabularies),
-    target("manifests", feed_manifests, manifests),
-    target("weights", feed_weights, weights),
-    target("checkpoint", feed_checkpoint, checkpoints),
-    target("snapshot", feed_snapshot, snapshots),
-    target("settings", feed_settings, settings_files),
+    define("csv", functools.partial(feed_messages, "csv"), lambda: make_delimited_files(",")),
+    define("tsv", functools.partial(feed_messages, "tsv"), lambda: make_delimited_files("\t")),
+    define("sms", functools.partial(feed_messages, "sms"), lambda: [b"ham\tHello\nspam\tWin\tit\n\nodd\n\xff\tx\r\n"]),
+    define("jsonl", functools.partial(feed_messages, "jsonl"), json_lines),
+    define("parquet", functools.partial(feed_messages, "parquet"), parquet),
+    define("labels", feed_labels, labels),
+    define("download", feed_download, archives),
+    define("cleaning", feed_cleaning, messages),
+    define("vocabulary", feed_vocabulary, vocabularies),
+    define("manifests", feed_manifests, manifests),
+    define("weights", feed_weights, weights),
+    define("checkpoint", feed_checkpoint, checkpoints),
+    define("snapshot", feed_snapshot, snapshots),
+    define("settings", feed_settings, settings_files),
 ])  # fmt: skip
 
 
 def fuzz(name: str, folder: Path, seconds: int) -> None:
-    """Runs one target in this process until its time is over or it finds something; does not return."""
+    """Runs one target in this process until the time is over or an input fails; does not return."""
     import atheris
 
     target = TARGETS[name]
-    logging.getLogger("spamscore").setLevel(logging.CRITICAL)  # it warns of each checkpoint that it passes over
+    logging.getLogger("spamscore").setLevel(logging.CRITICAL)  # it logs a warning for each damaged checkpoint
     with atheris.instrument_imports(include=["models", "tasks", "pipeline", "csv", "json", "zipfile", "numpy.lib"]):
-        # The first reading imports what the reader needs, and so has it instrumented.
+        # The first reads import the modules of the reader inside this block, so that they are instrumented.
         seeds = target.seeds()
         for content in seeds:
             feed(target, content)
@@ -403,35 +404,40 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fuzzes everything that reads files, by coverage.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all if none is named")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="keeps inputs from one run to the next")
-    parser.add_argument("--here", action="store_true", help="fuzz the one target in this process")
-    given = parser.parse_args()
-    names = given.targets or list(TARGETS)
+    """Runs the command line; returns 1 if an input failed."""
+    parser = argparse.ArgumentParser(description="Fuzzes all readers of files, guided by coverage.")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"readers to fuzz: {', '.join(TARGETS)}; default: all"
+    )
+    parser.add_argument("--seconds", type=int, default=60, help="time for each target (60)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".fuzz"), help="folder for inputs, used again by the next run (.fuzz)"
+    )
+    parser.add_argument("--here", action="store_true", help="fuzz the first target in this process")
+    options = parser.parse_args()
+    names = options.targets or list(TARGETS)
     if unknown := set(names) - set(TARGETS):
-        parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
-    if given.here:
-        fuzz(names[0], given.folder.resolve() / names[0], given.seconds)
-    failed = [name for name in names if not fuzzed(name, given.folder, given.seconds)]
-    print(f"findings in: {', '.join(failed)}; the inputs are in {given.folder}" if failed else "no findings")
+        parser.error(f"unknown target: {', '.join(sorted(unknown))}; expected: {', '.join(TARGETS)}")
+    if options.here:
+        fuzz(names[0], options.folder.resolve() / names[0], options.seconds)
+    failed = [name for name in names if not run_target(name, options.folder, options.seconds)]
+    print(f"findings in: {', '.join(failed)}; the inputs are in {options.folder}" if failed else "no findings")
     return 1 if failed else 0
 
 
-def fuzzed(name: str, folder: Path, seconds: int) -> bool:
-    """Runs a target in a process of its own, prints what became of it; whether nothing was found."""
+def run_target(name: str, folder: Path, seconds: int) -> bool:
+    """Runs a target in a new process and prints the result; returns whether no input failed."""
     command = [sys.executable, __file__, name, "--seconds", str(seconds), "--folder", str(folder), "--here"]
-    # libFuzzer ends the process without Python's clean-up, so that its scratch folder is made and removed here.
+    # libFuzzer ends the process without Python's cleanup, so its scratch folder is created and removed here.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="spamscore-fuzz-", dir=memory if memory.is_dir() else None) as scratch:
         variables = {**os.environ, "TMPDIR": scratch, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said = done.stdout.decode(errors="replace")
-    runs = [line.split()[-1] for line in said.splitlines() if "stat::number_of_executed_units" in line]
+    output = done.stdout.decode(errors="replace")
+    runs = [line.split()[-1] for line in output.splitlines() if "stat::number_of_executed_units" in line]
     print(f"{name}: {runs[-1] if runs else 'no'} executions, {'a finding' if done.returncode else 'no finding'}")
     if done.returncode:
-        print(said[-4000:])
+        print(output[-4000:])
     return done.returncode == 0
 
 

@@ -1,14 +1,11 @@
-"""A real luigid on loopback, which a test may kill, stop for a while and start again."""
+"""Runs a real luigid on loopback, which a test can kill, suspend and restart."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -16,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from chain import Settings, environment
+from servers import free_port, wait_for_port
 
 LUIGID = Path(sys.executable).with_name("luigid")
 
 
 class Luigid:
-    """Its log and its state are kept in a folder."""
+    """A luigid process. Its log and its state file are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
+        self.port = free_port()
         folder.mkdir()
 
     def __enter__(self) -> Luigid:
@@ -45,59 +41,58 @@ class Luigid:
 
     @property
     def settings(self) -> Settings:
-        """What a run needs to find it."""
+        """Settings of a run that uses this luigid."""
         return {"core": {"local_scheduler": "false", "default_scheduler_url": self.url}}
 
     def start(self) -> None:
+        """Starts luigid and waits until it listens."""
         command = [LUIGID, "--address", "127.0.0.1", "--port", str(self.port)]
-        with (self.folder / "log").open("ab") as log:
+        log = self.folder / "log"
+        with log.open("ab") as file:
             self.process = subprocess.Popen(
                 [*command, "--state-path", str(self.folder / "state.pickle")], cwd=self.folder, env=environment(),
-                stdout=log, stderr=subprocess.STDOUT,
+                stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            time.sleep(0.05)
-        raise AssertionError((self.folder / "log").read_text())
+        wait_for_port(self.port, self.process, log)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> None:
-        """Lets it answer nothing, as a machine that is overloaded."""
+    def suspend(self) -> None:
+        """Stops the process (SIGSTOP): it answers no request, like an overloaded machine."""
         self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
+        """Continues the process after `suspend`."""
         self.process.send_signal(signal.SIGCONT)
 
-    def ask(self, method: str, **arguments: Any) -> Any:
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Calls a method of luigid's HTTP API and returns its response."""
         data = urllib.parse.urlencode({"data": json.dumps(arguments)})
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(f"{self.url}/api/{method}?{data}", timeout=30) as answer:
             return json.load(answer)["response"]
 
-    def task(self, family: str) -> dict[str, Any]:
-        """What the page knows of a task, by its name; its status is empty where it knows none."""
-        tasks = self.ask("task_list", status="", upstream_status="", limit=False)
-        return next(({"id": key, **one} for key, one in tasks.items() if one["name"] == family), {"status": ""})
+    def find_task(self, family: str) -> dict[str, Any]:
+        """Finds a task by its family name; returns an empty status if luigid has no such task."""
+        tasks = self.call("task_list", status="", upstream_status="", limit=False)
+        return next(({"id": key, **task} for key, task in tasks.items() if task["name"] == family), {"status": ""})
 
-    def send(self, family: str, content: str) -> Callable[[], str | None]:
-        """Sends a message to a running task as the page does; what is given asks for its answer."""
-        task = self.task(family)
-        sent = self.ask("send_scheduler_message", worker=task["worker_running"], task=task["id"], content=content)
-        asked = {"task_id": task["id"], "message_id": sent["message_id"]}
-        return lambda: self.ask("get_scheduler_message_response", **asked)["response"]
+    def send_message(self, family: str, content: str) -> Callable[[], str | None]:
+        """Sends a message to a running task, as the page does; returns a function that reads the answer."""
+        task = self.find_task(family)
+        sent = self.call("send_scheduler_message", worker=task["worker_running"], task=task["id"], content=content)
+        message = {"task_id": task["id"], "message_id": sent["message_id"]}
+        return lambda: self.call("get_scheduler_message_response", **message)["response"]
 
-    def everything(self) -> str:
-        """All that the visualizer can show."""
-        tasks = self.ask("task_list", status="", upstream_status="", limit=False)
-        each = [
-            self.ask(method, task_id=task)
+    def dump_api(self) -> str:
+        """Returns everything that the visualizer can show, as JSON."""
+        tasks = self.call("task_list", status="", upstream_status="", limit=False)
+        details = [
+            self.call(method, task_id=task)
             for task in tasks
             for method in ("dep_graph", "inverse_dep_graph", "fetch_error", "get_task_status_message")
         ]
-        whole = [self.ask(method) for method in ("graph", "worker_list", "resource_list")]
-        return json.dumps([tasks, each, whole], ensure_ascii=False)
+        overviews = [self.call(method) for method in ("graph", "worker_list", "resource_list")]
+        return json.dumps([tasks, details, overviews], ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""A page in a real headless Chromium that a test reads, clicks on and photographs, by Chromium's DevTools protocol.
+"""Controls a page in headless Chromium over the DevTools protocol: reads values, clicks, types, takes screenshots.
 
-Nothing leaves the machine: every name but loopback's is unknown to this browser.
+Nothing leaves the machine: the browser resolves no host name except loopback.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import io
 import json
 import os
 import subprocess
-import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM
-from chain import ended_with_its_group
+from chain import kill_group_on_exit
+from eventually import eventually
 from PIL import Image
 
 WIDTH, HEIGHT = 1280, 1150
+_READS_AT_REST = 6
 _OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--window-size={WIDTH},{HEIGHT}",
@@ -29,11 +31,11 @@ _OPTIONS = (
 
 
 class Page:
-    """One tab. Messages are JSON with a NUL after each, on two pipes."""
+    """One tab. Messages are JSON, each ends with a NUL byte, over two pipes."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from = to_browser, os.fdopen(from_browser, "rb")
-        self._number, self._rest = 0, b""
+        self._number, self._buffer = 0, b""
         self._session: str | None = None
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -41,45 +43,48 @@ class Page:
         self._call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
-        """Goes to an address, anew although only what is behind the # differs."""
+        """Loads a URL; reloads the page even if only the fragment after # differs."""
         self._call("Page.navigate", url="about:blank")
         self._call("Page.navigate", url=url)
         self.wait_for("document.readyState == 'complete'")
 
     def value(self, expression: str) -> Any:
-        """What a line of JavaScript comes to."""
-        found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, (expression, found)
-        return found["result"].get("value")
+        """Evaluates a JavaScript expression and returns its value."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, (expression, answer)
+        return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Waits until a line of JavaScript comes to something true, and gives that."""
-        for _ in range(600):  # looks are counted: the clock of a busy virtual machine may leap
-            if found := self.value(expression):
-                return found
-            time.sleep(0.1)
-        raise AssertionError(f"{expression}\n{self.value('document.body.innerText')}")
+        """Waits until a JavaScript expression is true, and returns its value."""
+        return eventually(
+            lambda: self.value(expression), detail=lambda: f"{expression}\n{self.value('document.body.innerText')}"
+        )
 
     def click(self, selector: str) -> None:
-        """Clicks in the middle of an element, as a hand does, once the element is there, at rest and not covered."""
-        one = f"document.querySelector({json.dumps(selector)})"
-        self.wait_for(f"{one} && {one}.getClientRects().length")
-        middle = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({one}.getBoundingClientRect())"
-        place: Any = None
-        for _ in range(100):
-            before, place = place, self.value(f"{one} && ({one}.scrollIntoView({{block: 'center'}}), {middle})")
-            if place and place == before and self.value(f"{one}.contains(document.elementFromPoint(...{place}))"):
-                break
-            time.sleep(0.5)
+        """Clicks in the middle of an element, once the element exists, does not move and is not covered."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.wait_for(f"{element} && {element}.getClientRects().length")
+        middle = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())"
+        # Windows slide in: the middle must be the same in the last reads, over half a second.
+        middles: deque[Any] = deque(maxlen=_READS_AT_REST)
+
+        def middle_at_rest() -> Any:
+            middles.append(self.value(f"{element} && ({element}.scrollIntoView({{block: 'center'}}), {middle})"))
+            point = middles[-1]
+            if not point or middles.count(point) < _READS_AT_REST:
+                return None
+            return point if self.value(f"{element}.contains(document.elementFromPoint(...{point}))") else None
+
+        x, y = eventually(middle_at_rest, detail=lambda: f"{selector} is missing, moves or is covered")
         for kind in ("mousePressed", "mouseReleased"):
-            self._call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, text: str) -> None:
-        """Types into what has the focus."""
+        """Types into the element that has the focus."""
         self._call("Input.insertText", text=text)
 
-    def photograph(self, path: Path, height: int = HEIGHT) -> None:
-        """Writes what is seen as a PNG of few colours, so that it is small."""
+    def take_screenshot(self, path: Path, height: int = HEIGHT) -> None:
+        """Writes a screenshot as a PNG with 256 colours, which keeps the file small."""
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
         shot = base64.b64decode(self._call("Page.captureScreenshot", format="png", clip=clip)["data"])
         with Image.open(io.BytesIO(shot)) as image:
@@ -99,40 +104,40 @@ class Page:
                 return answer["result"]
 
     def _receive(self) -> Any:
-        while b"\0" not in self._rest:
+        while b"\0" not in self._buffer:
             part = self._from.read1()
             assert part, "Chromium ended"
-            self._rest += part
-        message, self._rest = self._rest.split(b"\0", 1)
+            self._buffer += part
+        message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
 
 @contextlib.contextmanager
 def chromium(folder: Path) -> Iterator[Page]:
-    """A browser with one page; it is gone when the block ends.
+    """Starts a browser with one page; kills the browser when the block ends.
 
     Args:
-        folder: takes its files.
+        folder: for the log and the profile of the browser.
     """
     if CHROMIUM is None:
-        message = "no Chromium: install Debian's chromium to see Luigi's page as a person does"
+        message = "skipped: Chromium is not installed (apt-get install chromium)"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    (read_orders, to_browser), (from_browser, write_answers) = os.pipe(), os.pipe()
+    (read_requests, to_browser), (from_browser, write_answers) = os.pipe(), os.pipe()
 
-    def hand_over() -> None:
-        # Chromium expects them as numbers 3 and 4; either may be in the other's place.
-        orders, answers = os.dup(read_orders), os.dup(write_answers)
-        os.dup2(orders, 3)
+    def pass_pipes() -> None:
+        # Chromium expects file descriptors 3 and 4; copies first, because the pipes may already have these numbers.
+        requests, answers = os.dup(read_requests), os.dup(write_answers)
+        os.dup2(requests, 3)
         os.dup2(answers, 4)
 
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
             [CHROMIUM, *_OPTIONS, f"--user-data-dir={folder / 'profile'}"], stdin=subprocess.DEVNULL, stdout=log,
-            stderr=log, preexec_fn=hand_over, close_fds=False, start_new_session=True,
+            stderr=log, preexec_fn=pass_pipes, close_fds=False, start_new_session=True,
         )  # fmt: skip
-    os.close(read_orders)
+    os.close(read_requests)
     os.close(write_answers)
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         page = Page(to_browser, from_browser)
         yield page
     os.close(to_browser)

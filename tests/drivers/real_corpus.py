@@ -1,4 +1,4 @@
-"""The published SMS Spam Collection, no part of the project: its messages, or a test that says it is absent."""
+"""Reads the SMS Spam Collection, which is not part of the project; skips the test if the file is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATH = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "d
 
 
 def real_messages() -> list[str]:
-    """The texts in the order of the file; skips the test where it is not there."""
+    """Returns the texts in file order; skips the test if the file is missing."""
     if not PATH.is_file():
         pytest.skip(f"the real corpus is not at {PATH}: set SPAMSCORE_TEST_DATA to the folder of SMSSpamCollection")
     return [line.split("\t", 1)[1] for line in PATH.read_text(encoding="utf-8").rstrip("\n").split("\n")]

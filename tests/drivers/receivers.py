@@ -1,4 +1,4 @@
-"""Who is told: a web server that keeps what it is sent, and a mail server that keeps its mail; both on loopback."""
+"""Runs receivers of notifications on loopback: a web server and a mail server that record what they receive."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from servers import free_port
 
 @dataclass
 class Web:
-    """A web server, what it was sent, and what it answers."""
+    """A web server, the requests that it received, and the status that it answers."""
 
     url: str = ""
     status: int = 200
     received: list[tuple[str, bytes]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     logins: list[str | None] = field(default_factory=list)
-    release: threading.Event = field(default_factory=threading.Event)  # what a server that hangs waits for
+    release: threading.Event = field(default_factory=threading.Event)  # a server that hangs waits for it
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -36,6 +36,7 @@ class Web:
 
 @contextlib.contextmanager
 def web_server(hangs: bool = False) -> Iterator[Web]:
+    """Starts a web server; with `hangs` it answers only after `release` is set."""
     web = Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +56,7 @@ def web_server(hangs: bool = False) -> Iterator[Web]:
         do_PUT = do_POST  # noqa: N815
 
         def log_message(self, *_: object) -> None:
-            """Nothing on the console."""
+            """Prints nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -72,7 +73,7 @@ def web_server(hangs: bool = False) -> Iterator[Web]:
 
 @dataclass
 class Mailbox:
-    """A mail server's port, the mail it took, and to whom; `refuses` makes it take none."""
+    """A mail server: its port, the mails that it accepted and their recipients; with `refuses` it accepts none."""
 
     port: int = 0
     mails: list[EmailMessage] = field(default_factory=list)
@@ -93,6 +94,7 @@ class Mailbox:
 
 @contextlib.contextmanager
 def mail_server() -> Iterator[Mailbox]:
+    """Starts a mail server."""
     mailbox = Mailbox()
     mailbox.port = free_port()
     controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)

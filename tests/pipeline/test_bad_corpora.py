@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from chain import SMALL, Done, luigi, merged, write_settings
+from chain import SMALL, CommandResult, luigi, merge_settings, write_settings
 
 SAMPLE = Path(__file__).resolve().parents[2] / "pipeline" / "sample" / "corpus.csv"
 with SAMPLE.open(newline="", encoding="utf-8") as _file:
@@ -111,9 +111,9 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
 }  # fmt: skip
 
 
-def run(folder: Path, stage: str, name: str, content: bytes | None, **corpus: str) -> Done:
+def run(folder: Path, stage: str, name: str, content: bytes | None, **corpus: str) -> CommandResult:
     (folder / name).mkdir() if content is None else (folder / name).write_bytes(content)
-    write_settings(folder, merged(SMALL, {"corpus": {"source": "file", "path": name, **corpus}}))
+    write_settings(folder, merge_settings(SMALL, {"corpus": {"source": "file", "path": name, **corpus}}))
     return luigi(folder, stage)
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merged, query, write_settings
+from chain import DATE, LUIGI, SMALL, Settings, environment, luigi, merge_settings, query, write_settings
 from sqlalchemy import exc
 
 from tasks.database.connection import read_transaction, write_transaction
@@ -270,7 +270,7 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason(
             with (folder / f"inbox.{source}").open("ab") as file:
                 file.write(b"".join(row[0] + b"\n" for row in rows))
         settings = {"source": "file", "path": f"inbox.{source}"}
-    write_settings(folder, merged(SMALL, {"messages": settings, "scoring": {"chunk_size": str(CHUNK)}}))
+    write_settings(folder, merge_settings(SMALL, {"messages": settings, "scoring": {"chunk_size": str(CHUNK)}}))
     done = luigi(folder, "ScoreBatch", "--date", DATE, SPAMSCORE_DATABASE_URL=url)
     assert done.code == 0, done.output
     assert_printable(done.output)
@@ -460,7 +460,7 @@ def inbox(trained: Path, tmp_path: Path) -> Path:
     texts = [f"win prize {index} {'poison' if index in POISONED else ''}" for index in range(60)]
     write_csv([Message(f"m{index}", text) for index, text in enumerate(texts)], folder / "inbox.csv")
     settings = {"messages": {"source": "file", "path": "inbox.csv"}, "scoring": {"chunk_size": "20"}}
-    write_settings(folder, merged(SMALL, settings))
+    write_settings(folder, merge_settings(SMALL, settings))
     return folder
 
 

@@ -19,10 +19,10 @@ from chain import (
     LUIGI,
     SMALL,
     Settings,
-    ended_with_its_group,
     environment,
+    kill_group_on_exit,
     luigi,
-    merged,
+    merge_settings,
     query,
     write_settings,
 )
@@ -41,7 +41,7 @@ QUICK: Settings = {"worker": {"force_multiprocessing": "false"}}
 def folder(trained: Path, tmp_path: Path) -> Path:
     """A copy of the folder with a model; it reads an inbox for each date, which the test writes."""
     nights = Path(shutil.copytree(trained, tmp_path / "nights"))
-    write_settings(nights, merged(SMALL, DATED, QUICK))
+    write_settings(nights, merge_settings(SMALL, DATED, QUICK))
     return nights
 
 
@@ -147,7 +147,7 @@ def test_nightly_catches_up_on_missed_dates_deletes_old_data_and_is_complete(fol
     withdraw = [Path(sys.executable).with_name("spamscore"), "withdraw", str(withdrawn), "--yes"]
     subprocess.run(withdraw, cwd=folder, env=environment(), check=True, capture_output=True)
     settings = {"run": {"catch_up_days": "3"}, "database": {"keep_days": "3"}, "artifacts": {"keep_days": "3"}}
-    write_settings(folder, merged(SMALL, DATED, QUICK, settings))
+    write_settings(folder, merge_settings(SMALL, DATED, QUICK, settings))
     done = luigi(folder, "Nightly", "--date", str(tonight))
     assert done.code == 0, done.output
     assert sorted(read_published_dates(folder)) == [str(old), str(missed), str(tonight)]
@@ -183,7 +183,7 @@ def test_failure_lateness_and_recovery_each_send_one_mail_and_one_webhook_call(
         (folder / "metrics").mkdir()
         write_settings(
             folder,
-            merged(
+            merge_settings(
                 SMALL, DATED, QUICK,
                 {
                     "run": {"deadline": "00:00"}, "metrics": {"textfile_folder": "metrics", "pushgateway": web.url},
@@ -287,7 +287,7 @@ def test_a_failing_task_is_tried_three_times_and_luigid_keeps_its_state_over_a_r
     luigid.process.terminate()
     luigid.process.wait(timeout=30)
     luigid.start()
-    (task,) = luigid.ask("task_list", status="DISABLED", upstream_status="").values()
+    (task,) = luigid.call("task_list", status="DISABLED", upstream_status="").values()
     assert task["name"] == "ExtractMessages"
 
 
@@ -299,7 +299,7 @@ def test_a_late_file_is_waited_for_and_not_reported_as_missing(night_cfg: tuple[
         [LUIGI, "--module", "pipeline", *command], cwd=folder, env=environment(LUIGI_CONFIG_PATH="nightly.cfg"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         assert process.stdout is not None
         for line in process.stdout:
             if "FAILED" in line or "does not exist" in line:

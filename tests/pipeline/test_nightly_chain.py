@@ -20,18 +20,18 @@ from chain import (
     DATE,
     SMALL,
     STAGES,
-    Done,
+    CommandResult,
     Settings,
-    chunks_there,
-    end_when,
-    ended_with_its_group,
+    count_committed_chunks,
     environment,
+    kill_group_on_exit,
     kill_when,
     luigi,
     luigi_cold,
-    merged,
+    merge_settings,
     query,
-    started,
+    start_command,
+    terminate_when,
     wait_until,
     write_settings,
 )
@@ -42,15 +42,15 @@ from tasks.settings.sections import SECTIONS
 
 
 @pytest.fixture
-def copied(finished: tuple[Path, Done], tmp_path: Path) -> Path:
+def copied(finished: tuple[Path, CommandResult], tmp_path: Path) -> Path:
     """A copy of the finished folder, for a test to change."""
     return Path(shutil.copytree(finished[0], tmp_path / "copied"))
 
 
 @pytest.fixture(scope="module")
-def _trained_again(finished: tuple[Path, Done], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _trained_again(finished: tuple[Path, CommandResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(finished[0], tmp_path_factory.mktemp("again"), dirs_exist_ok=True))
-    write_settings(folder, merged(SMALL, {"training": PATIENT}))
+    write_settings(folder, merge_settings(SMALL, {"training": PATIENT}))
     done = luigi(folder, "TrainModel")
     assert (done.code, done.ran) == (0, {"TrainModel"}), done.output
     return folder
@@ -67,7 +67,7 @@ PATIENT = {"patience": "9"}
 
 
 def test_the_chain_ends_with_a_published_batch_in_which_every_message_is_scored_or_rejected(
-    finished: tuple[Path, Done],
+    finished: tuple[Path, CommandResult],
 ) -> None:
     folder, done = finished
     assert done.ran == set(STAGES)
@@ -86,7 +86,7 @@ def test_the_chain_ends_with_a_published_batch_in_which_every_message_is_scored_
     assert reasons == {"empty text": 2, "missing message_id": 1, "repeated message_id": 1}
 
 
-def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tuple[Path, Done]) -> None:
+def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tuple[Path, CommandResult]) -> None:
     folder, _ = finished
     inbox = Path(__file__).resolve().parents[2] / "pipeline" / "sample" / "inbox.csv"
     with inbox.open(newline="", encoding="utf-8") as file:
@@ -98,7 +98,9 @@ def test_every_row_of_the_bundled_inbox_is_in_one_of_the_two_tables(finished: tu
     )[0][0] == len(ids)
 
 
-def test_a_run_leaves_only_artifacts_and_the_database_and_no_partial_folder(finished: tuple[Path, Done]) -> None:
+def test_a_run_leaves_only_artifacts_and_the_database_and_no_partial_folder(
+    finished: tuple[Path, CommandResult],
+) -> None:
     folder, _ = finished
     assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in folder.iterdir()} == {
         "luigi.cfg", "artifacts", "spamscore.db", "spamscore.db.lock",
@@ -107,7 +109,7 @@ def test_a_run_leaves_only_artifacts_and_the_database_and_no_partial_folder(fini
     assert not list(folder.rglob("*tmp*"))
 
 
-def test_every_artifact_has_a_manifest_with_its_inputs(finished: tuple[Path, Done]) -> None:
+def test_every_artifact_has_a_manifest_with_its_inputs(finished: tuple[Path, CommandResult]) -> None:
     folder, _ = finished
     for stage in ("corpus", "messages", "vocabulary", "training", "evaluation"):
         (artifact,) = (folder / "artifacts" / stage).iterdir()
@@ -116,7 +118,7 @@ def test_every_artifact_has_a_manifest_with_its_inputs(finished: tuple[Path, Don
         assert manifest["made_of"]["stage"] in STAGES
 
 
-def test_a_second_run_runs_nothing(finished: tuple[Path, Done]) -> None:
+def test_a_second_run_runs_nothing(finished: tuple[Path, CommandResult]) -> None:
     again = luigi(finished[0], "ScoreBatch", "--date", DATE)
     assert (again.code, again.ran) == (0, set())
 
@@ -130,7 +132,7 @@ def test_the_date_defaults_to_yesterday(copied: Path) -> None:
     assert date in yesterdays
 
 
-def test_four_workers_write_the_same_scores_as_one(finished: tuple[Path, Done], tmp_path: Path) -> None:
+def test_four_workers_write_the_same_scores_as_one(finished: tuple[Path, CommandResult], tmp_path: Path) -> None:
     write_settings(tmp_path, SMALL)
     done = luigi(tmp_path, "ScoreBatch", "--date", DATE, "--workers", "4")
     assert (done.code, done.ran) == (0, set(STAGES))
@@ -140,17 +142,17 @@ def test_four_workers_write_the_same_scores_as_one(finished: tuple[Path, Done], 
 
 def test_a_second_run_of_a_date_waits_for_the_first_or_exits(copied: Path) -> None:
     arguments = ("ScoreBatch", "--date", DATE, "--scoring-chunk-size", "2", "--scoring-threshold", "0.4")
-    first = started(copied, arguments, subprocess.DEVNULL)
-    with ended_with_its_group(first):
-        chunks_before = chunks_there(copied)
-        wait_until(first, lambda: chunks_there(copied) > chunks_before + 1)
+    first = start_command(copied, arguments, subprocess.DEVNULL)
+    with kill_group_on_exit(first):
+        chunks_before = count_committed_chunks(copied)
+        wait_until(first, lambda: count_committed_chunks(copied) > chunks_before + 1)
         os.killpg(first.pid, signal.SIGSTOP)
         third = luigi(copied, *arguments, "--run-when-running", "leave")
         assert third.code == 10
         assert "another run is scoring the messages of 2026-01-31, and [run] when_running = leave" in third.last_line
         assert third.ran == set()
-        second = started(copied, arguments, subprocess.PIPE)
-        with ended_with_its_group(second):
+        second = start_command(copied, arguments, subprocess.PIPE)
+        with kill_group_on_exit(second):
             output = read_until(second, "waiting for it to end")
             os.killpg(first.pid, signal.SIGCONT)
             assert first.wait() == 0
@@ -330,7 +332,7 @@ REQUIRED_SETTINGS = {"sql": [["messages", "query", "SELECT 1"]]}
 
 
 @pytest.fixture(scope="module")
-def incomplete_stages(finished: tuple[Path, Done]) -> dict[tuple[str, str], set[str]]:
+def incomplete_stages(finished: tuple[Path, CommandResult]) -> dict[tuple[str, str], set[str]]:
     """The stages of the finished folder that are incomplete with each row of the table changed."""
     rows = [[section, key, value, REQUIRED_SETTINGS.get(value, [])] for section, key, value, _ in ANOTHER_VALUE]
     done = subprocess.run(
@@ -368,13 +370,13 @@ REAL_RERUNS = [
 def test_another_value_runs_exactly_the_stages_that_depend_on_it(
     copied: Path, _name: str, settings: Settings, expected: set[str]
 ) -> None:
-    write_settings(copied, merged(SMALL, settings))
+    write_settings(copied, merge_settings(SMALL, settings))
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert (done.code, done.ran) == (0, expected), done.output
 
 
 def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"scoring": {"threshold": "0.9"}}))
+    write_settings(copied, merge_settings(SMALL, {"scoring": {"threshold": "0.9"}}))
     assert luigi(copied, "ScoreBatch", "--date", DATE).ran == SCORING
     assert query(copied, "select state, threshold from score_batches order by batch_id") == [
         ("superseded", read_first_threshold(copied)), ("published", 0.9),
@@ -406,26 +408,28 @@ def test_the_next_batch_is_scored_with_the_version_put_in_service(copied: Path) 
 
 
 @pytest.mark.parametrize("stage", STAGES[:-2])
-def test_each_stage_runs_on_its_own(finished: tuple[Path, Done], stage: str) -> None:
+def test_each_stage_runs_on_its_own(finished: tuple[Path, CommandResult], stage: str) -> None:
     assert luigi(finished[0], stage).code == 0
 
 
-def test_tensorflow_logs_nothing_by_default(finished: tuple[Path, Done], copied: Path) -> None:
+def test_tensorflow_logs_nothing_by_default(finished: tuple[Path, CommandResult], copied: Path) -> None:
     chatter = ("oneDNN", "cuInit", "cudart", "WARNING:tensorflow", "absl")
     assert not [word for word in chatter if word in finished[1].output]
-    write_settings(copied, merged(SMALL, {"console": {"tensorflow_log": "INFO"}}))
+    write_settings(copied, merge_settings(SMALL, {"console": {"tensorflow_log": "INFO"}}))
     output = luigi_cold(copied, "ScoreBatch", "--date", "2026-02-01").output
     assert [word for word in chatter if word in output]  # which of them depends on the processor
 
 
 def test_the_log_level_is_a_setting(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"console": {"log_level": "ERROR"}, "core": {"log_level": "ERROR"}}))
+    write_settings(copied, merge_settings(SMALL, {"console": {"log_level": "ERROR"}, "core": {"log_level": "ERROR"}}))
     done = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
     assert (done.code, done.output.strip()) == (0, "")
 
 
-def test_a_killed_training_resumes_and_ends_with_the_same_weights(finished: tuple[Path, Done], copied: Path) -> None:
-    settings = merged(SMALL, {"training": {"checkpoint_steps": "3"}})
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    finished: tuple[Path, CommandResult], copied: Path
+) -> None:
+    settings = merge_settings(SMALL, {"training": {"checkpoint_steps": "3"}})
     write_settings(copied, settings)
     shutil.rmtree(copied / "artifacts" / "training")
     training = copied / "artifacts" / "training"
@@ -443,11 +447,11 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(finished: tupl
 
 
 def test_a_batch_killed_between_chunks_resumes_and_ends_with_the_same_rows(
-    finished: tuple[Path, Done], copied: Path
+    finished: tuple[Path, CommandResult], copied: Path
 ) -> None:
-    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
+    write_settings(copied, merge_settings(SMALL, {"scoring": {"chunk_size": "2"}}))
     (copied / "spamscore.db").unlink()
-    kill_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
+    kill_when(copied, ("ScoreBatch", "--date", DATE), lambda: count_committed_chunks(copied) > 0)
     assert query(copied, "select count(*) from published_scores") == [(0,)]
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert (done.code, "resumed" in done.output) == (0, True), done.output
@@ -463,7 +467,7 @@ REFUSED = {"training": {"epochs": "1"}, "scoring": {"threshold": "1.0"}}
 
 
 def test_a_refused_model_is_reported_and_the_batch_is_scored_with_the_version_in_service(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, REFUSED))
+    write_settings(copied, merge_settings(SMALL, REFUSED))
     done = luigi(copied, "ScoreBatch", "--date", DATE)
     assert done.code == 0, done.output
     assert "kept out of service" in done.output
@@ -483,13 +487,13 @@ def test_a_refused_model_is_reported_and_the_batch_is_scored_with_the_version_in
     assert [path.name for path in (copied / "artifacts" / "exports" / "spam_ham").iterdir()] == ["1"]
 
 
-def get_closing_lines(done: Done) -> list[str]:
+def get_closing_lines(done: CommandResult) -> list[str]:
     """Returns the lines after Luigi's summary."""
     return [line.removeprefix("spamscore: ") for line in done.output.splitlines() if line.startswith("spamscore: ")]
 
 
 def test_a_run_whose_first_model_is_refused_fails_with_the_reasons(tmp_path: Path) -> None:
-    write_settings(tmp_path, merged(SMALL, REFUSED))
+    write_settings(tmp_path, merge_settings(SMALL, REFUSED))
     done = luigi(tmp_path, "ScoreBatch", "--date", DATE)
     assert done.code == 30
     assert "no version is in service" in done.last_line
@@ -507,7 +511,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def test_a_new_model_is_compared_with_the_version_in_service_on_the_test_part_and_the_latest_batch(
     copied: Path,
 ) -> None:
-    write_settings(copied, merged(SMALL, {"training": {"seed": "8"}, "gate": {"flip_budget": "1", "resamples": "200"}}))
+    write_settings(
+        copied, merge_settings(SMALL, {"training": {"seed": "8"}, "gate": {"flip_budget": "1", "resamples": "200"}})
+    )
     assert luigi(copied, "EvaluateModel").code == 0
     new, first = read_evaluations(copied)
     assert [check["name"] for check in first["checks"]] == ["majority", "chance"]
@@ -543,7 +549,7 @@ def test_without_a_batch_to_compare_on_the_flip_check_is_skipped(trained_again: 
     for path in paths:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     # The verdicts of the new model are the same.
-    write_settings(trained_again, merged(SMALL, {"training": PATIENT, "gate": {"flip_budget": "0"}}))
+    write_settings(trained_again, merge_settings(SMALL, {"training": PATIENT, "gate": {"flip_budget": "0"}}))
     assert luigi(trained_again, "EvaluateModel").code == 0
     new = read_evaluations(trained_again)[0]
     assert new["approved"] is True
@@ -574,7 +580,7 @@ def test_serve_refused_overrules_the_gate(copied: Path) -> None:
     options = {"cwd": copied, "env": environment(), "capture_output": True, "text": True, "check": False}
     exported_already = subprocess.run(serve, **options)
     assert (exported_already.returncode, "exported already" in exported_already.stderr) == (1, True)
-    write_settings(copied, merged(SMALL, REFUSED))
+    write_settings(copied, merge_settings(SMALL, REFUSED))
     not_evaluated = subprocess.run(serve, **options)
     assert (not_evaluated.returncode, "nothing to overrule" in not_evaluated.stderr) == (1, True)
     assert luigi(copied, "ExportModel").code == 0
@@ -592,8 +598,8 @@ def test_serve_refused_overrules_the_gate(copied: Path) -> None:
     assert query(copied, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
-def test_two_devices_write_the_scores_of_one(finished: tuple[Path, Done], copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
+def test_two_devices_write_the_scores_of_one(finished: tuple[Path, CommandResult], copied: Path) -> None:
+    write_settings(copied, merge_settings(SMALL, {"devices": {"logical_cpus": "2", "devices": "cpu:0,cpu:1"}}))
     assert luigi(copied, "ScoreBatch", "--date", "2026-02-01").code == 0
     (row,) = query(copied, "select devices from score_batches where batch_date = '2026-02-01'")
     assert row == ("cpu:0,cpu:1",)
@@ -605,7 +611,9 @@ def test_two_devices_write_the_scores_of_one(finished: tuple[Path, Done], copied
     assert max(abs(first[key] - second[key]) for key in first) <= 1e-5
 
 
-def test_the_same_chain_writes_to_every_database(finished: tuple[Path, Done], copied: Path, database_url: str) -> None:
+def test_the_same_chain_writes_to_every_database(
+    finished: tuple[Path, CommandResult], copied: Path, database_url: str
+) -> None:
     done = luigi(copied, "ScoreBatch", "--date", "2026-02-01", SPAMSCORE_DATABASE_URL=database_url)
     assert done.code == 0, done.output
     engine = sa.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
@@ -617,13 +625,15 @@ def test_the_same_chain_writes_to_every_database(finished: tuple[Path, Done], co
 
 
 def test_sigterm_stops_a_training_at_a_step_and_the_next_run_resumes_there(
-    finished: tuple[Path, Done], copied: Path
+    finished: tuple[Path, CommandResult], copied: Path
 ) -> None:
-    settings = merged(SMALL, {"training": {"checkpoint_steps": "1000"}})
+    settings = merge_settings(SMALL, {"training": {"checkpoint_steps": "1000"}})
     write_settings(copied, settings)
     shutil.rmtree(copied / "artifacts" / "training")
     training = copied / "artifacts" / "training"
-    ended = end_when(copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-15.index"))))
+    ended = terminate_when(
+        copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-15.index")))
+    )
     assert ended.code == 143
     assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again to continue from here"
     assert "Traceback" not in ended.output
@@ -635,9 +645,9 @@ def test_sigterm_stops_a_training_at_a_step_and_the_next_run_resumes_there(
 
 
 def test_sigterm_stops_a_batch_between_two_chunks(copied: Path) -> None:
-    write_settings(copied, merged(SMALL, {"scoring": {"chunk_size": "2"}}))
+    write_settings(copied, merge_settings(SMALL, {"scoring": {"chunk_size": "2"}}))
     (copied / "spamscore.db").unlink()
-    ended = end_when(copied, ("ScoreBatch", "--date", DATE), lambda: chunks_there(copied) > 0)
+    ended = terminate_when(copied, ("ScoreBatch", "--date", DATE), lambda: count_committed_chunks(copied) > 0)
     assert ended.code == 143
     assert query(copied, "select state from score_batches") == [("running",)]
     done = luigi(copied, "ScoreBatch", "--date", DATE)

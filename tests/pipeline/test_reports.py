@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import measured
-from chain import DATE, LUIGI, SMALL, Done, environment, luigi, merged, query, write_settings
+from browser import measure_page
+from chain import DATE, LUIGI, SMALL, CommandResult, environment, luigi, merge_settings, query, write_settings
 
 from models.settings import SplitSettings
 from models.statistics.metrics import metric_descriptions
@@ -63,32 +63,32 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluationFi
         csv.writer(target).writerows(
             [("label", "text"), *rows, *(("spam", put_into_test_part(text)) for text in HOSTILE.values())]
         )
-    settings = merged(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}})
+    settings = merge_settings(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}})
     write_settings(folder, settings)
     done = luigi(folder, "ReportBatch", "--date", DATE)
     assert done.code == 0, done.output
     first = read_evaluation(folder)
-    write_settings(folder, merged(settings, {"training": {"seed": "8"}}))
+    write_settings(folder, merge_settings(settings, {"training": {"seed": "8"}}))
     done = luigi(folder, "EvaluateModel")
     assert done.code == 0, done.output
     return folder, first, read_evaluation(folder)
 
 
 @pytest.fixture(scope="module")
-def unlike(nights: tuple[Path, EvaluationFiles, EvaluationFiles]) -> tuple[Path, Done]:
+def unlike(nights: tuple[Path, EvaluationFiles, EvaluationFiles]) -> tuple[Path, CommandResult]:
     """The folder after a night of only spam and hostile messages, which fails on drift; and the result of that run."""
     folder, _, _ = nights
     with (folder / "inbox.csv").open("w", encoding="utf-8", newline="") as target:
         rows = [(f"spam-{number}", f"WIN a FREE prize {number}! Text CLAIM now") for number in range(300)]
         csv.writer(target).writerows([("message_id", "text"), *rows, *HOSTILE.items()])
     fresh = {"messages": {"source": "file", "path": "inbox.csv"}, "drift": {"on_drift": "fail"}}
-    settings = merged(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}}, fresh)
+    settings = merge_settings(SMALL, {"corpus": {"source": "file", "path": "corpus.csv"}}, fresh)
     write_settings(folder, settings)
     done = luigi(folder, "ReportBatch", "--date", UNLIKE)
     return folder, done
 
 
-def test_a_night_that_drifts_exits_with_50_and_its_scores_are_published(unlike: tuple[Path, Done]) -> None:
+def test_a_night_that_drifts_exits_with_50_and_its_scores_are_published(unlike: tuple[Path, CommandResult]) -> None:
     folder, done = unlike
     assert done.code == 50, done.output
     assert done.last_line.startswith(f"spamscore: ReportBatch(date={UNLIKE}) failed: batch 2 of {UNLIKE} is unlike")
@@ -106,11 +106,11 @@ def test_a_night_that_drifts_exits_with_50_and_its_scores_are_published(unlike: 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_report_of_a_batch_and_the_index_are_readable_on_a_phone_and_in_dark_mode(
-    unlike: tuple[Path, Done], tmp_path: Path, width: int, mode: str
+    unlike: tuple[Path, CommandResult], tmp_path: Path, width: int, mode: str
 ) -> None:
     reports = unlike[0] / "artifacts" / "reports"
     for page in (f"{DATE}/batch-1.html", f"{UNLIKE}/batch-2.html", "index.html"):
-        found = measured((reports / page).read_text("utf-8"), tmp_path, width, mode)
+        found = measure_page((reports / page).read_text("utf-8"), tmp_path, width, mode)
         assert found["scrolls_to"] == found["width"]
         assert found["outside"] == found["faint"] == []
         assert found["smallest"] >= 11
@@ -119,7 +119,7 @@ def test_the_report_of_a_batch_and_the_index_are_readable_on_a_phone_and_in_dark
         assert (sum(map(int, re.findall(r"\d+", found["background"]))) > 384) is (mode == "light")
 
 
-def test_the_report_of_a_batch_has_the_figures_of_the_database(unlike: tuple[Path, Done]) -> None:
+def test_the_report_of_a_batch_has_the_figures_of_the_database(unlike: tuple[Path, CommandResult]) -> None:
     folder, _ = unlike
     for batch_id, date in ((1, DATE), (2, UNLIKE)):
         report = folder / "artifacts" / "reports" / date / f"batch-{batch_id}.html"
@@ -135,7 +135,7 @@ def test_the_report_of_a_batch_has_the_figures_of_the_database(unlike: tuple[Pat
         assert f"{row[0]:,} messages read: {row[1]:,} scored, {row[2]:,} rejected. {row[3]:,} flagged" in words
 
 
-def test_the_report_of_a_batch_escapes_hostile_messages(unlike: tuple[Path, Done]) -> None:
+def test_the_report_of_a_batch_escapes_hostile_messages(unlike: tuple[Path, CommandResult]) -> None:
     page = (unlike[0] / "artifacts" / "reports" / UNLIKE / "batch-2.html").read_text("utf-8")
     assert page.count("<h1") == 1
     assert not re.search(r"<(script|img|link|iframe|object)\b", page)
@@ -156,7 +156,7 @@ def test_the_evaluation_report_is_readable_on_a_phone_and_in_dark_mode(
     nights: tuple[Path, EvaluationFiles, EvaluationFiles], tmp_path: Path, width: int, mode: str
 ) -> None:
     for evaluation in nights[1:]:
-        found = measured(evaluation.page, tmp_path, width, mode)
+        found = measure_page(evaluation.page, tmp_path, width, mode)
         assert found["scrolls_to"] == found["width"]
         assert found["outside"] == found["faint"] == []
         assert found["smallest"] >= 11

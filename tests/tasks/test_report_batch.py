@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from published import DATE, publish
+from published_batches import DATE, publish
 from sqlalchemy.engine import Engine
 
 from models.errors import DatabaseError, DriftError

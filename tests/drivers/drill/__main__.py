@@ -1,5 +1,5 @@
-"""The fault drill: the whole chain in a scratch folder, disturbed in every way there is, and held to what an
-undisturbed run leaves.
+"""Runs the fault drill: the whole chain in a scratch folder, killed and disturbed in many ways. The result must be the
+same as that of an undisturbed run.
 
     make drill
     make drill DRILL='--seed 7 --moments 20 --database sqlite --report drill.md'
@@ -20,171 +20,174 @@ from itertools import groupby
 from pathlib import Path
 
 import servers
-from drill.faults import Fault, all_faults, left_out, under
-from drill.moments import STAGES, Moment, drawn, sooner, sooner_after
+from drill.baseline import Baseline, find_start_point, prepare_baselines
+from drill.faults import Fault, all_faults, list_skipped_faults, run_with_fault
+from drill.moments import STAGES, Moment, divide_number, draw_moments, shorten_delay
 from drill.report import Report, Row
-from drill.scene import Ended, Ground, Stand, point_before, prepared
+from drill.workspace import RunResult, Workspace
 
 DATABASES = ("sqlite", "postgresql")
-_NIGHT = 4  # kills before a run is left to end
-_RESUMING = ("TrainModel", "ScoreBatch")  # stages that go on where they were killed, and so have less before them
-_OUTSIDE = 0.1  # share of the moments that are killed from outside, at any time
+_KILLS_PER_WORKSPACE = 4  # kills before a run may end
+_RESUMED_STAGES = ("TrainModel", "ScoreBatch")  # a killed run resumes inside these stages, so fewer events are left
+_OUTSIDE_SHARE = 0.1  # share of the kills that come from outside, at any time
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the drill; 1 if anything is not as the undisturbed run left it."""
-    options = _parsed(arguments)
+    """Runs the drill; returns 1 if any result differs from the undisturbed run."""
+    options = _parse_arguments(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
     databases = DATABASES if options.database == "both" else (options.database,)
-    report = Report(seed, left_out=left_out())
+    report = Report(seed, skipped=list_skipped_faults())
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spamscore-drill-", ignore_cleanup_errors=True))
         server = stack.enter_context(servers.postgresql()) if "postgresql" in databases else None
-        grounds = stack.enter_context(prepared(Path(folder), databases, server))
-        with ThreadPoolExecutor(len(grounds)) as pool:
-            for rows in pool.map(lambda ground: drill(ground, options, seed), grounds):
+        baselines = stack.enter_context(prepare_baselines(Path(folder), databases, server))
+        with ThreadPoolExecutor(len(baselines)) as pool:
+            for rows in pool.map(lambda baseline: drill(baseline, options, seed), baselines):
                 report.rows += rows
-    report.show()
+    report.print()
     if options.report:
         report.write(options.report)
     return 0 if report.good else 1
 
 
-def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="drill", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seed", type=int, help="repeats the moments of a drill that printed it")
-    parser.add_argument("--moments", type=int, default=100, help="moments of SIGKILL on each database (100)")
+    parser.add_argument("--seed", type=int, help="repeat the moments of the drill that printed this seed")
+    parser.add_argument("--moments", type=int, default=100, help="number of SIGKILLs on each database (100)")
     parser.add_argument("--database", choices=(*DATABASES, "both"), default="both")
-    parser.add_argument("--faults", default="", metavar="REGEX", help="only the faults whose name it is found in")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only moments of these stages")
-    parser.add_argument("--report", type=Path, help="a file for the report, .json or .md")
+    parser.add_argument("--faults", default="", metavar="REGEX", help="inject only faults whose name matches")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="kill only in these stages")
+    parser.add_argument("--report", type=Path, help="file for the report: .md for Markdown, otherwise JSON")
     return parser.parse_args(arguments)
 
 
-def drill(ground: Ground, options: argparse.Namespace, seed: int) -> list[Row]:
-    """All moments and faults on one kind of database."""
-    chance = random.Random(f"{seed} {ground.name}")
-    outside = round(options.moments * _OUTSIDE) if set(options.stages) == set(STAGES) else 0
-    seen = ground.seen.only(options.stages)
-    moments = drawn(seen, options.moments - outside, chance)
+def drill(baseline: Baseline, options: argparse.Namespace, seed: int) -> list[Row]:
+    """Runs all kills and faults on one kind of database."""
+    rng = random.Random(f"{seed} {baseline.name}")
+    outside = round(options.moments * _OUTSIDE_SHARE) if set(options.stages) == set(STAGES) else 0
+    recording = baseline.recording.select(options.stages)
+    moments = draw_moments(recording, options.moments - outside, rng)
     rows = [
-        kills(ground, stage, list(of_stage))
-        for stage, of_stage in groupby(moments, key=lambda one: one.stage)
+        kill_at_moments(baseline, stage, list(stage_moments))
+        for stage, stage_moments in groupby(moments, key=lambda moment: moment.stage)
     ]  # fmt: skip
     if outside:
-        rows.append(kills_from_outside(ground, outside, chance))
-    wanted = [
-        one for one in all_faults()
-        if ground.name in one.databases and re.search(options.faults, one.name)
+        rows.append(kill_from_outside(baseline, outside, rng))
+    faults = [
+        fault for fault in all_faults()
+        if baseline.name in fault.databases and re.search(options.faults, fault.name)
     ]  # fmt: skip
-    return rows + [inject(ground, one) for one in wanted]
+    return rows + [inject(baseline, fault) for fault in faults]
 
 
-def kills(ground: Ground, stage: str, moments: list[Moment]) -> Row:
-    """Nights of a few kills each at moments of one stage, each night left to end at last."""
-    row = Row(ground.name, f"SIGKILL in {stage}")
+def kill_at_moments(baseline: Baseline, stage: str, moments: list[Moment]) -> Row:
+    """Kills runs at moments of one stage: a few kills in each workspace, then a run that may end."""
+    row = Row(baseline.name, f"SIGKILL in {stage}")
     waiting = list(moments)
     while waiting:
-        # Taken from all over the list, so that the moments of a night are spread over the stage.
-        night = waiting[:: -(-len(waiting) // _NIGHT)]
-        with ground.stand(point_before(stage)) as stand:
-            over = False
-            for place, moment in enumerate(night):
-                if over:
+        # Every n-th moment of the list, so that the moments of a workspace are spread over the stage.
+        batch = waiting[:: -(-len(waiting) // _KILLS_PER_WORKSPACE)]
+        with baseline.open_workspace(find_start_point(stage)) as workspace:
+            ended = False
+            for index, moment in enumerate(batch):
+                if ended:
                     break
-                ended = stand.run(sooner(moment, len(night)) if place and stage in _RESUMING else moment)
+                resumed = index and stage in _RESUMED_STAGES
+                result = workspace.run(divide_number(moment, len(batch)) if resumed else moment)
                 row.runs += 1
-                over = ended.went_on is None
-                if over and ended.code == 0 and (place or moment.delay):
-                    # The stage was past it already, as a batch that is begun is not begun again; or, from fresh, it had
-                    # ended before the delay had: once more, and sooner.
-                    waiting[waiting.index(moment)] = moment if place else sooner_after(moment)
+                ended = result.seconds_after_strike is None
+                if ended and result.code == 0 and (index or moment.delay):
+                    # The run ended before the moment: either a run killed earlier had already passed the event, or the
+                    # delay was longer than the rest of the run. Tries the moment again, in a new workspace.
+                    waiting[waiting.index(moment)] = moment if index else shorten_delay(moment)
                     continue
-                if over:
-                    row.wrong.append(f"{moment} did not come, exit {ended.code}: {ended.last_line}")
+                if ended:
+                    row.problems.append(f"{moment} was not reached, exit {result.code}: {result.last_line}")
                 else:
                     row.times += 1
-                    judge_kill(row, moment, ended)
+                    judge_kill(row, moment, result)
                 waiting.remove(moment)
-            finish(row, stand, rerun=not over)
-        say(row, ", ".join(map(str, night)))
+            finish(row, baseline, workspace, rerun=not ended)
+        print_progress(row, ", ".join(map(str, batch)))
     return row
 
 
-def judge_kill(row: Row, moment: Moment, ended: Ended) -> None:
-    """A run that is killed whole says nothing; one whose task's process alone is must say so in a line."""
-    row.left(ended.code, ended.last_line)
-    if moment.whom == "group":
-        # The thread that kills may be late by a little, when there is nothing left to kill.
-        if ended.code not in (-signal.SIGKILL, 0):
-            row.wrong.append(f"{moment}: exit {ended.code}: {ended.last_line}")
-    elif ended.code not in (0, 30) or (ended.code and not ended.last_line.startswith("spamscore: ")):
-        row.wrong.append(f"{moment}: exit {ended.code}: {ended.last_line}")
+def judge_kill(row: Row, moment: Moment, result: RunResult) -> None:
+    """Checks the exit of a killed run: if only the process of the task was killed, the last line must report it."""
+    row.add_exit(result.code, result.last_line)
+    if moment.target == "group":
+        # The thread that sends the signal may be a little late; then the run has already ended with 0.
+        if result.code not in (-signal.SIGKILL, 0):
+            row.problems.append(f"{moment}: exit {result.code}: {result.last_line}")
+    elif result.code not in (0, 30) or (result.code and not result.last_line.startswith("spamscore: ")):
+        row.problems.append(f"{moment}: exit {result.code}: {result.last_line}")
 
 
-def kills_from_outside(ground: Ground, times: int, chance: random.Random) -> Row:
-    """Kills of the whole group at any time since its start, whatever it is at."""
-    row = Row(ground.name, "SIGKILL from outside")
-    for night in range(-(-times // _NIGHT)):
-        with ground.stand("nothing") as stand:
-            for _ in range(min(_NIGHT, times - night * _NIGHT)):
-                run = stand.start()
-                time.sleep(chance.uniform(0.1, sum(map(ground.seen.seconds, STAGES)) / _NIGHT + 5))
+def kill_from_outside(baseline: Baseline, times: int, rng: random.Random) -> Row:
+    """Kills the process group of runs at random times after their start."""
+    row = Row(baseline.name, "SIGKILL from outside")
+    for number in range(-(-times // _KILLS_PER_WORKSPACE)):
+        with baseline.open_workspace("nothing") as workspace:
+            for _ in range(min(_KILLS_PER_WORKSPACE, times - number * _KILLS_PER_WORKSPACE)):
+                run = workspace.start()
+                duration = sum(map(baseline.recording.get_duration, STAGES))
+                time.sleep(rng.uniform(0.1, duration / _KILLS_PER_WORKSPACE + 5))
                 run.signal(signal.SIGKILL)
-                ended = run.ended()
+                result = run.wait()
                 row.times, row.runs = row.times + 1, row.runs + 1
-                row.left(ended.code, ended.last_line)
-            finish(row, stand, rerun=True)
-        say(row, "at any time")
+                row.add_exit(result.code, result.last_line)
+            finish(row, baseline, workspace, rerun=True)
+        print_progress(row, "at any time")
     return row
 
 
-def inject(ground: Ground, fault: Fault) -> Row:
-    """One fault, then the same command with the fault gone."""
-    row = Row(ground.name, fault.name)
-    with ground.stand(fault.point, mounted=fault.mounted) as stand:
-        ended = under(fault, stand)
+def inject(baseline: Baseline, fault: Fault) -> Row:
+    """Runs the command with a fault, and again without it."""
+    row = Row(baseline.name, fault.name)
+    with baseline.open_workspace(fault.point, mounted=fault.mounted) as workspace:
+        result = run_with_fault(fault, workspace)
         row.runs += 1
-        if fault.moment is None or ended.went_on is not None:
+        if fault.moment is None or result.seconds_after_strike is not None:
             row.times += 1
-        row.left(ended.code, ended.last_line)
-        if ended.went_on is not None and ended.code == 143:
-            row.said += f" (after {ended.went_on:.1f} s)"
-            if ended.went_on > 10:
-                row.wrong.append(f"went on for {ended.went_on:.0f} s after SIGTERM")
-        if ended.code not in fault.codes:
-            row.wrong.append(f"expected exit {fault.codes}, received {ended.code}")
-        if ended.code and not ended.last_line.startswith("spamscore: "):
-            row.wrong.append(f"the last line does not say what is wrong: {ended.last_line}")
-        if "Traceback" in ended.output:
-            row.wrong.append("a traceback was printed")
-            keep_output(ground, fault.name, ended)
-        finish(row, stand, rerun=True)
-    say(row, f"exit {ended.code}, {row.said}")
+        row.add_exit(result.code, result.last_line)
+        if result.seconds_after_strike is not None and result.code == 143:
+            row.last_line += f" (after {result.seconds_after_strike:.1f} s)"
+            if result.seconds_after_strike > 10:
+                row.problems.append(f"ran for {result.seconds_after_strike:.0f} s after SIGTERM; expected at most 10 s")
+        if result.code not in fault.codes:
+            row.problems.append(f"expected exit {fault.codes}, received {result.code}")
+        if result.code and not result.last_line.startswith("spamscore: "):
+            row.problems.append(f"the last line does not report the error: {result.last_line}")
+        if "Traceback" in result.output:
+            row.problems.append("a traceback was printed")
+            print_output(row, result)
+        finish(row, baseline, workspace, rerun=True)
+    print_progress(row, f"exit {result.code}, {row.last_line}")
     return row
 
 
-def finish(row: Row, stand: Stand, rerun: bool) -> None:
-    """Gives the command again and holds what is there then to the undisturbed run."""
+def finish(row: Row, baseline: Baseline, workspace: Workspace, rerun: bool) -> None:
+    """Runs the command again without a fault if `rerun`, and compares the outcome with the undisturbed run."""
     if rerun:
-        ended = stand.run()
+        result = workspace.run()
         row.runs += 1
-        if ended.code:
-            row.wrong.append(f"the rerun ended with {ended.code}: {ended.last_line}")
-            keep_output(stand.ground, f"rerun of {row.fault}", ended)
-    row.add(stand.verdict())
+        if result.code:
+            row.problems.append(f"the rerun ended with {result.code}: {result.last_line}")
+            print_output(row, result)
+    row.add(baseline.judge(workspace))
 
 
-def keep_output(ground: Ground, name: str, ended: Ended) -> None:
-    """Shows the output of a run that is not understood."""
-    print(f"--- {ground.name}, {name}, exit {ended.code}:\n{ended.output}\n---", file=sys.stderr, flush=True)
+def print_output(row: Row, result: RunResult) -> None:
+    """Prints the output of an unexpected run."""
+    print(f"--- {row.database}, {row.fault}, exit {result.code}:\n{result.output}\n---", file=sys.stderr, flush=True)
 
 
-def say(row: Row, what: str) -> None:
-    """A line of progress."""
-    state = "as undisturbed" if row.good else "WRONG: " + "; ".join(row.wrong)
-    print(f"{row.database}, {row.fault}: {what}: {state}", flush=True)
+def print_progress(row: Row, detail: str) -> None:
+    """Prints a line of progress."""
+    state = "same as undisturbed" if row.good else "WRONG: " + "; ".join(row.problems)
+    print(f"{row.database}, {row.fault}: {detail}: {state}", flush=True)
 
 
 if __name__ == "__main__":

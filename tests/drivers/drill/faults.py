@@ -1,7 +1,7 @@
-"""The faults beside SIGKILL: what each does to a run, at which moment, and what the run may answer.
+"""Defines the faults other than SIGKILL: their effect, their moment, and the expected exit codes.
 
-A run is stopped (SIGSTOP) at the moment, the fault is put in place, and the run goes on; so it meets the fault exactly
-there. The same command is then given again with the fault gone.
+At the moment, the run is stopped (SIGSTOP), the fault is injected, and the run continues: so it meets the fault exactly
+there. Later the fault is removed and the same command runs again.
 """
 
 from __future__ import annotations
@@ -21,41 +21,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
-from chain import merged, write_settings
+from chain import merge_settings, write_settings
+from drill.baseline import DRILL_SETTINGS, can_mount
 from drill.moments import Moment
-from drill.scene import DRILLED, Ended, Stand, may_mount
-from servers import administrating, free_port, wait_for_port
+from drill.workspace import RunResult, Workspace
+from servers import admin_connection, free_port, wait_for_port
 
-LEFT = 12_288  # bytes that a full disk still takes
+FREE_BYTES = 12_288  # free space of a full disk
 TRAINING = Moment("TrainModel", "checkpoint write", 3, signal="SIGSTOP")
 SCORING = Moment("ScoreBatch", "chunk, after the commit", 10, signal="SIGSTOP")
 IN_A_CHUNK = Moment("ScoreBatch", "chunk, inside", 20, signal="SIGSTOP")
 PUBLISHING = Moment("ScoreBatch", "publishing, inside", 1, signal="SIGSTOP")
 
-Effect = Callable[[Stand], AbstractContextManager[None]]
+Effect = Callable[[Workspace], AbstractContextManager[None]]
 
 
 @contextlib.contextmanager
-def nothing(_: Stand) -> Iterator[None]:
-    """No effect: the moment's signal is the fault."""
+def no_effect(_: Workspace) -> Iterator[None]:
+    """Does nothing: the signal of the moment is the fault."""
     yield
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault to inject into a run.
 
     Attributes:
-        name: what, for the table.
-        point: where the run begins.
-        effect: puts it in place, and takes it away at the end.
-        codes: exit codes that a run may end with under it.
-        moment: when, or None for before the run.
-        lasts: seconds after which it is gone while the run goes on, or None for as long as the run does.
-        databases: on which it can be.
-        mounted: needs a working folder that is a file system of its own.
-        ready: what must be there before the run under it begins.
-        variables: environment of that run.
+        name: name in the table.
+        point: starting point of the run.
+        effect: injects the fault, and removes it at the end.
+        codes: expected exit codes of the run with the fault.
+        moment: when the fault is injected; None for before the run.
+        duration: seconds until the fault is removed while the run continues; None for the end of the run.
+        databases: kinds of database that it applies to.
+        mounted: whether it needs a working folder that is a file system of its own.
+        setup: what the run needs before it starts.
+        variables: additional environment variables of the run.
     """
 
     name: str
@@ -63,79 +64,79 @@ class Fault:
     effect: Effect
     codes: tuple[int, ...]
     moment: Moment | None = None
-    lasts: float | None = None
+    duration: float | None = None
     databases: tuple[str, ...] = ("sqlite", "postgresql")
     mounted: bool = False
-    ready: Effect = nothing
+    setup: Effect = no_effect
     variables: dict[str, str] = field(default_factory=dict)
 
 
-def under(fault: Fault, stand: Stand) -> Ended:
-    """Runs the command under a fault, to its end."""
-    with fault.ready(stand), contextlib.ExitStack() as placed:
+def run_with_fault(fault: Fault, workspace: Workspace) -> RunResult:
+    """Runs the command with a fault until it ends."""
+    with fault.setup(workspace), contextlib.ExitStack() as injected:
         if fault.moment is None:
-            placed.enter_context(fault.effect(stand))
-            return stand.run(**fault.variables)
-        run = stand.start(fault.moment, **fault.variables)
+            injected.enter_context(fault.effect(workspace))
+            return workspace.run(**fault.variables)
+        run = workspace.start(fault.moment, **fault.variables)
         if run.wait_for_moment():
-            placed.enter_context(fault.effect(stand))
+            injected.enter_context(fault.effect(workspace))
             run.signal(signal.SIGCONT)
-            if fault.lasts is not None:
-                time.sleep(fault.lasts)
-                placed.close()
-        return run.ended()
+            if fault.duration is not None:
+                time.sleep(fault.duration)
+                injected.close()
+        return run.wait()
 
 
 @contextlib.contextmanager
-def postgresql_stopped(stand: Stand) -> Iterator[None]:
-    """The server is down."""
-    assert stand.ground.server is not None
-    stand.ground.server.stop()
+def postgresql_stopped(workspace: Workspace) -> Iterator[None]:
+    """Stops the PostgreSQL server."""
+    assert workspace.server is not None
+    workspace.server.stop()
     try:
         yield
     finally:
-        stand.ground.server.start()
+        workspace.server.start()
 
 
 @contextlib.contextmanager
-def connections_cut(stand: Stand) -> Iterator[None]:
-    """The server ends the run's connections, three times within two seconds."""
-    assert stand.ground.server is not None
-    cut = sa.text(
+def connections_cut(workspace: Workspace) -> Iterator[None]:
+    """Terminates the connections of the run on the server, three times within two seconds."""
+    assert workspace.server is not None
+    terminate = sa.text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'spamscore' AND datname = :name"
     )
-    with administrating(stand.ground.server.url) as connection:
+    with admin_connection(workspace.server.url) as connection:
         for pause in (0.0, 0.7, 0.7):
             time.sleep(pause)
-            connection.execute(cut, {"name": stand.url.database})
+            connection.execute(terminate, {"name": workspace.url.database})
     yield
 
 
 @contextlib.contextmanager
-def disk_full(stand: Stand) -> Iterator[None]:
-    """No room on the file system, or, where none may be mounted, no file may grow: RLIMIT_FSIZE of every process."""
-    if stand.mounted:
-        ballast = stand.folder / "ballast"
+def disk_full(workspace: Workspace) -> Iterator[None]:
+    """Fills the file system, or limits the file size of all processes (RLIMIT_FSIZE) where nothing can be mounted."""
+    if workspace.mounted:
+        ballast = workspace.folder / "ballast"
         with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(stand.folder).free - LEFT))
+            os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(workspace.folder).free - FREE_BYTES))
         try:
             yield
         finally:
             ballast.unlink()
     else:
-        for pid in stand.processes():
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (LEFT, resource.RLIM_INFINITY))
+        for pid in workspace.list_processes():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (FREE_BYTES, resource.RLIM_INFINITY))
         yield
 
 
 def read_only(name: str) -> Effect:
-    """A folder below the working folder that nobody may write to; "." is the working folder itself."""
+    """Makes a folder below the working folder read-only; "." is the working folder itself."""
 
     @contextlib.contextmanager
-    def effect(stand: Stand) -> Iterator[None]:
-        folder = stand.folder / name
-        if stand.mounted:
+    def effect(workspace: Workspace) -> Iterator[None]:
+        folder = workspace.folder / name
+        if workspace.mounted:
             _mount("--bind", folder, folder)
             _mount("-o", "remount,ro,bind", folder)
         else:
@@ -143,7 +144,7 @@ def read_only(name: str) -> Effect:
         try:
             yield
         finally:
-            if stand.mounted:
+            if workspace.mounted:
                 subprocess.run(["umount", "--lazy", folder], check=True)
             else:
                 folder.chmod(0o755)
@@ -156,39 +157,40 @@ def _mount(*arguments: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def clock_that_moves(stand: Stand) -> Iterator[None]:
-    """The file in which libfaketime reads how far the clock is off."""
-    (stand.base / "clock").write_text("+0\n")
+def adjustable_clock(workspace: Workspace) -> Iterator[None]:
+    """Writes the file from which libfaketime reads the offset of the clock."""
+    (workspace.base / "clock").write_text("+0\n")
     yield
 
 
 @contextlib.contextmanager
-def clock_set_back(stand: Stand) -> Iterator[None]:
-    """The clock is set back by five hours in the middle of the run."""
-    (stand.base / "clock").write_text("-5h\n")
+def clock_set_back(workspace: Workspace) -> Iterator[None]:
+    """Sets the clock back by five hours during the run."""
+    (workspace.base / "clock").write_text("-5h\n")
     yield
 
 
 def killed_in_the_future(moment: Moment) -> Effect:
-    """A run whose clock is five hours ahead is killed; the one that comes after it has the clock of today."""
+    """Kills a run whose clock is five hours ahead; the next run has the correct clock."""
 
     @contextlib.contextmanager
-    def effect(stand: Stand) -> Iterator[None]:
+    def effect(workspace: Workspace) -> Iterator[None]:
         kill = dataclasses.replace(moment, signal="SIGKILL")
-        stand.run(kill, **_off_by("+5h"))
+        workspace.run(kill, **_shifted_clock("+5h"))
         yield
 
     return effect
 
 
-def _off_by(much: str) -> dict[str, str]:
-    """The environment of a process whose clock is off; a monotonic clock never is."""
-    return {"LD_PRELOAD": str(_faketime()), "FAKETIME": much, "DONT_FAKE_MONOTONIC": "1"}
+def _shifted_clock(offset: str) -> dict[str, str]:
+    """Returns the environment of a process with a shifted clock; its monotonic clock is not shifted."""
+    return {"LD_PRELOAD": str(_faketime()), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
 
 
-def _moving() -> dict[str, str]:
-    where = {"FAKETIME_TIMESTAMP_FILE": "../clock", "FAKETIME_NO_CACHE": "1"}
-    return {"LD_PRELOAD": str(_faketime()), "DONT_FAKE_MONOTONIC": "1", **where}
+def _clock_from_file() -> dict[str, str]:
+    """Returns the environment of a process that reads the offset of its clock from a file all the time."""
+    file = {"FAKETIME_TIMESTAMP_FILE": "../clock", "FAKETIME_NO_CACHE": "1"}
+    return {"LD_PRELOAD": str(_faketime()), "DONT_FAKE_MONOTONIC": "1", **file}
 
 
 def _faketime() -> Path | None:
@@ -196,54 +198,54 @@ def _faketime() -> Path | None:
 
 
 @contextlib.contextmanager
-def luigid(stand: Stand) -> Iterator[None]:
-    """Luigi's scheduler on loopback, which the runs are told to use."""
+def luigid(workspace: Workspace) -> Iterator[None]:
+    """Starts luigid on loopback and makes the runs use it."""
     port = free_port()
-    _use_scheduler(stand, port)
-    log = stand.base / "luigid.log"
+    _use_scheduler(workspace, port)
+    log = workspace.base / "luigid.log"
     command = [Path(sys.executable).with_name("luigid"), "--address", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as file:
-        stand.scheduler = subprocess.Popen(
-            [*command, "--state-path", stand.base / "luigid.state"], cwd=stand.base, stdout=file, stderr=file
+        workspace.scheduler = subprocess.Popen(
+            [*command, "--state-path", workspace.base / "luigid.state"], cwd=workspace.base, stdout=file, stderr=file
         )
     try:
-        wait_for_port(port, stand.scheduler, log)
+        wait_for_port(port, workspace.scheduler, log)
         yield
     finally:
-        stand.scheduler.kill()
-        stand.scheduler.wait()
-        write_settings(stand.folder, DRILLED)
+        workspace.scheduler.kill()
+        workspace.scheduler.wait()
+        write_settings(workspace.folder, DRILL_SETTINGS)
 
 
 @contextlib.contextmanager
-def luigid_killed(stand: Stand) -> Iterator[None]:
-    """Luigi's scheduler is killed."""
-    assert stand.scheduler is not None
-    stand.scheduler.kill()
-    stand.scheduler.wait()
+def luigid_killed(workspace: Workspace) -> Iterator[None]:
+    """Kills luigid."""
+    assert workspace.scheduler is not None
+    workspace.scheduler.kill()
+    workspace.scheduler.wait()
     yield
 
 
-def _use_scheduler(stand: Stand, port: int) -> None:
+def _use_scheduler(workspace: Workspace, port: int) -> None:
     core = {
         "local_scheduler": "false", "default_scheduler_url": f"http://127.0.0.1:{port}",
         "rpc_retry_attempts": "2", "rpc_retry_wait": "1",
     }  # fmt: skip
-    write_settings(stand.folder, merged(DRILLED, {"core": core}))
+    write_settings(workspace.folder, merge_settings(DRILL_SETTINGS, {"core": core}))
 
 
 def all_faults() -> list[Fault]:
-    """Every fault there is to inject here."""
-    mounts = may_mount()
+    """Returns all faults that can be injected on this machine."""
+    mounts = can_mount()
     full = "disk full (tmpfs)" if mounts else "disk full (RLIMIT_FSIZE)"
     locked = "read-only (bind mount)" if mounts else "read-only (chmod)"
-    alone = Moment("ScoreBatch", "chunk, inside", 20, whom="process")
-    term = {"signal": "SIGTERM", "whom": "parent"}
+    process_only = Moment("ScoreBatch", "chunk, inside", 20, target="process")
+    term = {"signal": "SIGTERM", "target": "parent"}
     faults = [
-        Fault("task's process killed alone in a chunk", "extracted", nothing, (30,), alone),
-        Fault("SIGTERM in training", "nothing", nothing, (143,), Moment("TrainModel", "checkpoint write", 4, **term)),
-        Fault("SIGTERM in a chunk", "extracted", nothing, (143,), Moment("ScoreBatch", "chunk, inside", 20, **term)),
-        Fault("SIGTERM in export", "trained", nothing, (143,), Moment("ExportModel", "export write", 1, **term)),
+        Fault("task's process killed alone in a chunk", "extracted", no_effect, (30,), process_only),
+        Fault("SIGTERM in training", "nothing", no_effect, (143,), Moment("TrainModel", "checkpoint write", 4, **term)),
+        Fault("SIGTERM in a chunk", "extracted", no_effect, (143,), Moment("ScoreBatch", "chunk, inside", 20, **term)),
+        Fault("SIGTERM in export", "trained", no_effect, (143,), Moment("ExportModel", "export write", 1, **term)),
         Fault(f"{full} in training", "nothing", disk_full, (30,), TRAINING, mounted=mounts),
         Fault(f"{full} in export", "trained", disk_full, (30,),
               Moment("ExportModel", "export write", 1, signal="SIGSTOP"), mounted=mounts),
@@ -256,7 +258,7 @@ def all_faults() -> list[Fault]:
               databases=("postgresql",)),
         Fault("PostgreSQL stopped in publishing, started", "extracted", postgresql_stopped, (0,), PUBLISHING, 1.0,
               databases=("postgresql",)),
-        Fault("PostgreSQL stopped for good", "extracted", postgresql_stopped, (30,), SCORING,
+        Fault("PostgreSQL stopped permanently", "extracted", postgresql_stopped, (30,), SCORING,
               databases=("postgresql",)),
         Fault("PostgreSQL down before the run", "extracted", postgresql_stopped, (35,), databases=("postgresql",)),
         Fault("connection cut between chunks", "extracted", connections_cut, (0,), SCORING, 0.0,
@@ -265,9 +267,9 @@ def all_faults() -> list[Fault]:
               databases=("postgresql",)),
         Fault("connection cut in publishing", "extracted", connections_cut, (0,), PUBLISHING, 0.0,
               databases=("postgresql",)),
-        Fault("luigid killed in training", "nothing", luigid_killed, (0,), TRAINING, ready=luigid),
-        Fault("luigid killed in scoring", "extracted", luigid_killed, (0,), SCORING, ready=luigid),
-        Fault("luigid killed before the run", "extracted", luigid_killed, (0,), ready=luigid),
+        Fault("luigid killed in training", "nothing", luigid_killed, (0,), TRAINING, setup=luigid),
+        Fault("luigid killed in scoring", "extracted", luigid_killed, (0,), SCORING, setup=luigid),
+        Fault("luigid killed before the run", "extracted", luigid_killed, (0,), setup=luigid),
     ]  # fmt: skip
     if mounts or os.geteuid():
         faults += [
@@ -276,21 +278,22 @@ def all_faults() -> list[Fault]:
                   mounted=mounts),
         ]  # fmt: skip
     if _faketime():
-        between, moving = "clock set back 5 h between runs", {"ready": clock_that_moves, "variables": _moving()}
+        between = "clock set back 5 h between runs"
+        adjustable = {"setup": adjustable_clock, "variables": _clock_from_file()}
         faults += [
             Fault(f"{between}, in training", "nothing", killed_in_the_future(TRAINING), (0,)),
             Fault(f"{between}, in scoring", "extracted", killed_in_the_future(SCORING), (0,)),
-            Fault("clock set back 5 h in training", "nothing", clock_set_back, (0,), TRAINING, **moving),
-            Fault("clock set back 5 h in scoring", "extracted", clock_set_back, (0,), SCORING, **moving),
+            Fault("clock set back 5 h in training", "nothing", clock_set_back, (0,), TRAINING, **adjustable),
+            Fault("clock set back 5 h in scoring", "extracted", clock_set_back, (0,), SCORING, **adjustable),
         ]
     return faults
 
 
-def left_out() -> list[str]:
-    """What cannot be injected here, and why."""
-    why = []
+def list_skipped_faults() -> list[str]:
+    """Returns the faults that cannot be injected on this machine, with the reasons."""
+    skipped = []
     if not _faketime():
-        why.append("clock set back: not run, faketime is not here (apt-get install faketime)")
-    if not may_mount() and not os.geteuid():
-        why.append("read-only folder: not run, root may write everywhere and nothing may be mounted")
-    return why
+        skipped.append("clock set back: faketime is not installed (apt-get install faketime)")
+    if not can_mount() and not os.geteuid():
+        skipped.append("read-only folder: root can write to every folder, and this user may not mount")
+    return skipped

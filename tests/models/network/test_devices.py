@@ -87,7 +87,7 @@ def score_on_devices(
     for names in choices:
         networks = DeviceNetworks(network, devices.select_devices(DeviceSettings(devices=names, **TWO_CPUS)))
         weight_devices = [
-            {weight.value.device[-6:] for weight in forward._network.weights} for forward in networks._forward
+            {weight.value.device[-6:] for weight in forward._network.weights} for forward in networks._networks
         ]
         results.append(
             (to_probabilities(networks.logits(encode_messages(encoder, TEXTS), 16)).tolist(), weight_devices)

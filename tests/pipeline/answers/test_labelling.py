@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from chain import SMALL, Done, luigi, merged, write_settings
+from chain import SMALL, CommandResult, luigi, merge_settings, write_settings
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from published import DATE, publish, write_snapshot
+from published_batches import DATE, publish, write_snapshot
 from sqlalchemy.engine import Engine
 
 from models.errors import InputError
@@ -249,12 +249,12 @@ TRAINING_STAGES = {"IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel"}
 
 
 def test_new_labels_cause_a_training_with_the_latest_label_of_each_message(batch: Engine, folder: Path) -> None:
-    def train() -> Done:
+    def train() -> CommandResult:
         result = luigi(folder, "TrainModel")
         assert result.code == 0, result.output
         return result
 
-    write_settings(folder, merged(SMALL, {"corpus": {"feedback": "join"}, "training": {"epochs": "1"}}))
+    write_settings(folder, merge_settings(SMALL, {"corpus": {"feedback": "join"}, "training": {"epochs": "1"}}))
     get_output("label", "2026-01-31", "m-1", "spam", "--who", "ann")
     get_output("label", "2026-01-31", "m-3", "ham", "--who", "ann")
     assert train().ran == TRAINING_STAGES

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from published import DATE, publish, write_snapshot
+from published_batches import DATE, publish, write_snapshot
 from spamscore_command import (
     HOSTILE,
     SCORES,

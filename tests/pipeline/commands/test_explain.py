@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from published import publish, write_snapshot
+from published_batches import publish, write_snapshot
 from spamscore_command import (
     Terminal,
     export_version,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from published import publish
+from published_batches import publish
 from spamscore_command import (
     SCORES,
     SPAMSCORE,

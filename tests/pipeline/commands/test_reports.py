@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from published import DATE, publish
+from published_batches import DATE, publish
 from spamscore_command import (
     SCORES,
     get_error,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from published import DATE, publish
+from published_batches import DATE, publish
 from spamscore_command import (
     SCORES,
     Terminal,

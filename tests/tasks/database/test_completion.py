@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published import DATE, publish
+from published_batches import DATE, publish
 
 from tasks.database.batches import find_completed_dates
 from tasks.database.completion import find_completed_dates_in_sqlite, select_completed_dates

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from published import DATE, publish
+from published_batches import DATE, publish
 from sqlalchemy.engine import Engine
 
 from tasks.database.batches import find_published_batch, list_batches

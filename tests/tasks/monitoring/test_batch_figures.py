@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published import DATE, publish
+from published_batches import DATE, publish
 from sqlalchemy.engine import Engine
 
 from models.statistics.stability import count_scores

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 
 import pytest
-from published import DATE, publish
+from published_batches import DATE, publish
 from sqlalchemy.engine import Engine
 
 from models.statistics.stability import Psi, count_scores

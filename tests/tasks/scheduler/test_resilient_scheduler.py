@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from chain import LUIGI, ended_with_its_group, environment, write_settings
+from chain import LUIGI, environment, kill_group_on_exit, write_settings
 from luigid import Luigid
 
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
@@ -62,13 +62,13 @@ def start_run(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iter
             [LUIGI, "--module", "waiting_tasks", "Waiting", "--number", str(tasks)], cwd=folder,
             env=environment(PYTHONPATH=str(DRIVERS)), stdout=output, stderr=output, text=True, start_new_session=True,
         )  # fmt: skip
-    with ended_with_its_group(process):
+    with kill_group_on_exit(process):
         yield Run(folder, process)
 
 
 def running_task(luigid: Luigid) -> dict[str, object]:
     """Returns what the page shows of the running task; an empty dict if no task runs."""
-    tasks = luigid.ask("task_list", status="RUNNING", upstream_status="", limit=False)
+    tasks = luigid.call("task_list", status="RUNNING", upstream_status="", limit=False)
     return next(iter(tasks.values()), {})
 
 
@@ -112,11 +112,11 @@ def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path
         assert shown["params"] == {"number": "2"}
         assert shown["accepts_messages"]
         assert shown["resources"] == {"seat": 1}
-        done = luigid.ask("task_list", status="DONE", upstream_status="", limit=False)
+        done = luigid.call("task_list", status="DONE", upstream_status="", limit=False)
         assert [task["params"] for task in done.values()] == [{"number": "1"}]
         run.release(2, 3)
         assert run.end() == 0, run.output
-        assert len(luigid.ask("task_list", status="DONE", upstream_status="", limit=False)) == 3
+        assert len(luigid.call("task_list", status="DONE", upstream_status="", limit=False)) == 3
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
@@ -140,11 +140,11 @@ def test_a_luigid_restarted_between_two_requests_receives_the_tasks_again(tmp_pa
 def test_a_luigid_that_hangs_does_not_block_the_tasks(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid) as run:
         run.wait_for(lambda: running_task(luigid).get("status_message"))
-        luigid.stop()
+        luigid.suspend()
         run.wait_for_line(GONE)
         run.release(1, 2)
         run.wait_for(lambda: (run.folder / "done-2").exists())
-        luigid.go_on()
+        luigid.resume()
         run.wait_for_line(BACK)
         run.wait_for(lambda: running_task(luigid).get("params") == {"number": "3"})
         run.release(3)
@@ -172,11 +172,11 @@ def test_a_message_from_the_page_is_carried_out_and_answered(tmp_path: Path) -> 
             (" Pause\n", "paused; send resume to continue"),
             ("pause", "already paused; send resume to continue"),
         ):
-            received = luigid.send("Waiting", content)
+            received = luigid.send_message("Waiting", content)
             run.wait_for(lambda received=received, answer=answer: received() == answer)
         run.release(1)
         run.wait_for(lambda: str(running_task(luigid)["status_message"]).startswith("paused by a message, send resume"))
-        received = luigid.send("Waiting", "resume")
+        received = luigid.send_message("Waiting", "resume")
         assert run.end() == 0
         assert received() == "continuing"
 
@@ -184,7 +184,7 @@ def test_a_message_from_the_page_is_carried_out_and_answered(tmp_path: Path) -> 
 def test_sigterm_ends_a_paused_run(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid, tasks=1) as run:
         run.wait_for(lambda: running_task(luigid).get("status_message"))
-        received = luigid.send("Waiting", "pause")
+        received = luigid.send_message("Waiting", "pause")
         run.wait_for(received)
         run.process.terminate()
         assert run.end() == 143

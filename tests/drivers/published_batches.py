@@ -1,4 +1,4 @@
-"""Publishes batches as a night would, without a night: scores by hand, and the snapshot they would be of."""
+"""Publishes batches with given scores, and writes snapshots with given messages, without a run of the chain."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def publish(
     version: int = 1,
     snapshot: str = "snap",
 ) -> int:
+    """Publishes a batch as ScoreBatch does, and returns its id.
+
+    Args:
+        engine: the database.
+        scores: spam probability by message_id; the threshold is 0.5.
+        date: date of the batch.
+        rejected: rejected messages of the batch.
+        version: model version.
+        snapshot: fingerprint of the snapshot.
+    """
     plan = BatchPlan(date, f"r{version}", "spam_ham", version, "fingerprint/ckpt-7", snapshot, 0.5, "cpu:0", 1000)
     batch_id = start_batch(engine, plan).batch_id
     values = np.array(list(scores.values()))
@@ -33,6 +43,7 @@ def publish(
 
 
 def write_snapshot(folder: Path, rows: list[tuple[int, str, str | None]], date: datetime.date = DATE) -> None:
+    """Writes a snapshot of messages: row number, message_id and text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
