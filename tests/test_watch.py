@@ -198,7 +198,7 @@ def test_an_interrupted_run_can_be_continued_by_the_next_run(tmp_path: Path) -> 
     with watching(tmp_path, "TrainModel") as command:
         command.wait_for(lambda: "epoch 2/400" in command.output)
         assert command.interrupt() == 130
-        assert "run the same command again, it goes on from here" in command.output
+        assert "run the same command again to continue from here" in command.output
 
 
 def test_only_reports_are_served_and_only_to_this_machine(tmp_path: Path) -> None:
