@@ -26,6 +26,7 @@ from chain import (
     query,
     write_settings,
 )
+from eventually import eventually
 from luigid import Luigid
 from receivers import mail_server, web_server
 
@@ -282,13 +283,13 @@ def test_a_failing_task_is_tried_three_times_and_luigid_keeps_its_state_over_a_r
     done = luigi(folder, "ExtractMessages", "--date", DATE, LUIGI_CONFIG_PATH="nightly.cfg")
     assert done.code == 30, done.output
     assert done.output.count("failed    ExtractMessages(") == 3
-    assert 'luigi_task_failed_total{family="ExtractMessages"} 2.0' in fetch_metrics(luigid)
-    assert 'luigi_task_disabled_total{family="ExtractMessages"} 1.0' in fetch_metrics(luigid)
+    for metric in ('failed_total{family="ExtractMessages"} 2.0', 'disabled_total{family="ExtractMessages"} 1.0'):
+        eventually(lambda: fetch_metrics(luigid), lambda text, metric=metric: f"luigi_task_{metric}" in text)
     luigid.process.terminate()
     luigid.process.wait(timeout=30)
     luigid.start()
-    (task,) = luigid.call("task_list", status="DISABLED", upstream_status="").values()
-    assert task["name"] == "ExtractMessages"
+    disabled = eventually(lambda: luigid.call("task_list", status="DISABLED", upstream_status=""))
+    assert [task["name"] for task in disabled.values()] == ["ExtractMessages"]
 
 
 def test_a_late_file_is_waited_for_and_not_reported_as_missing(night_cfg: tuple[Path, Luigid]) -> None:

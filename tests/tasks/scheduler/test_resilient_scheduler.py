@@ -6,13 +6,13 @@ import contextlib
 import os
 import pickle
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
 from chain import LUIGI, environment, kill_group_on_exit, write_settings
+from eventually import Value, eventually
 from luigid import Luigid
 
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
@@ -36,14 +36,11 @@ class Run:
         for number in numbers:
             (self.folder / f"go-{number}").touch()
 
-    def wait_for(self, ready: Callable[[], object]) -> None:
-        # Counts polls, because the clock of a busy virtual machine may jump.
-        for _ in range(1200):
-            if ready():
-                return
-            assert self.process.poll() is None, self.output
-            time.sleep(0.05)
-        raise AssertionError(self.output)
+    def wait_for(self, read: Callable[[], Value], accepts: Callable[[Value], object] = bool) -> Value:
+        return eventually(read, accepts, self._check_runs, lambda: self.output)
+
+    def _check_runs(self) -> None:
+        assert self.process.poll() is None, self.output
 
     def wait_for_line(self, text: str) -> None:
         self.wait_for(lambda: text in self.output)
@@ -55,7 +52,7 @@ class Run:
 @contextlib.contextmanager
 def start_run(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iterator[Run]:
     folder.mkdir()
-    settings = {**luigid.settings["core"], "rpc_connect_timeout": "2", **core}
+    settings = {**luigid.settings["core"], "rpc_connect_timeout": "10", **core}
     write_settings(folder, {"core": settings})
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
@@ -70,6 +67,12 @@ def running_task(luigid: Luigid) -> dict[str, object]:
     """Returns what the page shows of the running task; an empty dict if no task runs."""
     tasks = luigid.call("task_list", status="RUNNING", upstream_status="", limit=False)
     return next(iter(tasks.values()), {})
+
+
+def done_tasks(luigid: Luigid) -> list[object]:
+    """Returns the parameters of the tasks that the page shows as done."""
+    tasks = luigid.call("task_list", status="DONE", upstream_status="", limit=False)
+    return [task["params"] for task in tasks.values()]
 
 
 def test_a_run_continues_after_luigid_was_killed_and_logs_it_once(tmp_path: Path) -> None:
@@ -107,16 +110,14 @@ def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path
         luigid.start()
         run.wait_for_line(BACK)
         # It knows what ended while it was away, what runs, its progress, and that it accepts messages.
+        expected = {"params": {"number": "2"}, "accepts_messages": True, "resources": {"seat": 1}}
+        task = run.wait_for(lambda: running_task(luigid), lambda task: expected.items() <= task.items())
         run.wait_for(lambda: running_task(luigid).get("status_message"))
-        shown = running_task(luigid)
-        assert shown["params"] == {"number": "2"}
-        assert shown["accepts_messages"]
-        assert shown["resources"] == {"seat": 1}
-        done = luigid.call("task_list", status="DONE", upstream_status="", limit=False)
-        assert [task["params"] for task in done.values()] == [{"number": "1"}]
+        assert task["params"] == {"number": "2"}
+        run.wait_for(lambda: done_tasks(luigid), lambda params: params == [{"number": "1"}])
         run.release(2, 3)
         assert run.end() == 0, run.output
-        assert len(luigid.call("task_list", status="DONE", upstream_status="", limit=False)) == 3
+        eventually(lambda: done_tasks(luigid), lambda params: len(params) == 3)
     assert "3 ran successfully" in run.output
     assert (run.output.count(GONE), run.output.count(BACK)) == (1, 1)
 
@@ -154,11 +155,12 @@ def test_a_luigid_that_hangs_does_not_block_the_tasks(tmp_path: Path) -> None:
 
 def test_a_link_keeps_messages_and_resources_of_a_task(tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid, start_run(tmp_path / "run", luigid, tasks=1) as run:
-        run.wait_for(lambda: running_task(luigid).get("status_message"))
-        shown = running_task(luigid)
-        assert shown["tracking_url"] == "http://reports.internal/1"
-        assert (shown["accepts_messages"], shown["resources"]) == (True, {"seat": 1})
-        assert shown["progress_percentage"] == 10
+        # The link, the status and the progress arrive in requests of their own, in any order.
+        expected = {
+            "tracking_url": "http://reports.internal/1", "accepts_messages": True, "resources": {"seat": 1},
+            "progress_percentage": 10,
+        }  # fmt: skip
+        run.wait_for(lambda: running_task(luigid), lambda task: expected.items() <= task.items())
         run.release(1)
         assert run.end() == 0
 
@@ -175,10 +177,13 @@ def test_a_message_from_the_page_is_carried_out_and_answered(tmp_path: Path) -> 
             received = luigid.send_message("Waiting", content)
             run.wait_for(lambda received=received, answer=answer: received() == answer)
         run.release(1)
-        run.wait_for(lambda: str(running_task(luigid)["status_message"]).startswith("paused by a message, send resume"))
+        run.wait_for(
+            lambda: str(running_task(luigid).get("status_message")),
+            lambda status: status.startswith("paused by a message, send resume"),
+        )
         received = luigid.send_message("Waiting", "resume")
         assert run.end() == 0
-        assert received() == "continuing"
+        eventually(received, lambda answer: answer == "continuing")
 
 
 def test_sigterm_ends_a_paused_run(tmp_path: Path) -> None:
