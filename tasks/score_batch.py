@@ -154,7 +154,14 @@ class ScoreBatch(Stage):
         notify = partial(raise_alert, DEADLINE, self.date)
         on_progress = monitor_deadline(on_progress, self.date, load(RunSettings).deadline, notify)
         published = score_snapshot(
-            engine, plan, snapshot.path, model.scorer, on_progress, started, write_receipt, choose_pace(model.scorer)
+            engine,
+            plan,
+            snapshot.path,
+            model.scorer,
+            on_progress,
+            started,
+            write_receipt,
+            choose_concurrency(model.scorer),
         )
         log.info(
             "batch %d of %s: %d read, %d scored, %d rejected, %d flagged at threshold %g, by version %d",
@@ -292,8 +299,10 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     )
 
 
-def choose_pace(scorer: Scorer) -> Concurrency:
+def choose_concurrency(scorer: Scorer) -> Concurrency:
     """Returns threads and queue size: TensorFlow's number of threads, unless the scorer's devices have their own."""
+    from tasks.scoring.local import Concurrency
+
     return Concurrency(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
 
