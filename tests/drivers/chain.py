@@ -82,7 +82,7 @@ def merge_settings(*settings: Settings) -> Settings:
     for sections in settings:
         for section, values in sections.items():
             merged.setdefault(section, {}).update(values)
-    return merge_settings
+    return merged
 
 
 def query(folder: Path, statement: str) -> list[tuple[object, ...]]:
