@@ -1,4 +1,4 @@
-"""Sphinx configuration of the documentation site: `make docs`."""
+"""Configures Sphinx for the documentation site, which `make docs` builds."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 from models.network.devices import start_tensorflow  # noqa: E402
 from models.settings import DeviceSettings  # noqa: E402
 
-# The Python API imports TensorFlow; this way it does so without a word.
+# autodoc imports TensorFlow; this call keeps its log lines out of the build.
 start_tensorflow(DeviceSettings())
 
 project = "spamscore"
@@ -25,7 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "reference/_generated"]
 templates_path: list[str] = []
-# Quotation marks and dashes stay as they are written: commands are copied from here.
+# Readers copy commands from the pages, so quotation marks and dashes stay as they are written.
 smartquotes = False
 
 myst_enable_extensions = ["deflist", "attrs_inline"]
@@ -35,7 +35,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 toc_object_entries = False
-# A signature names types of other packages, and of modules without a page here. Everything else must resolve.
+# Signatures name types of other packages and of modules without a page. All other references must resolve.
 nitpick_ignore_regex = [(r"py:.*", r".*")]
 
 html_theme = "furo"

@@ -1,7 +1,7 @@
-"""A Sphinx extension that writes the reference pages made from declarations into docs/reference/_generated.
+"""Writes the reference pages that are made from declarations into docs/reference/_generated, as a Sphinx extension.
 
-Settings, commands, exit codes, tables and stages are declared once, in the code. Each page of docs/reference includes
-what is written here. A function returns the Markdown of one page; `setup` has them written before each build.
+The code declares settings, commands, exit codes, tables and stages once. Each function in `PAGES` yields the Markdown
+of one page, and a page of docs/reference includes it. `setup` writes all pages before each build.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from models import errors
 from models.settings import Setting, declared_settings
 from pipeline import command_line
 from pipeline.answers import configuration
+from pipeline.answers.configuration import format_value
 from pipeline.commands import group
 from tasks.database import tables
 from tasks.scheduler import termination
@@ -34,20 +35,20 @@ from tasks.settings.sections import SECTIONS
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-HERE = Path(__file__).parent
-GENERATED = HERE / "reference" / "_generated"
+REFERENCE = Path(__file__).parent / "reference"
+GENERATED = REFERENCE / "_generated"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the extension."""
     app.connect("builder-inited", lambda _: write_pages(GENERATED))
-    app.connect("autodoc-process-docstring", keep_drawings)
+    app.connect("autodoc-process-docstring", keep_indented_blocks)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def write_pages(folder: Path) -> None:
-    """Writes every generated page; a file whose content is the same keeps its time."""
+    """Writes every generated page. Does not touch a file whose content is the same: Sphinx compares the times."""
     folder.mkdir(exist_ok=True)
     for name, page in PAGES.items():
         path, content = folder / f"{name}.md", "\n".join(page()) + "\n"
@@ -56,12 +57,12 @@ def write_pages(folder: Path) -> None:
 
 
 def skip_tuple_fields(_app: Sphinx, _what: str, _name: str, value: Any, _skip: bool, _options: Any) -> bool | None:
-    """Leaves out the fields of named tuples, which have no text of their own; the signature has them."""
+    """Leaves out the fields of named tuples: they have no docstring, and the signature lists them."""
     return True if type(value).__name__ == "_tuplegetter" else None
 
 
-def keep_drawings(_app: Sphinx, what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
-    """Keeps the lines of an indented block of a module's docstring, such as a tree, as they are."""
+def keep_indented_blocks(_app: Sphinx, what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
+    """Makes an indented block of a module's docstring, such as a tree, a literal block."""
     starts = [
         number for number in range(2, len(lines))
         if lines[number].startswith("    ") and not lines[number - 1] and not lines[number - 2].startswith(" ")
@@ -74,82 +75,89 @@ def keep_drawings(_app: Sphinx, what: str, _name: str, _value: Any, _options: An
 # Settings
 
 
-SETTINGS: list[Setting] = [one for section, kind in SECTIONS.items() for one in declared_settings(section, kind)]
+SETTINGS: list[Setting] = [
+    setting for section, settings_class in SECTIONS.items() for setting in declared_settings(section, settings_class)
+]
 
 
 def settings_page() -> Iterator[str]:
-    """Returns each section of luigi.cfg with its settings, Luigi's own at the end."""
+    """Yields each section of luigi.cfg with its settings, and then Luigi's own sections."""
     for section, settings_class in SECTIONS.items():
-        yield f"## [{section}]\n\n{escaped(sentence(section_meaning(settings_class)))}\n"
-        for one in [one for one in SETTINGS if one.section == section]:
-            yield confval(one.section, one.key, expected(one), one.default, setting_text(one))
+        yield f"## [{section}]\n\n{escape_markdown(to_sentence(describe_section(settings_class)))}\n"
+        for setting in [setting for setting in SETTINGS if setting.section == section]:
+            allowed = format_allowed_values(setting)
+            yield render_confval(setting.section, setting.key, allowed, setting.default, describe_setting(setting))
     yield "## Luigi's own sections\n"
-    yield "Other defaults than Luigi's own, in force where no file sets them.\n"
+    yield "These defaults differ from Luigi's own. They apply where no file sets a value.\n"
     for section, values in LUIGI_DEFAULTS.items():
         for key, value in values.items():
-            yield confval(section, key, "", value, escaped(sentence(luigi_meaning(section, key))))
+            description = escape_markdown(to_sentence(describe_luigi_setting(section, key)))
+            yield render_confval(section, key, "", value, description)
 
 
-def confval(section: str, key: str, kind: str, default: Any, text: str) -> str:
-    """Returns one setting as Sphinx's directive for configuration values."""
-    shown = written(default)
-    facts = f"{kind}Default: {f'`{shown}`' if shown else 'empty'}."
+def render_confval(section: str, key: str, allowed: str, default: Any, text: str) -> str:
+    """Renders one setting as Sphinx's directive for configuration values."""
+    value = format_value(default)
+    facts = f"{allowed}Default: {f'`{value}`' if value else 'empty'}."
     return f"```{{confval}} [{section}] {key}\n\n{text}\n\n{facts}\n```\n"
 
 
-def setting_text(one: Setting) -> str:
-    """Returns what a setting is for, and the environment variable that goes before luigi.cfg."""
-    variable = environment_variable(one)
-    return escaped(sentence(one.rule.description)) + (f"\n\nEnvironment: `{variable}`." if variable else "")
+def describe_setting(setting: Setting) -> str:
+    """Returns the description of a setting, and the environment variable that takes precedence over luigi.cfg."""
+    variable = environment_variable(setting)
+    description = escape_markdown(to_sentence(setting.rule.description))
+    return description + (f"\n\nEnvironment: `{variable}`." if variable else "")
 
 
-def expected(one: Setting) -> str:
-    """Returns the values that are allowed, as the beginning of a line."""
-    values = one.rule.describe_expected(one.kind)
-    return "" if values == "text" else f"Value: {escaped(values)}. "
+def format_allowed_values(setting: Setting) -> str:
+    """Returns the allowed values of a setting as the start of a line; empty if any text is allowed."""
+    values = setting.rule.describe_expected(setting.kind)
+    return "" if values == "text" else f"Value: {escape_markdown(values)}. "
 
 
-def section_meaning(settings_class: type) -> str:
+def describe_section(settings_class: type) -> str:
     """Returns the description of a section, from the docstring of its dataclass."""
     return " ".join(inspect.getdoc(settings_class).split(": ", 1)[1].split("\n\n")[0].split())
 
 
-def luigi_meaning(section: str, key: str) -> str:
-    """Returns what a setting of Luigi's is for."""
-    meanings: Any = configuration._LUIGI_DESCRIPTIONS
-    return str(meanings[section][key])
+def describe_luigi_setting(section: str, key: str) -> str:
+    """Returns the description of one of Luigi's own settings."""
+    descriptions: Any = configuration._LUIGI_DESCRIPTIONS
+    return str(descriptions[section][key])
 
 
 # Commands
 
 
 def commands_page() -> Iterator[str]:
-    """Returns every command of `spamscore`: usage, description, options, examples."""
+    """Yields every command of `spamscore`: usage, description, options, examples."""
     cli = command_line.cli
-    whole = click.Context(cli, info_name="spamscore", **cli.context_settings)
+    cli_context = click.Context(cli, info_name="spamscore", **cli.context_settings)
     yield "## spamscore\n"
-    yield from described(cli, whole)
+    yield from render_command(cli, cli_context)
     for name, command in cli.commands.items():
         yield f"## spamscore {name}\n"
-        yield from described(command, click.Context(command, info_name=name, parent=whole))
+        yield from render_command(command, click.Context(command, info_name=name, parent=cli_context))
 
 
-def described(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Returns the usage of a command, its help, its options and its examples."""
+def render_command(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Yields the usage of a command, its help, its options and its examples."""
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        yield escaped(" ".join(paragraph.split())) + "\n"
+        yield escape_markdown(" ".join(paragraph.split())) + "\n"
     for option in command.params:
         if isinstance(option, click.Option) and (record := option.get_help_record(context)):
-            names, meaning = record
-            yield f"`{names}`\n: {escaped(meaning)}\n"
-    if shown := examples(command):
-        yield "```sh\n" + "\n".join(shown) + "\n```\n"
+            names, description = record
+            yield f"`{names}`\n: {escape_markdown(description)}\n"
+    if examples := command_examples(command):
+        yield "```sh\n" + "\n".join(examples) + "\n```\n"
 
 
-def examples(command: click.Command) -> list[str]:
-    """Returns the examples of a command's help; what stands beside one becomes a comment."""
-    lines = [line.strip() for line in (command.epilog or "").splitlines() if line.startswith("  ")]
+def command_examples(command: click.Command) -> list[str]:
+    """Returns the examples of a command's help. The explanation next to an example becomes a comment."""
+    sections = (command.epilog or "").split("\n\n")  # of which one may list exit codes
+    section = next((section for section in sections if "Examples:" in section), "")
+    lines = [line.strip() for line in section.splitlines() if line.startswith("  ")]
     return [re.sub(r" {3,}(?=\S)", "  # ", line) for line in lines]
 
 
@@ -166,21 +174,21 @@ class ExitCode:
 
 
 def exit_codes_page() -> Iterator[str]:
-    """Returns the exit codes of both commands."""
+    """Yields the exit codes of both commands."""
     yield "## Exit codes of luigi\n"
-    for one in luigi_codes():
-        name = f" `{one.name}`" if one.name else ""
-        way_out = f"[Way out](../operations.md#exit-code-{one.code})"
-        yield f"**{one.code}**{name}\n: {escaped(one.meaning)} {way_out}\n"
+    for exit_code in luigi_codes():
+        name = f" `{exit_code.name}`" if exit_code.name else ""
+        link = f"[What to do](../operations.md#exit-code-{exit_code.code})"
+        yield f"**{exit_code.code}**{name}\n: {escape_markdown(exit_code.meaning)} {link}\n"
     yield "## Exit codes of spamscore\n"
-    for one in command_line_codes():
-        yield f"**{one.code}**\n: {escaped(one.meaning)}\n"
+    for exit_code in command_line_codes():
+        yield f"**{exit_code.code}**\n: {escape_markdown(exit_code.meaning)}\n"
 
 
 def luigi_codes() -> list[ExitCode]:
-    """Returns the exit codes of `luigi --module pipeline`, by number.
+    """Returns the exit codes of `luigi --module pipeline`, sorted by number.
 
-    Those of [retcode] and those of errors are declared. 0, 1 and 2 are Python's and argparse's, 143 is the signal's.
+    The codes of [retcode] and of errors are declared. 0, 1 and 2 come from Python and argparse, 143 from SIGTERM.
     """
     codes = {
         0: ExitCode(0, "", "Done."),
@@ -193,56 +201,59 @@ def luigi_codes() -> list[ExitCode]:
             meaning = inspect.getdoc(error).split("\n\n")[0]
             codes[error.exit_code] = ExitCode(error.exit_code, error.__name__, " ".join(meaning.split()))
     for name, code in LUIGI_DEFAULTS["retcode"].items():
-        meaning = sentence(luigi_meaning("retcode", name).removeprefix("exit code when "))
+        meaning = to_sentence(describe_luigi_setting("retcode", name).removeprefix("exit code when "))
         codes[int(code)] = ExitCode(int(code), f"[retcode] {name}", meaning)
     return [codes[code] for code in sorted(codes)]
 
 
 def subclasses(base: type) -> Iterator[Any]:
-    """Returns every class below one."""
-    for one in base.__subclasses__():
-        yield one
-        yield from subclasses(one)
+    """Yields the direct and indirect subclasses of a class."""
+    for subclass in base.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
 
 
 def command_line_codes() -> list[ExitCode]:
     """Returns the exit codes of `spamscore`."""
-    return [ExitCode(code, "", sentence(meaning)) for code, meaning in group.EXIT_CODES.items()]
+    return [ExitCode(code, "", to_sentence(meaning)) for code, meaning in group.EXIT_CODES.items()]
 
 
 # Tables
 
 
 def tables_page() -> Iterator[str]:
-    """Returns each table with its columns: type, key and meaning."""
-    meanings = tomllib.loads((HERE / "reference" / "columns.toml").read_text(encoding="utf-8"))
+    """Yields each table with its columns: name, type, key and meaning."""
+    descriptions = tomllib.loads((REFERENCE / "columns.toml").read_text(encoding="utf-8"))
     for table in [tables.published_scores, *tables.metadata.sorted_tables]:
-        columns = readable_columns(table)
-        known = meanings.pop(table.name)
-        yield f"## {table.name}\n\n{escaped(known.pop('row'))}\n"
+        columns = columns_for_readers(table)
+        texts = descriptions.pop(table.name)
+        yield f"## {table.name}\n\n{escape_markdown(texts.pop('row'))}\n"
         yield "| column | type | meaning |\n| --- | --- | --- |"
         for column in columns:
-            meaning = column.comment if isinstance(column, sa.Column) and column.comment else known.pop(column.name)
-            yield f"| `{column.name}`{key_mark(column)} | {column_type(column)} | {escaped(meaning)} |"
+            meaning = column.comment if isinstance(column, sa.Column) and column.comment else texts.pop(column.name)
+            yield (
+                f"| `{column.name}`{format_key_mark(column)} | {format_column_type(column)} "
+                f"| {escape_markdown(meaning)} |"
+            )
         yield ""
-        if known:
-            raise ValueError(f"columns.toml: [{table.name}] has no column {', '.join(known)}")
-    if meanings:
-        raise ValueError(f"columns.toml: there is no table {', '.join(meanings)}")
+        if texts:
+            raise ValueError(f"columns.toml: [{table.name}] has no column {', '.join(texts)}")
+    if descriptions:
+        raise ValueError(f"columns.toml: there is no table {', '.join(descriptions)}")
 
 
-def readable_columns(table: Any) -> list[Any]:
-    """Returns the columns that a reader needs: all but the generated ones, which hold a constraint."""
+def columns_for_readers(table: Any) -> list[Any]:
+    """Returns all columns of a table except the generated ones, which only enforce a constraint."""
     return [column for column in table.columns if getattr(column, "computed", None) is None]
 
 
-def key_mark(column: Any) -> str:
-    """Returns a mark for a column of the primary key."""
+def format_key_mark(column: Any) -> str:
+    """Returns the mark of a column of the primary key; empty for other columns."""
     return " (key)" if getattr(column, "primary_key", False) else ""
 
 
-def column_type(column: Any) -> str:
-    """Returns the type of a column on PostgreSQL, and whether it may be null."""
+def format_column_type(column: Any) -> str:
+    """Returns the type of a column on PostgreSQL, and whether the column can be null."""
     name = column.type.compile(dialect=postgresql.dialect()).replace(' COLLATE "C"', "").lower()
     return name + (", null" if getattr(column, "nullable", False) and isinstance(column, sa.Column) else "")
 
@@ -251,20 +262,21 @@ def column_type(column: Any) -> str:
 
 
 def stages_page() -> Iterator[str]:
-    """Returns each task of `luigi --module pipeline`, in the order of the chain, with its parameters."""
+    """Yields each task of `luigi --module pipeline` with its parameters, in the order of the chain."""
     for name in CHAIN:
         task = getattr(pipeline, name)
         first, *others = inspect.getdoc(task).split("\n\n")
-        yield f"### {name}\n\n{escaped(' '.join(first.split()))}\n"
+        yield f"### {name}\n\n{escape_markdown(' '.join(first.split()))}\n"
         for paragraph in others:
-            yield escaped(" ".join(paragraph.replace("``", "`").split())) + "\n"
-        for parameter, declaration in parameters(task):
-            yield f"`--{parameter.replace('_', '-')}`\n: {escaped(sentence(declaration.description))}\n"
+            yield escape_markdown(" ".join(paragraph.replace("``", "`").split())) + "\n"
+        for parameter, declaration in command_line_parameters(task):
+            description = escape_markdown(to_sentence(declaration.description))
+            yield f"`--{parameter.replace('_', '-')}`\n: {description}\n"
 
 
-def parameters(task: type[luigi.Task]) -> list[tuple[str, Any]]:
-    """Returns the parameters of a task that the command line takes."""
-    return [(name, one) for name, one in task.get_params() if one.description]
+def command_line_parameters(task: type[luigi.Task]) -> list[tuple[str, Any]]:
+    """Returns the parameters of a task that are set on the command line: those with a description."""
+    return [(name, parameter) for name, parameter in task.get_params() if parameter.description]
 
 
 CHAIN = (
@@ -276,21 +288,16 @@ CHAIN = (
 # Text
 
 
-def written(value: Any) -> str:
-    """Returns a value as luigi.cfg has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def sentence(text: str) -> str:
-    """Returns a fragment as a sentence: a capital at its beginning unless it is a name, a full stop at its end."""
+def to_sentence(text: str) -> str:
+    """Makes a sentence of a fragment: capitalizes its first word unless it is a name, and adds a full stop."""
     first, _, rest = text.partition(" ")
-    begin = first if re.search(r"[\W_]|\d", first) or first != first.lower() else first.capitalize()
-    whole = f"{begin} {rest}".strip()
-    return whole if whole.endswith((".", "?")) else whole + "."
+    start = first if re.search(r"[\W_]|\d", first) or first != first.lower() else first.capitalize()
+    sentence = f"{start} {rest}".strip()
+    return sentence if sentence.endswith((".", "?")) else sentence + "."
 
 
-def escaped(text: str) -> str:
-    """Returns plain text as Markdown that shows the same; what stands between backticks stays as it is."""
+def escape_markdown(text: str) -> str:
+    """Escapes plain text for Markdown; text between backticks stays as it is."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([\\*_<>\[\]{}#|$~])", r"\\\1", part) for part in parts)
 

@@ -1,4 +1,4 @@
-"""The README, the reference pages and luigi.cfg agree with the code: settings, stages, tables, commands, counts."""
+"""Tests that README, reference pages and luigi.cfg agree with the code: settings, stages, tables, commands, counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = reference_pages.SETTINGS
 TEXT = "\n".join(SOURCES.values())
 
 
-def written(value: object) -> str:
+def format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -52,13 +52,13 @@ def test_the_readme_links_every_page_of_the_site() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_every_link_into_the_project_leads_somewhere(page: str) -> None:
+def test_every_link_to_a_file_of_the_project_is_valid(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", SOURCES[page]):
         assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize(("name", "phrase"), [("corpus.csv", "{} labelled messages"), ("inbox.csv", "inbox of {}")])
-def test_the_bundled_sample_has_the_size_that_the_readme_says(name: str, phrase: str) -> None:
+def test_the_bundled_sample_has_the_size_that_the_readme_gives(name: str, phrase: str) -> None:
     with (ROOT / "pipeline" / "sample" / name).open(newline="", encoding="utf-8") as file:
         assert phrase.format(len(list(csv.DictReader(file)))) in SOURCES["README.md"]
 
@@ -66,70 +66,72 @@ def test_the_bundled_sample_has_the_size_that_the_readme_says(name: str, phrase:
 # Settings
 
 
-@pytest.mark.parametrize("one", SETTINGS, ids=lambda one: f"{one.section}.{one.key}")
-def test_the_reference_and_the_shipped_file_have_each_setting_with_its_default(one: Setting) -> None:
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: f"{setting.section}.{setting.key}")
+def test_the_reference_and_the_shipped_file_have_each_setting_with_its_default(setting: Setting) -> None:
     (entry,) = re.findall(
-        rf"^```{{confval}} \[{one.section}\] {one.key}\n(.*?)^```",
+        rf"^```{{confval}} \[{setting.section}\] {setting.key}\n(.*?)^```",
         SOURCES["generated/settings"],
         re.DOTALL | re.MULTILINE,
     )
-    assert f"Default: `{written(one.default)}`." in entry or ("Default: empty." in entry and not written(one.default))
-    assert reference_pages.escaped(reference_pages.sentence(one.rule.description)) in entry
-    assert read_cfg(ROOT / "luigi.cfg").get(one.section, one.key) == written(one.default)
+    assert f"Default: `{format_value(setting.default)}`." in entry or (
+        "Default: empty." in entry and not format_value(setting.default)
+    )
+    assert reference_pages.escape_markdown(reference_pages.to_sentence(setting.rule.description)) in entry
+    assert read_cfg(ROOT / "luigi.cfg").get(setting.section, setting.key) == format_value(setting.default)
 
 
 def test_the_shipped_file_has_no_other_settings() -> None:
-    expected = {(one.section, one.key) for one in SETTINGS}
+    expected = {(setting.section, setting.key) for setting in SETTINGS}
     expected |= {(section, key) for section, keys in LUIGI_DEFAULTS.items() for key in keys}
     shipped = read_cfg(ROOT / "luigi.cfg")
     assert {(section, key) for section in shipped.sections() for key in shipped.options(section)} == expected
 
 
 @pytest.mark.parametrize(("section", "keys"), LUIGI_DEFAULTS.items())
-def test_the_shipped_file_sets_luigi_s_own_sections_as_they_are_set_without_it(
-    section: str, keys: dict[str, str]
-) -> None:
+def test_the_shipped_file_has_the_defaults_of_luigi_s_own_sections(section: str, keys: dict[str, str]) -> None:
     assert dict(read_cfg(ROOT / "luigi.cfg").items(section)) == keys
 
 
-def settings_named() -> set[tuple[str, str]]:
-    """Sections and keys that a page names as `[section] key`."""
-    codes = [
-        found
+def find_named_settings() -> set[tuple[str, str]]:
+    """Returns the sections and keys that a page names as `[section] key`; the key is empty for a section alone."""
+    matches = [
+        match
         for page, code in inline_code()
         if not page.startswith("generated")
-        for found in [re.match(r"\[(\w+)\](?: (\w+))?", code)]
-        if found
+        for match in [re.match(r"\[(\w+)\](?: (\w+))?", code)]
+        if match
     ]
-    return {(found[1], found[2] or "") for found in codes}
+    return {(match[1], match[2] or "") for match in matches}
 
 
-@pytest.mark.parametrize(("section", "key"), sorted(settings_named()))
-def test_a_setting_that_a_page_names_is_one_there_is(section: str, key: str) -> None:
-    ours = {one.key for one in SETTINGS if one.section == section}
-    luigis = {"core", "smtp", "email", "scheduler", "worker", "retcode", "RangeDaily"}
-    assert (section in SECTIONS and (not key or key in ours)) or section in luigis
+@pytest.mark.parametrize(("section", "key"), sorted(find_named_settings()))
+def test_a_setting_that_a_page_names_exists(section: str, key: str) -> None:
+    declared_keys = {setting.key for setting in SETTINGS if setting.section == section}
+    luigi_sections = {"core", "smtp", "email", "scheduler", "worker", "retcode", "RangeDaily"}
+    assert (section in SECTIONS and (not key or key in declared_keys)) or section in luigi_sections
 
 
-def test_the_books_preset_sets_only_settings_there_are_within_their_ranges() -> None:
+def test_the_books_preset_has_only_valid_settings() -> None:
     preset = read_cfg(DOCS / "books.cfg")
-    known = {(one.section, one.key): one for one in SETTINGS}
+    declared = {(setting.section, setting.key): setting for setting in SETTINGS}
     for section in preset.sections():
         for key, value in preset.items(section):
-            known[section, key].parse(value)
+            declared[section, key].parse(value)
 
 
 # Stages, tables, commands, exit codes
 
 
 @pytest.mark.parametrize("name", pipeline.__all__)
-def test_the_reference_has_each_stage_with_the_sentence_of_its_docstring_and_what_it_leaves(name: str) -> None:
+def test_the_reference_has_each_stage_with_its_docstring_and_its_artifacts(name: str) -> None:
     sentence = (getattr(pipeline, name).__doc__ or "").split("\n")[0]
-    assert f"### {name}\n\n{reference_pages.escaped(sentence)}" in SOURCES["generated/stages"]
+    assert f"### {name}\n\n{reference_pages.escape_markdown(sentence)}" in SOURCES["generated/stages"]
     assert f"| `{name}` | " in SOURCES["docs/reference/artifacts.md"]
 
 
-@pytest.mark.parametrize("table", [*tables.metadata.sorted_tables, tables.published_scores], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "table", [*tables.metadata.sorted_tables, tables.published_scores], ids=lambda table: table.name
+)
 def test_the_reference_has_each_table_with_its_columns(table: Any) -> None:
     (part,) = re.findall(rf"^## {table.name}\n(.*?)(?=^## |\Z)", SOURCES["generated/tables"], re.DOTALL | re.MULTILINE)
     columns = re.findall(r"^\| `(\w+)`", part, re.MULTILINE)
@@ -143,12 +145,12 @@ def test_the_reference_has_each_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`spamscore ([a-z]+)", TEXT))))
-def test_the_pages_have_no_command_that_is_not_there(command: str) -> None:
+def test_every_command_that_a_page_names_exists(command: str) -> None:
     assert command in cli.commands
 
 
 def test_the_reference_has_each_declared_exit_code() -> None:
-    codes = {one.code for one in reference_pages.luigi_codes()}
+    codes = {exit_code.code for exit_code in reference_pages.luigi_codes()}
     errors = [error for error in reference_pages.subclasses(SpamscoreError) if error.exit_code is not None]
     assert codes == {
         0,
@@ -158,14 +160,16 @@ def test_the_reference_has_each_declared_exit_code() -> None:
         *map(int, LUIGI_DEFAULTS["retcode"].values()),
         *(error.exit_code for error in errors),
     }
-    assert {one.code for one in reference_pages.command_line_codes()} == {0, 1, 2, 35, 130, 141}
+    assert {exit_code.code for exit_code in reference_pages.command_line_codes()} == {0, 1, 2, 35, 130, 141}
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<=[ `])--[a-z-]+(?= [0-9])", TEXT))))
-def test_each_option_of_the_pages_is_there(flag: str, tmp_path: Path) -> None:
-    ours = {flag for command in cli.commands.values() for option in command.params for flag in option.opts}
-    luigids = {"--address"}
-    assert flag in ours | luigids or flag in "".join(help_of(task, tmp_path) for task in ("ScoreBatch", "RangeDaily"))
+def test_each_option_of_the_pages_exists(flag: str, tmp_path: Path) -> None:
+    own_flags = {name for command in cli.commands.values() for option in command.params for name in option.opts}
+    luigid_flags = {"--address"}
+    assert flag in own_flags | luigid_flags or flag in "".join(
+        help_of(task, tmp_path) for task in ("ScoreBatch", "RangeDaily")
+    )
 
 
 def help_of(task: str, folder: Path) -> str:
@@ -173,9 +177,9 @@ def help_of(task: str, folder: Path) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-TASKS = sorted({name for one in blocks() for name in re.findall(r"luigi --module pipeline (\w+)", one.text)})
+TASKS = sorted({name for block in blocks() for name in re.findall(r"luigi --module pipeline (\w+)", block.text)})
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_each_task_of_the_pages_is_there(name: str) -> None:
+def test_each_task_of_the_pages_exists(name: str) -> None:
     assert issubclass(luigi.task_register.Register.get_task_cls(name), luigi.Task)

@@ -63,7 +63,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class AlertSettings:
-    """[alerts]: where Nightly sends an alert when a night fails, drifts, will be late, or has recovered; once each."""
+    """[alerts]: where alerts are sent when a night fails, drifts, will be late, or has recovered; once each."""
 
     mail_to: str = setting(
         "",
