@@ -21,13 +21,13 @@ NEAR_COPY = 0.5
 RESERVED = (".example", ".test", ".invalid", "example.com", "example.net", "example.org")
 
 
-def rows_of(name: str) -> list[dict[str, str]]:
+def read_rows(name: str) -> list[dict[str, str]]:
     with (SAMPLE / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-CORPUS = rows_of("corpus.csv")
-INBOX = rows_of("inbox.csv")
+CORPUS = read_rows("corpus.csv")
+INBOX = read_rows("inbox.csv")
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +52,18 @@ def test_the_corpus_has_no_near_copies_of_its_own_messages_or_of_the_inbox() -> 
     """A near copy on the other side of the split would make the test part's figures too good."""
     texts = [row["text"] for row in [*CORPUS, *INBOX]]
     grams = [four_grams(text) for text in texts]
-    places: dict[str, list[int]] = {}
-    near = []
-    for place, own in enumerate(grams):
-        common = Counter(other for gram in own for other in places.get(gram, ()))
-        near += [
-            (texts[other], texts[place]) for other, shared in common.items()
+    positions: dict[str, list[int]] = {}
+    near_copies = []
+    for index, own in enumerate(grams):
+        common = Counter(other for gram in own for other in positions.get(gram, ()))
+        near_copies += [
+            (texts[other], texts[index]) for other, shared in common.items()
             if shared >= NEAR_COPY * (len(own) + len(grams[other]) - shared)
         ]  # fmt: skip
-        if place < len(CORPUS):
+        if index < len(CORPUS):
             for gram in own:
-                places.setdefault(gram, []).append(place)
-    assert near == []
+                positions.setdefault(gram, []).append(index)
+    assert near_copies == []
 
 
 def four_grams(text: str) -> set[str]:
@@ -102,7 +102,7 @@ def test_the_inbox_has_the_odd_rows_that_a_night_must_bear() -> None:
 def test_a_linear_model_catches_most_of_the_spam_of_the_corpus() -> None:
     """Cross-validated recall where 1 % of the ham is flagged: 0.91 when the sample was chosen.
 
-    The network itself is not trained here: the whole chain with the default settings takes more than a minute.
+    tests/test_distribution.py trains the network itself.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
