@@ -1,15 +1,13 @@
 """The gate: decides whether a model may be published, and gives the reasons.
 
-A model must be better than calling every message the more frequent label, and better than chance. If a version is in
-service, the model must also not be worse than that version: in three figures on the same test messages, each with a
-bootstrap interval, and in the number of verdicts on real messages that would flip.
+A model must be better than calling every message the more frequent label, and better than chance. It must not be worse
+than the version in service: in three figures with bootstrap intervals, and in the verdicts on real messages that flip.
 
 A figure fails if the new model is worse by more than the allowance, and not by chance: the interval of the difference
-does not reach the side where the new model is as good. Both conditions are needed. With the allowance alone, two models
-that differ only by their seed would keep each other out, because one spam message in a hundred is a point of recall.
-With the interval alone, the gate would refuse a loss that nobody would notice. Requiring that the whole interval lies
-beyond the allowance was tried: with a hundred spam messages it accepts models trained on a fifth of the data. A loss
-that a small test part cannot show may still exceed the budget of flipped verdicts.
+does not reach the side where the new model is as good. With the allowance alone, two models that differ only by their
+seed would keep each other out, because one spam message in a hundred is a point of recall. With the interval alone, the
+gate would refuse a loss that nobody would notice. An interval that must lie beyond the allowance accepts models trained
+on a fifth of the data. The budget of flipped verdicts finds losses that a small test part cannot show.
 """
 
 from __future__ import annotations

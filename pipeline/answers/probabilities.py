@@ -87,7 +87,7 @@ def resolve_version(requested: int | None) -> int:
     return version
 
 
-def load_model(version: int) -> LoadedModel:
+def load_version(version: int) -> LoadedModel:
     """Loads the latest checkpoint of a version onto the configured devices.
 
     Raises:

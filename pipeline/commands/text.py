@@ -52,7 +52,7 @@ def text(messages: tuple[str, ...], output_format: str | None, model_version: in
     interactive = not messages and sys.stdin is not None and sys.stdin.isatty()
     version = probabilities.resolve_version(model_version)
     with status_line(f"Loading model version {version} …"):
-        model = probabilities.load_model(version)
+        model = probabilities.load_version(version)
     if messages:
         decoded = [probabilities.decode_argument(message) for message in messages]
         _print_predictions(model.predict(decoded), output_format, show_message=len(messages) > 1)

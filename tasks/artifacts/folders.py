@@ -101,11 +101,15 @@ def lock_folder(path: Path, wait: bool = True) -> Iterator[None]:
         AlreadyRunningError: another process holds it, and `wait` is false.
     """
     while True:
-        path.mkdir(parents=True, exist_ok=True)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            continue
+            continue  # renamed by the process that held the lock
+        except FileExistsError:
+            if path.exists():
+                raise
+            continue  # renamed while `mkdir` looked what exists there
         try:
             _flock(handle, path, wait)
             # The process that held the lock may have renamed the folder meanwhile.

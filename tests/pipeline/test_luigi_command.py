@@ -47,7 +47,7 @@ FAILURES: list[tuple[str, Settings, tuple[str, ...], dict[str, str], int, str]] 
         "missing corpus", {"corpus": {"source": "file", "path": "labelled.tsv"}},
         ("TrainModel",), {}, 20, "[corpus] path = labelled.tsv: no such file",
     ),
-    ("unavailable device", {"devices": {"devices": "gpu:3"}}, ("CleanText",), {}, 30, "there are cpu:0"),
+    ("unavailable device", {"devices": {"devices": "gpu:3"}}, ("CleanText",), {}, 30, "Available: cpu:0"),
     ("unknown version", {}, ("ScoreBatch", "--model-version", "9"), {}, 30, "model version 9"),
     (
         "unreachable database", {}, ("ScoreBatch",),

@@ -632,7 +632,7 @@ def test_sigterm_stops_a_training_at_a_step_and_the_next_run_resumes_there(
     shutil.rmtree(copied / "artifacts" / "training")
     training = copied / "artifacts" / "training"
     ended = terminate_when(
-        copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-15.index")))
+        copied, ("TrainModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-*.index")))
     )
     assert ended.code == 143
     assert ended.last_line == "spamscore: ended by SIGTERM; run the same command again to continue from here"

@@ -91,7 +91,7 @@ def unlike(nights: tuple[Path, EvaluationFiles, EvaluationFiles]) -> tuple[Path,
 def test_a_night_that_drifts_exits_with_50_and_its_scores_are_published(unlike: tuple[Path, CommandResult]) -> None:
     folder, done = unlike
     assert done.code == 50, done.output
-    assert done.last_line.startswith(f"spamscore: ReportBatch(date={UNLIKE}) failed: batch 2 of {UNLIKE} is unlike")
+    assert done.last_line.startswith(f"spamscore: ReportBatch(date={UNLIKE}) failed: batch 2 of {UNLIKE} differs")
     assert query(folder, f"select count(*) from published_scores where batch_date = '{UNLIKE}'") == [(306,)]
     again = luigi(folder, "ReportBatch", "--date", UNLIKE)
     assert (again.code, again.last_line, again.ran) == (50, done.last_line, set())
@@ -214,7 +214,7 @@ def test_the_model_card_has_the_figures_of_metrics_json(nights: tuple[Path, Eval
         assert len(section.split()) > 20
     figures = first.figures
     for name, meaning in metric_descriptions().items():
-        assert f"| {meaning.title} | {meaning.shown(figures[name])} |" in card
+        assert f"| {meaning.title} | {meaning.format(figures[name])} |" in card
     for group in [*figures["groups"], *figures["groups_together"]]:
         assert f"| {group['name']} | {group['spam_caught']} of {group['spam']} | " in card
         assert f" | {group['ham_flagged']} of {group['ham']} | " in card

@@ -17,7 +17,8 @@ from luigid import Luigid
 
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
 
-DRIVERS = Path(__file__).resolve().parents[3] / "tests" / "drivers"
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAMS = f"{ROOT}:{ROOT / 'tests' / 'drivers'}"
 SUPPORTED = "pause (wait after the chunk that is being scored); resume (continue)"
 GONE, BACK = "does not answer", "answers again"
 
@@ -57,7 +58,7 @@ def start_run(folder: Path, luigid: Luigid, tasks: int = 3, **core: str) -> Iter
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
             [LUIGI, "--module", "waiting_tasks", "Waiting", "--number", str(tasks)], cwd=folder,
-            env=environment(PYTHONPATH=str(DRIVERS)), stdout=output, stderr=output, text=True, start_new_session=True,
+            env=environment(PYTHONPATH=PROGRAMS), stdout=output, stderr=output, text=True, start_new_session=True,
         )  # fmt: skip
     with kill_group_on_exit(process):
         yield Run(folder, process)
