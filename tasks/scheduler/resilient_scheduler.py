@@ -1,6 +1,6 @@
 """Luigi's client of luigid, extended so that a run continues when luigid is gone, slow, or restarted without its state.
 
-While luigid answers, it decides. When it does not, a fallback scheduler in this process decides; it is told of the same
+While luigid answers, it decides. When it does not, a fallback scheduler in this process decides; it knows the same
 tasks in the same state. When luigid answers again, it receives what happened and decides again. Each change is logged
 once.
 
