@@ -112,9 +112,8 @@ def test_a_restarted_luigid_receives_everything_and_decides_again(tmp_path: Path
         run.wait_for_line(BACK)
         # It knows what ended while it was away, what runs, its progress, and that it accepts messages.
         expected = {"params": {"number": "2"}, "accepts_messages": True, "resources": {"seat": 1}}
-        task = run.wait_for(lambda: running_task(luigid), lambda task: expected.items() <= task.items())
+        run.wait_for(lambda: running_task(luigid), lambda task: expected.items() <= task.items())
         run.wait_for(lambda: running_task(luigid).get("status_message"))
-        assert task["params"] == {"number": "2"}
         run.wait_for(lambda: done_tasks(luigid), lambda params: params == [{"number": "1"}])
         run.release(2, 3)
         assert run.end() == 0, run.output
