@@ -42,8 +42,11 @@ setup(
     package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed"]},
     install_requires=[
         "alembic>=1.16,<2",
+        'backports.zstd>=1,<2; python_version < "3.14"',
+        "charset-normalizer>=3.4,<4",
         "click>=8.2,<9",
         "fonttools>=4.60,<5",
+        "ijson>=3.4,<4",
         "jinja2>=3.1,<4",
         "luigi>=3.8,<3.9",
         "matplotlib>=3.10,<4",
@@ -60,6 +63,7 @@ setup(
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
         "threadpoolctl>=3.5,<4",
+        "tzdata>=2025.2",
     ],
     extras_require={
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],

@@ -139,10 +139,11 @@ def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: 
 
         parameters = {"start": date, "end": date + datetime.timedelta(days=1)}
         return read_query(QuerySource("messages", settings.query, columns, database, settings.url, parameters))
-    from tasks.sources.file_source import FileSource
+    from tasks.sources.file_source import Dialect, FileSource
     from tasks.sources.files import read_file
 
-    return read_file(FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding))
+    dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
+    return read_file(FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding, dialect))
 
 
 @dataclass

@@ -140,10 +140,11 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
         from tasks.sources.queries import QuerySource, read_query
 
         return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
-    from tasks.sources.file_source import FileSource
+    from tasks.sources.file_source import Dialect, FileSource
     from tasks.sources.files import read_file
 
-    return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding))
+    dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
+    return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding, dialect))
 
 
 def hash_labels(labels: Sequence[tuple[str, str]]) -> str:

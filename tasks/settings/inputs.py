@@ -4,12 +4,55 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
+from typing import Any
 
 from models.errors import SettingsError
 from models.settings import setting
 from tasks.settings.storage import require_sqlalchemy_url
 
-FILE_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "sms")
+CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "json", "parquet", "sms")
+MESSAGE_FORMATS = ("auto", "csv", "tsv", "jsonl", "json", "parquet", "sms_backup")
+
+
+def _delimiter_setting() -> Any:
+    return setting(
+        "auto",
+        "separator of the columns of a CSV or TSV file: comma, semicolon, tab, pipe or any one character; auto takes "
+        "the one that gives the header all columns of this section",
+    )
+
+
+def _quote_setting() -> Any:
+    return setting(
+        "auto",
+        "character around fields of a CSV or TSV file, doubled inside them; none for files without quoting; auto is "
+        "the double quote for CSV and none for TSV",
+    )
+
+
+def _escape_setting() -> Any:
+    return setting(
+        "none",
+        "character before an escaped character of a CSV or TSV file, usually a backslash; in a file without quoting, "
+        "n, t and r after it are line breaks and tabs, as mysql --batch and COPY write them; none for no escapes",
+    )
+
+
+def _null_setting() -> Any:
+    return setting(
+        "", r"values, separated by commas, that stand for a missing value in a CSV or TSV file, such as \N or NULL"
+    )
+
+
+def _max_replaced_share_setting() -> Any:
+    return setting(
+        0.05,
+        "maximum share of rows with characters that were replaced because they are not valid in the encoding, before "
+        "the run fails; any such row is warned of",
+        low=0.0,
+        high=1.0,
+        affects_result=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -22,15 +65,28 @@ class CorpusSettings:
         "or a SQL query",
         choices=("bundled", "file", "sms_spam_collection", "sql"),
     )
-    path: str = setting("", "file of labelled messages, for source = file", affects_result=False)
-    format: str = setting(
-        "auto", "format of the file; auto uses the file extension, sms is label TAB text", choices=FILE_FORMATS
+    path: str = setting(
+        "",
+        "file of labelled messages, for source = file; ~, * and ? are expanded, and several files are read in the "
+        "order of their names",
+        affects_result=False,
     )
-    encoding: str = setting("utf-8", "encoding of a CSV, TSV, JSON lines or sms file")
+    format: str = setting(
+        "auto", "format of the file; auto uses the file extension, sms is label TAB text", choices=CORPUS_FORMATS
+    )
+    encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")
+    delimiter: str = _delimiter_setting()
+    quote: str = _quote_setting()
+    escape: str = _escape_setting()
+    null: str = _null_setting()
     text_column: str = setting("text", "column that contains the message text")
     label_column: str = setting("label", "column that contains the label")
-    spam_label: str = setting("spam", "value of the label column that means spam", affects_result=False)
-    ham_label: str = setting("ham", "value of the label column that means ham", affects_result=False)
+    spam_label: str = setting(
+        "spam", "values of the label column that mean spam, separated by commas", affects_result=False
+    )
+    ham_label: str = setting(
+        "ham", "values of the label column that mean ham, separated by commas", affects_result=False
+    )
     url: str = setting(
         "",
         "SQLAlchemy URL for source = sql; empty uses [database] url; SPAMSCORE_CORPUS_URL takes precedence",
@@ -60,6 +116,7 @@ class CorpusSettings:
         high=1.0,
         affects_result=False,
     )
+    max_replaced_share: float = _max_replaced_share_setting()
 
     def __post_init__(self) -> None:
         _check_source("corpus", self)
@@ -75,14 +132,39 @@ class MessagesSettings:
         choices=("bundled", "file", "sql"),
     )
     path: str = setting(
-        "", "file of messages, for source = file; {date} in the path is replaced by the date, such as 2026-01-31"
+        "",
+        "file of messages, for source = file; {date} is replaced by the date, such as 2026-01-31, and {date:%Y%m%d} by "
+        "20260131; ~, * and ? are expanded, and several files are read in the order of their names",
     )
-    format: str = setting("auto", "format of the file; auto uses the file extension", choices=FILE_FORMATS[:-1])
-    encoding: str = setting("utf-8", "encoding of a CSV, TSV or JSON lines file")
+    format: str = setting(
+        "auto",
+        "format of the file; auto uses the file extension; sms_backup is the XML of SMS Backup & Restore",
+        choices=MESSAGE_FORMATS,
+    )
+    encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")
+    delimiter: str = _delimiter_setting()
+    quote: str = _quote_setting()
+    escape: str = _escape_setting()
+    null: str = _null_setting()
     id_column: str = setting("message_id", "column that identifies a message; empty uses the row number")
     text_column: str = setting("text", "column that contains the message text")
     date_column: str = setting(
         "", "column that contains the date or time of a message; empty takes all rows of the source"
+    )
+    date_format: str = setting(
+        "iso",
+        "format of the date column: iso for ISO 8601, epoch_seconds, epoch_milliseconds, or a format of strptime such "
+        "as %d/%m/%Y %H:%M; dates and times of Parquet and SQL are iso",
+    )
+    timezone: str = setting(
+        "local",
+        "time zone in which a date begins and ends, and to which epoch times are converted; local is the one of this "
+        "machine, others are names such as Europe/Berlin; a time with an offset of its own keeps it",
+    )
+    provisional: bool = setting(
+        False,
+        "score a date that is not over; its batch is provisional, and the date is scored again once it is over",
+        affects_result=False,
     )
     url: str = setting(
         "",
@@ -95,6 +177,15 @@ class MessagesSettings:
         "SELECT that returns the id and text columns, for source = sql; :start and :end are bound to the date and the "
         "next day",
     )
+    max_rejected_share: float = setting(
+        0.2,
+        "maximum share of messages of a date that are rejected before the run fails and nothing is published; a date "
+        "of which no message can be scored always fails",
+        low=0.0,
+        high=1.0,
+        affects_result=False,
+    )
+    max_replaced_share: float = _max_replaced_share_setting()
 
     def __post_init__(self) -> None:
         _check_source("messages", self)

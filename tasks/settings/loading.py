@@ -25,9 +25,9 @@ class SettingParameter(luigi.Parameter[Any]):
     """A Luigi parameter for one declared setting: parsed and range-checked; a secret can come from the environment."""
 
     def __init__(self, declared_setting: Setting) -> None:
-        super().__init__(
-            default=declared_setting.default, description=declared_setting.rule.description, always_in_help=True
-        )
+        # argparse takes a per cent sign of a help text for a format.
+        description = declared_setting.rule.description.replace("%", "%%")
+        super().__init__(default=declared_setting.default, description=description, always_in_help=True)
         self.setting = declared_setting
 
     def parse(self, x: str) -> Any:

@@ -29,6 +29,16 @@ CORPUS_FORMATS_BY_SUFFIX = {**FORMATS_BY_SUFFIX, "": "sms", ".txt": "sms"}
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How the fields of a CSV or TSV file are separated; the settings of the same names in [corpus] and [messages]."""
+
+    delimiter: str = "auto"
+    quote: str = "auto"
+    escape: str = "none"
+    null: str = ""
+
+
+@dataclass(frozen=True)
 class FileSource:
     """A file of messages.
 
@@ -38,6 +48,7 @@ class FileSource:
         columns: names of the columns to read, by the setting that names each; ``text_column`` is the message.
         format: csv, tsv, jsonl, parquet, sms, or auto to choose by the suffix of the file name.
         encoding: encoding of the file; a Parquet file ignores it. Bytes that are invalid in it become U+FFFD.
+        dialect: how the fields of a CSV or TSV file are separated.
     """
 
     section: str
@@ -45,6 +56,7 @@ class FileSource:
     columns: Mapping[str, str]
     format: str = "auto"
     encoding: str = "utf-8"
+    dialect: Dialect = Dialect()
 
     def __str__(self) -> str:
         return f"[{self.section}] path = {self.path}"
