@@ -3,6 +3,7 @@
     SpamscoreError
     ├── SettingsError       a section, key or value of luigi.cfg, the environment or the command line
     ├── InputError          labelled or unlabelled messages that cannot be used
+    │   └── RejectedError   too many messages of a date were rejected; none of them is published
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     │   └── FormatError     an artifact in the format of another version of this program
     ├── DeviceError         a device that does not exist
@@ -38,6 +39,12 @@ class SettingsError(SpamscoreError):
 
 class InputError(SpamscoreError):
     """Messages that cannot be read or used. Names the file or query and, where possible, the row."""
+
+
+class RejectedError(InputError):
+    """Too many messages of a date were rejected: none of them is published."""
+
+    exit_code = 60  # not one of Luigi's: the data needs a correction, not the program
 
 
 class ArtifactError(SpamscoreError):

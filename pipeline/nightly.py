@@ -74,6 +74,10 @@ class Nightly(Stage):
         tasks = [*self.requires(), *self._reports()]
         return all(task.complete() for task in tasks) and self.output().exists()
 
+    def describe_completion(self) -> str:
+        """Returns what is published, for the last lines of a run with nothing to do."""
+        return ScoreBatch(date=self.date).describe_completion()
+
     def _reports(self) -> list[luigi.Task]:
         return [ReportBatch(date=date) for date in self.dates]
 

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from models.errors import SpamscoreError
-from tasks.monitoring.alerts import DEADLINE, DRIFT, FAILURE, raise_alert, read_alerts, recover
+from models.errors import RejectedError, SpamscoreError
+from tasks.monitoring.alerts import DEADLINE, DRIFT, FAILURE, REJECTED, raise_alert, read_alerts, recover
 from tasks.monitoring.prometheus import BATCH, RUN, batch_metrics, export_metrics, run_metrics
 from tasks.scheduler.failures import Failure
 from tasks.settings.loading import load
@@ -38,7 +38,8 @@ def notify_run_end(date: datetime.date, done: bool, failures: Sequence[Failure],
         seconds: duration of the run.
     """
     if not done:
-        raise_alert(FAILURE, date, summarize_failures(failures))
+        is_rejected = {failure.exit_code for failure in failures} == {RejectedError.exit_code}
+        raise_alert(REJECTED if is_rejected else FAILURE, date, summarize_failures(failures))
     try:
         _notify_of_batches(date, done)
     except SpamscoreError as error:
@@ -70,19 +71,20 @@ def _notify_of_batches(date: datetime.date, done: bool) -> None:
 
 
 def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
-    """Closes the failure and deadline alerts of dates that are published now; those of `date` only if it is done."""
+    """Closes the alerts, except drift, of dates that are published now; those of `date` only if it is done."""
     from tasks.database.batches import find_published_dates
 
     alerts = read_alerts()
-    alert_dates = {alert_date for kind in (FAILURE, DEADLINE) for alert_date in alerts.dates(kind)}
+    kinds = (FAILURE, REJECTED, DEADLINE)
+    alert_dates = {alert_date for kind in kinds for alert_date in alerts.dates(kind)}
     published = {
         str(published_date)
         for published_date in find_published_dates(engine, map(datetime.date.fromisoformat, alert_dates))
     }
     if not done:
         published -= {str(date)}
-    recover(FAILURE, published, "its scores are published")
-    recover(DEADLINE, published, "its scores are published")
+    for kind in kinds:
+        recover(kind, published, "its scores are published")
 
 
 def _update_drift_alert(latest: BatchRow, drift: Drift | None) -> None:

@@ -12,6 +12,7 @@ from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.artifacts.links import link_to
 from tasks.ingest_corpus import IngestCorpus
+from tasks.rejection_limit import Reason, format_reasons
 from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
@@ -65,20 +66,20 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     """Checks the share of refused rows against its limit. Duplicates and overruled rows are not counted.
 
     Raises:
-        InputError: the share is too large; lists each reason with its number of rows and its first row.
+        InputError: the share is too large; lists the most frequent reasons, each with its count and its first row.
     """
     from models.training.corpus import DUPLICATE, OVERRULED
 
     refused = corpus.refused[~corpus.refused["reason"].isin([DUPLICATE, OVERRULED])]
     if len(refused) <= limit * rows and len(corpus.kept):
         return
-    reasons = "; ".join(
-        f"{len(rows)} {reason} (first in row {rows['row_number'].iloc[0]}{_format_detail(rows['detail'].iloc[0])})"
+    reasons = [
+        Reason(str(reason), len(rows), rows["row_number"].iloc[0], rows["detail"].iloc[0] or None)
         for reason, rows in refused.groupby("reason", sort=False)
-    )
+    ]
     raise InputError(
         f"{len(refused)} of {rows} labelled messages are refused, more than [corpus] max_refused_share = {limit:g} "
-        f"allows: {reasons or 'no message is left'}. "
+        f"allows: {format_reasons(reasons) or 'no message is left'}. "
         "Correct the file, the column, label and encoding settings of [corpus], or raise the limit."
     )
 
@@ -98,10 +99,6 @@ def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> No
         f"ham (ham_label = {labels.ham}) are left, refused: {refused or 'none'}; both are needed. "
         "Provide messages of both labels, or correct the label settings of [corpus]."
     )
-
-
-def _format_detail(detail: object) -> str:
-    return f": {detail}" if detail else ""
 
 
 def write_corpus(corpus: PreparedCorpus, folder: Path, feedback: int) -> dict[str, Any]:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.artifacts.editions import select_edition, start_edition, with_edition
 from tasks.artifacts.fingerprint import file_sha256
 from tasks.artifacts.folders import MANIFEST, FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
+from tasks.artifacts.source_files import describe_file, describe_origin, origin_to_json
+from tasks.rejection_limit import require_few_rejected
 from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import MessagesSettings
@@ -41,7 +44,7 @@ class ExtractMessages(FolderStage):
 
     Writes ``messages.parquet``, as `tasks.sources.snapshots` describes it. The content of the source is deliberately
     not part of the fingerprint: a snapshot is taken once, so that a rerun reads what the first run read even if the
-    source has new rows. To take a new snapshot, delete its folder.
+    source has new rows. To take a new one: ``spamscore extract DATE --again``.
     """
 
     date = YesterdayParameter(description="date of the messages, such as 2026-01-31; yesterday by default")
@@ -58,10 +61,26 @@ class ExtractMessages(FolderStage):
         return [ExternalFile(path=str(dated_path(settings, self.date)), setting="[messages] path")]
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Adds the path as it is set, and the date if it selects the messages."""
+        """Adds the path as it is set, the date if it selects the messages, and the edition from the second one on."""
+        return with_edition(self.date, self._first_edition())
+
+    def _first_edition(self) -> dict[str, Any]:
         settings = load(MessagesSettings)
         date = self.date.isoformat() if is_dated(settings) else None
         return {**super().fingerprint_parts(), "path": settings.path, "date": date}
+
+    def take_again(self) -> None:
+        """Makes the next run of the date read the source anew. Snapshots and batches that exist are kept."""
+        start_edition(self.date, self._first_edition())
+
+    def keep_snapshot(self, name: str) -> None:
+        """Makes the next run of the date use the snapshot with this name, if it was taken with the same settings."""
+        select_edition(self.date, self._first_edition(), name)
+
+    def describe_completion(self) -> str:
+        """Returns a sentence about the snapshot and how to take a new one, for the last lines of a run."""
+        origin = describe_origin(self.output().path)
+        return f"The messages were {origin}. To read them again: spamscore extract {self.date} --again"
 
     def output(self) -> FolderTarget:
         """Returns the snapshot's folder, in a folder for the date."""
@@ -73,8 +92,9 @@ class ExtractMessages(FolderStage):
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = resolve_source(load(MessagesSettings), self.date)
-        other_dates = OtherDates()
+        other_dates, taken_at = OtherDates(), datetime.datetime.now(datetime.UTC)
         rows = read_messages(settings, load(DatabaseSettings), self.date)
+        files = [describe_file(Path(settings.path))] if settings.source == "file" else []
         with report_progress(self, "extraction", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
             counted = progress.count_rows(
@@ -84,13 +104,18 @@ class ExtractMessages(FolderStage):
                 counted = select_date(counted, settings.date_column, self.date, other_dates)
             counts = write_snapshot(to_snapshot_rows(counted, settings), folder / SNAPSHOT_FILE)
             progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
-        log_counts(settings, self.date, counts.rows, counts.faults, other_dates)
+        faults = {fault.name: fault.rows for fault in counts.faults}
+        log_counts(settings, self.date, counts.rows, faults, other_dates)
+        limit = load(MessagesSettings).max_rejected_share
+        require_few_rejected(describe_source(settings), self.date, counts.rows, counts.faults, limit)
         return {
             "source": describe_source(settings),
             "date": self.date.isoformat(),
             "sha256": file_sha256(folder / SNAPSHOT_FILE),
-            **dataclasses.asdict(counts),
+            "rows": counts.rows,
+            "faults": faults,
             **other_dates.to_dict(),
+            **origin_to_json(files, taken_at),
         }
 
 

@@ -40,6 +40,10 @@ class ReportBatch(Stage):
         """Returns the task that scores the date."""
         return ScoreBatch(date=self.date)
 
+    def describe_completion(self) -> str:
+        """Returns what is published, for the last lines of a run with nothing to do."""
+        return ScoreBatch(date=self.date).describe_completion()
+
     def output(self) -> ReportTarget:
         """Returns the report of the batch that is published now."""
         return ReportTarget(self.date)

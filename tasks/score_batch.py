@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import AlreadyRunningError, ArtifactError, DatesError
+from models.errors import AlreadyRunningError, ArtifactError, DatesError, InputError, RejectedError
 from models.settings import DeviceSettings
 from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
-from tasks.artifacts.folders import write_json
+from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
 from tasks.artifacts.trainings import verified_training_folder
@@ -28,6 +28,7 @@ from tasks.scheduler.failures import describe_error, find_expected_error, record
 from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
+from tasks.scoring.completion_note import describe_published
 from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
@@ -105,6 +106,10 @@ class ScoreBatch(Stage):
         with cache_fingerprints():
             return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.split_by_date()]
 
+    def describe_completion(self) -> str:
+        """Returns what is published, for the last lines of a run with nothing to do."""
+        return describe_published(self.dates)
+
     def run(self) -> None:
         """Loads the model once, then scores and publishes date by date."""
         from tasks.database.schema import open_database
@@ -148,7 +153,10 @@ class ScoreBatch(Stage):
 
     def _score(self, engine: Engine, model: ScoringModel, on_progress: ProgressCallback) -> BatchRow:
         started = time.monotonic()
-        plan, snapshot = self._plan(model), ExtractMessages(date=self.date).output()
+        extraction = ExtractMessages(date=self.date)
+        with cache_fingerprints():  # plan and snapshot are of one edition, also if a new one starts meanwhile
+            plan, snapshot = self._plan(model), extraction.output()
+        require_snapshot(snapshot, self.date)
         from tasks.scoring.local import score_snapshot  # imports TensorFlow, which _plan has prepared
 
         notify = partial(raise_alert, DEADLINE, self.date)
@@ -161,6 +169,7 @@ class ScoreBatch(Stage):
             on_progress,
             started,
             write_receipt,
+            extraction.take_again,
             choose_concurrency(model.scorer),
         )
         log.info(
@@ -267,6 +276,19 @@ def require_version_in_service() -> int:
     return version
 
 
+def require_snapshot(snapshot: FolderTarget, date: datetime.date) -> None:
+    """Checks that the snapshot to be scored still exists.
+
+    Raises:
+        InputError: its messages are to be read anew.
+    """
+    if not snapshot.exists():
+        raise InputError(
+            f"the messages of {date} are to be read again since this run was started: another run rejected too many of "
+            "them, or a person asked for it. Run the same command again."
+        )
+
+
 def scale_progress(
     on_progress: ProgressCallback, dates: Sequence[datetime.date], date: datetime.date
 ) -> ProgressCallback:
@@ -286,6 +308,7 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
 
     Raises:
         AlreadyRunningError: all failed dates are being scored by other runs.
+        RejectedError: too many messages of each failed date were rejected.
         DatesError: dates failed; names the first of them with their reasons.
     """
     if not failures:
@@ -293,10 +316,9 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     reasons = [f"{date}: {describe_error(error)}" for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
     if len(failures) > _MAX_NAMED_DATES:
         reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
-    all_running = all(isinstance(find_expected_error(error), AlreadyRunningError) for error in failures.values())
-    raise (AlreadyRunningError if all_running else DatesError)(
-        f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}"
-    )
+    kinds = {type(find_expected_error(error)) for error in failures.values()}
+    kind = next((kind for kind in (AlreadyRunningError, RejectedError) if kinds == {kind}), DatesError)
+    raise kind(f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}")
 
 
 def choose_concurrency(scorer: Scorer) -> Concurrency:

@@ -21,6 +21,7 @@ from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
 from tasks.database.schema import has_schema, schema_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
+from tasks.rejection_limit import Reason
 
 _FETCH_SIZE = 10_000  # rows fetched at a time
 
@@ -163,6 +164,17 @@ def find_published_dates(engine: Engine, dates: Iterable[datetime.date]) -> set[
         return set(connection.scalars(statement))
 
 
+def find_published_snapshots(engine: Engine, dates: Iterable[datetime.date]) -> dict[datetime.date, tuple[int, str]]:
+    """Returns the number and the snapshot of the published batch of each date that has one, in one query."""
+    table = score_batches.c
+    statement = sa.select(table.published_date, table.batch_id, table.snapshot)
+    if not has_schema(engine):
+        return {}
+    with read_transaction(engine) as connection:
+        rows = connection.execute(statement.where(table.published_date.in_(list(dates)))).all()
+    return {date: (batch_id, snapshot) for date, batch_id, snapshot in rows}
+
+
 def stream_scores(
     engine: Engine,
     date: datetime.date,
@@ -194,6 +206,34 @@ def stream_rejections(engine: Engine, batch_id: int) -> Iterator[RejectedMessage
     columns = (table.row_number, table.message_id, table.reason, table.detail)
     for row in _stream_rows(engine, sa.select(*columns).where(table.batch_id == batch_id).order_by(table.row_number)):
         yield RejectedMessage(*row)
+
+
+def read_rejection_reasons(engine: Engine, batch_id: int) -> list[Reason]:
+    """Returns why messages of a batch were rejected, the most frequent reason first."""
+    table = rejected_messages.c
+    counted = (
+        sa.select(table.reason, sa.func.count().label("rows"), sa.func.min(table.row_number).label("first_row"))
+        .where(table.batch_id == batch_id)
+        .group_by(table.reason)
+        .subquery()
+    )
+    statement = (
+        sa.select(counted.c.reason, counted.c.rows, counted.c.first_row, table.detail)
+        .join(rejected_messages, (table.batch_id == batch_id) & (table.row_number == counted.c.first_row))
+        .order_by(counted.c.rows.desc(), counted.c.reason)
+    )
+    with read_transaction(engine) as connection:
+        return [Reason(*row) for row in connection.execute(statement)]
+
+
+def was_published(engine: Engine, date: datetime.date, snapshot: str) -> bool:
+    """Returns whether a batch of this snapshot is published or was published before."""
+    table = score_batches.c
+    statement = sa.select(table.batch_id).where(
+        table.batch_date == date, table.snapshot == snapshot, table.published_at.is_not(None)
+    )
+    with read_transaction(engine) as connection:
+        return connection.scalars(statement.limit(1)).first() is not None
 
 
 def compare_rows(engine: Engine, batch: BatchRow) -> list[Comparison]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 
@@ -54,21 +55,39 @@ def find_completed_dates_in_sqlite(
         recipes: recipe of each date.
         exactly: as for `select_completed_dates`.
     """
+    rows = _query_sqlite(
+        url,
+        "SELECT batch_date, recipe, state FROM score_batches "
+        "WHERE batch_date IN ({dates}) AND state IN ('published', 'superseded')",
+        recipes,
+    )
+    if rows is None:
+        return None
+    return select_completed_dates(
+        ((datetime.date.fromisoformat(date), *rest) for date, *rest in rows), recipes, exactly
+    )
+
+
+def find_published_snapshots_in_sqlite(
+    url: str, dates: Collection[datetime.date]
+) -> dict[datetime.date, tuple[int, str]] | None:
+    """Returns the number and the snapshot of the published batch of each date; None if the fast path cannot tell."""
+    rows = _query_sqlite(
+        url, "SELECT published_date, batch_id, snapshot FROM score_batches WHERE published_date IN ({dates})", dates
+    )
+    return None if rows is None else {datetime.date.fromisoformat(date): (number, name) for date, number, name in rows}
+
+
+def _query_sqlite(url: str, query: str, dates: Collection[datetime.date]) -> list[Any] | None:
+    """Runs a query with Python's own driver. In the query, {dates} stands for the dates."""
     path = Path(url.removeprefix(_SQLITE_PREFIX))
     if not url.startswith(_SQLITE_PREFIX) or _SPECIAL_CHARACTERS & set(str(path)) or not path.is_file():
         return None
-    placeholders = ", ".join("?" * len(recipes))
-    query = (
-        "SELECT batch_date, recipe, state FROM score_batches "  # noqa: S608 - only question marks
-        f"WHERE batch_date IN ({placeholders}) AND state IN ('published', 'superseded')"
-    )
+    query = query.format(dates=", ".join("?" * len(dates)))
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             if connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() != [(SCHEMA_REVISION,)]:  # noqa: S608
                 return None
-            rows = connection.execute(query, [date.isoformat() for date in recipes]).fetchall()
+            return connection.execute(query, [date.isoformat() for date in dates]).fetchall()
     except sqlite3.Error:
         return None  # the full query reports the error
-    return select_completed_dates(
-        ((datetime.date.fromisoformat(date), *rest) for date, *rest in rows), recipes, exactly
-    )

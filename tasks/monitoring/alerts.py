@@ -1,6 +1,6 @@
-"""Sends alerts by mail and webhook when a night fails, drifts, will be late, or has recovered; each alert once.
+"""Sends alerts by mail and webhook when a night fails, rejects many messages, drifts, will be late, or has recovered.
 
-Open alerts and undelivered messages are stored in `artifacts/alerts/`, not in the database, because an unreachable
+Each alert is sent once. Open alerts and undelivered messages are stored in `artifacts/alerts/`, not in the database, because an unreachable
 database is itself a reason for an alert. If a delivery fails, a warning is logged, the run continues, and the next run
 tries again.
 """
@@ -28,10 +28,15 @@ from tasks.settings.operation import AlertSettings
 
 log = logging.getLogger("spamscore")
 
-FAILURE, DRIFT, DEADLINE = "failure", "drift", "deadline"
-KINDS = (FAILURE, DRIFT, DEADLINE)
+FAILURE, REJECTED, DRIFT, DEADLINE = "failure", "rejected", "drift", "deadline"
+KINDS = (FAILURE, REJECTED, DRIFT, DEADLINE)
 MAIL, WEBHOOK = "mail", "webhook"
-_TITLES = {FAILURE: "failed", DRIFT: "drifted", DEADLINE: "will be late"}
+_TITLES = {
+    FAILURE: "failed",
+    REJECTED: "is not published: too many messages were rejected",
+    DRIFT: "drifted",
+    DEADLINE: "will be late",
+}
 _MAX_UNDELIVERED = 100  # messages; the oldest are dropped
 _RETRY_SECONDS = 0.5  # pause before the second attempt, doubled before each further attempt
 

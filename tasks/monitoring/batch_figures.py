@@ -23,7 +23,7 @@ from models.statistics.uncertainty import uncertainty_distances
 from tasks.database.batches import BatchRow
 from tasks.database.chunks import add_checksums, checksum_rows, format_checksum
 from tasks.database.connection import read_transaction
-from tasks.database.tables import batch_chunks, rejected_messages, spam_scores
+from tasks.database.tables import batch_chunks, spam_scores
 from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 if TYPE_CHECKING:
@@ -132,15 +132,6 @@ def _columns(rows: Iterable[Any]) -> tuple[list[str], FloatArray, Any]:
 def read_counts(engine: Engine, batch: BatchRow) -> IntArray:
     """Counts the scores of a batch on the grid, in one stream."""
     return read_scores(engine, batch, limit=1).counts
-
-
-def count_rejected_by_reason(engine: Engine, batch_id: int) -> dict[str, int]:
-    """Counts the rejected messages of a batch by reason, the most frequent reason first."""
-    reason, number = rejected_messages.c.reason, sa.func.count()
-    query = sa.select(reason, number).where(rejected_messages.c.batch_id == batch_id).group_by(reason)
-    with read_transaction(engine) as connection:
-        rows = connection.execute(query).all()
-    return {str(name): int(count) for name, count in sorted(rows, key=lambda row: (-row[1], row[0]))}
 
 
 def read_ledger_counts(engine: Engine, batch_id: int) -> dict[str, int]:

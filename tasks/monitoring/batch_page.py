@@ -13,9 +13,9 @@ from models.settings import TextSettings
 from models.statistics.stability import GRID
 from models.statistics.uncertainty import pick_dissimilar
 from models.text.cleaning import clean_texts
-from tasks.database.batches import BatchRow
+from tasks.database.batches import BatchRow, read_rejection_reasons
 from tasks.monitoring.batch_comparison import BatchComparison
-from tasks.monitoring.batch_figures import ScoredMessage, TextFigures, count_rejected_by_reason, read_ledger_counts
+from tasks.monitoring.batch_figures import ScoredMessage, TextFigures, read_ledger_counts
 from tasks.monitoring.drift import FORMATS, AllowedRange, Drift, limited_figure
 from tasks.monitoring.report_index import report_path, to_trend_point
 from tasks.settings.loading import load
@@ -34,7 +34,7 @@ def build_batch_report(engine: Engine, batch: BatchRow, comparison: BatchCompari
     """Builds the content of the HTML report."""
     texts = comparison.texts
     counts = {"read": batch.messages_read, "scored": batch.scored, "rejected": batch.rejected, "flagged": batch.flagged}
-    rejected = count_rejected_by_reason(engine, batch.batch_id)
+    rejected = {reason.name: reason.rows for reason in read_rejection_reasons(engine, batch.batch_id)}
     return BatchReport(
         batch_id=batch.batch_id,
         date=batch.batch_date,

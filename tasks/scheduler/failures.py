@@ -37,6 +37,9 @@ class Failure(NamedTuple):
 _message_file: IO[bytes] | None = None
 _end_callbacks: list[Callable[[list[Failure]], None]] = []
 _NOTE, _RETRACTED = "note", "retracted"
+# What Luigi raises if a task is retried whose dependency is no longer complete, such as a snapshot that was discarded.
+# It then runs the dependency, which reports its own failure.
+_UNFULFILLED = "Unfulfilled dependenc"
 # The system's errors for a disk that is full or read-only, and for a folder without write permission.
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -55,6 +58,7 @@ def install() -> None:
     _message_file = tempfile.TemporaryFile(prefix="spamscore-")  # noqa: SIM115 - open as long as the process lives
     logging.getLogger("luigi-interface").addFilter(FailureFilter())
     luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_record_killed_process)
+    luigi.Task.event_handler(luigi.Event.SUCCESS)(_retract_failures)
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(_note_already_complete)
     atexit.register(finish_run)
     sys.excepthook = _print_unknown_task
@@ -79,7 +83,11 @@ def record_note(message: str) -> None:
 
 
 def retract_failure(message: str) -> None:
-    """Removes a recorded failure that was resolved during the run. Can be called from any forked process."""
+    """Removes a recorded failure that was resolved during the run. Can be called from any forked process.
+
+    Args:
+        message: the failure, or the start of one.
+    """
     _write_message(_RETRACTED, message)
 
 
@@ -124,8 +132,13 @@ def finish_run() -> None:
 
 
 def _without_retracted(messages: list[list[str]]) -> list[list[str]]:
-    retracted = {text for kind, text in messages if kind == _RETRACTED}
-    return [message for message in messages if message[1] not in retracted]
+    kept: list[list[str]] = []
+    for kind, text in messages:
+        if kind == _RETRACTED:
+            kept = [message for message in kept if message[0] == _NOTE or not message[1].startswith(text)]
+        else:
+            kept.append([kind, text])
+    return kept
 
 
 def _call_end_callbacks(messages: list[tuple[str, str]]) -> None:
@@ -154,7 +167,10 @@ class FailureFilter(logging.Filter):
 
     def _shorten_exception(self, record: logging.LogRecord, error: BaseException) -> None:
         expected = find_expected_error(error)
-        if not isinstance(expected, SystemExit):  # a deliberate exit has recorded its own message
+        if str(error).startswith(_UNFULFILLED):
+            record.exc_info = record.exc_text = None
+            record.msg, record.args = f"{record.getMessage()}: {error}; Luigi runs the dependency first", ()
+        elif not isinstance(expected, SystemExit):  # a deliberate exit has recorded its own message
             task = str(record.args[-1]) if isinstance(record.args, tuple) and record.args else ""
             exit_code = expected.exit_code if isinstance(expected, SpamscoreError) else None
             record_failure(f"{task} failed: {describe_error(error)}" if task else describe_error(error), exit_code)
@@ -225,11 +241,20 @@ def _record_killed_process(task: luigi.Task, reason: str) -> None:
         )
 
 
+def _retract_failures(task: luigi.Task) -> None:
+    """Retracts the failures of earlier attempts of a task that succeeded: they no longer decide the exit code."""
+    retract_failure(f"{task} failed: ")
+
+
 def _note_already_complete(task: luigi.Task) -> None:
-    """Records a note if the requested task was already complete. Luigi's summary does not name the task."""
+    """Records a note if the requested task was already complete. Luigi's summary does not name the task.
+
+    A task can add a sentence with a method `describe_completion`.
+    """
     command_line = CmdlineParser.get_instance()
     if command_line is not None and command_line.get_task_obj() == task:
-        record_note(f"{task} was already complete; nothing to do")
+        describe: Callable[[], str] = getattr(task, "describe_completion", str)
+        record_note(f"{task} was already complete; nothing to do. {describe()}".rstrip(". "))
 
 
 def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -33,6 +33,7 @@ from tasks.database.ledger import (
     start_batch,
 )
 from tasks.scoring.overlap import StageSeconds, map_in_threads, read_ahead, short_switch_interval
+from tasks.scoring.refusal import require_publishable
 from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotChunk, count_snapshot_rows, read_snapshot, verify_snapshot
 
 log = logging.getLogger("spamscore")
@@ -59,6 +60,7 @@ def score_snapshot(
     on_progress: Callable[[float, float, str], None],
     started: float,
     write_receipt: Callable[[BatchRow], None],
+    take_again: Callable[[], None],
     concurrency: Concurrency,
 ) -> BatchRow:
     """Scores the chunks that are not in the ledger yet, and publishes the batch.
@@ -71,7 +73,11 @@ def score_snapshot(
         on_progress: called after each chunk with messages done, total messages, and a line of status; may block.
         started: `time.monotonic()` at the start of the run, for the times of the batch.
         write_receipt: called with the batch just before it is published.
+        take_again: called if too many messages are rejected; makes the next run read the source anew.
         concurrency: threads and queues.
+
+    Raises:
+        RejectedError: too many messages are rejected; nothing is published.
     """
     verify_snapshot(snapshot)
     path = snapshot / SNAPSHOT_FILE
@@ -92,6 +98,7 @@ def score_snapshot(
         stages = {name: seconds.total(name) for name in ("read", "text", "network", "write", "wait")}
         total = time.monotonic() - started
         record_times(open_engine, batch.batch_id, total=total, processor=time.process_time() - processor, **stages)
+        require_publishable(open_engine, batch.batch_id, plan, snapshot, rows, take_again)
         return publish_batch(open_engine, batch.batch_id, rows, write_receipt)
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from models.errors import ArtifactError
 from tasks.artifacts.folders import FolderTarget, find_file_damage
+from tasks.rejection_limit import Reason
 from tasks.sources.rows import fault_kind
 
 SNAPSHOT_FILE = "messages.parquet"
@@ -56,10 +57,10 @@ class SnapshotRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SnapshotCounts:
-    """The number of rows of a snapshot, and the number of its rows with a fault, by kind of fault."""
+    """The number of rows of a snapshot, and the kinds of fault of its rows, each with its first row in the source."""
 
     rows: int
-    faults: dict[str, int]
+    faults: list[Reason]
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,23 @@ class SnapshotChunk:
 
 def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
     """Writes messages in the given order, with row numbers from 1, and counts them."""
-    faults: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    first: dict[str, SnapshotRow] = {}
 
     def number_rows() -> Iterator[tuple[Any, ...]]:
         for number, row in enumerate(rows, 1):
             if row.fault is not None:
-                faults[fault_kind(row.fault)] += 1
+                kind = fault_kind(row.fault)
+                counts[kind] += 1
+                first.setdefault(kind, row)
             yield (number, *row)
 
-    return SnapshotCounts(write_parquet_rows(number_rows(), SNAPSHOT_SCHEMA, path), dict(faults))
+    row_count = write_parquet_rows(number_rows(), SNAPSHOT_SCHEMA, path)
+    return SnapshotCounts(row_count, [_to_reason(kind, count, first[kind]) for kind, count in counts.items()])
+
+
+def _to_reason(kind: str, rows: int, first: SnapshotRow) -> Reason:
+    return Reason(kind, rows, first.source_row, (first.fault or "").removeprefix(kind).lstrip(": ") or None)
 
 
 def write_parquet_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
@@ -141,6 +150,18 @@ def count_snapshot_rows(path: Path) -> int:
     """
     with _open_snapshot(path) as file:
         return int(file.metadata.num_rows)
+
+
+def read_source_rows(path: Path, row_numbers: Collection[int]) -> dict[int, int]:
+    """Returns the row in the source of rows of a snapshot file.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    with _open_snapshot(path):
+        columns, filters = ["row_number", "source_row"], [("row_number", "in", list(row_numbers))]
+        rows = pq.read_table(path, columns=columns, filters=filters).to_pylist()
+    return {row["row_number"]: row["source_row"] for row in rows}
 
 
 def read_snapshot(path: Path, chunk_size: int, skip: Collection[int] = frozenset()) -> Iterator[SnapshotChunk]:

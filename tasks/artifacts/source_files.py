@@ -1,0 +1,124 @@
+"""Describes when and from which files a snapshot was taken, and which of the files were modified since.
+
+Only the manifest of the snapshot is read, so that a run with nothing to do stays fast.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import ArtifactError
+from tasks.artifacts.folders import MANIFEST, read_manifest
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that messages were read from, as it was then.
+
+    Attributes:
+        path: the file, as it is set.
+        bytes: its size.
+        mtime_ns: its modification time, in nanoseconds since 1970.
+    """
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+    def find_change(self) -> str | None:
+        """Returns how the file differs from what was read; None if it does not, or if it is gone."""
+        try:
+            status = Path(self.path).stat()
+        except OSError:
+            return None  # rotated away: what was read is in the snapshot
+        if (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns):
+            return None
+        size = f", {self.bytes:,} bytes then, {status.st_size:,} now" if status.st_size != self.bytes else ""
+        return f"{self.path} was modified after it was read ({_format_time(status.st_mtime)}{size})"
+
+
+def describe_file(path: Path) -> SourceFile:
+    """Returns the current size and modification time of a file.
+
+    Raises:
+        OSError: the file does not exist.
+    """
+    status = path.stat()
+    return SourceFile(str(path), status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class SnapshotOrigin:
+    """What the manifest of a snapshot says about its origin.
+
+    Attributes:
+        source: name of the file or query.
+        rows: number of messages.
+        faults: number of messages with a fault, by kind.
+        other_dates: number of rows of other dates, which were left out.
+        taken_at: when the source was read, as ISO text in UTC; None in a snapshot of an older version.
+        files: the files that were read, as they were then; empty for a query and in a snapshot of an older version.
+    """
+
+    source: str
+    rows: int
+    faults: Mapping[str, int]
+    other_dates: int
+    taken_at: str | None
+    files: tuple[SourceFile, ...]
+
+    def find_changes(self) -> list[str]:
+        """Returns a phrase for each file that was modified after it was read."""
+        return [change for file in self.files if (change := file.find_change())]
+
+    def __str__(self) -> str:
+        taken_at = datetime.datetime.fromisoformat(self.taken_at).timestamp() if self.taken_at else None
+        when = "" if taken_at is None else f" on {_format_time(taken_at)}"
+        changes = "".join(f"; {change}" for change in self.find_changes())
+        return f"read from {self.source}{when}{changes}"
+
+
+def read_origin(snapshot: Path) -> SnapshotOrigin | None:
+    """Reads the origin of a snapshot from its manifest; None if there is no such snapshot.
+
+    Raises:
+        ArtifactError: the manifest is damaged.
+    """
+    if not (snapshot / MANIFEST).is_file():
+        return None
+    content = read_manifest(snapshot)
+    try:
+        return SnapshotOrigin(
+            source=content["source"],
+            rows=content["rows"],
+            faults=content["faults"],
+            other_dates=content["other_dates"]["rows"],
+            taken_at=content.get("taken_at"),
+            files=tuple(SourceFile(**file) for file in content.get("source_files", ())),
+        )
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{snapshot / MANIFEST}: not the manifest of a snapshot: {error}") from None
+
+
+def describe_origin(snapshot: Path) -> str:
+    """Returns the origin of a snapshot as a phrase, or why it is unknown. Raises no error of a damaged manifest."""
+    try:
+        return str(read_origin(snapshot) or f"its snapshot {snapshot} no longer exists")
+    except ArtifactError as error:
+        return str(error)
+
+
+def origin_to_json(files: Iterable[SourceFile], taken_at: datetime.datetime) -> dict[str, Any]:
+    """Returns the keys of a manifest that `read_origin` reads in addition to the counts."""
+    return {
+        "taken_at": taken_at.isoformat(timespec="seconds"),
+        "source_files": [{"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns} for file in files],
+    }
+
+
+def _format_time(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M} UTC"

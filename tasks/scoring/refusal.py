@@ -1,0 +1,66 @@
+"""Refuses a batch with too many rejected messages before it is published, and has its messages read again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy.engine import Engine
+
+from models.errors import RejectedError
+from tasks.database.batches import read_rejection_reasons, was_published
+from tasks.database.ledger import BatchPlan, withdraw_batch
+from tasks.rejection_limit import Reason, require_few_rejected
+from tasks.settings.inputs import MessagesSettings
+from tasks.settings.loading import load
+from tasks.sources.snapshots import SNAPSHOT_FILE, read_source_rows, verify_snapshot
+
+log = logging.getLogger("spamscore")
+
+
+def require_publishable(
+    engine: Engine, batch_id: int, plan: BatchPlan, snapshot: Path, rows: int, take_again: Callable[[], None]
+) -> None:
+    """Checks the rejected messages of a complete batch against [messages] max_rejected_share.
+
+    If there are too many, the batch is withdrawn and its snapshot deleted, so that the same command reads the source
+    anew. A snapshot that another batch was published from is kept, and so is what was scored of it.
+
+    Args:
+        engine: an open database; the caller holds the lock of the date.
+        batch_id: a running batch of which all chunks are committed.
+        plan: the plan of the batch.
+        snapshot: folder of the snapshot.
+        rows: messages of the snapshot.
+        take_again: makes the next run read the source anew.
+
+    Raises:
+        RejectedError: there are too many.
+    """
+    source, limit = verify_snapshot(snapshot)["source"], load(MessagesSettings).max_rejected_share
+    reasons = _with_source_rows(read_rejection_reasons(engine, batch_id), snapshot)
+    keep = was_published(engine, plan.batch_date, plan.snapshot)
+    note = (
+        f" A batch of the same snapshot was published before, so it is kept: after a correction of the source, run "
+        f"spamscore extract {plan.batch_date} --again first."
+    )
+    try:
+        require_few_rejected(source, plan.batch_date, rows, reasons, limit, note if keep else "")
+    except RejectedError:
+        if not keep:
+            # First, because it is atomic: however the run ends from here on, the next one reads the source, and its
+            # new snapshot has another name, so that it does not continue this batch.
+            take_again()
+            withdraw_batch(engine, batch_id)
+            shutil.rmtree(snapshot)
+            log.info("%s: deleted, because too many of its messages were rejected", snapshot)
+        raise
+
+
+def _with_source_rows(reasons: list[Reason], snapshot: Path) -> list[Reason]:
+    if not reasons:
+        return []
+    source_rows = read_source_rows(snapshot / SNAPSHOT_FILE, [reason.first_row for reason in reasons])
+    return [reason._replace(source_row=source_rows[reason.first_row]) for reason in reasons]
