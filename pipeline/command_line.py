@@ -1,9 +1,9 @@
 """The command line `spamscore`: asks the model about messages, reads what the batches wrote, and rolls it back.
 
 The commands are in `pipeline.commands`. Each reads the settings, calls one function and prints the result. The commands
-withdraw, restore, serve, prune and drift --accept ask for confirmation unless `--yes` is given. Heavy packages
-(TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command that needs them, so that shell completion is
-fast. The exit codes are in `pipeline.commands.group`.
+withdraw, restore, serve, prune, extract --again and drift --accept ask for confirmation unless `--yes` is given. Heavy
+packages (TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command that needs them, so that shell
+completion is fast. The exit codes are in `pipeline.commands.group`.
 
 Luigi runs the tasks: ``luigi --module pipeline ScoreBatch``.
 """
@@ -20,6 +20,7 @@ from click.shell_completion import get_completion_class
 
 from pipeline.commands.batches import batches, scores, summary
 from pipeline.commands.explain import explain
+from pipeline.commands.extract import extract
 from pipeline.commands.group import EXIT_CODES, CommandGroup
 from pipeline.commands.labels import label, labels, uncertain
 from pipeline.commands.options import examples, exit_codes
@@ -60,8 +61,8 @@ def cli(debug: bool) -> None:
 
 
 COMMANDS = (
-    text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, verify, withdraw, restore,
-    serve, prune, watch, config,
+    text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, extract, verify, withdraw,
+    restore, serve, prune, watch, config,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

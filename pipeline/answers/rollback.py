@@ -128,11 +128,12 @@ def _list_batches(engine: Engine, batches: Sequence[BatchRow]) -> str:
     return f"its batches: {states}" if states else "it has none. To list those of other dates: spamscore batches"
 
 
-def format_withdraw_question(batch: BatchRow) -> str:
-    """Formats the question before a published batch is withdrawn."""
+def format_withdraw_question(batch: BatchRow, missing: str) -> str:
+    """Formats the question before a published batch is withdrawn; `missing` is a sentence about its source."""
     return (
         f"The {_describe_rows(batch)} of {batch.batch_date} will be removed from published_scores, which then has no "
-        "rows for the date. Withdraw them?"
+        f"rows for the date. The next run of the date will read its messages from the source again. {missing}"
+        "Withdraw them?"
     )
 
 

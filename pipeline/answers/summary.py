@@ -26,6 +26,7 @@ from pipeline.printing import (
     truncate,
 )
 from tasks.artifacts.locations import snapshot_folder
+from tasks.artifacts.source_files import describe_origin
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,12 +62,14 @@ class Summary:
         rejected_because: number of rejected messages by reason, most frequent first.
         database: URL of the database, password masked.
         most_suspicious: the ten messages most likely to be spam.
+        origin: from what and when its messages were read, and which files were modified since.
     """
 
     batch: BatchRow
     rejected_because: dict[str, int]
     database: str
     most_suspicious: list[SuspiciousMessage]
+    origin: str
 
     @property
     def flagged_share(self) -> float | None:
@@ -79,6 +82,7 @@ class Summary:
             **dataclasses.asdict(self.batch),
             "flagged_share": self.flagged_share,
             "rejected_because": self.rejected_because,
+            "messages_origin": self.origin,
             "database": self.database,
             "scores_view": SCORES_VIEW,
             "scores_table": SCORES_TABLE,
@@ -94,7 +98,8 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
 
     reasons = Counter(row.reason for row in stream_rejections(engine, batch.batch_id)) if batch.rejected else Counter()
     rows = list(stream_scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))
-    texts = read_texts(snapshot_folder(batch.batch_date, batch.snapshot), [row.message_id for row in rows])
+    snapshot = snapshot_folder(batch.batch_date, batch.snapshot)
+    texts = read_texts(snapshot, [row.message_id for row in rows])
     return Summary(
         batch=batch,
         rejected_because=dict(reasons.most_common()),
@@ -103,6 +108,7 @@ def summarize(engine: Engine, batch: BatchRow) -> Summary:
             SuspiciousMessage(row.message_id, row.spam_probability, row.flagged, texts.get(row.message_id))
             for row in rows
         ],
+        origin=describe_origin(snapshot),
     )
 
 
@@ -179,6 +185,7 @@ def _make_detail_table(summary: Summary) -> Table:
         f", in {format_duration(batch.seconds_total)} on {batch.devices}" if batch.seconds_total is not None else ""
     )
     for label, value in (
+        ("Messages", summary.origin),
         ("Model", f"{batch.model_name}, version {batch.model_version}"),
         ("Checkpoint", batch.checkpoint),
         ("Published", f"{format_minute(batch.published_at)} UTC{duration}" if batch.published_at else ""),

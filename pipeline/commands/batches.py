@@ -151,7 +151,9 @@ def _show_scores(batch: BatchRow, rows: Iterator[ScoreRow]) -> None:
 )
 @click.argument("date", type=DateType(), required=False)
 @format_option(
-    "json", "Print a JSON object: columns of score_batches, rejected_because, most_suspicious, location of the rows."
+    "json",
+    "Print a JSON object: columns of score_batches, rejected_because, messages_origin, most_suspicious, "
+    "location of the rows.",
 )
 def summary(date: datetime.date | None, output_format: str | None) -> None:
     """Summarize the published batch of DATE, or of the latest date if not given.

@@ -86,18 +86,23 @@ def withdraw(date: datetime.date, yes: bool) -> None:
     """Withdraw the published batch of DATE: published_scores has no rows for the date from then on.
 
     Runs in one transaction. The rows are kept until `spamscore prune` deletes them; until then `spamscore restore` can
-    publish them again. The next run of the date scores it again.
+    publish them again. The next run of the date reads its messages from the source again and scores them. To score the
+    same messages with another model, do not withdraw the batch: run ScoreBatch with --model-version.
     """
     engine = connect_database()
+    from pipeline.answers.extraction import describe_missing
     from pipeline.answers.rollback import format_withdraw_question
     from tasks.database.ledger import withdraw_batch
+    from tasks.extract_messages import ExtractMessages
 
     batch = require_published(engine, date)
-    confirm(format_withdraw_question(batch), yes)
+    confirm(format_withdraw_question(batch, describe_missing(date)), yes)
+    ExtractMessages(date=date).take_again()  # first: the command can be repeated as long as the batch is published
     withdraw_batch(engine, batch.batch_id)
     print_lines([f"batch {batch.batch_id} of {date} is withdrawn: published_scores has no rows for the date"])
     print_note(
-        f"to publish it again: spamscore restore {date} --batch {batch.batch_id}. A run of the date scores it again"
+        f"to publish it again: spamscore restore {date} --batch {batch.batch_id}. A run of the date reads its messages "
+        "from the source again"
     )
 
 
@@ -118,17 +123,22 @@ def restore(date: datetime.date, batch_id: int, yes: bool) -> None:
     """Publish a superseded or withdrawn batch of DATE again, in place of the one that is published now.
 
     Runs in one transaction: a reader of published_scores sees the rows of either batch, never of both. The batch must
-    have been published before and have all its rows. A run with the same settings does not undo it.
+    have been published before and have all its rows. A run with the same settings does not undo it: until `spamscore
+    extract --again`, the messages of the date are those of the restored batch.
     """
     engine = connect_database()
     from pipeline.answers.rollback import format_restore_question, require_restorable
     from tasks.database.batches import find_published_batch
     from tasks.database.ledger import restore_batch
+    from tasks.extract_messages import ExtractMessages
 
     batch = require_restorable(engine, date, batch_id)
     published = find_published_batch(engine, date)
     if batch.state != "published":
         confirm(format_restore_question(batch, published), yes)
+    # First, as otherwise a run that starts in between could replace the restored batch.
+    ExtractMessages(date=date).keep_snapshot(batch.snapshot)
+    if batch.state != "published":
         restore_batch(engine, batch_id)
     rows = f"published_scores has its {printing.format_count(batch.scored or 0)} rows"
     print_lines([f"batch {batch_id} of {date} is published{' already' * (batch.state == 'published')}: {rows}"])

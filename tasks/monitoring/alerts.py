@@ -1,8 +1,8 @@
-"""Sends alerts by mail and webhook when a night fails, rejects many messages, drifts, will be late, or has recovered.
+"""Sends alerts by mail and webhook when a night fails, drifts, will be late, or has recovered; each alert once.
 
-Each alert is sent once. Open alerts and undelivered messages are stored in `artifacts/alerts/`, not in the database, because an unreachable
-database is itself a reason for an alert. If a delivery fails, a warning is logged, the run continues, and the next run
-tries again.
+A night with too many rejected messages has an alert of its own. Open alerts and undelivered messages are stored in
+`artifacts/alerts/`, not in the database, because an unreachable database is itself a reason for an alert. If a delivery
+fails, a warning is logged, the run continues, and the next run tries again.
 """
 
 from __future__ import annotations
