@@ -45,7 +45,7 @@ class Reason(NamedTuple):
 
     def __str__(self) -> str:
         in_source = self.source_row is not None and self.source_row != self.first_row
-        where = f"{self.first_row}{f' of the snapshot, {self.source_row} of the source' if in_source else ''}"
+        where = f"{self.first_row}{f' of the snapshot, row {self.source_row} of the source' if in_source else ''}"
         detail = f": {self.detail[:_MAX_DETAIL_LENGTH]}" if self.detail else ""
         return f"{self.rows} {self.name} (first in row {where}{detail})"
 

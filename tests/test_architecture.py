@@ -71,6 +71,7 @@ WITHOUT_MODULE = {
     "pipeline/test_bad_messages.py",
     "pipeline/test_luigi_command.py",
     "pipeline/test_nightly_chain.py",
+    "pipeline/test_rejected_messages.py",
     "pipeline/test_reports.py",
     "pipeline/test_sample.py",
     "tasks/database/test_migrations.py",

@@ -123,7 +123,7 @@ def draw_score_shares(batch: IntArray, validation: IntArray | None, before: IntA
         SVG text.
     """
     if not batch.sum():
-        return draw_note("scores", "Spam probabilities", NO_MESSAGES)
+        return draw_note("scores", "Spam probabilities", "Not defined: no message has a score.")
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     references = [("labelled messages", validation, SPAM_COLOUR, "-"), ("previous batch", before, INK, ":")]
 

@@ -263,6 +263,7 @@ def verify_snapshot(folder: Path) -> dict[str, Any]:
 
 def _damage_error(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(
-        f"{path}: not the snapshot that was written: {reason}. Restore it from a backup; or delete {path.parent}, "
-        "and the next run takes a new snapshot of the current content of the source."
+        f"{path}: not the snapshot that was written: {reason}. Restore it from a backup; or run spamscore extract "
+        f"{path.parent.parent.name} --again: the next run then takes a new snapshot of the current content of the "
+        "source."
     )

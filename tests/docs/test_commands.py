@@ -60,7 +60,10 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     # zsh is not installed.
     (r'^eval "\$\((spamscore completion zsh)\)"$', r"\1"),
     # Nobody can answer a question.
-    (r"^(spamscore (?:withdraw|restore|serve|prune(?!.*--dry-run)|drift.*--accept)\b(?!.*--yes).*)$", r"\1 --yes"),
+    (
+        r"^(spamscore (?:withdraw|restore|serve|prune(?!.*--dry-run)|.*--accept|extract.*--again)\b(?!.*--yes).*)$",
+        r"\1 --yes",
+    ),
     # The port may be in use.
     (r"^spamscore watch\b", "spamscore watch --port 0"),
 ]  # fmt: skip

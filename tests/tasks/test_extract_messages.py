@@ -99,7 +99,7 @@ def test_rows_with_an_unreadable_date_are_kept_with_a_fault(configure: Configure
     (tmp_path / "m.csv").write_text(
         "message_id,sent,text\na,31/01/2026,x\nb,,y\nc,2026-01-31\nd,2026-01-30\n,2026-01-31,\ne\n"
     )
-    configure(source="file", path="m.csv", date_column="sent")
+    configure(source="file", path="m.csv", date_column="sent", max_rejected_share="1")
     task = extract()
     assert read_snapshot_rows(task) == [
         (1, "a", "x", "unreadable date: received '31/01/2026', expected ISO 8601"),

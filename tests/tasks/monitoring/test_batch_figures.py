@@ -12,12 +12,11 @@ from sqlalchemy.engine import Engine
 
 from models.statistics.stability import count_scores
 from tasks.artifacts.folders import write_manifest
-from tasks.database.batches import find_published_batch
+from tasks.database.batches import find_published_batch, read_rejection_reasons
 from tasks.database.chunks import RejectedMessage
 from tasks.monitoring import batch_figures
 from tasks.monitoring.batch_figures import (
     SmallestKeys,
-    count_rejected_by_reason,
     read_counts,
     read_ledger_counts,
     read_scores,
@@ -25,11 +24,12 @@ from tasks.monitoring.batch_figures import (
     read_validation_counts,
     read_vocabulary,
 )
+from tasks.rejection_limit import Reason
 from tasks.sources.snapshots import SNAPSHOT_FILE, SnapshotRow, write_snapshot
 
 SCORES = {f"m-{number:03d}": round(number % 50 / 50, 6) for number in range(100)}
 REJECTED = [RejectedMessage(101, None, "empty text"), RejectedMessage(102, "b", "empty text"),
-           RejectedMessage(103, "c", "unreadable row")]  # fmt: skip
+           RejectedMessage(103, "c", "unreadable row", "why")]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,8 @@ def test_the_rows_of_a_batch_are_counted_and_the_extreme_messages_found_in_one_p
 
 def test_rejected_messages_and_the_ledger_are_counted(engine: Engine) -> None:
     batch_id = publish(engine, SCORES, rejected=REJECTED)
-    assert list(count_rejected_by_reason(engine, batch_id).items()) == [("empty text", 2), ("unreadable row", 1)]
+    reasons = read_rejection_reasons(engine, batch_id)
+    assert reasons == [Reason("empty text", 2, 101, None), Reason("unreadable row", 1, 103, "why")]
     assert read_ledger_counts(engine, batch_id) == {
         "chunks": 1, "messages_read": 103, "scored": 100, "rejected": 3, "flagged": 50,
     }  # fmt: skip

@@ -95,6 +95,7 @@ def test_run_and_batch_are_exported_separately(metrics_folder: Path, failed: boo
     assert metrics == {
         "spamscore_run_failed": float(failed), "spamscore_run_seconds": 12.5, "spamscore_alerts_undelivered": 0,
         "spamscore_alerts_open failure": 1, "spamscore_alerts_open drift": 0, "spamscore_alerts_open deadline": 0,
+        "spamscore_alerts_open rejected": 0,
     }  # fmt: skip
 
 

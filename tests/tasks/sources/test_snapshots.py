@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from models.errors import ArtifactError
 from tasks.artifacts.fingerprint import file_sha256
 from tasks.artifacts.folders import write_manifest
+from tasks.rejection_limit import Reason
 from tasks.sources import snapshots
 from tasks.sources.snapshots import (
     SNAPSHOT_FILE,
@@ -25,6 +26,7 @@ from tasks.sources.snapshots import (
     SnapshotRow,
     count_snapshot_rows,
     read_snapshot,
+    read_source_rows,
     verify_snapshot,
     write_snapshot,
 )
@@ -57,8 +59,10 @@ def test_written_rows_are_read_with_any_chunk_size_and_row_groups(
         patch.setattr(snapshots, "ROW_GROUP_SIZE", group)
         patch.setattr(snapshots, "ROW_GROUP_CHARACTERS", characters)
         counts = write_snapshot(rows, path)
-    faults = sum(row.fault is not None for row in rows)
-    assert counts == SnapshotCounts(len(rows), {"bad": faults} if faults else {})
+    faults = [row for row in rows if row.fault is not None]
+    reasons = [Reason("bad", len(faults), faults[0].source_row, (faults[0].fault or "")[5:] or None)] if faults else []
+    assert counts == SnapshotCounts(len(rows), reasons)
+    assert read_source_rows(path, range(1, len(rows) + 1)) == dict(enumerate((row.source_row for row in rows), 1))
     assert count_snapshot_rows(path) == len(rows)
 
     chunks = list(read_snapshot(path, chunk_size))
