@@ -21,6 +21,7 @@ from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
 from tasks.artifacts.source_files import describe_file, describe_origin, origin_to_json
 from tasks.rejection_limit import require_few_rejected
+from tasks.scheduler.failures import record_note
 from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import MessagesSettings
@@ -236,7 +237,7 @@ def to_snapshot_rows(rows: Iterable[SourceRow], settings: MessagesSettings) -> I
 def log_counts(
     settings: MessagesSettings, date: datetime.date, rows: int, faults: dict[str, int], other_dates: OtherDates
 ) -> None:
-    """Logs the number of rows in one line, and a warning if there are none."""
+    """Logs the number of rows in one line. If there are none, warns of it, also on the last lines of the run."""
     source, left_out, faulty = describe_source(settings), "", ""
     if other_dates.rows:
         left_out = f"; {other_dates.rows} of other dates, {other_dates.first} to {other_dates.last}, left out"
@@ -244,4 +245,6 @@ def log_counts(
         faulty = f"; with a fault: {', '.join(f'{count} {kind}' for kind, count in faults.items())}"
     log.info("%s: %d messages of %s%s%s", source, rows, date, faulty, left_out)
     if not rows:
-        log.warning("%s: no message of %s%s. The batch will be empty.", source, date, left_out)
+        warning = f"{source}: no message of {date}{left_out}. The batch will be empty."
+        log.warning("%s", warning)
+        record_note(f"{warning} After a correction of the source: spamscore extract {date} --again")

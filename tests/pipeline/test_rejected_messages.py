@@ -20,7 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import warm
-from chain import DATE, LUIGI, SMALL, CommandResult, Settings, environment, luigi, merge_settings, query, write_settings
+from chain import (
+    DATE,
+    LUIGI,
+    SMALL,
+    CommandResult,
+    Settings,
+    environment,
+    kill_group_on_exit,
+    luigi,
+    merge_settings,
+    query,
+    start_command,
+    wait_until,
+    write_settings,
+)
 from receivers import Web, web_server
 
 SPAMSCORE = LUIGI.with_name("spamscore")
@@ -263,6 +277,36 @@ def test_each_date_of_several_is_scored_or_refused_on_its_own(publish: Callable[
     assert "9 repeated message_id (first in row 2: row 1 has it already)" in done.last_line
     assert "(first in row 2 of the snapshot, row 22 of the source: row 1 has it already)" in done.last_line
     assert query(folder, "select published_date from score_batches where published_date > '2026-01-31'") == [(days[1],)]
+
+
+def test_a_source_with_other_dates_only_is_named_on_the_last_lines(publish: Callable[[str], Path]) -> None:
+    done = luigi(publish("csv"), "ScoreBatch", "--date", "2026-02-01")
+    assert done.code == 0
+    last_lines = "\n".join(done.output.splitlines()[-2:])
+    assert "in.csv: no message of 2026-02-01; 10 of other dates, 2026-01-31 to 2026-01-31, left out" in last_lines
+    assert "spamscore extract 2026-02-01 --again" in last_lines
+
+
+def test_a_source_that_is_repaired_between_two_attempts_of_a_run_is_published(publish: Callable[[str], Path]) -> None:
+    folder, source = publish("csv"), SOURCES["csv"]
+    retries: Settings = {
+        "worker": {"keep_alive": "true", "wait_interval": "1", "max_keep_alive_idle_duration": "10m"},
+        "scheduler": {"retry_count": "3", "retry_delay": "5", "prune_on_get_work": "true"},
+    }
+    write_settings(folder, merge_settings(settings_of(source), retries))
+    spamscore(folder, "extract", DATE, "--again", "--yes")
+    source.write(FAULTS["one id for all"].rows, folder)
+    log = folder / "run.log"
+    with log.open("wb") as output:
+        process = start_command(folder, ("ScoreBatch", "--date", DATE), output.fileno())
+        with kill_group_on_exit(process):
+            wait_until(process, lambda: b"were rejected" in log.read_bytes())
+            source.write(REPAIRED, folder)
+            process.wait(timeout=300)
+    assert process.returncode == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert "failed" not in log.read_text().splitlines()[-1]
+    assert published_ids(folder) == ids(REPAIRED)
 
 
 # Killed while a snapshot is discarded

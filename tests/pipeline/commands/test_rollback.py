@@ -150,7 +150,8 @@ def test_a_terminal_asks_for_confirmation(
     question = terminal.read_until("[y/N] ").replace("\r\n", "\n")
     assert question == (
         "The 4 rows of batch 1 (model version 1) of 2026-01-31 will be removed from published_scores, which then has "
-        "no rows for the date. Withdraw them? [y/N] "
+        "no rows for the date. The next run of the date will read its messages from the source again. Withdraw them? "
+        "[y/N] "
     )
     terminal.type(typed)
     code, screen = terminal.wait()
