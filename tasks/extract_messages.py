@@ -20,7 +20,7 @@ from tasks.artifacts.folders import MANIFEST, FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
 from tasks.artifacts.source_files import describe_file, describe_origin, origin_to_json
-from tasks.rejection_limit import require_few_rejected
+from tasks.rejection_limit import exceeds_limit, make_rejected_error
 from tasks.scheduler.failures import record_note
 from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import report_progress
@@ -108,7 +108,8 @@ class ExtractMessages(FolderStage):
         faults = {fault.name: fault.rows for fault in counts.faults}
         log_counts(settings, self.date, counts.rows, faults, other_dates)
         limit = load(MessagesSettings).max_rejected_share
-        require_few_rejected(describe_source(settings), self.date, counts.rows, counts.faults, limit)
+        if exceeds_limit(counts.faults, counts.rows, limit):
+            raise make_rejected_error(describe_source(settings), self.date, counts.rows, counts.faults, limit)
         return {
             "source": describe_source(settings),
             "date": self.date.isoformat(),

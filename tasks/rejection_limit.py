@@ -56,8 +56,9 @@ class Reason(NamedTuple):
         return next((keys for start, keys in _SETTINGS.items() if any(text.startswith(start) for text in texts)), ())
 
 
-def exceeds_limit(rejected: int, rows: int, limit: float) -> bool:
-    """Returns whether too many rows were rejected: more than the share `limit`, or, whatever the limit, all of them."""
+def exceeds_limit(reasons: Sequence[Reason], rows: int, limit: float) -> bool:
+    """Returns whether more rows were rejected than the share `limit` allows, or, whatever the limit, all of them."""
+    rejected = sum(reason.rows for reason in reasons)
     return rejected > limit * rows or 0 < rows <= rejected
 
 
@@ -68,31 +69,27 @@ def format_reasons(reasons: Sequence[Reason]) -> str:
     return "; ".join([*map(str, named), *([f"and {others} more"] if others else [])])
 
 
-def require_few_rejected(
+def make_rejected_error(
     source: str, date: datetime.date, rows: int, reasons: Sequence[Reason], limit: float, note: str = ""
-) -> None:
-    """Checks the share of rejected messages against [messages] max_rejected_share.
+) -> RejectedError:
+    """Returns the error of a date with too many rejected messages.
+
+    It names the most frequent reasons and the settings that may cause them.
 
     Args:
-        source: name of the file or query, for the error.
+        source: name of the file or query.
         date: date of the messages.
         rows: messages of the date that were read.
         reasons: why messages were rejected, with all rejected messages.
         limit: [messages] max_rejected_share.
-        note: one more sentence for the error.
-
-    Raises:
-        RejectedError: the share is too large, or no message is left. Names the most frequent reasons and the settings
-            that may cause them.
+        note: one more sentence, with a space before it.
     """
     rejected = sum(reason.rows for reason in reasons)
-    if not exceeds_limit(rejected, rows, limit):
-        return
     none_left = rejected >= rows
     verdict = "none can be scored" if none_left else f"more than [messages] max_rejected_share = {limit:g} allows"
     keys = dict.fromkeys(key for reason in reasons for key in reason.settings)
     settings = f" or [messages] {', '.join(keys)}" if keys else ""
-    raise RejectedError(
+    return RejectedError(
         f"{source}: {rejected:,} of {rows:,} messages of {date} were rejected ({rejected / rows:.1%}), {verdict}: "
         f"{format_reasons(reasons)}. Nothing is published; a batch of the date that was published before stays "
         f"published. Correct the source{settings}{'' if none_left else ', or raise the limit'}, and run the same "

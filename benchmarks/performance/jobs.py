@@ -102,7 +102,7 @@ def batch(folder: Path, name: str, url: str) -> Figures:
     started, processor = time.monotonic(), time.process_time()
     row = score_snapshot(
         engine, plan_batch(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, started,
-        lambda _: None, Concurrency(CORES, 2),
+        lambda _: None, lambda: None, Concurrency(CORES, 2),
     )  # fmt: skip
     seconds = time.monotonic() - started
     stages = {name: getattr(row, f"seconds_{name}") for name in ("read", "text", "network", "write", "wait")}

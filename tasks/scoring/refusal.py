@@ -9,10 +9,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine
 
-from models.errors import RejectedError
 from tasks.database.batches import read_rejection_reasons, was_published
 from tasks.database.ledger import BatchPlan, withdraw_batch
-from tasks.rejection_limit import Reason, require_few_rejected
+from tasks.rejection_limit import Reason, exceeds_limit, make_rejected_error
 from tasks.settings.inputs import MessagesSettings
 from tasks.settings.loading import load
 from tasks.sources.snapshots import SNAPSHOT_FILE, read_source_rows, verify_snapshot
@@ -39,28 +38,25 @@ def require_publishable(
     Raises:
         RejectedError: there are too many.
     """
-    source, limit = verify_snapshot(snapshot)["source"], load(MessagesSettings).max_rejected_share
-    reasons = _with_source_rows(read_rejection_reasons(engine, batch_id), snapshot)
+    reasons, limit = read_rejection_reasons(engine, batch_id), load(MessagesSettings).max_rejected_share
+    if not exceeds_limit(reasons, rows, limit):
+        return
     keep = was_published(engine, plan.batch_date, plan.snapshot)
     note = (
-        f" A batch of the same snapshot was published before, so it is kept: after a correction of the source, run "
+        " A batch of the same snapshot was published before, so it is kept: after a correction of the source, run "
         f"spamscore extract {plan.batch_date} --again first."
     )
-    try:
-        require_few_rejected(source, plan.batch_date, rows, reasons, limit, note if keep else "")
-    except RejectedError:
-        if not keep:
-            # First, because it is atomic: however the run ends from here on, the next one reads the source, and its
-            # new snapshot has another name, so that it does not continue this batch.
-            take_again()
-            withdraw_batch(engine, batch_id)
-            shutil.rmtree(snapshot)
-            log.info("%s: deleted, because too many of its messages were rejected", snapshot)
-        raise
+    source, reasons = verify_snapshot(snapshot)["source"], _with_source_rows(reasons, snapshot)
+    if not keep:
+        # First, because it is atomic: however the run ends from here on, the next one reads the source, and its new
+        # snapshot has another name, so that it does not continue this batch.
+        take_again()
+        withdraw_batch(engine, batch_id)
+        shutil.rmtree(snapshot)
+        log.info("%s: deleted, because too many of its messages were rejected", snapshot)
+    raise make_rejected_error(source, plan.batch_date, rows, reasons, limit, note if keep else "")
 
 
 def _with_source_rows(reasons: list[Reason], snapshot: Path) -> list[Reason]:
-    if not reasons:
-        return []
     source_rows = read_source_rows(snapshot / SNAPSHOT_FILE, [reason.first_row for reason in reasons])
     return [reason._replace(source_row=source_rows[reason.first_row]) for reason in reasons]

@@ -81,6 +81,25 @@ def test_a_good_run_of_another_date_does_not_close_the_alert_of_a_missing_date(w
     assert get_alerts(web)[1:] == [("failure", "30", "recovered")]
 
 
+REJECTED_NIGHTS = [
+    ([Failure(60, "half of them rejected")], "rejected"),
+    ([Failure(60, "half of them rejected"), Failure(None, "a disk is full")], "failure"),
+]
+
+
+@pytest.mark.parametrize(("failures", "kind"), REJECTED_NIGHTS, ids=["only rejected", "and another failure"])
+def test_a_night_that_only_rejected_messages_has_an_alert_of_its_own_kind(
+    web: Web, engine: Engine, failures: list[Failure], kind: str
+) -> None:
+    for _ in range(2):
+        notify_run_end(SECOND, False, failures, 1.0)
+    assert get_alerts(web) == [(kind, "31", "open")]
+    assert ("too many messages were rejected" in web.messages[0]["text"]) is (kind == "rejected")
+    publish_batch_of(engine, SECOND)
+    notify_run_end(SECOND, True, [], 1.0)
+    assert get_alerts(web)[1:] == [(kind, "31", "recovered")]
+
+
 def test_the_alert_of_a_date_that_is_published_but_not_done_stays_open(web: Web, engine: Engine) -> None:
     publish_batch_of(engine, SECOND)
     notify_run_end(SECOND, False, [Failure(None, "Nightly failed: a disk is full")], 1.0)

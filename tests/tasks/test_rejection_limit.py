@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import RejectedError
-from tasks.rejection_limit import Reason, exceeds_limit, format_reasons, require_few_rejected
+from tasks.rejection_limit import Reason, exceeds_limit, format_reasons, make_rejected_error
 
 DATE = datetime.date(2026, 1, 31)
 
@@ -22,14 +21,14 @@ DATE = datetime.date(2026, 1, 31)
 def test_a_share_above_the_limit_or_no_row_left_exceeds_it(
     rejected: int, rows: int, limit: float, exceeded: bool
 ) -> None:
-    assert exceeds_limit(rejected, rows, limit) is exceeded
+    assert exceeds_limit([Reason("x", rejected, 1, None)], rows, limit) is exceeded
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.floats(0, 1))
 def test_a_higher_limit_never_refuses_what_a_lower_one_allows(scored: int, rejected: int, limit: float) -> None:
-    rows = scored + rejected
-    assert exceeds_limit(rejected, rows, 1.0) <= exceeds_limit(rejected, rows, limit)
-    assert exceeds_limit(rejected, rows, 1.0) is (rejected > 0 and scored == 0)
+    rows, reasons = scored + rejected, [Reason("x", rejected, 1, None)]
+    assert exceeds_limit(reasons, rows, 1.0) <= exceeds_limit(reasons, rows, limit)
+    assert exceeds_limit(reasons, rows, 1.0) is (rejected > 0 and scored == 0)
 
 
 def test_the_three_most_frequent_reasons_are_named_with_their_first_rows() -> None:
@@ -55,13 +54,12 @@ def test_the_three_most_frequent_reasons_are_named_with_their_first_rows() -> No
     ],
 )
 def test_the_error_names_the_settings_that_may_cause_the_reason(reason: Reason, settings: str) -> None:
-    with pytest.raises(RejectedError) as raised:
-        require_few_rejected("in.csv", DATE, 10, [reason], 0.2)
-    assert str(raised.value).startswith("in.csv: 5 of 10 messages of 2026-01-31 were rejected (50.0%), more than [")
-    assert f"Correct the source{settings} or raise the limit, and run the same command again." in str(raised.value)
+    error = str(make_rejected_error("in.csv", DATE, 10, [reason], 0.2))
+    assert error.startswith("in.csv: 5 of 10 messages of 2026-01-31 were rejected (50.0%), more than [")
+    assert f"Correct the source{settings} or raise the limit, and run the same command again." in error
 
 
 def test_raising_the_limit_is_not_advised_where_it_does_not_help() -> None:
-    with pytest.raises(RejectedError, match="none can be scored") as raised:
-        require_few_rejected("in.csv", DATE, 5, [Reason("empty text", 5, 1, None)], 1.0)
-    assert "raise the limit" not in str(raised.value)
+    error = str(make_rejected_error("in.csv", DATE, 5, [Reason("empty text", 5, 1, None)], 1.0))
+    assert "none can be scored" in error
+    assert "raise the limit" not in error

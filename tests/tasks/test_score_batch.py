@@ -1,13 +1,16 @@
-"""ScoreBatch: which settings change its recipe, so that a date is scored again."""
+"""ScoreBatch: which settings change its recipe, so that a date is scored again, and which errors it raises."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tasks.score_batch import ScoreBatch
+from models.errors import AlreadyRunningError, DatesError, InputError, RejectedError, SpamscoreError
+from tasks.artifacts.folders import FolderTarget
+from tasks.score_batch import ScoreBatch, raise_failures, require_snapshot
 
 
 @pytest.mark.parametrize(("threshold", "changes"), [("auto", True), ("0.7", False)])
@@ -19,3 +22,26 @@ def test_ham_blocked_share_changes_the_recipe_only_with_an_automatic_threshold(
         set_settings("scoring", threshold=threshold, ham_blocked_share=share)
         recipes.append(ScoreBatch(date=datetime.date(2026, 1, 31)).fingerprint())
     assert (recipes[0] != recipes[1]) is changes
+
+
+RUNNING, REJECTED = AlreadyRunningError("it runs"), RejectedError("too many")
+KINDS: list[tuple[list[Exception], type[SpamscoreError]]] = [
+    ([RUNNING], AlreadyRunningError),
+    ([REJECTED, REJECTED], RejectedError),
+    ([REJECTED, RUNNING], DatesError),
+    ([REJECTED, ValueError("x")], DatesError),
+    ([InputError("bad")], DatesError),
+]
+
+
+@pytest.mark.parametrize(("errors", "kind"), KINDS, ids=lambda value: value.__name__ if isinstance(value, type) else "")
+def test_failures_of_one_kind_keep_its_exit_code(errors: list[Exception], kind: type[SpamscoreError]) -> None:
+    dates = [datetime.date(2026, 1, day) for day in range(1, 4)]
+    with pytest.raises(SpamscoreError, match=f"{len(errors)} of 3 dates failed") as raised:
+        raise_failures(dict(zip(dates, errors, strict=False)), dates)
+    assert type(raised.value) is kind
+
+
+def test_a_snapshot_that_was_discarded_while_the_run_waited_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"messages of 2026-01-31 are to be read again.*Run the same command again"):
+        require_snapshot(FolderTarget(tmp_path / "gone"), datetime.date(2026, 1, 31))
