@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,11 @@ class ScoreBatch(Stage):
         return [ScoreBatch(date=date, model_version=self.model_version) for date in self.dates]
 
     def requires(self) -> dict[str, Any]:
-        """Returns the snapshots of the dates and, unless a version was given, the export of the current settings."""
-        messages = [ExtractMessages(date=date) for date in self.dates]
+        """Returns the snapshot of the date and, unless a version was given, the export of the current settings.
+
+        Several dates do not require their snapshots: one that cannot be taken would keep all of them from being scored.
+        """
+        messages = [ExtractMessages(date=date) for date in self.dates] if len(self.dates) == 1 else []
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
     def fingerprint_parts(self) -> dict[str, Any]:
@@ -110,10 +113,16 @@ class ScoreBatch(Stage):
         """Returns what is published, for the last lines of a run with nothing to do."""
         return describe_published(self.dates)
 
-    def run(self) -> None:
-        """Loads the model once, then scores and publishes date by date."""
+    def run(self) -> Iterator[list[ScoreBatch]]:
+        """Loads the model once, then scores and publishes date by date.
+
+        Several dates of which snapshots are missing are required as tasks of their own. Luigi takes the snapshots, and
+        merges those dates into one task again that have one.
+        """
         from tasks.database.schema import open_database
 
+        if len(self.dates) > 1 and not all(ExtractMessages(date=date).complete() for date in self.dates):
+            yield self.split_by_date()
         engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version)
         with report_progress(self, "scoring") as progress:
             failures = self._score_dates(engine, model, progress)

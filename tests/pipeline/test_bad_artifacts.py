@@ -90,7 +90,7 @@ def rebuild(stage: type[luigi_package.Task], folder: str) -> Callable[[Path], No
 
 
 def score_batch(_artifacts: Path) -> None:
-    ScoreBatch(date=datetime.date.fromisoformat(DATE)).run()
+    list(ScoreBatch(date=datetime.date.fromisoformat(DATE)).run())
 
 
 def put_version_in_service(_artifacts: Path) -> None:

@@ -279,6 +279,28 @@ def test_each_date_of_several_is_scored_or_refused_on_its_own(publish: Callable[
     assert query(folder, "select published_date from score_batches where published_date > '2026-01-31'") == [(days[1],)]
 
 
+def test_a_date_of_several_whose_source_is_bad_does_not_keep_the_others_from_being_scored(
+    publish: Callable[[str], Path],
+) -> None:
+    folder = publish("csv")
+    write_settings(folder, settings_of(SOURCES["csv"], path="{date}.csv"))
+    for day in (1, 2, 4):
+        write_csv([row._replace(sent=f"2026-02-0{day}") for row in GOOD], folder, name=f"2026-02-0{day}.csv")
+    write_csv(FAULTS["dates of another format"].rows, folder, name="2026-02-02.csv")
+    published = "select published_date from score_batches where published_date > '2026-01-31' order by 1"
+    done = luigi(folder, "ScoreBatch", "--date", "2026-02-01..2026-02-04")
+    assert done.code != 0
+    assert done.output.count("loaded, from checkpoint") == 1
+    last_lines = "\n".join(done.output.splitlines()[-3:])
+    assert "2026-02-02.csv: 10 of 10 messages" in last_lines
+    assert "2026-02-03.csv: no such file" in last_lines
+    assert query(folder, published) == [("2026-02-01",), ("2026-02-04",)]
+    for day in (2, 3):
+        write_csv([row._replace(sent=f"2026-02-0{day}") for row in GOOD], folder, name=f"2026-02-0{day}.csv")
+    assert luigi(folder, "ScoreBatch", "--date", "2026-02-01..2026-02-04").code == 0
+    assert len(query(folder, published)) == 4
+
+
 def test_a_source_with_other_dates_only_is_named_on_the_last_lines(publish: Callable[[str], Path]) -> None:
     done = luigi(publish("csv"), "ScoreBatch", "--date", "2026-02-01")
     assert done.code == 0

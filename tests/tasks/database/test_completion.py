@@ -13,8 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published_batches import DATE, publish
 
-from tasks.database.batches import find_completed_dates
-from tasks.database.completion import find_completed_dates_in_sqlite, select_completed_dates
+from tasks.database.batches import find_completed_dates, find_published_snapshots
+from tasks.database.completion import (
+    find_completed_dates_in_sqlite,
+    find_published_snapshots_in_sqlite,
+    select_completed_dates,
+)
 from tasks.database.connection import connect
 from tasks.database.ledger import withdraw_batch
 from tasks.database.schema import open_database
@@ -42,13 +46,16 @@ def test_a_date_is_complete_if_the_batch_of_its_recipe_is_or_was_published(
 @pytest.mark.parametrize("exactly", [False, True])
 def test_the_fast_path_and_the_full_query_agree(sqlite_url: str, exactly: bool) -> None:
     engine = open_database(DatabaseSettings(url=sqlite_url))
-    answers = []
+    answers, numbers = [], []
 
     def check() -> None:
         for recipe in ("r1", "r2"):
             recipes = {DATE: recipe, OTHER: recipe}
             answers.append(find_completed_dates_in_sqlite(sqlite_url, recipes, exactly))
             assert answers[-1] == find_completed_dates(engine, recipes, exactly)
+        published = find_published_snapshots_in_sqlite(sqlite_url, [DATE, OTHER])
+        assert published == find_published_snapshots(engine, [DATE, OTHER])
+        numbers.append({date: number for date, (number, _) in (published or {}).items()})
 
     check()
     publish(engine, {"a": 0.5}, version=1)
@@ -59,6 +66,7 @@ def test_the_fast_path_and_the_full_query_agree(sqlite_url: str, exactly: bool) 
     withdraw_batch(engine, second)
     check()
     assert len({frozenset(dates or ()) for dates in answers}) > 2
+    assert numbers == [{}, {DATE: 1}, {DATE: 2, OTHER: 3}, {OTHER: 3}]
 
 
 @pytest.mark.parametrize(
