@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import AlreadyRunningError, ArtifactError, DatesError
+from models.errors import AlreadyRunningError, ArtifactError, DateNotOverError, DatesError
 from models.settings import DeviceSettings
 from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
 from tasks.artifacts.folders import write_json
@@ -24,6 +24,7 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
 from tasks.monitoring.deadline import ProgressCallback, monitor_deadline
+from tasks.scheduler.calendar import describe_provisional, is_provisional, is_scorable, require_scorable
 from tasks.scheduler.failures import describe_error, find_expected_error, record_note
 from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
 from tasks.scheduler.progress import ProgressReport, report_progress
@@ -92,6 +93,17 @@ class ScoreBatch(Stage):
         messages = [ExtractMessages(date=date) for date in self.dates]
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
+    def deps(self) -> list[luigi.Task]:
+        """Returns the requirements to Luigi, without those of dates that cannot be scored yet; `score` refuses these.
+
+        Raises:
+            DateNotOverError: none of the dates can be scored yet.
+        """
+        scorable = [date for date in self.dates if is_scorable(date)]
+        if not scorable:
+            require_scorable(self.dates[0])
+        return [task for task in super().deps() if not isinstance(task, ExtractMessages) or task.date in scorable]
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the given version. Omits ham_blocked_share if the threshold is a number: it has no effect then."""
         parts = super().fingerprint_parts()
@@ -139,6 +151,7 @@ class ScoreBatch(Stage):
         """Scores and publishes one date under its lock, unless another run did while this one waited."""
         from tasks.database.batch_lock import hold_batch_lock
 
+        require_scorable(self.date)
         with hold_batch_lock(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
             if not self.complete():
                 progress.accept_messages(PAUSE, RESUME)
@@ -178,7 +191,7 @@ class ScoreBatch(Stage):
         record_note(
             f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
             f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
-            f"Details: spamscore summary {self.date}"
+            f"{describe_provisional([self.date])}Details: spamscore summary {self.date}"
         )
 
     def _report_refused_model(self, progress: ProgressReport) -> None:
@@ -200,6 +213,7 @@ class ScoreBatch(Stage):
             threshold=model.threshold,
             devices=",".join(device.removeprefix("/device:").lower() for device in model.scorer.devices),
             chunk_size=load(ScoringSettings).chunk_size,
+            provisional=is_provisional(self.date),
         )
 
 
@@ -286,6 +300,7 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
 
     Raises:
         AlreadyRunningError: all failed dates are being scored by other runs.
+        DateNotOverError: all failed dates cannot be scored yet.
         DatesError: dates failed; names the first of them with their reasons.
     """
     if not failures:
@@ -293,8 +308,9 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     reasons = [f"{date}: {describe_error(error)}" for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
     if len(failures) > _MAX_NAMED_DATES:
         reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
-    all_running = all(isinstance(find_expected_error(error), AlreadyRunningError) for error in failures.values())
-    raise (AlreadyRunningError if all_running else DatesError)(
+    kinds = {type(find_expected_error(error)) for error in failures.values()}
+    same_code = [kind for kind in (AlreadyRunningError, DateNotOverError) if kinds == {kind}]
+    raise (same_code[0] if same_code else DatesError)(
         f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}"
     )
 

@@ -24,7 +24,10 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import TaskClassException
 
+from models import errors
 from models.errors import SpamscoreError, StorageError
+from tasks.scheduler.calendar import describe_provisional
+from tasks.scheduler.parameters import to_dates
 
 
 class Failure(NamedTuple):
@@ -170,7 +173,8 @@ class FailureFilter(logging.Filter):
         match = self._LAST_LINE.match(last_line)
         name, reason = (match["name"], match["text"] or "") if match else ("", last_line)
         is_expected = name.startswith("models.errors.")
-        record_failure(f"{task} failed: {reason if is_expected else last_line}")
+        exit_code = getattr(errors, name.rpartition(".")[2]).exit_code if is_expected else None
+        record_failure(f"{task} failed: {reason if is_expected else last_line}", exit_code)
         if is_expected:
             record.msg, record.args = f"Will not run {task}: {reason}", ()
 
@@ -229,7 +233,8 @@ def _note_already_complete(task: luigi.Task) -> None:
     """Records a note if the requested task was already complete. Luigi's summary does not name the task."""
     command_line = CmdlineParser.get_instance()
     if command_line is not None and command_line.get_task_obj() == task:
-        record_note(f"{task} was already complete; nothing to do")
+        dates = to_dates(getattr(task, "date", ()))
+        record_note(f"{task} was already complete; nothing to do. {describe_provisional(dates)}".rstrip(". "))
 
 
 def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
