@@ -98,14 +98,9 @@ def test_rows_with_an_unreadable_date_are_kept_with_a_fault(configure: Configure
     )
     configure(source="file", path="m.csv", date_column="sent")
     task = extract()
+    expected = "expected ISO 8601 such as 2026-01-31; set [messages] date_format if dates are written differently"
     assert read_snapshot_rows(task) == [
-        (
-            1,
-            "a",
-            "x",
-            "unreadable date: received '31/01/2026', expected ISO 8601 such as 2026-01-31; set [messages] "
-            "date_format if dates are written differently",
-        ),
+        (1, "a", "x", f"unreadable date: received '31/01/2026', {expected}"),
         (2, "b", "y", "unreadable date: there is none"),
         (3, "c", None, "wrong number of fields: expected 3, received 2 (line 4)"),
         (5, "", "", None),
@@ -233,7 +228,6 @@ def test_a_missing_column_leaves_no_snapshot(configure: Configure, tmp_path: Pat
         ({"date_column": "sent"}, False),
         ({"source": "file", "path": "m.csv"}, False),
         ({"source": "file", "path": "{date}.csv"}, True),
-        ({"source": "file", "path": "{date:%d}/*.csv"}, True),
         ({"source": "file", "path": "m.csv", "date_column": "sent"}, True),
         ({"source": "file", "path": "m.csv", "query": "SELECT :start"}, False),
         ({"source": "sql", "query": "SELECT id FROM m"}, False),
