@@ -10,6 +10,7 @@
     ├── StorageError        a disk that is full, read-only or not writable
     ├── DatabaseError       a database that cannot be reached, or that has another schema
     ├── SchedulerError      Luigi's scheduler does not answer
+    ├── DateNotOverError    a date whose messages have not all arrived yet
     ├── AlreadyRunningError another run is doing the same work
     ├── DatesError          some dates of a run over several dates failed
     └── DriftError          a batch crossed a limit of [drift], and on_drift = fail
@@ -71,6 +72,12 @@ class SchedulerError(SpamscoreError):
     """Luigi's scheduler does not answer."""
 
     exit_code = 35  # the same code as for a database: in both cases it is unknown which tasks are done
+
+
+class DateNotOverError(SpamscoreError):
+    """A date that is not over: messages may still arrive, and they would never be scored."""
+
+    exit_code = 20  # Luigi's own exit code for missing data: in both cases the same command works later
 
 
 class AlreadyRunningError(SpamscoreError):

@@ -18,7 +18,7 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.ingest_corpus import IngestCorpus
 from tasks.report_batch import ReportBatch
-from tasks.scheduler import failures, termination
+from tasks.scheduler import calendar, failures, termination
 from tasks.scheduler.luigi_defaults import prepare_luigi
 from tasks.score_batch import ScoreBatch
 from tasks.train_model import TrainModel
@@ -38,5 +38,6 @@ __all__ = [
 
 prepare_luigi()
 if failures.is_luigi_command():
+    calendar.start_run()
     failures.install()
     termination.install()

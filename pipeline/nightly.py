@@ -20,6 +20,7 @@ from tasks.artifacts.locations import artifacts_folder
 from tasks.monitoring.report_index import write_index
 from tasks.report_batch import ReportBatch
 from tasks.scheduler import failures
+from tasks.scheduler.calendar import current_date
 from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.score_batch import ScoreBatch
@@ -193,5 +194,5 @@ def delete_artifacts(engine: Engine) -> list[Path]:
 
 
 def first_kept_date(days: int) -> datetime.date | None:
-    """Returns the earliest date that is kept, in local time; None if 0 days are set, which keeps all."""
-    return datetime.date.today() - _DAY * days if days else None
+    """Returns the earliest date that is kept; None if 0 days are set, which keeps all."""
+    return current_date() - _DAY * days if days else None

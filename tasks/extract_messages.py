@@ -10,9 +10,10 @@ import datetime
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import luigi
 
 from tasks.artifacts.editions import select_edition, start_edition, with_edition
 from tasks.artifacts.fingerprint import file_sha256
@@ -21,15 +22,18 @@ from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import SNAPSHOTS, snapshot_folder
 from tasks.artifacts.source_files import describe_file, describe_origin, origin_to_json
 from tasks.rejection_limit import exceeds_limit, make_rejected_error
+from tasks.scheduler.calendar import describe_provisional, is_provisional, require_scorable
 from tasks.scheduler.failures import record_note
 from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import MessagesSettings
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
+from tasks.sources.dates import OtherDates, select_date
+from tasks.sources.paths import ExternalFile, FileRows, expand_path, is_dated_path
 from tasks.sources.rows import SourceRow
 from tasks.sources.samples import bundled_file
-from tasks.stage import ExternalFile, FolderStage
+from tasks.stage import FolderStage
 
 if TYPE_CHECKING:
     from tasks.sources.snapshots import SnapshotRow
@@ -59,16 +63,29 @@ class ExtractMessages(FolderStage):
         settings = load(MessagesSettings)
         if settings.source != "file":
             return []
-        return [ExternalFile(path=str(dated_path(settings, self.date)), setting="[messages] path")]
+        return [ExternalFile(path=expand_path(settings.path, self.date), setting="[messages] path")]
+
+    def deps(self) -> list[luigi.Task]:
+        """Returns the requirements to Luigi, unless the date is not over. `requires` is also part of the fingerprint.
+
+        Raises:
+            DateNotOverError: the date is not over, and [messages] provisional is not set.
+        """
+        require_scorable(self.date)
+        return list(super().deps())
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Adds the path as it is set, the date if it selects the messages, and the edition from the second one on."""
+        """Adds the path as it is set, the date if it selects the messages, whether they are provisional, the edition.
+
+        The edition is added from the second one on.
+        """
         return with_edition(self.date, self._first_edition())
 
     def _first_edition(self) -> dict[str, Any]:
         settings = load(MessagesSettings)
         date = self.date.isoformat() if is_dated(settings) else None
-        return {**super().fingerprint_parts(), "path": settings.path, "date": date}
+        provisional = {"provisional": True} if is_provisional(self.date) else {}
+        return {**super().fingerprint_parts(), "path": settings.path, "date": date, **provisional}
 
     def take_again(self) -> None:
         """Makes the next run of the date read the source anew. Snapshots and batches that exist are kept."""
@@ -81,7 +98,10 @@ class ExtractMessages(FolderStage):
     def describe_completion(self) -> str:
         """Returns a sentence about the snapshot and how to take a new one, for the last lines of a run."""
         origin = describe_origin(self.output().path)
-        return f"The messages were {origin}. To read them again: spamscore extract {self.date} --again"
+        return (
+            f"{describe_provisional([self.date])}The messages were {origin}. "
+            f"To read them again: spamscore extract {self.date} --again"
+        )
 
     def output(self) -> FolderTarget:
         """Returns the snapshot's folder, in a folder for the date."""
@@ -89,21 +109,21 @@ class ExtractMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, and returns their counts."""
-        from tasks.sources.files import estimate_row_count
+        from tasks.sources.files import estimate_total_row_count
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = resolve_source(load(MessagesSettings), self.date)
-        other_dates, taken_at = OtherDates(), datetime.datetime.now(datetime.UTC)
-        rows = read_messages(settings, load(DatabaseSettings), self.date)
-        files = [describe_file(Path(settings.path))] if settings.source == "file" else []
+        other_dates, file_rows, taken_at = OtherDates(), FileRows(), datetime.datetime.now(datetime.UTC)
+        rows = read_messages(settings, load(DatabaseSettings), self.date, file_rows)
+        files = [describe_file(path) for path in file_rows.files] if settings.source == "file" else []
         with report_progress(self, "extraction", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
             counted = progress.count_rows(
-                rows, estimate_row_count(Path(settings.path)) if settings.source != "sql" else None
+                rows, estimate_total_row_count(settings.path) if settings.source != "sql" else None
             )
             if settings.date_column:
-                counted = select_date(counted, settings.date_column, self.date, other_dates)
-            counts = write_snapshot(to_snapshot_rows(counted, settings), folder / SNAPSHOT_FILE)
+                counted = select_date(counted, settings, self.date, other_dates)
+            counts = write_snapshot(to_snapshot_rows(file_rows.name_files(counted), settings), folder / SNAPSHOT_FILE)
             progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
         faults = {fault.name: fault.rows for fault in counts.faults}
         log_counts(settings, self.date, counts.rows, faults, other_dates)
@@ -126,20 +146,15 @@ def is_dated(settings: MessagesSettings) -> bool:
     if settings.source == "bundled":
         return False
     if settings.source == "file":
-        return bool(settings.date_column or "{date}" in settings.path)
+        return bool(settings.date_column) or is_dated_path(settings.path)
     return bool(settings.date_column or _DATE_PARAMETERS.search(settings.query))
-
-
-def dated_path(settings: MessagesSettings, date: datetime.date) -> Path:
-    """Returns the file of a date: {date} in the path is replaced by the date."""
-    return Path(settings.path.replace("{date}", date.isoformat()))
 
 
 def resolve_source(settings: MessagesSettings, date: datetime.date) -> MessagesSettings:
     """Returns the settings with path, format and columns of the file to read."""
     if settings.source == "bundled":
         return MessagesSettings(source="bundled", path=str(bundled_file("inbox.csv")), format="csv")
-    return dataclasses.replace(settings, path=str(dated_path(settings, date)))
+    return dataclasses.replace(settings, path=expand_path(settings.path, date))
 
 
 def describe_source(settings: MessagesSettings) -> str:
@@ -147,13 +162,16 @@ def describe_source(settings: MessagesSettings) -> str:
     return {"sql": "[messages] query", "bundled": "bundled inbox"}.get(settings.source, settings.path)
 
 
-def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: datetime.date) -> Iterator[SourceRow]:
+def read_messages(
+    settings: MessagesSettings, database: DatabaseSettings, date: datetime.date, file_rows: FileRows
+) -> Iterator[SourceRow]:
     """Yields each row of the source. :start and :end of a query are bound to the date and the next day.
 
     Args:
         settings: [messages], as `resolve_source` returns it.
         database: [database], for a query without its own URL.
         date: the date.
+        file_rows: records which file each row comes from.
 
     Raises:
         InputError: the source is not valid.
@@ -167,63 +185,11 @@ def read_messages(settings: MessagesSettings, database: DatabaseSettings, date: 
         parameters = {"start": date, "end": date + datetime.timedelta(days=1)}
         return read_query(QuerySource("messages", settings.query, columns, database, settings.url, parameters))
     from tasks.sources.file_source import Dialect, FileSource
-    from tasks.sources.files import read_file
+    from tasks.sources.files import read_files
 
     dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
-    return read_file(FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding, dialect))
-
-
-@dataclass
-class OtherDates:
-    """Counts the rows of other dates, which a snapshot leaves out, and their earliest and latest date."""
-
-    rows: int = 0
-    first: datetime.date | None = None
-    last: datetime.date | None = None
-
-    def add(self, date: datetime.date) -> None:
-        """Counts a row of this date."""
-        self.rows += 1
-        self.first = min(self.first or date, date)
-        self.last = max(self.last or date, date)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the counts for the manifest."""
-        dates = [self.first, self.last] if self.first and self.last else []
-        return {"other_dates": {"rows": self.rows, "seen": [date.isoformat() for date in dates]}}
-
-
-def select_date(
-    rows: Iterable[SourceRow], column: str, date: datetime.date, other_dates: OtherDates
-) -> Iterator[SourceRow]:
-    """Yields the rows of a date. Rows with an unreadable date are yielded too, with that as their fault.
-
-    Args:
-        rows: the rows of the source.
-        column: the column that contains the date or time.
-        date: the date.
-        other_dates: counts the rows that are left out.
-    """
-    for row in rows:
-        row_date = parse_date(row.values[column])
-        if row_date is None:
-            yield row._replace(fault=row.fault or f"unreadable date: {_describe_date(row.values[column])}")
-        elif row_date == date:
-            yield row
-        else:
-            other_dates.add(row_date)
-
-
-def parse_date(text: str | None) -> datetime.date | None:
-    """Returns the date of an ISO 8601 date or time, without converting its time zone; None if the text is neither."""
-    try:
-        return datetime.datetime.fromisoformat((text or "").strip()).date()
-    except ValueError:
-        return None
-
-
-def _describe_date(text: str | None) -> str:
-    return f"received {text[:40]!r}, expected ISO 8601" if text else "there is none"
+    source = FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding, dialect)
+    return read_files(source, file_rows)
 
 
 def to_snapshot_rows(rows: Iterable[SourceRow], settings: MessagesSettings) -> Iterator[SnapshotRow]:

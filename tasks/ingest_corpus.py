@@ -26,9 +26,10 @@ from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
 from tasks.settings.storage import DatabaseSettings
 from tasks.sources.download import SMS_SPAM_COLLECTION_SHA256, fetch_sms_spam_collection
+from tasks.sources.paths import ExternalFile, FileRows, expand_path, hash_files
 from tasks.sources.rows import SourceRow, fault_kind
 from tasks.sources.samples import bundled_file
-from tasks.stage import ExternalFile, FolderStage
+from tasks.stage import FolderStage
 
 log = logging.getLogger("spamscore")
 
@@ -50,7 +51,9 @@ class IngestCorpus(FolderStage):
     def requires(self) -> list[ExternalFile]:
         """Returns the file of labelled messages if [corpus] source = file."""
         settings = load(CorpusSettings)
-        return [ExternalFile(path=settings.path, setting="[corpus] path")] if settings.source == "file" else []
+        if settings.source != "file":
+            return []
+        return [ExternalFile(path=expand_path(settings.path), setting="[corpus] path")]
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the content of the file and people's labels: other content is another corpus."""
@@ -72,7 +75,7 @@ class IngestCorpus(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, and returns their counts."""
-        from tasks.sources.files import estimate_row_count
+        from tasks.sources.files import estimate_total_row_count
 
         settings = resolve_source(load(CorpusSettings))
         counts = CorpusCounts()
@@ -80,14 +83,14 @@ class IngestCorpus(FolderStage):
         rows = counts.count(read_corpus(settings, load(DatabaseSettings)))
         with report_progress(self, "corpus", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
-            expected = estimate_row_count(Path(settings.path)) if settings.source != "sql" else None
+            expected = estimate_total_row_count(settings.path) if settings.source != "sql" else None
             write_corpus(progress.count_rows(append_feedback(rows, feedback), expected), folder / CORPUS)
             progress.conclude(f"{counts}")
         counts.check(settings)
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {
             "source": settings.source,
-            "source_sha256": file_sha256(Path(settings.path)) if settings.source != "sql" else None,
+            "source_sha256": hash_files(settings.path) if settings.source != "sql" else None,
             "sha256": file_sha256(folder / CORPUS),
             "rows": counts.rows,
             "labels": dict(counts.labels),
@@ -97,13 +100,12 @@ class IngestCorpus(FolderStage):
 
 
 def hash_source(settings: CorpusSettings) -> str:
-    """Returns the SHA-256 of the source's content; an empty string for a query, ``absent`` for a missing file."""
+    """Returns the SHA-256 of the source's content; an empty string for a query, ``absent`` if there is no file."""
     if settings.source == "sms_spam_collection":
         return SMS_SPAM_COLLECTION_SHA256
     if settings.source == "sql":
         return ""
-    path = bundled_file("corpus.csv") if settings.source == "bundled" else Path(settings.path)
-    return file_sha256(path) if path.is_file() else "absent"
+    return hash_files(bundled_file("corpus.csv") if settings.source == "bundled" else expand_path(settings.path))
 
 
 def resolve_source(settings: CorpusSettings) -> CorpusSettings:
@@ -116,7 +118,7 @@ def resolve_source(settings: CorpusSettings) -> CorpusSettings:
         folder = artifacts_folder() / "downloads"
         path = fetch_sms_spam_collection(settings.download_url, folder, settings.download_timeout, bar)
         return dataclasses.replace(settings, path=str(path), format="sms", **columns)
-    return settings
+    return dataclasses.replace(settings, path=expand_path(settings.path))
 
 
 def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterator[tuple[Any, ...]]:
@@ -141,10 +143,12 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
 
         return read_query(QuerySource("corpus", settings.query, columns, database, settings.url))
     from tasks.sources.file_source import Dialect, FileSource
-    from tasks.sources.files import read_file
+    from tasks.sources.files import read_files
 
     dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
-    return read_file(FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding, dialect))
+    source = FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding, dialect)
+    file_rows = FileRows()
+    return file_rows.name_files(read_files(source, file_rows))
 
 
 def hash_labels(labels: Sequence[tuple[str, str]]) -> str:

@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import AlreadyRunningError, ArtifactError, DatesError, InputError, RejectedError
+from models.errors import AlreadyRunningError, ArtifactError, DateNotOverError, DatesError, InputError, RejectedError
 from models.settings import DeviceSettings
 from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
 from tasks.artifacts.trainings import verified_training_folder
-from tasks.database.completion import find_completed_dates_in_sqlite
 from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.monitoring.alerts import DEADLINE, raise_alert
 from tasks.monitoring.deadline import ProgressCallback, monitor_deadline
+from tasks.scheduler.calendar import describe_provisional, is_provisional, is_scorable, require_scorable
 from tasks.scheduler.failures import describe_error, find_expected_error, record_note
 from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
+from tasks.scoring.batch_target import BatchTarget, query_done_dates
 from tasks.scoring.completion_note import describe_published
 from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.settings.loading import load
@@ -96,6 +97,17 @@ class ScoreBatch(Stage):
         messages = [ExtractMessages(date=date) for date in self.dates] if len(self.dates) == 1 else []
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
+    def deps(self) -> list[luigi.Task]:
+        """Returns the requirements to Luigi, without those of dates that cannot be scored yet; `score` refuses these.
+
+        Raises:
+            DateNotOverError: none of the dates can be scored yet.
+        """
+        scorable = [date for date in self.dates if is_scorable(date)]
+        if not scorable:
+            require_scorable(self.dates[0])
+        return [task for task in super().deps() if not isinstance(task, ExtractMessages) or task.date in scorable]
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the given version. Omits ham_blocked_share if the threshold is a number: it has no effect then."""
         parts = super().fingerprint_parts()
@@ -111,7 +123,7 @@ class ScoreBatch(Stage):
 
     def describe_completion(self) -> str:
         """Returns what is published, for the last lines of a run with nothing to do."""
-        return describe_published(self.dates)
+        return describe_provisional(self.dates) + describe_published(self.dates)
 
     def run(self) -> Iterator[list[ScoreBatch]]:
         """Loads the model once, then scores and publishes date by date.
@@ -153,6 +165,7 @@ class ScoreBatch(Stage):
         """Scores and publishes one date under its lock, unless another run did while this one waited."""
         from tasks.database.batch_lock import hold_batch_lock
 
+        require_scorable(self.date)
         with hold_batch_lock(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
             if not self.complete():
                 progress.accept_messages(PAUSE, RESUME)
@@ -196,7 +209,7 @@ class ScoreBatch(Stage):
         record_note(
             f"batch {published.batch_id} of {self.date} is published: {published.scored or 0:,} scored, "
             f"{published.rejected or 0:,} rejected, {published.flagged or 0:,} flagged. "
-            f"Details: spamscore summary {self.date}"
+            f"{describe_provisional([self.date])}Details: spamscore summary {self.date}"
         )
 
     def _report_refused_model(self, progress: ProgressReport) -> None:
@@ -218,6 +231,7 @@ class ScoreBatch(Stage):
             threshold=model.threshold,
             devices=",".join(device.removeprefix("/device:").lower() for device in model.scorer.devices),
             chunk_size=load(ScoringSettings).chunk_size,
+            provisional=is_provisional(self.date),
         )
 
 
@@ -317,6 +331,7 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
 
     Raises:
         AlreadyRunningError: all failed dates are being scored by other runs.
+        DateNotOverError: all failed dates cannot be scored yet.
         RejectedError: too many messages of each failed date were rejected.
         DatesError: dates failed; names the first of them with their reasons.
     """
@@ -326,7 +341,8 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     if len(failures) > _MAX_NAMED_DATES:
         reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
     kinds = {type(find_expected_error(error)) for error in failures.values()}
-    kind = next((kind for kind in (AlreadyRunningError, RejectedError) if kinds == {kind}), DatesError)
+    same_code = (AlreadyRunningError, DateNotOverError, RejectedError)
+    kind = next((kind for kind in same_code if kinds == {kind}), DatesError)
     raise kind(f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}")
 
 
@@ -355,39 +371,8 @@ def receipt_path(batch: BatchRow) -> Path:
     return artifacts_folder() / "receipts" / batch.batch_date.isoformat() / f"batch-{batch.batch_id}.json"
 
 
-class BatchTarget(luigi.Target):
-    """A Luigi target for a batch, which exists once the scores of a date with this recipe are published.
-
-    It also exists if a person restored another batch since: the recipe's own batch is then superseded, but its work was
-    done. If a model version was given, `exactly` is true: the recipe's own batch must be the published one.
-    """
-
-    def __init__(self, date: datetime.date, recipe: str, exactly: bool) -> None:
-        self.date = date
-        self.recipe = recipe
-        self.exactly = exactly
-
-    def __str__(self) -> str:
-        return f"published batch of {self.date}, recipe {self.recipe}"
-
-    def exists(self) -> bool:
-        """Queries the database, without creating or migrating it."""
-        return bool(_query_done_dates({self.date: self.recipe}, self.exactly))
-
-
 def find_done_dates(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
     """Returns the dates that are done, with one query. Each task has one date and all have one model version."""
     with cache_fingerprints():
         recipes = {task.date: task.fingerprint() for task in tasks}
-    return _query_done_dates(recipes, exactly=any(task.model_version is not None for task in tasks))
-
-
-def _query_done_dates(recipes: Mapping[datetime.date, str], exactly: bool) -> set[datetime.date]:
-    settings = load(DatabaseSettings)
-    done = find_completed_dates_in_sqlite(settings.url, recipes, exactly)
-    if done is not None:
-        return done
-    from tasks.database.batches import find_completed_dates
-    from tasks.database.connection import connect
-
-    return find_completed_dates(connect(settings), recipes, exactly)
+    return query_done_dates(recipes, exactly=any(task.model_version is not None for task in tasks))

@@ -1,4 +1,4 @@
-"""Base classes of the stages: fingerprints, output folders, external files; and their TensorFlow and logging setup."""
+"""Base classes of the stages: fingerprints, output folders; and their TensorFlow and logging setup."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from models.settings import DeviceSettings, result_values
 from tasks.artifacts.fingerprint import compute_fingerprint
 from tasks.artifacts.folders import FolderTarget, write_manifest
 from tasks.artifacts.locations import artifacts_folder
-from tasks.scheduler.failures import describe_error, find_expected_error, record_failure, retract_failure
-from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
+from tasks.scheduler.failures import describe_error, find_expected_error
 from tasks.settings.checking import check_settings
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings, RunSettings
@@ -119,32 +118,6 @@ class FolderStage(Stage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Fills the folder and returns the content of its manifest: counts and hashes."""
         raise NotImplementedError(f"{self.task_family} must define build()")
-
-
-class ExternalFile(luigi.ExternalTask):
-    """An input file that the pipeline does not create. If it is missing, the run ends as "missing data"."""
-
-    path = luigi.Parameter(description="path of the file")
-    setting = luigi.Parameter(description="the setting that names the file, for the error message", significant=False)
-    _missing_message = ""
-
-    def output(self) -> luigi.LocalTarget:
-        """Returns the file as a target."""
-        return luigi.LocalTarget(self.path)
-
-    def complete(self) -> bool:
-        """Returns whether the file exists. Records a failure if not, and retracts it if the file appears later."""
-        if Path(self.path).is_file():
-            if self._missing_message:
-                retract_failure(self._missing_message)
-            return True
-        reason = "expected a file, received a folder" if Path(self.path).is_dir() else "no such file"
-        self._missing_message = (
-            f"missing data: {self.setting} = {self.path}: {reason} (looked in {Path.cwd()}). "
-            "Provide the file or correct the setting, and run again."
-        )
-        record_failure(self._missing_message, int(LUIGI_DEFAULTS["retcode"]["missing_data"]))
-        return False
 
 
 def prepare_tensorflow() -> None:

@@ -111,6 +111,7 @@ class BatchReport:
         uncertain: messages nearest to the threshold.
         facts: tables of values by name, by title.
         previous_report: address of the report of the previous batch; empty if there is none.
+        provisional: whether the batch was scored before its date was over.
     """
 
     batch_id: int
@@ -139,6 +140,7 @@ class BatchReport:
     uncertain: Sequence[ListedMessage]
     facts: Mapping[str, Mapping[str, object]]
     previous_report: str
+    provisional: bool
 
 
 def render_batch(batch: BatchReport, messages: str) -> str:

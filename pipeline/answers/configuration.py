@@ -41,7 +41,7 @@ _LUIGI_DESCRIPTIONS = {
     },
     "retcode": {
         "already_running": "exit code when another run is working on the same task",
-        "missing_data": "exit code when an input file is missing",
+        "missing_data": "exit code when an input file is missing, or when the date is not over",
         "not_run": "exit code when a task was not run and no reason is known",
         "task_failed": "exit code when a task failed",
         "scheduling_error": "exit code when the state of a task is unknown, as when the database cannot be reached",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import InputError
 from tasks.artifacts.source_files import SnapshotOrigin, read_origin
 from tasks.extract_messages import ExtractMessages
+from tasks.sources.paths import find_files
 
 if TYPE_CHECKING:
     import datetime
@@ -69,5 +70,5 @@ def format_again_question(date: datetime.date, published: BatchRow | None) -> st
 
 def describe_missing(date: datetime.date) -> str:
     """Returns a sentence, with a space after it, about files of the source that do not exist now; empty if all do."""
-    missing = [file.path for file in ExtractMessages(date=date).requires() if not Path(file.path).is_file()]
+    missing = [file.path for file in ExtractMessages(date=date).requires() if not find_files(file.path)]
     return f"{', '.join(missing)} does not exist now, and that run will need it. " if missing else ""

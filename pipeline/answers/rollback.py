@@ -144,7 +144,11 @@ def format_restore_question(batch: BatchRow, published: BatchRow | None) -> str:
 
 
 def _describe_rows(batch: BatchRow) -> str:
-    return f"{format_count(batch.scored or 0)} rows of batch {batch.batch_id} (model version {batch.model_version})"
+    provisional = ", provisional" if batch.provisional else ""
+    return (
+        f"{format_count(batch.scored or 0)} rows of batch {batch.batch_id} (model version {batch.model_version}"
+        f"{provisional})"
+    )
 
 
 def require_servable(version: int) -> int | None:

@@ -40,6 +40,7 @@ MOST_SUSPICIOUS = 10
 SCORES_VIEW, SCORES_TABLE, REJECTED_TABLE = "published_scores", "spam_scores", "rejected_messages"
 _MIN_MESSAGES_FOR_COST = 10_000  # in a smaller batch, most of the time is spent on loading the model
 _ID_WIDTH = 24  # terminal columns
+_PROVISIONAL = "scored before its date was over; a run after that scores the whole date"
 _LABEL, _NUMBER, _NOTE = Column(""), Column("", align_right=True), Column("", wrap=True)
 
 
@@ -185,6 +186,7 @@ def _make_detail_table(summary: Summary) -> Table:
         f", in {format_duration(batch.seconds_total)} on {batch.devices}" if batch.seconds_total is not None else ""
     )
     for label, value in (
+        ("Provisional", _PROVISIONAL if batch.provisional else ""),
         ("Messages", summary.origin),
         ("Model", f"{batch.model_name}, version {batch.model_version}"),
         ("Checkpoint", batch.checkpoint),

@@ -39,7 +39,8 @@ def batches(limit: int, output_format: str | None) -> None:
     """List the batches, latest date first.
 
     In a pipe, prints one line per batch, separated by tabs: id, date, state, model version, read, scored, rejected,
-    flagged, published at (UTC), seconds. A batch has counts only after it was published.
+    flagged, published at (UTC), seconds, provisional (true or false). A batch has counts only after it was published. A
+    provisional batch was scored before its date was over.
     """
     engine = connect_database()
     from tasks.database.batches import list_batches as read_batches
@@ -48,7 +49,8 @@ def batches(limit: int, output_format: str | None) -> None:
     if output_format == "json":
         print_json([dataclasses.asdict(row) for row in rows])
         return
-    print_rows(_BATCH_COLUMNS, rows)
+    has_provisional = any(row.provisional for row in rows)
+    print_rows([*_BATCH_COLUMNS, *([_PROVISIONAL] if has_provisional or not printing.is_terminal() else [])], rows)
     if not rows:
         print_note(f"no batches yet. To score one: {SCORE_COMMAND}")
 
@@ -71,6 +73,8 @@ _BATCH_COLUMNS = [
         drop_priority=4,
     ),
 ]
+# A terminal shows the column only if it is true for a batch.
+_PROVISIONAL = Column("provisional", lambda batch: batch.provisional, lambda value: "provisional" if value else "")
 
 
 @click.command(
@@ -133,7 +137,7 @@ def scores(
 
 def _show_scores(batch: BatchRow, rows: Iterator[ScoreRow]) -> None:
     console = printing.open_console()
-    batch_title = f"(batch {batch.batch_id}, model version {batch.model_version})"
+    batch_title = f"(batch {batch.batch_id}{', provisional' * batch.provisional}, model version {batch.model_version})"
     console.print(printing.styled_text(f"{'probability':<22}message_id  {batch_title}", "bold"))
     for row in rows:
         line = printing.styled_text(f"{row.spam_probability:.6f}  ", "bold" if row.flagged else "")

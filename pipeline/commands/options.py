@@ -12,11 +12,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from models.errors import InputError
+from pipeline.commands.context import read_settings
 from pipeline.commands.group import FAILED
+from tasks.scheduler.calendar import current_date
 
 
 class DateType(click.ParamType[datetime.date]):
-    """A date such as 2026-01-31, or one of the words today and yesterday."""
+    """A date such as 2026-01-31, or one of the words today and yesterday, in [messages] timezone."""
 
     name = "date"
 
@@ -24,7 +26,8 @@ class DateType(click.ParamType[datetime.date]):
         """Converts the argument to a date."""
         days_ago = {"today": 0, "yesterday": 1}
         if value in days_ago:
-            return datetime.date.today() - datetime.timedelta(days=days_ago[value])
+            read_settings()
+            return current_date() - datetime.timedelta(days=days_ago[value])
         try:
             return datetime.date.fromisoformat(value)
         except ValueError:

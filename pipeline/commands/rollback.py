@@ -20,6 +20,7 @@ from pipeline.commands.options import (
     yes_option,
 )
 from pipeline.printing import Column, print_json, print_lines, print_rows
+from tasks.scheduler.calendar import current_date
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
 
@@ -176,7 +177,7 @@ def prune(keep_days: int | None, dry_run: bool, yes: bool) -> None:
     from tasks.database.retention import find_prunable_batches, prune_batch
 
     days = load(DatabaseSettings).keep_days if keep_days is None else keep_days
-    first_kept = datetime.date.today() - datetime.timedelta(days=days)
+    first_kept = current_date() - datetime.timedelta(days=days)
     batches = find_prunable_batches(engine, first_kept) if days else []
     if not batches:
         print_note(f"nothing to delete before {first_kept}" if days else "nothing to delete: 0 days keep all batches")

@@ -30,7 +30,8 @@ _FETCH_SIZE = 10_000  # rows fetched at a time
 class BatchRow:
     """A row of `score_batches`. Times are in UTC; counts are None until the batch is published.
 
-    `state` is running, published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn.
+    `state` is running, published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn. A
+    `provisional` batch was scored before its date was over.
     """
 
     batch_id: int
@@ -59,6 +60,7 @@ class BatchRow:
     seconds_read: float | None
     seconds_wait: float | None
     seconds_processor: float | None
+    provisional: bool
 
 
 class ScoreRow(NamedTuple):
@@ -100,12 +102,20 @@ def find_published_batch(engine: Engine, date: datetime.date) -> BatchRow | None
     return rows[0] if rows else None
 
 
-def find_latest_published_batch(engine: Engine, before: datetime.date | None = None) -> BatchRow | None:
-    """Returns the published batch of the latest date, or of the latest date before a given one, or None."""
+def find_latest_published_batch(
+    engine: Engine, before: datetime.date | None = None, final: bool = False
+) -> BatchRow | None:
+    """Returns the published batch of the latest date, or None.
+
+    Args:
+        engine: the database.
+        before: consider only earlier dates.
+        final: leave out provisional batches.
+    """
     statement = sa.select(*BATCH_COLUMNS).where(score_batches.c.published_date.is_not(None))
     if before is not None:
         statement = statement.where(score_batches.c.published_date < before)
-    rows = _select_batches(engine, statement.order_by(score_batches.c.published_date.desc()).limit(1))
+    rows = _select_batches(engine, statement.order_by(score_batches.c.published_date.desc()).limit(1), final)
     return rows[0] if rows else None
 
 
@@ -145,13 +155,16 @@ def find_completed_dates(
 
 
 def find_never_published_dates(engine: Engine, dates: Sequence[datetime.date]) -> list[datetime.date]:
-    """Returns the dates of which no batch was ever published, not even one that was withdrawn later, in one query."""
+    """Returns the dates of which no batch was ever published, except provisional ones, in one query.
+
+    A batch that was withdrawn later counts as published.
+    """
     if not has_schema(engine):
         return list(dates)
     was_published = score_batches.c.published_at.is_not(None)
     statement = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), was_published)
     with read_transaction(engine) as connection:
-        once_published = set(connection.scalars(statement))
+        once_published = set(connection.scalars(statement.where(is_final(connection))))
     return [date for date in dates if date not in once_published]
 
 
@@ -294,17 +307,27 @@ def _stream_rows(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
         yield from result
 
 
-def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:
+def _select_batches(engine: Engine, statement: sa.Select[Any], final: bool = False) -> list[BatchRow]:
     if not has_schema(engine):
         return []
     with read_transaction(engine) as connection:
+        if final:
+            statement = statement.where(is_final(connection))
         columns = _existing_columns(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 
 
 def _existing_columns(connection: Connection) -> list[sa.ColumnElement[Any]]:
-    """Returns the columns of a BatchRow, with null for columns that an older, not yet migrated schema lacks."""
+    """Returns the columns of a BatchRow, with null or false for those that an older, not yet migrated schema lacks."""
     if schema_revision(connection) == SCHEMA_REVISION:
         return list(BATCH_COLUMNS)
     existing = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
-    return [column if column.name in existing else sa.null().label(column.name) for column in BATCH_COLUMNS]
+    return [
+        column if column.name in existing else (sa.null() if column.nullable else sa.false()).label(column.name)
+        for column in BATCH_COLUMNS
+    ]
+
+
+def is_final(connection: Connection) -> sa.ColumnElement[bool]:
+    """Returns the condition that a batch is not provisional. In an older, not yet migrated schema, all are final."""
+    return ~score_batches.c.provisional if schema_revision(connection) == SCHEMA_REVISION else sa.true()

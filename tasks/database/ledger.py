@@ -52,6 +52,7 @@ class BatchPlan:
         threshold: probability from which a message is flagged.
         devices: the devices that compute the scores.
         chunk_size: messages per chunk.
+        provisional: whether the date is not over.
     """
 
     batch_date: datetime.date
@@ -63,6 +64,7 @@ class BatchPlan:
     threshold: float
     devices: str
     chunk_size: int
+    provisional: bool = False
 
 
 @dataclass(frozen=True)

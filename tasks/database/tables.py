@@ -139,6 +139,7 @@ score_batches = sa.Table(
     sa.Column("seconds_read", sa.Double),
     sa.Column("seconds_wait", sa.Double),
     sa.Column("seconds_processor", sa.Double),
+    sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("published_date"),
     sa.UniqueConstraint("running_date"),
     sa.CheckConstraint("state IN ('running', 'published', 'superseded', 'withdrawn')", name="state"),

@@ -53,7 +53,7 @@ class BatchComparison:
         texts: figures of its snapshot.
         no_vocabulary: reason why no words were looked up; empty if they were.
         validation: score counts of labelled messages.
-        before: the previous batch; None if there is none.
+        before: the previous batch that is not provisional; None if there is none.
         counts_before: score counts of the previous batch.
         psi: population stability indexes against `validation` and against `counts_before`.
         earlier: figures of the latest earlier batches, newest first.
@@ -83,12 +83,14 @@ def compare_batch(engine: Engine, batch: BatchRow, on_progress: ProgressCallback
     vocabulary, validation = read_vocabulary(training), read_validation_counts(training)
     scores = read_scores(engine, batch, candidate_limit(), on_progress)
     texts = read_batch_texts(batch, scores, None if isinstance(vocabulary, str) else vocabulary, on_progress)
-    before = find_latest_published_batch(engine, before=batch.batch_date)
+    before = find_latest_published_batch(engine, before=batch.batch_date, final=True)
     counts_before = read_score_counts(engine, before)
     psi = (compute_psi(validation, scores.counts), compute_psi(counts_before, scores.counts))
     figures = compute_drift_figures(batch, texts, psi)
     earlier = read_earlier_figures(engine, batch.batch_date, load(DriftSettings).batches)
     limits = compute_limits(earlier, load(DriftSettings))
+    if batch.provisional:
+        limits.pop("message_count", None)  # the date is not over: it has fewer messages than whole dates
     return BatchComparison(
         scores=scores,
         texts=texts,

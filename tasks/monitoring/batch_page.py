@@ -62,6 +62,7 @@ def build_batch_report(engine: Engine, batch: BatchRow, comparison: BatchCompari
         uncertain=select_messages(comparison.scores.uncertain, texts),
         facts=collect_facts(batch),
         previous_report=report_address(comparison.before),
+        provisional=batch.provisional,
     )
 
 
@@ -178,7 +179,7 @@ def report_address(batch: BatchRow | None) -> str:
 
 def build_report_json(report: BatchReport, comparison: BatchComparison) -> dict[str, Any]:
     """Builds the report as JSON values for programs; it contains no message text."""
-    keys = ("batch_id", "model", "threshold", "counts", "rejected", "seconds")
+    keys = ("batch_id", "provisional", "model", "threshold", "counts", "rejected", "seconds")
     texts = comparison.texts
     return {
         **{key: getattr(report, key) for key in keys},

@@ -7,7 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
+from tasks.scheduler.calendar import find_time_zone
 from tasks.scheduler.failures import record_note
+from tasks.settings.inputs import MessagesSettings
+from tasks.settings.loading import load
 
 log = logging.getLogger("spamscore")
 
@@ -15,20 +18,23 @@ ProgressCallback = Callable[[float, float, str], None]  # done, total, a line of
 _DAY = datetime.timedelta(days=1)
 
 
-def find_due_time(date: datetime.date, deadline: str, now: datetime.datetime) -> datetime.datetime | None:
+def find_due_time(
+    date: datetime.date, deadline: str, now: datetime.datetime, zone: datetime.tzinfo | None = None
+) -> datetime.datetime | None:
     """Returns when the scores of a date are due; None if there is no deadline, or if the run is a backfill.
 
     A run that starts a day or more after the due time is a backfill.
 
     Args:
         date: date of the messages.
-        deadline: [run] deadline, for example 06:00, on the day after `date`, local time; empty for no deadline.
-        now: local time with its time zone.
+        deadline: [run] deadline, for example 06:00, on the day after `date`; empty for no deadline.
+        now: the time, with its time zone.
+        zone: time zone of the date and the deadline; None for the one of this machine.
     """
     if not deadline:
         return None
     moment = datetime.time.fromisoformat(deadline)
-    due = datetime.datetime.combine(date + _DAY, moment).astimezone()
+    due = datetime.datetime.combine(date + _DAY, moment, zone).astimezone(zone)
     return due if now < due + _DAY else None
 
 
@@ -84,5 +90,6 @@ def monitor_deadline(
     on_progress: ProgressCallback, date: datetime.date, deadline: str, notify: Callable[[str], None]
 ) -> ProgressCallback:
     """Wraps a progress callback with a `DeadlineMonitor`; returns it unchanged if the date has no due time."""
-    due = find_due_time(date, deadline, datetime.datetime.now().astimezone())
+    zone = find_time_zone(load(MessagesSettings).timezone)
+    due = find_due_time(date, deadline, datetime.datetime.now().astimezone(zone), zone)
     return on_progress if due is None else DeadlineMonitor(on_progress, due, notify)

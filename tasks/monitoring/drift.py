@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from tasks.database.batches import is_final
 from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_table
 from tasks.database.tables import batch_drift, score_batches
@@ -286,7 +287,10 @@ def read_latest_drift(engine: Engine) -> Drift | None:
 
 
 def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> list[DriftFigures]:
-    """Reads the figures of the published batches before a date, newest first, including batches without a report."""
+    """Reads the figures of the published batches before a date, newest first, including batches without a report.
+
+    Provisional batches are left out: they have the messages of a part of their date.
+    """
     if not has_table(engine, batch_drift.name):
         return []
     query = (
@@ -297,7 +301,7 @@ def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> lis
         .limit(limit)
     )
     with read_transaction(engine) as connection:
-        return [DriftFigures(*row) for row in connection.execute(query)]
+        return [DriftFigures(*row) for row in connection.execute(query.where(is_final(connection)))]
 
 
 def _select_drifts(engine: Engine, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[Drift]:

@@ -24,6 +24,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import TaskClassException
 
+from models import errors
 from models.errors import SpamscoreError, StorageError
 
 
@@ -186,7 +187,8 @@ class FailureFilter(logging.Filter):
         match = self._LAST_LINE.match(last_line)
         name, reason = (match["name"], match["text"] or "") if match else ("", last_line)
         is_expected = name.startswith("models.errors.")
-        record_failure(f"{task} failed: {reason if is_expected else last_line}")
+        exit_code = getattr(errors, name.rpartition(".")[2]).exit_code if is_expected else None
+        record_failure(f"{task} failed: {reason if is_expected else last_line}", exit_code)
         if is_expected:
             record.msg, record.args = f"Will not run {task}: {reason}", ()
 

@@ -9,6 +9,7 @@ from typing import Any
 import luigi
 
 from models.errors import SettingsError
+from tasks.scheduler.calendar import current_date
 
 IN_SERVICE = "in service"
 
@@ -31,8 +32,16 @@ class YesterdayParameter(luigi.DateParameter):
             raise SettingsError(f"--date {s}: expected a date such as 2026-01-31") from None
 
     def normalize(self, value: datetime.date | None) -> datetime.date:
-        """Returns the date, or yesterday by the local clock."""
-        return value or datetime.date.today() - datetime.timedelta(days=1)
+        """Returns the date, or yesterday in [messages] timezone."""
+        return value or _today() - datetime.timedelta(days=1)
+
+
+def _today() -> datetime.date:
+    try:
+        return current_date()
+    except SettingsError:
+        # Every task checks all settings once it has its parameters. It raises this error then, and Nightly can send it.
+        return datetime.date.today()
 
 
 class DatesParameter(YesterdayParameter):
@@ -70,7 +79,7 @@ class DatesParameter(YesterdayParameter):
         return ",".join("..".join(map(str, run)) for run in runs)
 
     def normalize(self, value: Any) -> Any:
-        """Returns the date, or yesterday by the local clock. Several dates are sorted, without duplicates.
+        """Returns the date, or yesterday in [messages] timezone. Several dates are sorted, without duplicates.
 
         Raises:
             SettingsError: the list of dates is empty.

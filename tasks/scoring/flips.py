@@ -68,7 +68,7 @@ def count_flips_on_latest_batch(
 
 
 def find_latest_batch() -> BatchRow | str:
-    """Returns the published batch of the latest date, or the reason why there is none.
+    """Returns the published batch of the latest date that is not provisional, or the reason why there is none.
 
     Neither creates nor migrates the database.
     """
@@ -76,7 +76,7 @@ def find_latest_batch() -> BatchRow | str:
     from tasks.database.connection import connect
 
     try:
-        return find_latest_published_batch(connect(load(DatabaseSettings))) or "no batch is published"
+        return find_latest_published_batch(connect(load(DatabaseSettings)), final=True) or "no batch is published"
     except DatabaseError as error:
         return f"the database cannot be read: {error}"
 

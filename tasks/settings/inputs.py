@@ -8,6 +8,7 @@ from typing import Any
 
 from models.errors import SettingsError
 from models.settings import setting
+from tasks.settings.input_checks import check_date_format, check_path, check_time_zone
 from tasks.settings.storage import require_sqlalchemy_url
 
 CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "json", "parquet", "sms")
@@ -189,6 +190,8 @@ class MessagesSettings:
 
     def __post_init__(self) -> None:
         _check_source("messages", self)
+        check_date_format(self.date_format)
+        check_time_zone(self.timezone)
 
 
 def _check_source(section: str, settings: CorpusSettings | MessagesSettings) -> None:
@@ -199,6 +202,8 @@ def _check_source(section: str, settings: CorpusSettings | MessagesSettings) -> 
                 f"[{section}] {key} is empty, but [{section}] source = {source} needs it. "
                 f"Set [{section}] {key}, or another [{section}] source."
             )
+    if settings.source == "file":
+        check_path(section, settings.path)
     if settings.url:
         require_sqlalchemy_url(section, "url", settings.url)
     try:

@@ -40,8 +40,8 @@ class RunSettings:
     )
     deadline: str = setting(
         "",
-        "local time on the day after a batch's date at which its scores are due, such as 06:00; a run that will be "
-        "late warns as early as its first chunks; empty for none",
+        "time on the day after a batch's date at which its scores are due, such as 06:00, in [messages] timezone; a "
+        "run that will be late warns as early as its first chunks; empty for none",
         affects_result=False,
     )
 

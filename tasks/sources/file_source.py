@@ -104,7 +104,10 @@ def check_file(source: FileSource) -> None:
         InputError: it does not exist, is a folder or has 0 bytes. Names the setting and the file.
     """
     if source.path.is_dir():
-        raise InputError(f"{source}: expected a file, received a folder. Name one file in [{source.section}] path.")
+        raise InputError(
+            f"{source}: expected a file, received a folder. Name a file in [{source.section}] path, or a pattern such "
+            f"as {source.path / '*.csv'}."
+        )
     if not source.path.is_file():
         raise InputError(
             f"{source}: no such file (looked in {Path.cwd()}). Provide the file or correct the setting, and run again."

@@ -8,6 +8,7 @@ row, not by the file. `tasks.sources.rows` defines a row; the stages decide what
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tasks.sources.delimited import MAX_RECORD_LENGTH, read_csv, read_sms, read_
 from tasks.sources.file_source import FileSource, check_encoding, check_file, detect_format
 from tasks.sources.json_lines import read_json_lines
 from tasks.sources.parquet import read_parquet
+from tasks.sources.paths import FileRows, find_files
 from tasks.sources.rows import SourceRow
 
 # Python's default limit of 131,072 characters refuses a message of a megabyte. The limit is global to the process.
@@ -47,6 +49,39 @@ def read_file(source: FileSource) -> Iterator[SourceRow]:
     check_encoding(source)
     check_file(source)
     return _check_unchanged(source, reader(source))
+
+
+def read_files(source: FileSource, file_rows: FileRows) -> Iterator[SourceRow]:
+    """Yields the rows of all files that the path of a source matches, one file after the other.
+
+    Row numbers go on from file to file. All files are checked at the call, as `read_file` does.
+
+    Args:
+        source: the files; its path may be a pattern.
+        file_rows: records which file each row comes from.
+
+    Raises:
+        SettingsError: as `read_file`.
+        InputError: as `read_file`.
+    """
+    file_rows.files = find_files(source.path) or [source.path]
+    parts = [read_file(dataclasses.replace(source, path=file)) for file in file_rows.files]
+
+    def read_parts() -> Iterator[SourceRow]:
+        row_number = 0
+        for rows in parts:
+            file_rows.offsets.append(offset := row_number)
+            for row in rows:
+                row_number = offset + row.row_number
+                yield row._replace(row_number=row_number) if offset else row
+
+    return read_parts()
+
+
+def estimate_total_row_count(path: str) -> int | None:
+    """Returns about how many rows the files of a path have; None if one of them cannot be read."""
+    counts = [estimate_row_count(file) for file in find_files(path)]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def estimate_row_count(path: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import warm
 
 LUIGI = Path(sys.executable).with_name("luigi")
@@ -73,6 +75,18 @@ def luigi_cold(folder: Path, *arguments: str, **variables: str) -> CommandResult
     command = [LUIGI, "--module", "pipeline", *arguments]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run(command, cwd=folder, env=environment(**variables), check=False, **output)
+    return CommandResult(done.returncode, done.stdout)
+
+
+def luigi_at(moment: str, folder: Path, *arguments: str) -> CommandResult:
+    """Runs the command in a new process whose clock starts at a time, in UTC: ``2026-01-31 10:00:00``."""
+    if shutil.which("faketime") is None:
+        message = "skipped: faketime is not installed (apt-get install faketime)"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    # TensorFlow waits by the monotonic clock.
+    command = ["faketime", "--exclude-monotonic", "-f", f"@{moment}", LUIGI, "--module", "pipeline", *arguments]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=folder, env=environment(TZ="UTC"), check=False, **output)
     return CommandResult(done.returncode, done.stdout)
 
 

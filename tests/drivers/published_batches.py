@@ -21,6 +21,7 @@ def publish(
     rejected: list[RejectedMessage] | None = None,
     version: int = 1,
     snapshot: str = "snap",
+    provisional: bool = False,
 ) -> int:
     """Publishes a batch as ScoreBatch does, and returns its id.
 
@@ -31,8 +32,10 @@ def publish(
         rejected: rejected messages of the batch.
         version: model version.
         snapshot: fingerprint of the snapshot.
+        provisional: whether the date was not over.
     """
-    plan = BatchPlan(date, f"r{version}", "spam_ham", version, "fingerprint/ckpt-7", snapshot, 0.5, "cpu:0", 1000)
+    checkpoint, recipe = "fingerprint/ckpt-7", f"r{version}{'p' * provisional}"
+    plan = BatchPlan(date, recipe, "spam_ham", version, checkpoint, snapshot, 0.5, "cpu:0", 1000, provisional)
     batch_id = start_batch(engine, plan).batch_id
     values = np.array(list(scores.values()))
     rows = np.arange(1, len(scores) + 1)

@@ -88,6 +88,23 @@ def test_a_report_writes_page_figures_and_index(database: Engine) -> None:
     assert not list(Path().rglob("*.partial"))
 
 
+def test_the_report_of_a_provisional_batch_says_so_and_has_no_limit_for_the_number_of_messages(
+    database: Engine, configure: Configure
+) -> None:
+    configure("drift", least_batches="1", flagged_share="0", psi_before="0", psi_validation="0")
+    publish(database, HAM)
+    run_report()
+    pages = []
+    for provisional in (True, False):
+        batch_id = publish(database, {"m": 0.5}, DATE + DAY, version=2, provisional=provisional)
+        run_report(DATE + DAY)
+        pages.append(read_page(batch_id, DATE + DAY))
+        figures = json.loads(report_path(DATE + DAY, batch_id).with_suffix(".json").read_text("utf-8"))
+        assert (figures["provisional"], "message_count" in figures["limits"]) == (provisional, not provisional)
+        assert [crossing["limit"] for crossing in figures["crossed"]] == ([] if provisional else ["message_count"])
+    assert ["Provisional: scored before the date was over" in page for page in pages] == [True, False]
+
+
 def test_the_page_names_what_is_missing(database: Engine) -> None:
     batch_id = publish(database, HAM)
     run_report()

@@ -64,6 +64,7 @@ def batch(**values: Any) -> BatchReport:
         uncertain=listed,
         facts={"Batch": {"recipe": "abc"}},
         previous_report="../2026-01-30/batch-99.html",
+        provisional=False,
     )
     return dataclasses.replace(whole, **values)
 

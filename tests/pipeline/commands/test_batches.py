@@ -7,6 +7,8 @@ import datetime
 import io
 import json
 import re
+import zoneinfo
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,13 +36,26 @@ def test_batches_are_listed_latest_first_and_separated_by_tabs(database: Engine)
     assert first[:8] == ["2", "2026-02-01", "published", "2", "1", "1", "0", "1"]
     assert second[:8] == ["1", "2026-01-31", "published", "1", "5", "4", "1", "2"]
     assert datetime.datetime.fromisoformat(second[8]).utcoffset() == datetime.timedelta()
-    assert second[9] == "12.34"
+    assert second[9:] == ["12.34", "false"]
     assert len(get_rows("batches", "--limit", "1")) == 1
 
 
 def test_a_running_batch_has_no_counts_yet(database: Engine) -> None:
     start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
-    assert get_rows("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", ""]]
+    assert get_rows("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", "", "false"]]
+
+
+def test_a_provisional_batch_is_marked(database: Engine) -> None:
+    publish(database, SCORES)
+    assert "provisional" not in get_output("summary")
+    assert "provisional" not in strip_styles(Terminal("batches", columns=140).wait()[1])
+    publish(database, {"m-1": 0.5}, datetime.date(2026, 2, 1), provisional=True)
+    assert [row[-1] for row in get_rows("batches")] == ["true", "false"]
+    assert [batch["provisional"] for batch in json.loads(get_output("batches", "--json"))] == [True, False]
+    assert strip_styles(Terminal("batches", columns=140).wait()[1]).count("provisional") == 2  # title and value
+    assert "Provisional     scored before its date was over" in get_output("summary")
+    assert json.loads(get_output("summary", "--json"))["provisional"] is True
+    assert "(batch 2, provisional, model version 1)" in strip_styles(Terminal("scores", "2026-02-01").wait()[1])
 
 
 def test_batches_as_json_have_every_column(database: Engine) -> None:
@@ -117,6 +132,13 @@ def test_the_last_of_several_format_options_is_used(database: Engine) -> None:
 def test_a_date_can_be_a_word(database: Engine, word: str, days: int) -> None:
     publish(database, {"m-9": 0.5}, datetime.date.today() - datetime.timedelta(days=days))
     assert get_rows("scores", word) == [["0.500000", "true", "m-9"]]
+
+
+def test_a_word_is_a_date_in_the_time_zone_of_the_messages(database: Engine, set_settings: Callable[..., None]) -> None:
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # a day and an hour apart
+        set_settings("messages", timezone=zone)
+        publish(database, {zone: 0.5}, datetime.datetime.now(zoneinfo.ZoneInfo(zone)).date())
+        assert get_rows("scores", "today") == [["0.500000", "true", zone]]
 
 
 @pytest.mark.parametrize("command", ["scores", "summary", "verify", "withdraw"])

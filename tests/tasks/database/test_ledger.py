@@ -23,6 +23,8 @@ from models.errors import ArtifactError, DatabaseError
 from tasks.database.batches import (
     BatchRow,
     find_completed_dates,
+    find_latest_published_batch,
+    find_never_published_dates,
     find_published_batch,
     find_published_dates,
     list_batches,
@@ -709,3 +711,30 @@ def test_durations_are_stored_and_omitted_ones_stay_unchanged(engine: Engine) ->
         2.0,
         0.0,
     )
+
+
+# Provisional batches
+
+
+def test_a_final_batch_supersedes_the_provisional_one_of_its_date(engine: Engine) -> None:
+    publish(engine, recipe="early", provisional=True)
+    assert find_published_batch(engine, DATE).provisional is True  # type: ignore[union-attr]
+    publish(engine)
+    assert find_published_batch(engine, DATE).provisional is False  # type: ignore[union-attr]
+    assert states(engine) == {1: "superseded", 2: "published"}
+
+
+def test_a_date_with_only_provisional_batches_counts_as_never_published(engine: Engine) -> None:
+    days = [DATE + datetime.timedelta(days=number) for number in range(3)]
+    publish(engine, batch_date=days[0])
+    publish(engine, batch_date=days[1], provisional=True)
+    assert find_never_published_dates(engine, days) == days[1:]
+    withdraw_batch(engine, publish(engine, batch_date=days[1], recipe="final"))
+    assert find_never_published_dates(engine, days) == days[2:]
+
+
+def test_the_latest_batch_can_be_searched_among_final_ones(engine: Engine) -> None:
+    final = publish(engine)
+    early = publish(engine, batch_date=DATE + datetime.timedelta(days=1), provisional=True)
+    assert find_latest_published_batch(engine).batch_id == early  # type: ignore[union-attr]
+    assert find_latest_published_batch(engine, final=True).batch_id == final  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+import zoneinfo
 
 import pytest
 
@@ -29,6 +30,16 @@ DUE = [
 def test_scores_are_due_on_the_day_after_their_date(_what: str, deadline: str, now: str, due: str | None) -> None:
     found = find_due_time(DATE, deadline, local(now))
     assert (found and found.isoformat(" ", "minutes")) == (due and local(due).isoformat(" ", "minutes"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "due"), [("Asia/Tokyo", "2026-01-30 21:00+00:00"), ("America/New_York", "2026-01-31 11:00+00:00")]
+)
+def test_the_deadline_is_in_the_time_zone_of_the_messages(zone: str, due: str) -> None:
+    now = datetime.datetime.fromisoformat("2026-01-30 20:00+00:00")
+    found = find_due_time(DATE, "06:00", now, zoneinfo.ZoneInfo(zone))
+    assert found is not None
+    assert (found, f"{found:%H:%M}") == (datetime.datetime.fromisoformat(due), "06:00")
 
 
 class Run:

@@ -126,6 +126,12 @@ def test_earlier_figures_are_those_of_published_batches_newest_first_with_or_wit
     assert read_earlier_figures(engine, first.batch_date, 30) == []
 
 
+def test_a_provisional_batch_is_not_compared_with(engine: Engine) -> None:
+    final = batch(engine, DATE)
+    publish(engine, {"m": 0.5}, DATE + DAY, provisional=True)
+    assert read_earlier_figures(engine, DATE + 2 * DAY, 30) == [final]
+
+
 def test_the_latest_drift_is_that_of_the_newest_measured_batch(engine: Engine) -> None:
     assert read_latest_drift(engine) is None
     first, second, _ = (batch(engine, DATE + number * DAY) for number in range(3))

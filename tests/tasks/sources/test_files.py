@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from models.errors import InputError, SettingsError
 from tasks.sources import delimited, text_files
 from tasks.sources.file_source import FileSource, detect_format
-from tasks.sources.files import read_file
+from tasks.sources.files import estimate_total_row_count, read_file, read_files
+from tasks.sources.paths import FileRows
 from tasks.sources.rows import SourceRow, fault_kind, to_plain_text
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -411,3 +412,41 @@ def test_faults_are_counted_by_kind(fault: str, kind: str) -> None:
 )
 def test_a_plain_value_becomes_text(value: Any, expected: str) -> None:
     assert to_plain_text(value) == expected
+
+
+# Several files
+
+
+def write_files(folder: Path, **contents: str) -> FileSource:
+    for name, content in contents.items():
+        (folder / name.replace("_", ".")).write_text(content, encoding="utf-8")
+    return FileSource("messages", folder / "*.*", MESSAGES)
+
+
+def test_several_files_are_read_as_one_source_in_the_order_of_their_names(tmp_path: Path) -> None:
+    files = write_files(
+        tmp_path, b_csv="text,id\nx,3\n", a_csv="id,text\n1,a\n2,b\n", c_jsonl='{"id": 4, "text": "y"}\n'
+    )
+    assert valid_values(read_files(files, FileRows())) == [("1", "a"), ("2", "b"), ("3", "x"), ("4", "y")]
+    assert estimate_total_row_count(str(files.path)) == 6  # headers count
+
+
+def test_a_fault_and_an_error_name_the_file(tmp_path: Path) -> None:
+    files, file_rows = write_files(tmp_path, a_csv="id,text\n1,a\n", b_csv="id,text\n2,b\n3\n"), FileRows()
+    *_, last = file_rows.name_files(read_files(files, file_rows))
+    assert last.row_number == 3
+    assert last.fault == f"wrong number of fields: expected 2, received 1 (line 3), in row 2 of {tmp_path}/b.csv"
+    write_files(tmp_path, b_csv="number,text\n2,b\n")
+    with pytest.raises(InputError, match=r"path = .*/b\.csv: \[messages\] id_column = id: no such column"):
+        list(read_files(files, FileRows()))
+
+
+def test_all_files_are_checked_before_the_first_is_read(tmp_path: Path) -> None:
+    files = write_files(tmp_path, a_csv="id,text\n1,a\n", b_csv="")
+    with pytest.raises(InputError, match=r"path = .*/b\.csv: expected rows, received an empty file"):
+        read_files(files, FileRows())
+
+
+def test_a_path_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\*\.csv: no such file"):
+        read_files(FileSource("messages", tmp_path / "*.csv", MESSAGES), FileRows())
