@@ -110,7 +110,10 @@ def hash_source(settings: CorpusSettings) -> str:
 
 def resolve_source(settings: CorpusSettings) -> CorpusSettings:
     """Returns the settings with path, format and columns of the file to read. Downloads the Collection if needed."""
-    columns: dict[str, Any] = {"encoding": "utf-8", "label_column": "label", "text_column": "text"}
+    columns: dict[str, Any] = {
+        "encoding": "utf-8", "label_column": "label", "text_column": "text",
+        "delimiter": "auto", "quote": "auto", "escape": "none", "null": "",
+    }  # fmt: skip
     if settings.source == "bundled":
         return dataclasses.replace(settings, path=str(bundled_file("corpus.csv")), format="csv", **columns)
     if settings.source == "sms_spam_collection":

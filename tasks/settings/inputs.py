@@ -8,41 +8,12 @@ from typing import Any
 
 from models.errors import SettingsError
 from models.settings import setting
+from tasks.settings.dialects import check_dialect, delimiter_setting, escape_setting, null_setting, quote_setting
 from tasks.settings.input_checks import check_date_format, check_path, check_time_zone
 from tasks.settings.storage import require_sqlalchemy_url
 
 CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "json", "parquet", "sms")
 MESSAGE_FORMATS = ("auto", "csv", "tsv", "jsonl", "json", "parquet", "sms_backup")
-
-
-def _delimiter_setting() -> Any:
-    return setting(
-        "auto",
-        "separator of the columns of a CSV or TSV file: comma, semicolon, tab, pipe or any one character; auto takes "
-        "the one that gives the header all columns of this section",
-    )
-
-
-def _quote_setting() -> Any:
-    return setting(
-        "auto",
-        "character around fields of a CSV or TSV file, doubled inside them; none for files without quoting; auto is "
-        "the double quote for CSV and none for TSV",
-    )
-
-
-def _escape_setting() -> Any:
-    return setting(
-        "none",
-        "character before an escaped character of a CSV or TSV file, usually a backslash; in a file without quoting, "
-        "n, t and r after it are line breaks and tabs, as mysql --batch and COPY write them; none for no escapes",
-    )
-
-
-def _null_setting() -> Any:
-    return setting(
-        "", r"values, separated by commas, that stand for a missing value in a CSV or TSV file, such as \N or NULL"
-    )
 
 
 def _max_replaced_share_setting() -> Any:
@@ -76,10 +47,10 @@ class CorpusSettings:
         "auto", "format of the file; auto uses the file extension, sms is label TAB text", choices=CORPUS_FORMATS
     )
     encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")
-    delimiter: str = _delimiter_setting()
-    quote: str = _quote_setting()
-    escape: str = _escape_setting()
-    null: str = _null_setting()
+    delimiter: str = delimiter_setting()
+    quote: str = quote_setting()
+    escape: str = escape_setting()
+    null: str = null_setting()
     text_column: str = setting("text", "column that contains the message text")
     label_column: str = setting("label", "column that contains the label")
     spam_label: str = setting(
@@ -143,10 +114,10 @@ class MessagesSettings:
         choices=MESSAGE_FORMATS,
     )
     encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")
-    delimiter: str = _delimiter_setting()
-    quote: str = _quote_setting()
-    escape: str = _escape_setting()
-    null: str = _null_setting()
+    delimiter: str = delimiter_setting()
+    quote: str = quote_setting()
+    escape: str = escape_setting()
+    null: str = null_setting()
     id_column: str = setting("message_id", "column that identifies a message; empty uses the row number")
     text_column: str = setting("text", "column that contains the message text")
     date_column: str = setting(
@@ -206,6 +177,7 @@ def _check_source(section: str, settings: CorpusSettings | MessagesSettings) -> 
         check_path(section, settings.path)
     if settings.url:
         require_sqlalchemy_url(section, "url", settings.url)
+    check_dialect(section, settings.delimiter, settings.quote, settings.escape)
     try:
         codecs.lookup(settings.encoding)
     except LookupError:

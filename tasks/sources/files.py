@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import InputError
-from tasks.sources.delimited import MAX_RECORD_LENGTH, read_csv, read_sms, read_tsv
+from tasks.sources.delimited import read_csv, read_sms, read_tsv
+from tasks.sources.delimited_records import MAX_RECORD_LENGTH
 from tasks.sources.file_source import FileSource, check_encoding, check_file, detect_format
 from tasks.sources.json_lines import read_json_lines
 from tasks.sources.parquet import read_parquet

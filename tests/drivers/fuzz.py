@@ -12,9 +12,11 @@ import atexit
 import contextlib
 import functools
 import io
+import itertools
 import json
 import logging
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -73,16 +75,19 @@ def write_file(name: str, content: bytes) -> Path:
 
 COLUMNS = {"text_column": "text", "id_column": "message_id", "date_column": "day"}
 LABELLED = {"text_column": "text", "label_column": "label"}
+DIALECTS = (("auto", "comma", "tab", ";"), ("auto", "none", '"', "'"), ("none", "\\", "^"), ("", r"\N", "NULL,N"))
 
 
 def feed_messages(layout: str, content: bytes) -> None:
-    from tasks.sources.file_source import FileSource
+    from tasks.sources.file_source import Dialect, FileSource
     from tasks.sources.files import read_file
 
     columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
-    for encoding in ("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"):
+    choice = random.Random(content)  # the same bytes are read in the same dialect again
+    dialects = [Dialect(), Dialect(*map(choice.choice, DIALECTS))] if layout in ("csv", "tsv") else [Dialect()]
+    for encoding, dialect in itertools.product(("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"), dialects):
         path = write_file(f"messages.{layout}", content)
-        for number, row in enumerate(read_file(FileSource(section, path, columns, layout, encoding)), 1):
+        for number, row in enumerate(read_file(FileSource(section, path, columns, layout, encoding, dialect)), 1):
             assert row.row_number == number
             assert set(row.values) == set(columns.values())
             for value in row.values.values():

@@ -269,7 +269,7 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason(
         if rows:
             with (folder / f"inbox.{source}").open("ab") as file:
                 file.write(b"".join(row[0] + b"\n" for row in rows))
-        settings = {"source": "file", "path": f"inbox.{source}"}
+        settings = {"source": "file", "path": f"inbox.{source}", "quote": "none" if source == "tsv" else "auto"}
     settings["max_rejected_share"] = "1"
     write_settings(folder, merge_settings(SMALL, {"messages": settings, "scoring": {"chunk_size": str(CHUNK)}}))
     done = luigi(folder, "ScoreBatch", "--date", DATE, SPAMSCORE_DATABASE_URL=url)
