@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,20 @@ from luigi.util import requires
 from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.artifacts.links import link_to
-from tasks.ingest_corpus import IngestCorpus
+from tasks.ingest_corpus import IngestCorpus, describe_source
+from tasks.scheduler.failures import record_note
 from tasks.scheduler.progress import report_progress
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
-    from models.training.corpus import Labels, PreparedCorpus
+    from models.training.corpus import PreparedCorpus
 
 log = logging.getLogger("spamscore")
 REFUSED, REPORT = "refused.parquet", "data_report.md"
+NOTED_LABELS = 5  # unknown labels that a message names
+REPORTED_LABELS = 50  # unknown labels that the report lists; a wrong label column may have millions
 
 
 @requires(IngestCorpus)
@@ -35,7 +39,8 @@ class CleanText(FolderStage):
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the names of the labels, because IngestCorpus keeps labels as they are in the source."""
         corpus = load(CorpusSettings)
-        return {**super().fingerprint_parts(), "labels": [corpus.spam_label, corpus.ham_label]}
+        labels = ["\n".join(sorted(values)) for values in (corpus.spam_labels, corpus.ham_labels)]
+        return {**super().fingerprint_parts(), "labels": labels}
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the corpus, cleans and splits it, writes a file for each part, the refused rows, and a report."""
@@ -47,13 +52,14 @@ class CleanText(FolderStage):
 
         settings, text = load(CorpusSettings), load(TextSettings)
         rows = pd.read_parquet(self.input().file("corpus.parquet"))
-        labels = Labels(settings.spam_label, settings.ham_label)
+        labels = Labels(settings.spam_labels, settings.ham_labels)
         with report_progress(self, "cleaning", interruptible=True) as progress:
             progress.link(link_to(self.output().path / REPORT))
             progress.update(0, 2, f"cleaning {len(rows):,} labelled messages")
             corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
             require_few_refused(corpus, len(rows), settings.max_refused_share)
-            require_both_labels(corpus, len(rows), labels)
+            require_both_labels(corpus, len(rows), settings)
+            warn_of_unknown_labels(corpus, settings)
             progress.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
             counts = write_corpus(corpus, folder, int(rows["feedback"].sum()))
             progress.conclude(f"{len(corpus.kept):,} of {len(rows):,} messages kept, {len(corpus.refused):,} refused")
@@ -78,12 +84,12 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     )
     raise InputError(
         f"{len(refused)} of {rows} labelled messages are refused, more than [corpus] max_refused_share = {limit:g} "
-        f"allows: {reasons or 'no message is left'}. "
+        f"allows: {reasons or 'no message is left'}. {_describe_unknown_labels(corpus)}"
         "Correct the file, the column, label and encoding settings of [corpus], or raise the limit."
     )
 
 
-def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> None:
+def require_both_labels(corpus: PreparedCorpus, rows: int, settings: CorpusSettings) -> None:
     """Checks that both spam and ham are left to train on.
 
     Raises:
@@ -94,10 +100,54 @@ def require_both_labels(corpus: PreparedCorpus, rows: int, labels: Labels) -> No
         return
     refused = ", ".join(f"{count} {reason}" for reason, count in corpus.refused["reason"].value_counts().items())
     raise InputError(
-        f"of {rows} labelled messages {spam} spam ([corpus] spam_label = {labels.spam}) and {len(corpus.kept) - spam} "
-        f"ham (ham_label = {labels.ham}) are left, refused: {refused or 'none'}; both are needed. "
+        f"of {rows} labelled messages {spam} spam ([corpus] spam_label = {settings.spam_label}) and "
+        f"{len(corpus.kept) - spam} ham (ham_label = {settings.ham_label}) are left, refused: {refused or 'none'}; "
+        f"both are needed. {_describe_unknown_labels(corpus)}"
         "Provide messages of both labels, or correct the label settings of [corpus]."
     )
+
+
+def warn_of_unknown_labels(corpus: PreparedCorpus, settings: CorpusSettings) -> None:
+    """Warns of rows whose label is neither spam nor ham, in the log and on the last lines of the run."""
+    from models.training.corpus import count_unknown_labels
+
+    counts = count_unknown_labels(corpus)
+    if not counts:
+        return
+    example = next((label for label, _ in counts.most_common() if _fits_in_setting(label)), None)
+    warning = (
+        f"{counts.total():,} rows of {describe_source(settings)} have a label that is neither spam nor ham, and are "
+        f"refused: {_list_labels(counts)}. To use them, "
+        + ("add the labels to [corpus] spam_label or ham_label" if any(counts) else "label them")
+        + (f", for example spam_label = {settings.spam_label}, {example}" if example else "")
+    )
+    log.warning("%s", warning)
+    record_note(warning)
+
+
+def _describe_unknown_labels(corpus: PreparedCorpus) -> str:
+    """Returns a sentence that lists the unknown labels, with a space after it; empty if there is none."""
+    from models.training.corpus import count_unknown_labels
+
+    counts = count_unknown_labels(corpus)
+    return f"Labels that are neither spam nor ham: {_list_labels(counts)}. " if counts else ""
+
+
+def _list_labels(counts: Counter[str]) -> str:
+    """Lists the most frequent labels with their number of rows."""
+    from models.training.corpus import describe_label
+
+    shown = counts.most_common(NOTED_LABELS)
+    parts = [f"{rows:,} {describe_label(label) if label else 'missing'}" for label, rows in shown]
+    if len(counts) > len(shown):
+        others = counts.total() - sum(rows for _, rows in shown)
+        parts.append(f"{others:,} with {len(counts) - len(shown):,} other values")
+    return ", ".join(parts)
+
+
+def _fits_in_setting(label: str) -> bool:
+    """Returns whether a label can be written in luigi.cfg as it is."""
+    return 0 < len(label) <= 40 and label.isprintable() and not set(label) & set(',"%')
 
 
 def _format_detail(detail: object) -> str:
@@ -129,7 +179,7 @@ def render_data_report(corpus: PreparedCorpus, feedback: int) -> str:
         corpus: the kept and the refused rows.
         feedback: number of rows that are messages labelled by people.
     """
-    from models.training.corpus import OVERRULED, PARTS
+    from models.training.corpus import OVERRULED, PARTS, count_unknown_labels
 
     kept, refused = corpus.kept, corpus.refused
     tokens = kept["cleaned"].map(lambda cleaned: len(cleaned.split()))
@@ -152,7 +202,25 @@ def render_data_report(corpus: PreparedCorpus, feedback: int) -> str:
         f"| {reason} | {len(rows)} | {rows['row_number'].iloc[0]} |"
         for reason, rows in refused.groupby("reason", sort=True)
     ]
+    lines += _list_unknown_labels(count_unknown_labels(corpus))
     return "\n".join(lines) + "\n"
+
+
+def _list_unknown_labels(counts: Counter[str]) -> list[str]:
+    """Returns the lines of a table of the labels that are neither spam nor ham; none if there are no such labels."""
+    from models.training.corpus import describe_label
+
+    if not counts:
+        return []
+    shown = counts.most_common(REPORTED_LABELS)
+    lines = ["", "| label that is neither spam nor ham | rows |", "| --- | ---: |"]
+    for label, rows in shown:
+        cell = describe_label(label).replace("|", "\\|") if label else "missing"
+        lines.append(f"| {cell} | {rows} |")
+    if len(counts) > len(shown):
+        others = counts.total() - sum(rows for _, rows in shown)
+        lines.append(f"| {len(counts) - len(shown)} other values | {others} |")
+    return lines
 
 
 def _describe_feedback(feedback: int, overruled: int) -> str:

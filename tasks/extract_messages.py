@@ -70,10 +70,11 @@ class ExtractMessages(FolderStage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, and returns their counts."""
         from tasks.sources.files import estimate_row_count
+        from tasks.sources.replacements import ReplacedRows
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = resolve_source(load(MessagesSettings), self.date)
-        other_dates = OtherDates()
+        other_dates, replaced = OtherDates(), ReplacedRows()
         rows = read_messages(settings, load(DatabaseSettings), self.date)
         with report_progress(self, "extraction", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
@@ -82,14 +83,16 @@ class ExtractMessages(FolderStage):
             )
             if settings.date_column:
                 counted = select_date(counted, settings.date_column, self.date, other_dates)
-            counts = write_snapshot(to_snapshot_rows(counted, settings), folder / SNAPSHOT_FILE)
+            counts = write_snapshot(to_snapshot_rows(replaced.count(counted), settings), folder / SNAPSHOT_FILE)
             progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
         log_counts(settings, self.date, counts.rows, counts.faults, other_dates)
+        replaced.check("messages", settings)
         return {
             "source": describe_source(settings),
             "date": self.date.isoformat(),
             "sha256": file_sha256(folder / SNAPSHOT_FILE),
             **dataclasses.asdict(counts),
+            "replaced": replaced.replaced,
             **other_dates.to_dict(),
         }
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from models.errors import InputError
 from tasks.sources.file_source import FileSource, detect_format
+from tasks.sources.replacements import find_header_encoding
 from tasks.sources.rows import SourceRow, check_columns, replace_surrogates
 from tasks.sources.text_files import LINE_TOO_LONG, read_lines
 
@@ -101,6 +102,8 @@ def _convert_records_with_header(source: FileSource, records: Iterator[Record]) 
 def _describe_header(source: FileSource, header: Sequence[str]) -> str:
     """Says how the header was read, and names the likely separator if there is only one column."""
     description = f" The file was read as {detect_format(source)} in {source.encoding}"
+    if encoding := find_header_encoding(source, header):
+        return f"{description}, but seems to be {encoding}: set [{source.section}] encoding = {encoding}."
     for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("commas", ",")):
         if len(header) == 1 and separator in header[0]:
             return f"{description}; its columns seem to be separated by {name}."

@@ -1,0 +1,269 @@
+"""Counts the rows with replaced characters (U+FFFD), and finds the encoding in which their bytes are text.
+
+Bytes that are invalid in the encoding of a source become U+FFFD, so that one of them does not end the run. The text is
+damaged then: both stages that read a source warn of these rows, and fail if there are too many.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from models.errors import InputError
+from tasks.scheduler.failures import record_note
+from tasks.settings.inputs import CorpusSettings, MessagesSettings
+from tasks.sources.file_source import FileSource, detect_format
+from tasks.sources.rows import SourceRow
+
+log = logging.getLogger("spamscore")
+
+_REPLACEMENT = "\ufffd"
+_TEXT_FORMATS = ("csv", "tsv", "jsonl", "json", "sms")
+_EXCERPT = 20  # characters of a text that are shown before and after the replaced one
+_HEAD_BYTES = 2**12  # bytes of a file from which UTF-16 is recognized
+_SAMPLE_BYTES = 2**16  # bytes of invalid lines from which the encoding is guessed
+_MAX_LINE_BYTES = 2**24  # a longer line is left out
+# Tried in this order where the lines are not Western European text; charset-normalizer decides between them.
+_OTHER_ENCODINGS = ("cp1250", "cp1251", "cp1253", "mac_roman", "cp850", "gb18030", "cp932", "cp949", "big5")
+# Capitals and symbols within words: text in another encoding that is read as cp1252 has them.
+_MISREAD = re.compile("(?<=[a-zß-ÿœšž])(?:[À-ÖØ-ÞŒŠŽŸ]|[¡-³µ¶¸-¿×÷€‚ƒ„†‡ˆ‰‹“”•˜™›](?=[a-zß-ÿœšž]))")  # noqa: RUF001
+_MAX_MISREAD_SHARE = 0.1  # of the characters beyond ASCII, in Western European text
+
+
+@dataclass
+class ReplacedRows:
+    """Counts the rows of a source that have a replaced character in any of their columns.
+
+    Attributes:
+        rows: all rows.
+        replaced: rows with U+FFFD.
+        first: the first of them: its row number, column, and the text around the character.
+    """
+
+    rows: int = 0
+    replaced: int = 0
+    first: str = ""
+
+    def count(self, rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+        """Yields the rows and counts them."""
+        for row in rows:
+            self.rows += 1
+            for name, value in row.values.items():
+                if value is not None and not value.isascii() and _REPLACEMENT in value:
+                    self.replaced += 1
+                    self.first = self.first or f"row {row.row_number}, column {name}: {_excerpt(value)}"
+                    break
+            yield row
+
+    def check(self, section: str, settings: CorpusSettings | MessagesSettings) -> None:
+        """Warns of the rows with replaced characters, in the log and on the last lines of the run.
+
+        Args:
+            section: corpus or messages.
+            settings: the settings of the section, with path, format and encoding of the file that was read.
+
+        Raises:
+            InputError: their share is greater than ``max_replaced_share``.
+        """
+        if not self.replaced:
+            return
+        source = f"[{section}] query" if settings.source == "sql" else f"[{section}] path = {settings.path}"
+        found = f"{source}: {self.replaced:,} of {self.rows:,} rows ({self.replaced / self.rows:.1%}) have characters "
+        found += "that could not be read and are U+FFFD"
+        cause = describe_cause(section, settings)
+        if self.replaced > settings.max_replaced_share * self.rows:
+            raise InputError(
+                f"{found}, more than [{section}] max_replaced_share = {settings.max_replaced_share:g} allows; first in "
+                f"{self.first}. {cause}, or raise the limit."
+            )
+        result = "are refused" if section == "corpus" else "are scored with U+FFFD in the text"
+        warning = f"{found}; first in {self.first}. These rows {result}. {cause}"
+        log.warning("%s", warning)
+        record_note(warning)
+
+
+def describe_cause(section: str, settings: CorpusSettings | MessagesSettings) -> str:
+    """Says why characters were replaced and what to do, without a full stop at the end.
+
+    Args:
+        section: corpus or messages.
+        settings: the settings of the section, with path, format and encoding of the file that was read.
+    """
+    if settings.source == "sql":
+        return (
+            "The database has U+FFFD itself, or bytes that are not UTF-8. Correct these values in the database, or "
+            f"leave them out in [{section}] query"
+        )
+    source = FileSource(section, Path(settings.path), {}, settings.format, settings.encoding)
+    if detect_format(source) not in _TEXT_FORMATS:
+        return "The file has U+FFFD itself, or values that are not UTF-8. Correct the program that writes it"
+    return _describe_lines(source, find_invalid_lines(source))
+
+
+@dataclass
+class InvalidLines:
+    """The lines of a file that are invalid in its encoding.
+
+    Attributes:
+        first: the number of the first, from 1.
+        count: how many there are.
+        valid: how many other lines have characters beyond ASCII.
+        sample: the first of the invalid lines, as bytes; at most about `_SAMPLE_BYTES`.
+        head: the first bytes of the file.
+    """
+
+    first: int = 0
+    count: int = 0
+    valid: int = 0
+    sample: list[bytes] = field(default_factory=list)
+    head: bytes = b""
+    _size: int = 0
+
+    def add(self, number: int, line: bytes) -> None:
+        """Adds an invalid line."""
+        self.first = self.first or number
+        self.count += 1
+        if self._size < _SAMPLE_BYTES:
+            self.sample.append(line[:_SAMPLE_BYTES])
+            self._size += len(line)
+
+
+def find_invalid_lines(source: FileSource) -> InvalidLines:
+    """Reads a text file again as bytes, and collects the lines that are invalid in its encoding."""
+    with _open_bytes(source) as file:
+        lines = InvalidLines(head=file.read(_HEAD_BYTES))
+    if not _extends_ascii(source.encoding):
+        if not _guess_utf_16(lines.head):
+            lines.add(1, lines.head[: lines.head.rfind(b"\n") + 1])
+        return lines
+    number = 0
+    with _open_bytes(source) as file:
+        while line := file.readline(_MAX_LINE_BYTES):
+            number += 1
+            if line.isascii() or len(line) == _MAX_LINE_BYTES:
+                continue
+            if _is_valid(line.removeprefix(codecs.BOM_UTF8), source.encoding):
+                lines.valid += not line.removeprefix(codecs.BOM_UTF8).isascii()
+            else:
+                lines.add(number, line)
+    return lines
+
+
+def _open_bytes(source: FileSource) -> IO[bytes]:
+    return source.path.open("rb")
+
+
+def _is_valid(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def find_header_encoding(source: FileSource, header: Iterable[str]) -> str | None:
+    """Returns the encoding in which the header of a file is text; None if it is the one with which it was read."""
+    joined = "".join(header)
+    if joined.isascii() and "\0" not in joined:
+        return None
+    lines = find_invalid_lines(source)
+    if not lines.count:
+        return _guess_utf_16(lines.head) if _extends_ascii(source.encoding) else None
+    return suggest_encoding(b"".join(lines.sample), lines.head)
+
+
+def _extends_ascii(encoding: str) -> bool:
+    return b"a\n".decode(encoding, "replace") == "a\n"
+
+
+def suggest_encoding(sample: bytes, head: bytes) -> str | None:
+    """Returns the encoding in which lines are most likely text; None if there is none.
+
+    A Western European encoding is preferred: lines of a few words are too short for statistics.
+
+    Args:
+        sample: lines that are invalid in the encoding with which they were read.
+        head: the first bytes of the file.
+    """
+    from charset_normalizer import from_bytes
+
+    if _is_valid(sample, "utf-8"):
+        return "utf-8"
+    if encoding := _guess_utf_16(head):
+        return encoding
+    if _is_western(sample):
+        return "cp1252"
+    match = from_bytes(sample, cp_isolation=list(_OTHER_ENCODINGS)).best()
+    if match is None:
+        return "cp1252" if _is_valid(sample, "cp1252") else None
+    return codecs.lookup(match.encoding).name
+
+
+def _guess_utf_16(head: bytes) -> str | None:
+    """Returns the variant of UTF-16 in which a file begins; None if it is another encoding."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) <= len(head) / 8:
+        return None
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _is_western(sample: bytes) -> bool:
+    """Returns whether lines, read as cp1252, look like Western European text.
+
+    Most letters of this text are ASCII, and its words have no symbol or capital inside. Greek, Cyrillic and Asian texts
+    have hardly any ASCII letter.
+    """
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    special = [character for character in text if not character.isascii()]
+    letters = sum(character.isalpha() for character in text)
+    accented = sum(character.isalpha() for character in special)
+    return accented <= letters / 2 and len(_MISREAD.findall(text)) <= _MAX_MISREAD_SHARE * len(special)
+
+
+def _describe_lines(source: FileSource, lines: InvalidLines) -> str:
+    setting = f"[{source.section}] encoding"
+    if not lines.count:
+        return (
+            f"The file is valid {source.encoding}: it has U+FFFD itself, or halves of surrogate pairs. Correct the "
+            "program that writes it"
+        )
+    encoding = suggest_encoding(b"".join(lines.sample), lines.head)
+    found = f"{lines.count:,} lines of the file are not valid {source.encoding}, first line {lines.first:,}"
+    if encoding is None:
+        return f"{found}, and no other encoding fits. Ask for the encoding of the file and set {setting}"
+    found += (
+        f". They seem to be {encoding}, in which it reads {_decode_excerpt(lines.sample[0], source.encoding, encoding)}"
+    )
+    if lines.valid:
+        return (
+            f"{found}; {lines.valid:,} other lines with characters beyond ASCII are valid {source.encoding}. If the "
+            f"file mixes encodings, write it in one; otherwise set {setting} = {encoding}. Run again"
+        )
+    return f"{found}. Set {setting} = {encoding} and run again"
+
+
+def _decode_excerpt(line: bytes, invalid_encoding: str, encoding: str) -> str:
+    """Decodes the part of a line around its first byte that is invalid in one encoding, in another one."""
+    try:
+        line.decode(invalid_encoding)
+        start = 0
+    except UnicodeDecodeError as error:
+        start = len(line[: error.start].decode(encoding, "replace"))
+    return _excerpt(line.decode(encoding, "replace").rstrip(), start)
+
+
+def _excerpt(text: str, start: int | None = None) -> str:
+    """Returns the part of a text around a position, by default its first replaced character, quoted."""
+    start = text.index(_REPLACEMENT) if start is None else start
+    begin, end = max(0, start - _EXCERPT), start + _EXCERPT + 1
+    return repr(f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}")
