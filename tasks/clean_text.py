@@ -57,7 +57,7 @@ class CleanText(FolderStage):
             progress.link(link_to(self.output().path / REPORT))
             progress.update(0, 2, f"cleaning {len(rows):,} labelled messages")
             corpus = prepare_corpus(rows, labels, lambda texts: clean_texts(texts, text), load(SplitSettings))
-            require_few_refused(corpus, len(rows), settings.max_refused_share)
+            require_few_refused(corpus, len(rows), settings)
             require_both_labels(corpus, len(rows), settings)
             warn_of_unknown_labels(corpus, settings)
             progress.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
@@ -67,7 +67,7 @@ class CleanText(FolderStage):
         return {**counts, "corpus": {key: source[key] for key in ("source", "source_sha256", "rows", "feedback")}}
 
 
-def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None:
+def require_few_refused(corpus: PreparedCorpus, rows: int, settings: CorpusSettings) -> None:
     """Checks the share of refused rows against its limit. Duplicates and overruled rows are not counted.
 
     Raises:
@@ -75,6 +75,7 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     """
     from models.training.corpus import DUPLICATE, OVERRULED
 
+    limit = settings.max_refused_share
     refused = corpus.refused[~corpus.refused["reason"].isin([DUPLICATE, OVERRULED])]
     if len(refused) <= limit * rows and len(corpus.kept):
         return
@@ -84,7 +85,7 @@ def require_few_refused(corpus: PreparedCorpus, rows: int, limit: float) -> None
     )
     raise InputError(
         f"{len(refused)} of {rows} labelled messages are refused, more than [corpus] max_refused_share = {limit:g} "
-        f"allows: {reasons or 'no message is left'}. {_describe_unknown_labels(corpus)}"
+        f"allows: {reasons or 'no message is left'}. {_describe_unknown_labels(corpus, settings)}"
         "Correct the file, the column, label and encoding settings of [corpus], or raise the limit."
     )
 
@@ -102,7 +103,7 @@ def require_both_labels(corpus: PreparedCorpus, rows: int, settings: CorpusSetti
     raise InputError(
         f"of {rows} labelled messages {spam} spam ([corpus] spam_label = {settings.spam_label}) and "
         f"{len(corpus.kept) - spam} ham (ham_label = {settings.ham_label}) are left, refused: {refused or 'none'}; "
-        f"both are needed. {_describe_unknown_labels(corpus)}"
+        f"both are needed. {_describe_unknown_labels(corpus, settings)}"
         "Provide messages of both labels, or correct the label settings of [corpus]."
     )
 
@@ -125,12 +126,13 @@ def warn_of_unknown_labels(corpus: PreparedCorpus, settings: CorpusSettings) -> 
     record_note(warning)
 
 
-def _describe_unknown_labels(corpus: PreparedCorpus) -> str:
+def _describe_unknown_labels(corpus: PreparedCorpus, settings: CorpusSettings) -> str:
     """Returns a sentence that lists the unknown labels, with a space after it; empty if there is none."""
     from models.training.corpus import count_unknown_labels
 
     counts = count_unknown_labels(corpus)
-    return f"Labels that are neither spam nor ham: {_list_labels(counts)}. " if counts else ""
+    column = f"[corpus] label_column = {settings.label_column}"
+    return f"Values of {column} that spam_label and ham_label do not have: {_list_labels(counts)}. " if counts else ""
 
 
 def _list_labels(counts: Counter[str]) -> str:

@@ -227,7 +227,8 @@ def _check_source(section: str, settings: CorpusSettings | MessagesSettings) -> 
 
 def split_values(text: str) -> tuple[str, ...]:
     """Returns the values of a setting, separated by commas. Double quotes keep a comma in a value."""
-    return tuple(value.strip() for value in next(csv.reader([text.replace("\n", " ")], skipinitialspace=True), [""]))
+    values = next(csv.reader([text.replace("\n", " ")], skipinitialspace=True)) or [""]
+    return tuple(value.strip() for value in values)
 
 
 def _check_labels(settings: CorpusSettings) -> None:

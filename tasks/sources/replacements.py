@@ -27,7 +27,7 @@ _TEXT_FORMATS = ("csv", "tsv", "jsonl", "json", "sms")
 _EXCERPT = 20  # characters of a text that are shown before and after the replaced one
 _HEAD_BYTES = 2**12  # bytes of a file from which UTF-16 is recognized
 _SAMPLE_BYTES = 2**16  # bytes of invalid lines from which the encoding is guessed
-_MAX_LINE_BYTES = 2**24  # a longer line is left out
+_MAX_LINE_BYTES = 2**16  # a longer line is read in parts
 # Tried in this order where the lines are not Western European text; charset-normalizer decides between them.
 _OTHER_ENCODINGS = ("cp1250", "cp1251", "cp1253", "mac_roman", "cp850", "gb18030", "cp932", "cp949", "big5")
 # Capitals and symbols within words: text in another encoding that is read as cp1252 has them.
@@ -125,11 +125,11 @@ class InvalidLines:
     _size: int = 0
 
     def add(self, number: int, line: bytes) -> None:
-        """Adds an invalid line."""
+        """Adds an invalid line, or a part of one."""
         self.first = self.first or number
         self.count += 1
         if self._size < _SAMPLE_BYTES:
-            self.sample.append(line[:_SAMPLE_BYTES])
+            self.sample.append(line)
             self._size += len(line)
 
 
@@ -141,21 +141,27 @@ def find_invalid_lines(source: FileSource) -> InvalidLines:
         if not _guess_utf_16(lines.head):
             lines.add(1, lines.head[: lines.head.rfind(b"\n") + 1])
         return lines
-    number = 0
+    number = 1
     with _open_bytes(source) as file:
-        while line := file.readline(_MAX_LINE_BYTES):
-            number += 1
-            if line.isascii() or len(line) == _MAX_LINE_BYTES:
-                continue
-            if _is_valid(line.removeprefix(codecs.BOM_UTF8), source.encoding):
-                lines.valid += not line.removeprefix(codecs.BOM_UTF8).isascii()
-            else:
+        for line in _split_lines(file):
+            if not line.isascii() and not _is_valid(line, source.encoding):
                 lines.add(number, line)
+            elif not line.removeprefix(codecs.BOM_UTF8).isascii():
+                lines.valid += 1
+            number += line.endswith(b"\n")
     return lines
 
 
 def _open_bytes(source: FileSource) -> IO[bytes]:
     return source.path.open("rb")
+
+
+def _split_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yields the lines of a file, longer ones in parts that do not end within a character of UTF-8."""
+    while line := file.readline(_MAX_LINE_BYTES):
+        for _ in range(3):
+            line += file.read(1) if line[-1] > 127 else b""
+        yield line
 
 
 def _is_valid(line: bytes, encoding: str) -> bool:
@@ -238,16 +244,17 @@ def _describe_lines(source: FileSource, lines: InvalidLines) -> str:
             "program that writes it"
         )
     encoding = suggest_encoding(b"".join(lines.sample), lines.head)
-    found = f"{lines.count:,} lines of the file are not valid {source.encoding}, first line {lines.first:,}"
+    found = f"Lines of the file that are not valid {source.encoding}: {lines.count:,}, first line {lines.first:,}"
     if encoding is None:
-        return f"{found}, and no other encoding fits. Ask for the encoding of the file and set {setting}"
-    found += (
-        f". They seem to be {encoding}, in which it reads {_decode_excerpt(lines.sample[0], source.encoding, encoding)}"
-    )
+        return f"{found}; no other encoding fits. Ask for the encoding of the file and set {setting}"
+    # A line feed is two bytes in UTF-16: lines that are split at one byte do not begin with a character.
+    line = lines.head if encoding.startswith("utf-16") else lines.sample[0]
+    excerpt = _decode_excerpt(line, source.encoding, encoding)
+    found += f". They seem to be {encoding}, in which it reads {excerpt}"
     if lines.valid:
         return (
-            f"{found}; {lines.valid:,} other lines with characters beyond ASCII are valid {source.encoding}. If the "
-            f"file mixes encodings, write it in one; otherwise set {setting} = {encoding}. Run again"
+            f"{found}. Other lines with characters beyond ASCII, valid {source.encoding}: {lines.valid:,}. If "
+            f"the file mixes encodings, write it in one; otherwise set {setting} = {encoding}. Run again"
         )
     return f"{found}. Set {setting} = {encoding} and run again"
 
