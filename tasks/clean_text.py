@@ -20,6 +20,8 @@ from tasks.settings.loading import load
 from tasks.stage import FolderStage, prepare_tensorflow
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from models.training.corpus import PreparedCorpus
 
 log = logging.getLogger("spamscore")
@@ -60,6 +62,7 @@ class CleanText(FolderStage):
             require_few_refused(corpus, len(rows), settings)
             require_both_labels(corpus, len(rows), settings)
             warn_of_unknown_labels(corpus, settings)
+            warn_of_refused_feedback(corpus, rows)
             progress.update(1, 2, f"writing {len(corpus.kept):,} messages, {len(corpus.refused):,} refused")
             counts = write_corpus(corpus, folder, int(rows["feedback"].sum()))
             progress.conclude(f"{len(corpus.kept):,} of {len(rows):,} messages kept, {len(corpus.refused):,} refused")
@@ -122,6 +125,25 @@ def warn_of_unknown_labels(corpus: PreparedCorpus, settings: CorpusSettings) -> 
         + ("add the labels to [corpus] spam_label or ham_label" if any(counts) else "label them")
         + (f", for example spam_label = {settings.spam_label}, {example}" if example else "")
     )
+    _warn(warning)
+
+
+def warn_of_refused_feedback(corpus: PreparedCorpus, rows: pd.DataFrame) -> None:
+    """Warns of messages that people labelled and that are not used, except copies of others."""
+    from models.training.corpus import DUPLICATE
+
+    feedback = set(rows.loc[rows["feedback"], "row_number"])
+    refused = corpus.refused[corpus.refused["row_number"].isin(feedback) & (corpus.refused["reason"] != DUPLICATE)]
+    if not refused.empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in refused["reason"].value_counts().items())
+        _warn(
+            f"{len(refused)} of {len(feedback)} messages that people labelled are refused: {reasons}; first in row "
+            f"{refused['row_number'].iloc[0]} of the corpus. To correct or remove a label: spamscore label"
+        )
+
+
+def _warn(warning: str) -> None:
+    """Writes a warning to the log and to the last lines of the run."""
     log.warning("%s", warning)
     record_note(warning)
 

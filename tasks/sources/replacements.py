@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -99,61 +99,76 @@ def describe_cause(section: str, settings: CorpusSettings | MessagesSettings) ->
             "The database has U+FFFD itself, or bytes that are not UTF-8. Correct these values in the database, or "
             f"leave them out in [{section}] query"
         )
-    source = FileSource(section, Path(settings.path), {}, settings.format, settings.encoding)
-    if detect_format(source) not in _TEXT_FORMATS:
+    files = [file for file in _list_files(section, settings) if detect_format(file) in _TEXT_FORMATS]
+    if not files:
         return "The file has U+FFFD itself, or values that are not UTF-8. Correct the program that writes it"
-    return _describe_lines(source, find_invalid_lines(source))
+    return _describe_lines(section, find_invalid_lines(files))
+
+
+def _list_files(section: str, settings: CorpusSettings | MessagesSettings) -> list[FileSource]:
+    """Returns the files that were read, each with its format and the encoding it was read in."""
+    return [FileSource(section, Path(settings.path), {}, settings.format, settings.encoding)]
+
+
+def _open_bytes(source: FileSource) -> IO[bytes]:
+    return source.path.open("rb")
 
 
 @dataclass
 class InvalidLines:
-    """The lines of a file that are invalid in its encoding.
+    """The lines of text files that are invalid in the encoding of their file.
 
     Attributes:
-        first: the number of the first, from 1.
-        count: how many there are.
+        encoding: the encoding in which the files were read.
+        count: how many invalid lines there are.
         valid: how many other lines have characters beyond ASCII.
+        first: the first invalid line: its number, from 1, and its file if there are several.
+        head: the first bytes of the file of the first invalid line, or of the last file.
         sample: the first of the invalid lines, as bytes; at most about `_SAMPLE_BYTES`.
-        head: the first bytes of the file.
     """
 
-    first: int = 0
+    encoding: str = ""
     count: int = 0
     valid: int = 0
-    sample: list[bytes] = field(default_factory=list)
+    first: str = ""
     head: bytes = b""
+    sample: list[bytes] = field(default_factory=list)
     _size: int = 0
 
-    def add(self, number: int, line: bytes) -> None:
+    def add(self, line: bytes, place: str) -> None:
         """Adds an invalid line, or a part of one."""
-        self.first = self.first or number
+        self.first = self.first or place
         self.count += 1
         if self._size < _SAMPLE_BYTES:
             self.sample.append(line)
             self._size += len(line)
 
 
-def find_invalid_lines(source: FileSource) -> InvalidLines:
-    """Reads a text file again as bytes, and collects the lines that are invalid in its encoding."""
-    with _open_bytes(source) as file:
-        lines = InvalidLines(head=file.read(_HEAD_BYTES))
-    if not _extends_ascii(source.encoding):
-        if not _guess_utf_16(lines.head):
-            lines.add(1, lines.head[: lines.head.rfind(b"\n") + 1])
-        return lines
-    number = 1
-    with _open_bytes(source) as file:
-        for line in _split_lines(file):
-            if not line.isascii() and not _is_valid(line, source.encoding):
-                lines.add(number, line)
-            elif not line.removeprefix(codecs.BOM_UTF8).isascii():
-                lines.valid += 1
-            number += line.endswith(b"\n")
+def find_invalid_lines(files: Sequence[FileSource]) -> InvalidLines:
+    """Reads text files again as bytes, and collects the lines that are invalid in the encoding of their file."""
+    lines = InvalidLines()
+    for file in files:
+        if not lines.count:
+            lines.encoding = file.encoding
+            with _open_bytes(file) as content:
+                lines.head = content.read(_HEAD_BYTES)
+        _add_lines(lines, file, f" of {file.path}" if len(files) > 1 else "")
     return lines
 
 
-def _open_bytes(source: FileSource) -> IO[bytes]:
-    return source.path.open("rb")
+def _add_lines(lines: InvalidLines, file: FileSource, where: str) -> None:
+    if not _extends_ascii(file.encoding):
+        if not _guess_utf_16(lines.head):
+            lines.add(lines.head[: lines.head.rfind(b"\n") + 1], f"line 1{where}")
+        return
+    number = 1
+    with _open_bytes(file) as content:
+        for line in _split_lines(content):
+            if not line.isascii() and not _is_valid(line, file.encoding):
+                lines.add(line, f"line {number:,}{where}")
+            elif not line.removeprefix(codecs.BOM_UTF8).isascii():
+                lines.valid += 1
+            number += line.endswith(b"\n")
 
 
 def _split_lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -177,7 +192,7 @@ def find_header_encoding(source: FileSource, header: Iterable[str]) -> str | Non
     joined = "".join(header)
     if joined.isascii() and "\0" not in joined:
         return None
-    lines = find_invalid_lines(source)
+    lines = find_invalid_lines([source])
     if not lines.count:
         return _guess_utf_16(lines.head) if _extends_ascii(source.encoding) else None
     return suggest_encoding(b"".join(lines.sample), lines.head)
@@ -236,25 +251,24 @@ def _is_western(sample: bytes) -> bool:
     return accented <= letters / 2 and len(_MISREAD.findall(text)) <= _MAX_MISREAD_SHARE * len(special)
 
 
-def _describe_lines(source: FileSource, lines: InvalidLines) -> str:
-    setting = f"[{source.section}] encoding"
+def _describe_lines(section: str, lines: InvalidLines) -> str:
+    setting = f"[{section}] encoding"
     if not lines.count:
         return (
-            f"The file is valid {source.encoding}: it has U+FFFD itself, or halves of surrogate pairs. Correct the "
+            f"The file is valid {lines.encoding}: it has U+FFFD itself, or halves of surrogate pairs. Correct the "
             "program that writes it"
         )
     encoding = suggest_encoding(b"".join(lines.sample), lines.head)
-    found = f"Lines of the file that are not valid {source.encoding}: {lines.count:,}, first line {lines.first:,}"
+    found = f"Lines of the file that are not valid {lines.encoding}: {lines.count:,}, first {lines.first}"
     if encoding is None:
         return f"{found}; no other encoding fits. Ask for the encoding of the file and set {setting}"
     # A line feed is two bytes in UTF-16: lines that are split at one byte do not begin with a character.
     line = lines.head if encoding.startswith("utf-16") else lines.sample[0]
-    excerpt = _decode_excerpt(line, source.encoding, encoding)
-    found += f". They seem to be {encoding}, in which it reads {excerpt}"
+    found += f". They seem to be {encoding}, in which it reads {_decode_excerpt(line, lines.encoding, encoding)}"
     if lines.valid:
         return (
-            f"{found}. Other lines with characters beyond ASCII, valid {source.encoding}: {lines.valid:,}. If "
-            f"the file mixes encodings, write it in one; otherwise set {setting} = {encoding}. Run again"
+            f"{found}. Other lines with characters beyond ASCII, valid {lines.encoding}: {lines.valid:,}. If the file "
+            f"mixes encodings, write it in one; otherwise set {setting} = {encoding}. Run again"
         )
     return f"{found}. Set {setting} = {encoding} and run again"
 

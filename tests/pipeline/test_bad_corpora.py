@@ -96,7 +96,8 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
          "Set [corpus] encoding = utf-16 and run again"],
     ),
     "noise as label TAB text": ("c.txt", NOISE, 30, ["rows (99.5%) have characters", "no other encoding fits"]),
-    "UTF-16": ("c.csv", make_table(ROWS, "utf-16"), 30,
+    "UTF-16": (
+        "c.csv", make_table(ROWS, "utf-16"), 30,
         ["label_column = label: no such column", "as csv in utf-8, but seems to be utf-16: set [corpus] encoding"],
     ),
     "no rows": ("c.csv", b"", 30, ["expected rows, received an empty file (0 bytes)"]),

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from models.errors import InputError
 from tasks.settings.inputs import MessagesSettings
 from tasks.sources.file_source import FileSource
-from tasks.sources.replacements import ReplacedRows, describe_cause, find_invalid_lines, suggest_encoding
+from tasks.sources.replacements import (
+    ReplacedRows,
+    describe_cause,
+    find_header_encoding,
+    find_invalid_lines,
+    suggest_encoding,
+)
 from tasks.sources.rows import SourceRow
 
 Rows = Sequence[tuple[str, str]]
@@ -126,10 +132,8 @@ CORPORA = {
         LABELLED.encode("cp1252"), "cp1252",
         ["9 of 18 rows (50.0%)", "first in row 2, column text: 'WIN \ufffd0'", "first line 3", "reads 'spam,WIN £0'"],
     ),
-    "utf-16 without a mark": (
-        LABELLED.encode("utf-16-le"), "utf-16-le", ["[corpus] label_column = label: no such column", "seems to be utf"],
-    ),
-    "utf-16 big-endian": (LABELLED.encode("utf-16-be"), "utf-16-be", ["no such column", "seems to be utf-16-be"]),
+    "utf-16 without a mark": (LABELLED.encode("utf-16-le"), "utf-16-le", []),
+    "utf-16 big-endian": (LABELLED.encode("utf-16-be"), "utf-16-be", []),
 }  # fmt: skip
 
 
@@ -254,11 +258,37 @@ def test_the_encoding_suggested_for_western_texts_in_cp1252_reads_all_of_them(
     path = tmp_path_factory.getbasetemp() / "western.csv"
     content = "".join(f"{number},{row}\n" for number, row in enumerate(rows))
     path.write_bytes(f"id,text\n{content}".encode("cp1252"))
-    lines = find_invalid_lines(FileSource("messages", path, {}))
+    lines = find_invalid_lines([FileSource("messages", path, {})])
     encoding = suggest_encoding(b"".join(lines.sample), lines.head)
-    assert (lines.count, lines.first, lines.valid) == (len(rows), 2, 0)
+    assert (lines.count, lines.first, lines.valid) == (len(rows), "line 2", 0)
     assert encoding is not None
     assert path.read_bytes().decode(encoding) == f"id,text\n{content}"
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding", "read_as", "expected"),
+    [
+        ("größe,text", "cp1252", "utf-8", "cp1252"),
+        ("größe,text", "utf-8", "utf-16", "utf-8"),
+        ("größe,text", "utf-16-le", "utf-8", "utf-16-le"),
+        ("größe,text", "utf-8", "utf-8", None),
+        ("size,text", "utf-8", "utf-8", None),
+    ],
+)
+def test_the_encoding_of_a_header_is_found(
+    tmp_path: Path, header: str, encoding: str, read_as: str, expected: str | None
+) -> None:
+    content = f"{header}\n1,hello there\n".encode(encoding)
+    (tmp_path / "m.csv").write_bytes(content)
+    source = FileSource("messages", tmp_path / "m.csv", {}, encoding=read_as)
+    assert find_header_encoding(source, content.decode(read_as, "replace").split("\n")[:1]) == expected
+
+
+def test_the_file_of_the_first_invalid_line_is_named_if_there_are_several(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("id,text\n1,é\n".encode())
+    (tmp_path / "b.csv").write_bytes(b"id,text\n1,caf\xe9\n2,caf\xe9\n")
+    lines = find_invalid_lines([FileSource("messages", tmp_path / name, {}) for name in ("a.csv", "b.csv")])
+    assert (lines.count, lines.valid, lines.first) == (2, 1, f"line 2 of {tmp_path / 'b.csv'}")
 
 
 texts = st.none() | st.text("a£\ufffd", max_size=3)
