@@ -110,10 +110,12 @@ class ExtractMessages(FolderStage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the messages of the date, and returns their counts."""
         from tasks.sources.files import estimate_total_row_count
+        from tasks.sources.replacements import ReplacedRows
         from tasks.sources.snapshots import SNAPSHOT_FILE, write_snapshot
 
         settings = resolve_source(load(MessagesSettings), self.date)
-        other_dates, file_rows, taken_at = OtherDates(), FileRows(), datetime.datetime.now(datetime.UTC)
+        other_dates, replaced, file_rows = OtherDates(), ReplacedRows(), FileRows()
+        taken_at = datetime.datetime.now(datetime.UTC)
         rows = read_messages(settings, load(DatabaseSettings), self.date, file_rows)
         files = [describe_file(path) for path in file_rows.files] if settings.source == "file" else []
         with report_progress(self, "extraction", interruptible=True) as progress:
@@ -123,19 +125,22 @@ class ExtractMessages(FolderStage):
             )
             if settings.date_column:
                 counted = select_date(counted, settings, self.date, other_dates)
-            counts = write_snapshot(to_snapshot_rows(file_rows.name_files(counted), settings), folder / SNAPSHOT_FILE)
+            named = file_rows.name_files(replaced.count(counted))
+            counts = write_snapshot(to_snapshot_rows(named, settings), folder / SNAPSHOT_FILE)
             progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
         faults = {fault.name: fault.rows for fault in counts.faults}
         log_counts(settings, self.date, counts.rows, faults, other_dates)
         limit = load(MessagesSettings).max_rejected_share
         if exceeds_limit(counts.faults, counts.rows, limit):
             raise make_rejected_error(describe_source(settings), self.date, counts.rows, counts.faults, limit)
+        replaced.check("messages", settings)
         return {
             "source": describe_source(settings),
             "date": self.date.isoformat(),
             "sha256": file_sha256(folder / SNAPSHOT_FILE),
             "rows": counts.rows,
             "faults": faults,
+            "replaced": replaced.replaced,
             **other_dates.to_dict(),
             **origin_to_json(files, taken_at),
         }

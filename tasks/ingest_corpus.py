@@ -76,17 +76,20 @@ class IngestCorpus(FolderStage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the source, writes the rows, and returns their counts."""
         from tasks.sources.files import estimate_total_row_count
+        from tasks.sources.replacements import ReplacedRows
 
         settings = resolve_source(load(CorpusSettings))
-        counts = CorpusCounts()
+        counts, replaced = CorpusCounts(), ReplacedRows()
         feedback = self.labels if settings.feedback == "join" else []
-        rows = counts.count(read_corpus(settings, load(DatabaseSettings)))
+        source_rows = replaced.count(read_source(settings, load(DatabaseSettings)))
+        rows = counts.count(select_columns(source_rows, settings))
         with report_progress(self, "corpus", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
             expected = estimate_total_row_count(settings.path) if settings.source != "sql" else None
             write_corpus(progress.count_rows(append_feedback(rows, feedback), expected), folder / CORPUS)
             progress.conclude(f"{counts}")
         counts.check(settings)
+        replaced.check("corpus", settings)
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {
             "source": settings.source,
@@ -95,6 +98,7 @@ class IngestCorpus(FolderStage):
             "rows": counts.rows,
             "labels": dict(counts.labels),
             "faults": dict(counts.faults),
+            "replaced": replaced.replaced,
             "feedback": len(feedback),
         }
 
@@ -124,8 +128,15 @@ def resolve_source(settings: CorpusSettings) -> CorpusSettings:
     return dataclasses.replace(settings, path=expand_path(settings.path))
 
 
-def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterator[tuple[Any, ...]]:
-    """Yields (row number, label, text, fault) for each row of the source.
+def describe_source(settings: CorpusSettings) -> str:
+    """Returns the setting that names the source, and its value, for messages."""
+    if settings.source == "sql":
+        return "[corpus] query"
+    return f"[corpus] path = {settings.path}" if settings.path else f"[corpus] source = {settings.source}"
+
+
+def read_source(settings: CorpusSettings, database: DatabaseSettings) -> Iterator[SourceRow]:
+    """Yields each row of the source.
 
     Args:
         settings: [corpus], as `resolve_source` returns it.
@@ -136,11 +147,6 @@ def read_corpus(settings: CorpusSettings, database: DatabaseSettings) -> Iterato
         DatabaseError: the database cannot be reached.
     """
     columns = {"label_column": settings.label_column, "text_column": settings.text_column}
-    for row in _source_rows(settings, columns, database):
-        yield row.row_number, row.values[settings.label_column], row.values[settings.text_column], row.fault
-
-
-def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: DatabaseSettings) -> Iterator[SourceRow]:
     if settings.source == "sql":
         from tasks.sources.queries import QuerySource, read_query
 
@@ -152,6 +158,12 @@ def _source_rows(settings: CorpusSettings, columns: dict[str, str], database: Da
     source = FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding, dialect)
     file_rows = FileRows()
     return file_rows.name_files(read_files(source, file_rows))
+
+
+def select_columns(rows: Iterable[SourceRow], settings: CorpusSettings) -> Iterator[tuple[Any, ...]]:
+    """Yields (row number, label, text, fault) for each row of the source."""
+    for row in rows:
+        yield row.row_number, row.values[settings.label_column], row.values[settings.text_column], row.fault
 
 
 def hash_labels(labels: Sequence[tuple[str, str]]) -> str:
@@ -221,9 +233,9 @@ class CorpusCounts:
             InputError: it has none; names the source.
         """
         if not self.rows:
-            source = "[corpus] query" if settings.source == "sql" else f"[corpus] path = {settings.path}"
             raise InputError(
-                f"{source}: expected labelled messages, received no row. Correct the source and run again."
+                f"{describe_source(settings)}: expected labelled messages, received no row. "
+                "Correct the source and run again."
             )
 
     def __str__(self) -> str:

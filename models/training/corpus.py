@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,17 +22,21 @@ TRAINING, VALIDATION, TEST = "training", "validation", "test"
 PARTS = (TRAINING, VALIDATION, TEST)
 DUPLICATE = "duplicate"
 OVERRULED = "overruled"
-# The replacement character for bytes that are invalid in the encoding of the file.
+UNKNOWN_LABEL = "unknown label"
+# The replacement character: for bytes that are invalid in the encoding of the file, or written by another program.
 _REPLACEMENT = "\ufffd"
-_REPLACEMENT_DETAIL = "U+FFFD in place of bytes that are invalid in the file's encoding"
+_REPLACEMENT_DETAIL = "U+FFFD in place of a character that could not be read"
 
 
 @dataclass(frozen=True)
 class Labels:
     """The values of the label column that mean spam and ham. Feedback rows always use `spam` and `ham`."""
 
-    spam: str
-    ham: str
+    spam: tuple[str, ...]
+    ham: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.spam)} or {', '.join(self.ham)}"
 
 
 @dataclass(frozen=True)
@@ -96,14 +101,17 @@ def _find_faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     has_replacement = rows["text"].map(lambda text: isinstance(text, str) and _REPLACEMENT in text)
     _refuse(reasons, rows.index[has_replacement], "characters lost", pd.Series(_REPLACEMENT_DETAIL, index=rows.index))
     is_known = _parse_labels(rows, labels) != ""
-    expected = rows["label"].map(lambda label: f"expected {labels.spam} or {labels.ham}, received {label!r}")
-    _refuse(reasons, rows.index[~is_known], "unknown label", expected)
+    expected = rows["label"].map(lambda label: f"expected {labels}, received {describe_label(label)}")
+    _refuse(reasons, rows.index[~is_known], UNKNOWN_LABEL, expected)
     return reasons
 
 
 def _parse_labels(rows: pd.DataFrame, labels: Labels) -> pd.Series:
     """Returns the label of each row: spam, ham, or an empty text for neither."""
-    values = {_normalize_label(labels.spam): "spam", _normalize_label(labels.ham): "ham"}
+    values = {
+        **{_normalize_label(label): "spam" for label in labels.spam},
+        **{_normalize_label(label): "ham" for label in labels.ham},
+    }
     source_labels = rows["label"].map(lambda label: values.get(_normalize_label(label), ""))
     feedback_labels = rows["label"].map(lambda label: {"spam": "spam", "ham": "ham"}.get(_normalize_label(label), ""))
     return source_labels.mask(rows["feedback"], feedback_labels)
@@ -111,6 +119,24 @@ def _parse_labels(rows: pd.DataFrame, labels: Labels) -> pd.Series:
 
 def _normalize_label(label: object) -> str:
     return label.strip().casefold() if isinstance(label, str) else ""
+
+
+def describe_label(label: object) -> str:
+    """Returns a label as it is shown in messages: quoted, at most 40 characters. A wrong column may hold long texts."""
+    return repr(label if not isinstance(label, str) or len(label) <= 40 else f"{label[:39]}…")
+
+
+def count_unknown_labels(corpus: PreparedCorpus) -> Counter[str]:
+    """Counts the rows that were refused because their label is neither spam nor ham, by label.
+
+    Labels that differ only in case and outer spaces are one, spelled as in the first row. A missing label is empty.
+    """
+    counts: Counter[str] = Counter()
+    spellings: dict[str, str] = {}
+    for label in corpus.refused.loc[corpus.refused["reason"] == UNKNOWN_LABEL, "label"]:
+        spelling = label.strip() if isinstance(label, str) else ""
+        counts[spellings.setdefault(_normalize_label(label), spelling)] += 1
+    return counts
 
 
 def _refuse(reasons: pd.DataFrame, where: pd.Index, reason: str, detail: pd.Series | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,13 @@ class CorpusSettings:
     text_column: str = setting("text", "column that contains the message text")
     label_column: str = setting("label", "column that contains the label")
     spam_label: str = setting(
-        "spam", "values of the label column that mean spam, separated by commas", affects_result=False
+        "spam",
+        "values of the label column that mean spam, separated by commas; case and spaces around them are ignored, and "
+        "double quotes keep a comma in a value",
+        affects_result=False,
     )
     ham_label: str = setting(
-        "ham", "values of the label column that mean ham, separated by commas", affects_result=False
+        "ham", "values of the label column that mean ham, written as those of spam_label", affects_result=False
     )
     url: str = setting(
         "",
@@ -92,6 +96,17 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         _check_source("corpus", self)
+        _check_labels(self)
+
+    @property
+    def spam_labels(self) -> tuple[str, ...]:
+        """The values of spam_label."""
+        return split_values(self.spam_label)
+
+    @property
+    def ham_labels(self) -> tuple[str, ...]:
+        """The values of ham_label."""
+        return split_values(self.ham_label)
 
 
 @dataclass(frozen=True)
@@ -185,3 +200,25 @@ def _check_source(section: str, settings: CorpusSettings | MessagesSettings) -> 
             f"[{section}] encoding = {settings.encoding}: expected an encoding that Python knows, such as utf-8, "
             "utf-16, latin-1 or cp1252."
         ) from None
+
+
+def split_values(text: str) -> tuple[str, ...]:
+    """Returns the values of a setting, separated by commas. Double quotes keep a comma in a value."""
+    values = next(csv.reader([text.replace("\n", " ")], skipinitialspace=True)) or [""]
+    return tuple(value.strip() for value in values)
+
+
+def _check_labels(settings: CorpusSettings) -> None:
+    """Checks that spam_label and ham_label have values, and none in common."""
+    for key, values in (("spam_label", settings.spam_labels), ("ham_label", settings.ham_labels)):
+        if "" in values:
+            raise SettingsError(
+                f"[corpus] {key} = {getattr(settings, key)}: expected values of the label column, separated by commas, "
+                f"received an empty value. Set [corpus] {key}, for example spam, smishing."
+            )
+    ham = {value.casefold() for value in settings.ham_labels}
+    if common := [value for value in settings.spam_labels if value.casefold() in ham]:
+        raise SettingsError(
+            f"[corpus] spam_label and ham_label both have the value {common[0]!r}; case is ignored. "
+            "Leave it in one of them."
+        )

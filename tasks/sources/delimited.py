@@ -15,6 +15,7 @@ from models.errors import InputError
 from tasks.settings.dialects import DELIMITERS
 from tasks.sources.delimited_records import MALFORMED_QUOTING, SEEMS_QUOTED, Record, Syntax, split_plain, split_records
 from tasks.sources.file_source import FileSource
+from tasks.sources.replacements import find_header_encoding
 from tasks.sources.rows import SourceRow, check_columns, replace_surrogates
 from tasks.sources.text_files import read_lines
 
@@ -108,7 +109,8 @@ def _find_header(source: FileSource, opening: _Opening, format_name: str) -> _He
             f"{source}: expected a header, received {header.fault}. Give the file a first line with the names of its "
             f"columns, or correct [{source.section}] format, delimiter or quote."
         )
-    hint = _describe_header(source, format_name, header, fitting)
+    has_all = header.count_columns(columns) == requested
+    hint = "" if has_all else _describe_header(source, format_name, header, fitting)
     check_columns(str(source), source.section, columns, header.names, hint)
     return header
 
@@ -155,7 +157,9 @@ def _describe_header(source: FileSource, format_name: str, header: _Header, fitt
     """Says how the header was read, and which setting reads it if it seems to be another one."""
     section, delimiter = source.section, _name_delimiter(header.syntax.delimiter)
     advice = ""
-    if fitting:
+    if encoding := find_header_encoding(source, header.names):
+        advice = f", but seems to be {encoding}: set [{section}] encoding = {encoding}"
+    elif fitting:
         advice = f"; with [{section}] delimiter = {_name_delimiter(fitting[0].syntax.delimiter)} it has all columns"
     elif len(header.fields) == 1:
         advice = f"; set [{section}] delimiter to the character between its columns"

@@ -72,7 +72,8 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
     "labels misspelled": (
         "c.csv", relabel_table("spma", "ham"), 30,
         [f"{SPAM} of {COUNT} labelled messages are refused, more than [corpus] max_refused_share = 0.2 allows",
-         f"{SPAM} unknown label (first in row {FIRST_SPAM}: expected spam or ham, received 'spma')"],
+         f"{SPAM} unknown label (first in row {FIRST_SPAM}: expected spam or ham, received 'spma')",
+         f"Values of [corpus] label_column = label that spam_label and ham_label do not have: {SPAM:,} 'spma'."],
     ),
     "labels that the settings do not name": (
         "c.csv", relabel_table("1", "0"), 30, [f"{COUNT} of {COUNT}", "expected spam or ham, received '0'", "label"],
@@ -86,14 +87,19 @@ REFUSED: dict[str, tuple[str, bytes | None, int, list[str]]] = {
     ),
     "half UTF-8, half Latin-1": (
         "c.csv", make_table(ACCENTED[:HALF]) + make_table(ACCENTED[HALF:], "latin-1").split(b"\r\n", 1)[1], 30,
-        [f"{REST} of {COUNT}", f"{REST} characters lost (first in row {HALF + 1}: U+FFFD in place of bytes",
-         "encoding settings"],
+        [f"{REST:,} of {COUNT:,} rows (50.0%)", f"first in row {HALF + 1}, column text", "max_replaced_share = 0.05",
+         "They seem to be cp1252", "If the file mixes encodings, write it in one"],
     ),
     "UTF-16 without a header": (
-        "c.txt", make_lines(ROWS).decode().encode("utf-16"), 30, ["unknown label (first in row 1"],
+        "c.txt", make_lines(ROWS).decode().encode("utf-16"), 30,
+        ["first in row 1, column label", "They seem to be utf-16, in which it reads 'ham\\tNorth",
+         "Set [corpus] encoding = utf-16 and run again"],
     ),
-    "noise as label TAB text": ("c.txt", NOISE, 30, ["unreadable row (first in row 1: wrong number of fields"]),
-    "UTF-16": ("c.csv", make_table(ROWS, "utf-16"), 30, ["label_column = label: no such column", "as csv in utf-8"]),
+    "noise as label TAB text": ("c.txt", NOISE, 30, ["rows (99.5%) have characters", "no other encoding fits"]),
+    "UTF-16": (
+        "c.csv", make_table(ROWS, "utf-16"), 30,
+        ["label_column = label: no such column", "as csv in utf-8, but seems to be utf-16: set [corpus] encoding"],
+    ),
     "no rows": ("c.csv", b"", 30, ["expected rows, received an empty file (0 bytes)"]),
     "a header alone": ("c.csv", make_table([]), 30, ["expected labelled messages, received no row"]),
     "no header where one is expected": (
@@ -165,6 +171,52 @@ def test_bad_rows_of_a_corpus_are_stored_with_their_reason_and_the_others_are_us
     rows = len(good) + len(bad) + len(twice) + 4
     assert accepted + len(refused) == rows
     assert "2 unknown label" in done.output
+
+
+SMISHING = [
+    ("Smishing" if label == "spam" and place % 3 == 0 else label, text) for place, (label, text) in enumerate(ROWS)
+]
+OTHERS = Counter(label for label, _ in SMISHING)["Smishing"]
+
+
+def test_labels_that_are_neither_spam_nor_ham_are_a_warning_with_their_counts_and_the_setting(tmp_path: Path) -> None:
+    rows = [*SMISHING, ("x", "an x"), (" smishing ", "in another case"), ("", "none")]
+    done = run(tmp_path, "CleanText", "c.csv", make_table(rows))
+    assert done.code == 0, done.output
+    warning = (
+        f"{OTHERS + 3:,} rows of [corpus] path = c.csv have a label that is neither spam nor ham, and are refused: "
+        f"{OTHERS + 1:,} 'Smishing', 1 'x', 1 missing. To use them, add the labels to [corpus] spam_label or "
+        "ham_label, for example spam_label = spam, Smishing"
+    )
+    assert done.last_line == f"spamscore: {warning}"
+    assert f"WARNING: {warning}" in done.output
+    (report,) = tmp_path.glob("artifacts/messages/*/data_report.md")
+    table = report.read_text().split("| label that is neither spam nor ham | rows |\n")[1].splitlines()
+    assert table == ["| --- | ---: |", f"| 'Smishing' | {OTHERS + 1} |", "| 'x' | 1 |", "| missing | 1 |"]
+    # The setting that the message names takes them.
+    done = run(tmp_path, "CleanText", "c.csv", make_table(rows[:-3]), spam_label="spam, Smishing")
+    assert done.code == 0, done.output
+    assert "unknown label" not in done.output
+    assert "neither" not in done.output
+
+
+@pytest.mark.parametrize("share", ["0.2", "1"])
+def test_the_message_about_a_wrong_label_column_is_bounded(tmp_path: Path, share: str) -> None:
+    rows = [(f"{text * 50} {number}", text) for number, (_, text) in enumerate(ROWS)]
+    done = run(tmp_path, "CleanText", "c.csv", make_table([*rows, *ROWS]), max_refused_share=share)
+    assert done.code == (30 if share == "0.2" else 0), done.output
+    assert f"1 with {COUNT - 5:,} other values" in done.last_line.replace(f"{COUNT - 5:,} with", "1 with")
+    assert len(done.last_line) < 1500
+    reports = [path.read_text() for path in tmp_path.glob("artifacts/messages/*/data_report.md")]
+    assert all(f"| {COUNT - 50} other values | {COUNT - 50} |" in report for report in reports)
+    assert len(reports) == (share == "1")
+
+
+def test_the_order_and_repetition_of_label_values_do_not_make_another_corpus(tmp_path: Path) -> None:
+    done = run(tmp_path, "CleanText", "c.csv", make_table(SMISHING), spam_label="spam, Smishing")
+    assert done.code == 0, done.output
+    done = run(tmp_path, "CleanText", "c.csv", make_table(SMISHING), spam_label="Smishing,spam")
+    assert "CleanText() was already complete" in done.last_line
 
 
 def test_an_unexpected_header_is_a_row_with_an_unknown_label(tmp_path: Path) -> None:

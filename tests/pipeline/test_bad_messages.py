@@ -275,6 +275,7 @@ def test_every_bad_message_is_scored_or_rejected_with_its_reason(
     done = luigi(folder, "ScoreBatch", "--date", DATE, SPAMSCORE_DATABASE_URL=url)
     assert done.code == 0, done.output
     assert_printable(done.output)
+    assert f"of {len(messages) + len(rows)} rows (" in done.output, "no warning of replaced characters"
 
     engine = open_database(DatabaseSettings(url=url))
     scored, rejected = get_expected(messages, rows)

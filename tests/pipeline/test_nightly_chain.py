@@ -218,6 +218,8 @@ ANOTHER_VALUE = [
     ("corpus", "text_column", "body", INGESTING),
     ("corpus", "label_column", "kind", INGESTING),
     ("corpus", "spam_label", "junk", CLEANING),
+    ("corpus", "max_replaced_share", "0.5", NOTHING),
+    ("messages", "max_replaced_share", "0.5", NOTHING),
     ("corpus", "ham_label", "fine", CLEANING),
     ("corpus", "url", "sqlite:///other.db", NOTHING),
     ("corpus", "query", "SELECT 1", INGESTING),

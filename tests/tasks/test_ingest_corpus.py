@@ -110,6 +110,10 @@ def test_a_missing_file_is_missing_data(configure: Configure) -> None:
     [
         ({"source": "file"}, r"\[corpus\] path is empty"),
         ({"source": "sql"}, r"\[corpus\] query is empty"),
+        ({"spam_label": ""}, r"\[corpus\] spam_label = : expected values of the label column"),
+        ({"spam_label": "spam, "}, r"\[corpus\] spam_label = spam,.*received an empty value"),
+        ({"ham_label": ",ham"}, r"\[corpus\] ham_label = ,ham: .*received an empty value"),
+        ({"ham_label": "ham, Spam"}, r"spam_label and ham_label both have the value 'spam'"),
     ],
 )
 def test_an_incomplete_source_is_refused_before_any_work(

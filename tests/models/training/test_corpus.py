@@ -26,12 +26,13 @@ from models.training.corpus import (
     Labels,
     PreparedCorpus,
     assign_part,
+    count_unknown_labels,
     prepare_corpus,
 )
 
 PROJECT = Path(__file__).parents[3]
 REAL = Path(os.environ.get("SPAMSCORE_TEST_DATA", PROJECT.parent / "shared" / "data")) / "SMSSpamCollection"
-LABELS = Labels(spam="spam", ham="ham")
+LABELS = Labels(spam=("spam",), ham=("ham",))
 SPLIT = SplitSettings()
 
 
@@ -115,7 +116,7 @@ def test_a_message_stays_in_its_part_when_rows_are_added_removed_and_moved(
         (
             ("ham", "caf\ufffd at noon"),
             "characters lost",
-            "U+FFFD in place of bytes that are invalid in the file's encoding",
+            "U+FFFD in place of a character that could not be read",
         ),
         (("eggs", "hello"), "unknown label", "expected spam or ham, received 'eggs'"),
         ((None, "hello"), "unknown label", "expected spam or ham, received None"),
@@ -135,9 +136,22 @@ def test_case_and_spaces_of_labels_are_ignored(label: str) -> None:
 
 def test_the_values_of_the_label_column_are_settings() -> None:
     rows = make_rows(("1", "win now"), ("0", "hello"), ("spam", "a row with an unknown label"))
-    corpus = prepare_corpus(rows, Labels(spam="1", ham="0"), lower_letters, SPLIT)
+    corpus = prepare_corpus(rows, Labels(spam=("1",), ham=("0",)), lower_letters, SPLIT)
     assert dict(zip(corpus.kept["text"], corpus.kept["spam"], strict=True)) == {"win now": True, "hello": False}
     assert corpus.refused["detail"].tolist() == ["expected 1 or 0, received 'spam'"]
+
+
+def test_a_label_may_have_several_values() -> None:
+    rows = make_rows(("spam", "win now"), (" SMISHING", "your parcel"), ("fine", "hello"), ("ham", "lunch"))
+    corpus = prepare_corpus(rows, Labels(spam=("spam", "Smishing"), ham=("ham", "fine")), lower_letters, SPLIT)
+    assert corpus.kept["spam"].tolist() == [True, True, False, False]
+
+
+def test_unknown_labels_are_counted_by_value() -> None:
+    unknown = [("Smishing", "a"), ("x", "b"), (" smishing", "c"), (None, "d"), (" ", "e"), ("x" * 100, "f")]
+    corpus = prepare(make_rows(("spam", "win"), ("ham", "hello"), *unknown, ("y", None)))
+    assert count_unknown_labels(corpus) == {"Smishing": 2, "x": 1, "": 2, "x" * 100: 1}
+    assert corpus.refused["detail"].map(len).max() < 100
 
 
 def test_the_first_of_the_messages_with_the_same_cleaned_text_is_kept() -> None:
@@ -267,7 +281,7 @@ def test_feedback_decides_if_the_source_has_both_labels() -> None:
 
 def test_feedback_uses_spam_and_ham_whatever_the_values_of_the_source() -> None:
     rows = with_feedback(make_rows(("fine", "hello"), ("spam", "eggs")), ("spam", "win"), ("ham", "lunch"))
-    corpus = prepare_corpus(rows, Labels(spam="junk", ham="fine"), lower_letters, SPLIT)
+    corpus = prepare_corpus(rows, Labels(spam=("junk", "smishing"), ham=("fine",)), lower_letters, SPLIT)
     assert dict(zip(corpus.kept["text"], corpus.kept["spam"], strict=True)) == {
         "hello": False, "win": True, "lunch": False,
     }  # fmt: skip
