@@ -69,6 +69,7 @@ WITHOUT_MODULE = {
     "pipeline/test_bad_artifacts.py",
     "pipeline/test_bad_corpora.py",
     "pipeline/test_bad_messages.py",
+    "pipeline/test_input_files.py",
     "pipeline/test_luigi_command.py",
     "pipeline/test_nightly_chain.py",
     "pipeline/test_reports.py",

@@ -131,8 +131,7 @@ def _detect_encoding(source: FileSource, head: bytes) -> str:
     """
     if marked := next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None):
         return marked
-    line = head.partition(b"\n")[0]
-    found = next((wide[0] for wide in _WIDE_ENCODINGS if _is_wide_ascii(line, *wide[1:])), None)
+    found = next((wide[0] for wide in _WIDE_ENCODINGS if _is_wide_ascii(head, *wide[1:])), None)
     if found and codecs.lookup(source.encoding).name != found:
         raise InputError(
             f"{source}: expected text in {source.encoding}, received {found} without a byte order mark. "
@@ -141,11 +140,11 @@ def _detect_encoding(source: FileSource, head: bytes) -> str:
     return source.encoding
 
 
-def _is_wide_ascii(line: bytes, width: int, filled: int) -> bool:
-    """Returns whether a line has at least two characters, all ASCII, each of `width` bytes of which one is not NUL."""
-    characters = len(line) // width
-    whole = line[: characters * width]
-    return characters >= 2 and all(bool(byte) == (index % width == filled) for index, byte in enumerate(whole))
+def _is_wide_ascii(head: bytes, width: int, filled: int) -> bool:
+    """Returns whether a file begins with ASCII characters of `width` bytes each, of which all but one are NUL."""
+    first = head[: 8 * width]
+    fits = all(bool(byte) == (index % width == filled) for index, byte in enumerate(first))
+    return fits and len(first) >= 2 * width
 
 
 def _check_markup(source: FileSource, text: str, format_name: str) -> None:

@@ -21,6 +21,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 # A cut literal, number or escape sequence is reported where it begins: at most this far before the end of the text.
 _LONGEST_TOKEN = 16
+_OPEN_STRING = "Unterminated string"
+_CUT_OFF = "the file ends before the array does; it was cut off"
 
 
 def read_json_array(source: FileSource) -> Iterator[SourceRow]:
@@ -67,7 +69,7 @@ class _ArrayReader:
             yield self._take_element()
             mark = self._peek_character()
             if mark not in (",", "]"):
-                raise self._error("expected , or ] after the element" if mark else self._truncated())
+                raise self._error("expected , or ] after the element" if mark else _CUT_OFF)
             self._take_character()
 
     def _peek_character(self) -> str:
@@ -93,22 +95,25 @@ class _ArrayReader:
             except RecursionError:
                 raise self._error("the element is nested too deep") from None
             except json.JSONDecodeError as error:
-                if not self._is_cut(error):
-                    raise self._error(f"invalid JSON: {error.msg}", error.pos) from None
-                if not self._read_block():
-                    raise self._error(self._truncated()) from None
+                if not self._may_continue(error) or not self._read_block():
+                    raise self._describe(error) from None
             else:
-                # A number may go on in the next block.
-                if end < len(self._text) or not self._read_block():
+                # A number may go on in the next block: 1 in 1e+5.
+                if end < len(self._text) - len("e+") or not self._read_block():
                     self._position = end
                     return as_object(value) if not self._constants else ({}, self._describe_constant())
 
     def _describe_constant(self) -> str:
         return f"invalid JSON: {self._constants[0]} is not JSON"
 
-    def _is_cut(self, error: json.JSONDecodeError) -> bool:
-        """Returns whether the decoder may have failed only because the text ends within the element."""
-        return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _LONGEST_TOKEN
+    def _may_continue(self, error: json.JSONDecodeError) -> bool:
+        """Returns whether the decoder may have failed only because the block ends within the element."""
+        return error.msg.startswith(_OPEN_STRING) or error.pos >= len(self._text) - _LONGEST_TOKEN
+
+    def _describe(self, error: json.JSONDecodeError) -> InputError:
+        if error.msg.startswith(_OPEN_STRING) or error.pos >= len(self._text.rstrip()):
+            return self._error(_CUT_OFF)
+        return self._error(f"invalid JSON: {error.msg}", error.pos)
 
     def _read_block(self) -> bool:
         """Drops what was decoded and reads on; returns False at the end of the file.
@@ -123,9 +128,6 @@ class _ArrayReader:
             self._line += self._text.count("\n", 0, self._position)
             self._text, self._position = kept + block, 0
         return bool(block)
-
-    def _truncated(self) -> str:
-        return "the file ends before the array does; it was cut off"
 
     def _error(self, fault: str, position: int | None = None) -> InputError:
         line = self._line + self._text.count("\n", 0, self._position if position is None else position)
