@@ -46,7 +46,6 @@ setup(
         "charset-normalizer>=3.4,<4",
         "click>=8.2,<9",
         "fonttools>=4.60,<5",
-        "ijson>=3.4,<4",
         "jinja2>=3.1,<4",
         "luigi>=3.8,<3.9",
         "matplotlib>=3.10,<4",

@@ -70,6 +70,7 @@ WITHOUT_MODULE = {
     "pipeline/test_bad_corpora.py",
     "pipeline/test_bad_messages.py",
     "pipeline/test_dates_and_paths.py",
+    "pipeline/test_input_files.py",
     "pipeline/test_luigi_command.py",
     "pipeline/test_nightly_chain.py",
     "pipeline/test_rejected_messages.py",

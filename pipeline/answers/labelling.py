@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from models.errors import InputError
 from pipeline.answers.explanations import require_texts
 from tasks.database.tables import MESSAGE_ID_LENGTH
-from tasks.sources.delimited_records import MAX_RECORD_LENGTH
+from tasks.sources.formats.delimited_records import MAX_RECORD_LENGTH
 from tasks.sources.rows import to_plain_text
 
 if TYPE_CHECKING:

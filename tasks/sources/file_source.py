@@ -13,19 +13,24 @@ from pathlib import Path
 
 from models.errors import InputError, SettingsError
 
+PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMATS_BY_SUFFIX = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+    ".json": "json",
+    **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
 }
+MESSAGE_FORMATS_BY_SUFFIX = {**FORMATS_BY_SUFFIX, ".xml": "sms_backup"}
 
 # Only a corpus may have the layout "label TAB text". The SMS Spam Collection is distributed both without a suffix and
 # as .txt.
 CORPUS_FORMATS_BY_SUFFIX = {**FORMATS_BY_SUFFIX, "": "sms", ".txt": "sms"}
+
+# They follow the suffix of the format, as in inbox.csv.gz.
+COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class FileSource:
         section: section of luigi.cfg that names the file: corpus or messages.
         path: the file.
         columns: names of the columns to read, by the setting that names each; ``text_column`` is the message.
-        format: csv, tsv, jsonl, parquet, sms, or auto to choose by the suffix of the file name.
-        encoding: encoding of the file; a Parquet file ignores it. Bytes that are invalid in it become U+FFFD.
+        format: csv, tsv, jsonl, json, parquet, sms, sms_backup, or auto to choose by the suffix of the file name.
+        encoding: encoding of a text file without a byte order mark. Bytes that are invalid in it become U+FFFD.
         dialect: how the fields of a CSV or TSV file are separated.
     """
 
@@ -70,14 +75,25 @@ def detect_format(source: FileSource) -> str:
     """
     if source.format != "auto":
         return source.format
-    formats = CORPUS_FORMATS_BY_SUFFIX if source.section == "corpus" else FORMATS_BY_SUFFIX
-    format_name = formats.get(source.path.suffix.lower())
-    if format_name is None:
+    formats = CORPUS_FORMATS_BY_SUFFIX if source.section == "corpus" else MESSAGE_FORMATS_BY_SUFFIX
+    suffix = format_suffix(source.path)
+    if suffix not in formats:
         raise InputError(
-            f"{source}: unknown format: the suffix of the file name is {source.path.suffix!r}. Expected one of "
-            f"{', '.join(suffix for suffix in formats if suffix)}. Rename the file or set [{source.section}] format."
+            f"{source}: unknown format: the suffix of the file name is {suffix!r}. Expected one of "
+            f"{', '.join(suffix for suffix in formats if suffix)}, or one of them followed by "
+            f"{', '.join(COMPRESSION_SUFFIXES)}. Rename the file or set [{source.section}] format."
         )
-    return format_name
+    return formats[suffix]
+
+
+def format_suffix(path: Path) -> str:
+    """Returns the suffix that names the format of a file, in lower case: .csv for inbox.csv and for inbox.csv.gz."""
+    return (path.with_suffix("") if has_compression_suffix(path) else path).suffix.lower()
+
+
+def has_compression_suffix(path: Path) -> bool:
+    """Returns whether the name of a file says that it is compressed."""
+    return path.suffix.lower() in COMPRESSION_SUFFIXES
 
 
 def check_encoding(source: FileSource) -> None:
@@ -98,10 +114,10 @@ def check_encoding(source: FileSource) -> None:
 
 
 def check_file(source: FileSource) -> None:
-    """Checks that a file exists and is not empty.
+    """Checks that a file exists.
 
     Raises:
-        InputError: it does not exist, is a folder or has 0 bytes. Names the setting and the file.
+        InputError: it does not exist or is a folder. Names the setting and the file.
     """
     if source.path.is_dir():
         raise InputError(
@@ -111,11 +127,6 @@ def check_file(source: FileSource) -> None:
     if not source.path.is_file():
         raise InputError(
             f"{source}: no such file (looked in {Path.cwd()}). Provide the file or correct the setting, and run again."
-        )
-    if source.path.stat().st_size == 0:
-        raise InputError(
-            f"{source}: expected rows, received an empty file (0 bytes). "
-            "Provide it again; a file without messages still has a header or a schema."
         )
 
 

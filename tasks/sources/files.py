@@ -1,4 +1,6 @@
-"""Reads rows of messages from a file of any supported format: CSV, TSV, JSON lines, Parquet, SMS Spam Collection.
+"""Reads rows of messages from a file of any supported format.
+
+The formats are CSV, TSV, JSON lines, JSON arrays, Parquet, the SMS Spam Collection and SMS Backup & Restore.
 
 `read_file` yields the same `SourceRow` for every format. A malformed row comes with a fault: it neither ends the run
 nor goes missing. A fault of the file as a whole is an InputError before the first row. Memory is bounded by the longest
@@ -16,11 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import InputError
-from tasks.sources.delimited import read_csv, read_sms, read_tsv
-from tasks.sources.delimited_records import MAX_RECORD_LENGTH
-from tasks.sources.file_source import FileSource, check_encoding, check_file, detect_format
-from tasks.sources.json_lines import read_json_lines
-from tasks.sources.parquet import read_parquet
+from tasks.sources.compression import file_compression
+from tasks.sources.content import identify
+from tasks.sources.file_source import PARQUET_SUFFIXES, FileSource, check_encoding, check_file, format_suffix
+from tasks.sources.formats.delimited import read_csv, read_sms, read_tsv
+from tasks.sources.formats.delimited_records import MAX_RECORD_LENGTH
+from tasks.sources.formats.json_array import read_json_array
+from tasks.sources.formats.json_lines import read_json_lines
+from tasks.sources.formats.parquet import read_parquet
+from tasks.sources.formats.sms_backup import read_sms_backup
 from tasks.sources.paths import FileRows, find_files
 from tasks.sources.rows import SourceRow
 
@@ -31,25 +37,28 @@ _READERS: dict[str, Callable[[FileSource], Iterator[SourceRow]]] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "jsonl": read_json_lines,
+    "json": read_json_array,
     "parquet": read_parquet,
     "sms": read_sms,
+    "sms_backup": read_sms_backup,
 }
 
 
 def read_file(source: FileSource) -> Iterator[SourceRow]:
     """Yields each row of a file, in file order.
 
-    Format, encoding and existence of the file are checked at the call, its header when the first row is requested.
+    The existence of the file, its format, encoding and first bytes are checked at the call, its header when the first
+    row is requested. A compressed file is decompressed, and a byte order mark decides the encoding.
 
     Raises:
         SettingsError: the encoding does not exist.
-        InputError: the file is missing, empty or damaged, has an unknown suffix, lacks a column, or changed while it
-            was read.
+        InputError: the file is missing, empty or damaged, has an unknown suffix, is something else than its format,
+            lacks a column, or changed while it was read.
     """
-    reader = _READERS[detect_format(source)]
     check_encoding(source)
     check_file(source)
-    return _check_unchanged(source, reader(source))
+    identified = identify(source)
+    return _check_unchanged(source, _READERS[identified.format](identified))
 
 
 def read_files(source: FileSource, file_rows: FileRows) -> Iterator[SourceRow]:
@@ -86,11 +95,19 @@ def estimate_total_row_count(path: str) -> int | None:
 
 
 def estimate_row_count(path: Path) -> int | None:
-    """Returns about how many rows a file has, from its Parquet footer or its line ends; None if it cannot be read."""
+    """Returns about how many rows a file has, from its Parquet footer or its line ends.
+
+    Returns None if line ends say nothing about it, as in a compressed file, an array or XML, or if it cannot be read.
+    """
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if format_suffix(path) in PARQUET_SUFFIXES:
             return int(pq.read_metadata(path).num_rows)
+        if file_compression(path):
+            return None
         with path.open("rb") as file:
+            if file.read(2**10).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"<")):
+                return None
+            file.seek(0)
             return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
     except (OSError, pa.ArrowException):
         return None  # reading the file reports the error

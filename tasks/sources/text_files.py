@@ -1,15 +1,17 @@
 """Opens text files and reads their lines in bounded memory.
 
-What a line means is decided by the reader of each format: `tasks.sources.delimited` and `tasks.sources.json_lines`.
+The reader of each format, in `tasks.sources.formats`, decides what a line means.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import TextIO
 
 from models.errors import InputError
+from tasks.sources.compression import open_bytes
 from tasks.sources.file_source import FileSource, codec_name
 
 MAX_LINE_LENGTH = 128 * 2**20  # characters of one JSON, TSV or sms line; a longer line is a row with a fault
@@ -18,25 +20,24 @@ LINE_TOO_LONG = f"row too long: more than {MAX_LINE_LENGTH} characters"
 
 @contextlib.contextmanager
 def open_text(source: FileSource, newline: str) -> Iterator[TextIO]:
-    """Opens a file as text. Bytes that are invalid in its encoding become U+FFFD.
+    """Opens a file as text, decompressed if needed. Bytes that are invalid in its encoding become U+FFFD.
 
     Args:
         source: the file.
         newline: as for `open`.
 
     Raises:
-        InputError: the file cannot be read, or not in its encoding. Errors in the body of the ``with`` count too.
+        InputError: the file cannot be read, decompressed or decoded. Errors in the body of the ``with`` count too.
     """
     try:
-        with source.path.open(encoding=codec_name(source.encoding), errors="replace", newline=newline) as file:
+        with (
+            open_bytes(source) as content,
+            io.TextIOWrapper(content, codec_name(source.encoding), "replace", newline) as file,
+        ):
             yield file
     except UnicodeError as error:
         raise InputError(
             f"{source}: cannot be read as {source.encoding}: {error}. Correct [{source.section}] encoding."
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"{source}: cannot be read: {error.strerror or error}. Check the permissions of the file and its disk."
         ) from None
 
 

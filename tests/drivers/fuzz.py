@@ -76,13 +76,16 @@ def write_file(name: str, content: bytes) -> Path:
 COLUMNS = {"text_column": "text", "id_column": "message_id", "date_column": "day"}
 LABELLED = {"text_column": "text", "label_column": "label"}
 DIALECTS = (("auto", "comma", "tab", ";"), ("auto", "none", '"', "'"), ("none", "\\", "^"), ("", r"\N", "NULL,N"))
+ATTRIBUTES = {"text_column": "body", "id_column": "address", "date_column": "date"}
 
 
 def feed_messages(layout: str, content: bytes) -> None:
     from tasks.sources.file_source import Dialect, FileSource
     from tasks.sources.files import read_file
 
-    columns, section = (LABELLED, "corpus") if layout == "sms" else (COLUMNS, "messages")
+    columns, section = {"sms": (LABELLED, "corpus"), "sms_backup": (ATTRIBUTES, "messages")}.get(
+        layout, (COLUMNS, "messages")
+    )
     choice = random.Random(content)  # the same bytes are read in the same dialect again
     dialects = [Dialect(), Dialect(*map(choice.choice, DIALECTS))] if layout in ("csv", "tsv") else [Dialect()]
     for encoding, dialect in itertools.product(("utf-8",) if layout == "parquet" else ("utf-8", "utf-16"), dialects):
@@ -109,6 +112,47 @@ def json_lines() -> list[bytes]:
     ]
     text = "\n".join(map(json.dumps, rows))
     return [text.encode(), text.encode("utf-16"), b'{"text": NaN}\n{"text": "a', b"[" * 300]
+
+
+def json_arrays() -> list[bytes]:
+    lines = json_lines()[0].decode()
+    array = f"[{lines}]".replace("\n", ",\n ")
+    return [
+        array.encode(),
+        array.encode("utf-16"),
+        b'\xef\xbb\xbf [{"text": NaN}, "a"] ',
+        b"[" * 300,
+        b"[]",
+        b'{"a": [\n{}]}',
+    ]
+
+
+def feed_json(content: bytes) -> None:
+    """Reads the bytes as an array and as either layout, as the content decides."""
+    from tasks.sources.file_source import FileSource
+    from tasks.sources.files import read_file
+
+    feed_messages("json", content)
+    path = write_file("messages.json", content)
+    assert all(set(row.values) == set(COLUMNS.values()) for row in read_file(FileSource("messages", path, COLUMNS)))
+
+
+def sms_backups() -> list[bytes]:
+    text = (
+        "<?xml version='1.0' encoding='UTF-8'?>\n<!-- app --><smses count=\"2\">\n"
+        '<sms address="+1" date="1769817600000" body="a&#10;&#55357;&#56832;&#0;&amp;"/>\n'
+        '<mms date="1"><parts><part ct="text/plain" text="a"/><part ct="image/png" data="AA"/></parts></mms></smses>'
+    )
+    return [text.encode(), text.encode("utf-16"), b'<!DOCTYPE a [<!ENTITY b "c">]><smses><sms body="&b;"/></smses>']
+
+
+def compressed() -> list[bytes]:
+    from file_formats import COMPRESSIONS
+
+    content = make_delimited_files(",")[0]
+    return [compress(content) * 2 for compress in COMPRESSIONS.values()] + [
+        COMPRESSIONS["gzip"](content.replace(b"W", b"\0"))
+    ]
 
 
 def parquet() -> list[bytes]:
@@ -372,6 +416,9 @@ TARGETS = dict([
     define("tsv", functools.partial(feed_messages, "tsv"), lambda: make_delimited_files("\t")),
     define("sms", functools.partial(feed_messages, "sms"), lambda: [b"ham\tHello\nspam\tWin\tit\n\nodd\n\xff\tx\r\n"]),
     define("jsonl", functools.partial(feed_messages, "jsonl"), json_lines),
+    define("json", feed_json, json_arrays),
+    define("sms_backup", functools.partial(feed_messages, "sms_backup"), sms_backups),
+    define("compressed", functools.partial(feed_messages, "csv"), compressed),
     define("parquet", functools.partial(feed_messages, "parquet"), parquet),
     define("labels", feed_labels, labels),
     define("download", feed_download, archives),

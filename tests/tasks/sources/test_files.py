@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
 import io
@@ -13,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import file_formats
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import InputError, SettingsError
-from tasks.sources import delimited_records, text_files
+from tasks.sources import text_files
 from tasks.sources.file_source import Dialect, FileSource, detect_format
 from tasks.sources.files import estimate_total_row_count, read_file, read_files
+from tasks.sources.formats import delimited_records
 from tasks.sources.paths import FileRows
 from tasks.sources.rows import SourceRow, fault_kind, to_plain_text
 
@@ -222,6 +225,27 @@ def test_rows_written_as_parquet_are_read_back(tmp_path: Path, rows: list[tuple[
     assert valid_values(read_file(FileSource("messages", tmp_path / "m.parquet", MESSAGES))) == rows
 
 
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=20)
+
+
+@allow_tmp_path
+@given(
+    rows=st.lists(st.tuples(cells, cells).map(lambda row: {"id": row[0] + "x", "text": row[1]}), min_size=1),
+    layout=st.sampled_from(list(file_formats.TEXT_FORMATS)),
+    compression=st.none() | st.sampled_from(list(file_formats.COMPRESSIONS)),
+    encoding=st.sampled_from(list(file_formats.MARKED_ENCODINGS)),
+    is_marked=st.booleans(),
+)
+def test_rows_are_read_back_from_any_format_compression_and_encoding(
+    tmp_path: Path, rows: list[dict[str, str]], layout: str, compression: str | None, encoding: str, is_marked: bool
+) -> None:
+    text = file_formats.TEXT_FORMATS[layout](rows)
+    content = file_formats.mark(text, encoding) if is_marked else text.encode(encoding)
+    content = file_formats.COMPRESSIONS[compression](content) if compression else content
+    changes = {"encoding": "utf-8" if is_marked else encoding, "format": layout.removeprefix("pretty ")}
+    assert valid_values(read_file(source(tmp_path / "m", content, **changes))) == [(r["id"], r["text"]) for r in rows]
+
+
 @allow_tmp_path
 @given(content=st.binary(min_size=1, max_size=300), name=st.sampled_from(["m.csv", "m.tsv", "m.jsonl", "m.parquet"]))
 def test_arbitrary_bytes_do_not_crash_a_reader(tmp_path: Path, content: bytes, name: str) -> None:
@@ -300,13 +324,20 @@ def test_a_damaged_parquet_file_is_rejected(tmp_path: Path, cut: int) -> None:
         ("corpus", "c.csv", "csv"),
         ("messages", "m.NDJSON", "jsonl"),
         ("messages", "m.pq", "parquet"),
+        ("messages", "m.json", "json"),
+        ("messages", "m.xml", "sms_backup"),
+        ("messages", "2026.01.31.CSV.GZ", "csv"),
+        ("messages", "m.jsonl.bz2", "jsonl"),
+        ("messages", "m.tab.xz", "tsv"),
+        ("corpus", "c.json.zst", "json"),
+        ("corpus", "SMSSpamCollection.gz", "sms"),
     ],
 )
 def test_auto_detects_the_format_by_the_suffix(section: str, name: str, expected: str) -> None:
     assert detect_format(FileSource(section, Path(name), MESSAGES)) == expected
 
 
-@pytest.mark.parametrize("name", ["m.txt", "m.json", "m.csv.gz", "m", "m.xlsx"])
+@pytest.mark.parametrize("name", ["m.txt", "m.gz", "m.csv.gz.gz", "m.csv.zip", "m", "m.xlsx"])
 def test_an_unknown_suffix_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"set \[messages\] format"):
         read_file(source(tmp_path / name, "id,text\n1,a\n"))
@@ -326,7 +357,7 @@ def test_an_unknown_encoding_is_rejected(tmp_path: Path, encoding: str) -> None:
         ('"id,text\n1,a\n', {}, "expected a header, received malformed CSV"),
         ("Id,Text\n1,a\n", {}, "id_column = id: no such column; did you mean Id? Columns are Id, Text."),
         ("id,text,text\n1,a,b\n", {}, "text_column = text: more than one column has the name."),
-        ("\xff\xfe".encode("latin-1") + "id,text\n1,a\n".encode("utf-16-le"), {}, "The file was read as csv in utf-8"),
+        (codecs.BOM_UTF16_LE + "id,txt\n1,a\n".encode("utf-16-le"), {}, "The file was read as csv in utf-16"),
         ("id,text\n1,a\n", {"encoding": "utf-16"}, "cannot be read as utf-16"),
         ('{"text": "a"}\n{"text": "b", "ids": 1}', {"format": "jsonl"}, "id: no such column; did you mean ids?"),
     ],

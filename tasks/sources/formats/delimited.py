@@ -1,7 +1,7 @@
 r"""Reads rows from CSV and TSV files, and from the layout of the SMS Spam Collection, `label TAB text`.
 
 The delimiter is found with the header: the right one gives the header all requested columns.
-`tasks.sources.delimited_records` splits lines into fields.
+`tasks.sources.formats.delimited_records` splits lines into fields.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from typing import NamedTuple
 
 from models.errors import InputError
 from tasks.settings.dialects import DELIMITERS
-from tasks.sources.delimited_records import MALFORMED_QUOTING, SEEMS_QUOTED, Record, Syntax, split_plain, split_records
 from tasks.sources.file_source import FileSource
-from tasks.sources.replacements import find_header_encoding
+from tasks.sources.formats.delimited_records import (
+    MALFORMED_QUOTING,
+    SEEMS_QUOTED,
+    Record,
+    Syntax,
+    split_plain,
+    split_records,
+)
+from tasks.sources.formats.encodings import find_header_encoding
 from tasks.sources.rows import SourceRow, check_columns, replace_surrogates
 from tasks.sources.text_files import read_lines
 

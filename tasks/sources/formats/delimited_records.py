@@ -1,6 +1,6 @@
 """Splits the lines of CSV and TSV files into the fields of records, by the dialect of the file.
 
-`tasks.sources.delimited` finds the dialect and converts records to rows.
+`tasks.sources.formats.delimited` finds the dialect and converts records to rows.
 """
 
 from __future__ import annotations

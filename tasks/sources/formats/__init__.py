@@ -1,0 +1,1 @@
+"""The readers of each file format other than CSV and TSV."""
