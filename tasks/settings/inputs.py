@@ -45,7 +45,10 @@ class CorpusSettings:
         affects_result=False,
     )
     format: str = setting(
-        "auto", "format of the file; auto uses the file extension, sms is label TAB text", choices=CORPUS_FORMATS
+        "auto",
+        "format of the file; auto uses the file extension, and the content to tell JSON lines from a JSON array; sms "
+        "is label TAB text; files compressed with gzip, bzip2, xz or zstd are read too",
+        choices=CORPUS_FORMATS,
     )
     encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")
     delimiter: str = delimiter_setting()
@@ -125,7 +128,9 @@ class MessagesSettings:
     )
     format: str = setting(
         "auto",
-        "format of the file; auto uses the file extension; sms_backup is the XML of SMS Backup & Restore",
+        "format of the file; auto uses the file extension, and the content to tell JSON lines from a JSON array; "
+        "sms_backup is the XML of SMS Backup & Restore, with text_column = body; files compressed with gzip, bzip2, xz "
+        "or zstd are read too",
         choices=MESSAGE_FORMATS,
     )
     encoding: str = setting("utf-8", "encoding of a text file; a byte order mark in the file takes precedence")

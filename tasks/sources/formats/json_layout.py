@@ -38,15 +38,20 @@ def choose_json_format(source: FileSource, text: str) -> str:
         raise InputError(f"{source}: {_describe_spanning_object(source.path, text)}")
     found = "json" if _is_array(text) else "jsonl"
     if source.format not in ("auto", found):
-        received = "one JSON array" if found == "json" else "one JSON object a line"
-        expected = "one JSON array" if source.format == "json" else "one JSON object a line"
-        if found == "jsonl" and not text.startswith(("{", "[")):
-            received, found = f"text that begins with {text[:20]!r}", "auto"
         raise InputError(
-            f"{source}: [{source.section}] format = {source.format}: expected {expected}, received {received}. "
-            f"Set [{source.section}] format = {found}."
+            f"{source}: [{source.section}] format = {source.format}: {_describe_misfit(source, text, found)}"
         )
     return found
+
+
+def _describe_misfit(source: FileSource, text: str, found: str) -> str:
+    layouts = {"json": "one JSON array", "jsonl": "one JSON object a line"}
+    received = layouts[found]
+    if not text.startswith(("{", "[")):
+        received, found = f"text that begins with {text[:20]!r}", "auto"
+    description = f"expected {layouts[source.format]}, received {received}. Set [{source.section}] format = {found}."
+    wrapped = _WRAPPED_ARRAY.match(text)
+    return description + (describe_wrapped_array(source.path, wrapped[1]) if wrapped else "")
 
 
 def _is_array(text: str) -> bool:
@@ -57,9 +62,11 @@ def _is_array(text: str) -> bool:
         return True
     try:
         _, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
+    except json.JSONDecodeError as error:
+        end = error.pos
+    except RecursionError:
         return True
-    return "\n" in text[:end] or not text[end:].strip()
+    return "\n" in text[:end] or "\n" not in text[end:].rstrip()
 
 
 def _spans_lines(text: str) -> bool:

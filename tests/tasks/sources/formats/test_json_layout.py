@@ -41,6 +41,7 @@ def test_auto_takes_the_layout_of_the_content(tmp_path: Path, name: str, content
         ('{"id": 1\n{"id": 2, "text": "b"}\n', {1: "Expecting ',' delimiter"}),
         ('{"id": 1,\n{"id": 2, "text": "b"}\n', {1: "Expecting property name"}),
         ('{"id": 1, "text": "cut\n{"id": 2, "text": "b"}\n', {1: "Invalid control character"}),
+        ('[2026-01-31] started\n{"id": 2, "text": "b"}\n', {1: "invalid JSON"}),
         ('[1, {"id": 2, "text": "b"}]', {1: "received a number"}),
         ('[\n  null,\n  {"id": 2, "text": "b"}\n]', {1: "received null"}),
         ('[["a"],\n{"id": 2, "text": "b"}]', {1: "received a list"}),
@@ -72,15 +73,15 @@ def test_a_format_that_does_not_fit_is_refused_before_the_first_row(
     assert f"[messages] format = {format_name}: {expected}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["m.json", "m.jsonl"])
+@pytest.mark.parametrize(("name", "format_name"), [("m.json", "auto"), ("m.jsonl", "auto"), ("m.json", "json")])
 @pytest.mark.parametrize("count", [1, 2, 2000])
 @pytest.mark.parametrize("indent", [None, 0, 2])
 def test_an_array_within_an_object_is_named_with_its_key(
-    tmp_path: Path, name: str, count: int, indent: int | None
+    tmp_path: Path, name: str, format_name: str, count: int, indent: int | None
 ) -> None:
     wrapped: dict[str, Any] = {"exported": "2026-01-31", "count": count, "messages": OBJECTS * count}
     with pytest.raises(InputError) as caught:
-        list(read_file(source(tmp_path / name, json.dumps(wrapped, indent=indent))))
+        list(read_file(source(tmp_path / name, json.dumps(wrapped, indent=indent), format_name)))
     assert "The key 'messages' holds an array of objects" in str(caught.value)
     assert f"jq '.[\"messages\"]' {name} > messages.json" in str(caught.value)
 
