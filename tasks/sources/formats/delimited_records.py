@@ -49,8 +49,8 @@ class Syntax(NamedTuple):
     rejects_quotes: bool = False
 
 
-# (number of its first line from 1, its fields with None for a null, its fault). A plain tuple: a named one for each row
-# would take a tenth of the time of reading.
+# (number of its first line from 1, its fields with None for a null, its fault). A plain tuple, because there is one for
+# each row of a file.
 Record = tuple[int, Sequence[str | None], str | None]
 
 
