@@ -35,6 +35,10 @@ class YesterdayParameter(luigi.DateParameter):
         """Returns the date, or yesterday in [messages] timezone."""
         return value or _today() - datetime.timedelta(days=1)
 
+    def next_in_enumeration(self, value: datetime.date) -> datetime.date | None:
+        """Returns the next day, for Luigi's summary; None for the last date that Python knows."""
+        return None if value == datetime.date.max else super().next_in_enumeration(value)
+
 
 def _today() -> datetime.date:
     try:
