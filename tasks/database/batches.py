@@ -19,7 +19,7 @@ from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows,
 from tasks.database.completion import select_completed_dates
 from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
-from tasks.database.schema import has_schema, schema_revision
+from tasks.database.schema import has_schema, read_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 
 _FETCH_SIZE = 10_000  # rows fetched at a time
@@ -255,16 +255,15 @@ def _stream_rows(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
 
 
 def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]:
-    if not has_schema(engine):
+    revision = read_revision(engine)
+    if revision is None:
         return []
     with read_transaction(engine) as connection:
-        columns = _existing_columns(connection)
+        columns = list(BATCH_COLUMNS) if revision == SCHEMA_REVISION else _existing_columns(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 
 
 def _existing_columns(connection: Connection) -> list[sa.ColumnElement[Any]]:
     """Returns the columns of a BatchRow, with null for columns that an older, not yet migrated schema lacks."""
-    if schema_revision(connection) == SCHEMA_REVISION:
-        return list(BATCH_COLUMNS)
     existing = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
     return [column if column.name in existing else sa.null().label(column.name) for column in BATCH_COLUMNS]
