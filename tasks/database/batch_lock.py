@@ -100,11 +100,12 @@ def _file_lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack)
 
 
 def _postgresql_lock(connection: Connection, date: datetime.date) -> Callable[[], bool]:
-    statement = sa.select(sa.func.pg_try_advisory_xact_lock(_POSTGRESQL_KEY, date.toordinal()))
+    # Without bound parameters: a statement that has some keeps its snapshot, which delays vacuum, until the next one.
+    statement = f"SELECT pg_try_advisory_xact_lock({_POSTGRESQL_KEY}, {date.toordinal()})"
 
     def try_lock() -> bool:
         begin_lasting_transaction(connection)
-        acquired = bool(connection.scalar(statement))
+        acquired = bool(connection.exec_driver_sql(statement).scalar())
         if not acquired:
             connection.rollback()  # a run that waits does not occupy a session of a connection pooler
         return acquired

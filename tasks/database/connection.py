@@ -91,8 +91,8 @@ def begin_lasting_transaction(connection: Connection) -> None:
     """Begins a transaction of PostgreSQL that may stay idle for hours, to hold a lock until it ends.
 
     A lock of the session instead would not work through a connection pooler such as PgBouncer: it gives the session to
-    other clients between two transactions, and the lock stays on it after the run. While it is idle, a READ COMMITTED
-    transaction that only took a lock has no snapshot, so it does not delay the database's vacuum.
+    other clients between two transactions, and the lock stays on it after the run. While a READ COMMITTED transaction
+    is idle, it has no snapshot, so that it does not delay the database's vacuum.
 
     Args:
         connection: a connection without a transaction.
