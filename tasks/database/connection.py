@@ -7,6 +7,7 @@ part of `tasks.database.schema`.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -270,9 +271,10 @@ def is_missing_file(engine: Engine) -> bool:
 
 def _check_sqlite_folder(url: URL, section: str) -> None:
     path = sqlite_path(url)
-    if path is not None and not path.parent.is_dir():
+    if path is not None and not os.access(path.parent, os.X_OK):
         raise DatabaseError(
-            f"{mask_password(url)}: no such folder: {path.parent}. Create it, or correct the URL: {url_hint(section)}"
+            f"{mask_password(url)}: no such folder: {path.parent}, or this user may not enter it. Create it, grant the "
+            f"permission, or correct the URL: {url_hint(section)}"
         )
 
 

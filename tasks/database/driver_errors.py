@@ -93,6 +93,8 @@ def _find_privilege(error: BaseException) -> str:
 
 def _explain_sqlite_permission(path: Path) -> str:
     """Returns which permission on a SQLite file or its folder is missing, or an empty text if none is."""
+    if path.is_dir():
+        return f"{path} is a folder: correct the URL, which names the file"
     if not os.access(path, os.R_OK):
         return f"This user may not read {path}: grant read permission on it and its folder"
     if not os.access(path.parent, os.W_OK) and _is_in_wal_mode(path):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import servers
 import sqlalchemy as sa
+from chain import environment
+from other_user import readable_folder, run_without_write_permission
 from published_batches import DATE, publish
-from spamscore_command import get_error, get_output, get_rows
+from spamscore_command import SPAMSCORE, get_error, get_output, get_rows
 from sqlalchemy.engine import URL
 
 from models.errors import DatabaseError
@@ -18,6 +21,7 @@ from tasks.database.driver_errors import find_advice
 from tasks.database.schema import open_database
 from tasks.settings.storage import DatabaseSettings
 
+ROOT = Path(__file__).resolve().parents[3]
 SCORES = {"m-1": 0.998, "m-2": 0.25}
 
 
@@ -167,3 +171,51 @@ def test_a_message_of_a_server_has_its_way_out(url: str, text: str, advice: str)
     found = find_advice(error, sa.make_url(f"{url}:///scores.db"))
     assert advice in found
     assert bool(advice) == bool(found)
+
+
+def test_a_reader_without_write_permission_is_told_how_to_read_the_scores() -> None:
+    with readable_folder() as folder:
+        engine = open_database(DatabaseSettings(f"sqlite:///{folder}/spamscore.db"))
+        publish(engine, SCORES)
+        engine.dispose()
+        done = run_without_write_permission(folder, str(SPAMSCORE), "batches", cwd=folder, env=environment())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (35, "", 1)
+    assert f"this user may not write to {folder}. Grant write permission on the folder; or run" in done.stderr
+
+
+def test_a_file_that_its_user_may_not_read_is_reported() -> None:
+    with readable_folder() as folder:
+        path = folder / "spamscore.db"
+        open_database(DatabaseSettings(f"sqlite:///{path}")).dispose()
+        path.chmod(0o000)
+        done = run_without_write_permission(folder, str(SPAMSCORE), "batches", cwd=folder, env=environment())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (35, "", 1)
+    assert "This user may not read spamscore.db: grant read permission" in done.stderr
+
+
+def test_a_folder_that_its_user_may_not_enter_is_reported() -> None:
+    with readable_folder() as folder:
+        (folder / "private").mkdir(mode=0o700)
+        (folder / "private").chmod(0o000)
+        variables = environment(SPAMSCORE_DATABASE_URL="sqlite:///private/spamscore.db")
+        done = run_without_write_permission(folder, str(SPAMSCORE), "batches", cwd=folder, env=variables)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (35, "", 1)
+    assert "no such folder: private, or this user may not enter it." in done.stderr
+
+
+def test_a_folder_in_place_of_a_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="is a folder: correct the URL"):
+        open_database(DatabaseSettings(f"sqlite:///{tmp_path}"))
+
+
+def test_a_file_that_its_user_may_only_read_is_reported_on_writing() -> None:
+    with readable_folder() as folder:
+        path = folder / "empty.db"
+        path.touch(0o444)
+        script = "import sys; from types import SimpleNamespace; from tasks.database.schema import open_database\n"
+        script += "try: open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=1))\n"
+        script += "except Exception as error: print(error)"
+        url = f"sqlite:///{path}"
+        done = run_without_write_permission(folder, sys.executable, "-c", script, url, cwd=ROOT)
+    assert "This user may not write to" in done.stdout
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
