@@ -19,7 +19,7 @@ from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows,
 from tasks.database.completion import select_completed_dates
 from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
-from tasks.database.schema import has_schema, read_revision
+from tasks.database.schema import UNREADABLE, has_schema, read_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 
 _FETCH_SIZE = 10_000  # rows fetched at a time
@@ -259,7 +259,7 @@ def _select_batches(engine: Engine, statement: sa.Select[Any]) -> list[BatchRow]
     if revision is None:
         return []
     with read_transaction(engine) as connection:
-        columns = list(BATCH_COLUMNS) if revision == SCHEMA_REVISION else _existing_columns(connection)
+        columns = list(BATCH_COLUMNS) if revision in (SCHEMA_REVISION, UNREADABLE) else _existing_columns(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 
 

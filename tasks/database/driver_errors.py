@@ -25,6 +25,10 @@ _OPTION_ERROR = re.compile(r"\b(?:invalid|bad|weak) [\w ]*(?:value|number|option
 _ADVICE = (
     (r'database "[^"]*" does not exist|Unknown database', "Create the database, or correct its name in the URL"),
     (r"permission denied for schema (\S+)", "Grant it: GRANT USAGE, CREATE ON SCHEMA {} TO {user}"),
+    (
+        r"(SELECT|INSERT|UPDATE|DELETE) command denied .* table \S*[`'](\w+)[`']",
+        "Grant it: GRANT {} ON {} TO {user}",
+    ),
     (r"Access denied .* to database|CREATE command denied", "Grant the user ALL PRIVILEGES on the database"),
     (
         r"Access denied .*using password",

@@ -165,8 +165,8 @@ def connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
         fixed = {"client_encoding": "utf8", "prepare_threshold": None}
     elif backend in ("mysql", "mariadb"):
         fixed = {"charset": "utf8mb4"}
-        if url.password:  # PyMySQL would encode it in Latin-1
-            fixed["password"] = str(url.password).encode()
+        if password := url.password or url.query.get("password"):  # PyMySQL would encode it in Latin-1
+            fixed["password"] = str(password).encode()
     else:
         defaults = {}
     return {key: value for key, value in defaults.items() if key not in url.query} | fixed

@@ -68,6 +68,24 @@ def test_a_role_that_may_only_read_the_view_reads_the_scores(published: URL, mon
         assert get_output("scores", str(DATE), "--flagged", "--order", "message_id", "--plain") != ""
 
 
+def test_a_user_of_mariadb_who_may_only_read_the_view_reads_the_scores(
+    mariadb_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = open_database(DatabaseSettings(mariadb_url))
+    publish(engine, SCORES)
+    url = sa.make_url(mariadb_url)
+    with servers.admin_connection(url) as connection:
+        connection.exec_driver_sql("CREATE USER viewer@'127.0.0.1' IDENTIFIED BY 'r'")
+        try:
+            connection.exec_driver_sql(f"GRANT SELECT ON {url.database}.published_scores TO viewer@'127.0.0.1'")
+            monkeypatch.setenv("SPAMSCORE_DATABASE_URL", render(url.set(username="viewer", password="r")))
+            assert [row[2] for row in get_rows("scores", str(DATE))] == ["m-1", "m-2"]
+            assert "Grant it: GRANT SELECT ON score_batches TO viewer." in get_error(35, "batches")
+        finally:
+            connection.exec_driver_sql("DROP USER viewer@'127.0.0.1'")
+
+
 def test_no_flagged_message_is_no_error_for_a_role_that_may_only_read_the_view(
     published: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
