@@ -17,6 +17,7 @@ from tasks.scheduler.parameters import YesterdayParameter
 from tasks.scheduler.progress import report_progress
 from tasks.score_batch import ScoreBatch
 from tasks.settings.loading import load
+from tasks.settings.masking import mask_password
 from tasks.settings.scoring import DriftSettings, ReportSettings
 from tasks.settings.storage import DatabaseSettings
 from tasks.stage import Stage, prepare_tensorflow
@@ -51,7 +52,6 @@ class ReportBatch(Stage):
     def run(self) -> None:
         """Reads the published batch, writes its report unless it exists, and warns or fails on drift."""
         from tasks.database.batches import find_published_batch
-        from tasks.database.connection import mask_password
         from tasks.database.schema import open_database
         from tasks.monitoring.drift import read_drift
 

@@ -77,6 +77,7 @@ WITHOUT_MODULE = {
     "pipeline/test_reports.py",
     "pipeline/test_sample.py",
     "tasks/database/test_migrations.py",
+    "tasks/database/test_pgbouncer.py",
 }
 
 

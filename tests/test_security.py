@@ -26,8 +26,9 @@ from luigid import Luigid
 from sqlalchemy.engine import URL, Engine
 
 from models.errors import InputError
-from tasks.database.connection import mask_password, read_transaction, write_transaction
+from tasks.database.connection import read_transaction, write_transaction
 from tasks.database.writer import insert_rows
+from tasks.settings.masking import mask_password
 from tasks.settings.storage import DatabaseSettings
 from tasks.sources.queries import QuerySource, read_query
 

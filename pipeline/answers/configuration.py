@@ -21,6 +21,7 @@ from tasks.monitoring.alerts import mask_webhook_url
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import find_source_file
 from tasks.settings.loading import environment_variable, load
+from tasks.settings.masking import mask_password
 from tasks.settings.sections import SECTIONS
 
 DEFAULT = "default"
@@ -128,8 +129,6 @@ def _mask(setting: Setting, value: str) -> str:
 
 
 def _mask_url(value: str) -> str:
-    from tasks.database.connection import mask_password
-
     return mask_password(value) if value else value
 
 

@@ -27,6 +27,7 @@ from pipeline.printing import (
 )
 from tasks.artifacts.locations import snapshot_folder
 from tasks.artifacts.source_files import describe_origin
+from tasks.settings.masking import mask_password
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +96,6 @@ class Summary:
 def summarize(engine: Engine, batch: BatchRow) -> Summary:
     """Reads the summary of a published batch from the database and its snapshot."""
     from tasks.database.batches import stream_rejections, stream_scores
-    from tasks.database.connection import mask_password
 
     reasons = Counter(row.reason for row in stream_rejections(engine, batch.batch_id)) if batch.rejected else Counter()
     rows = list(stream_scores(engine, batch.batch_date, limit=MOST_SUSPICIOUS))

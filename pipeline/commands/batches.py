@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from models.errors import DatabaseError
 from pipeline import printing
 from pipeline.commands.context import SCORE_COMMAND, connect_database, require_published
 from pipeline.commands.options import POSITIVE_INTEGER, DateType, examples, format_option, print_note
 from pipeline.printing import Column, print_json, print_lines, print_rows
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
     from tasks.database.batches import BatchRow, ScoreRow
 
 
@@ -110,15 +114,18 @@ def scores(
     """Show the published scores of DATE (2026-01-31, yesterday, today).
 
     In a pipe, prints one line per message, separated by tabs: probability, flagged (true or false), message_id.
-    Control characters in a message_id are escaped.
+    Control characters in a message_id are escaped. A user of the database needs SELECT on published_scores only.
 
     --csv keeps identifiers exact. Import the column as text: a spreadsheet would evaluate an identifier such as =1+1.
     """
     engine = connect_database()
     from tasks.database.batches import stream_scores as read_scores
 
-    batch = require_published(engine, date)
     rows = read_scores(engine, date, flagged, limit, order)
+    first = next(rows, None)
+    rows = itertools.chain([] if first is None else [first], rows)
+    # Read from the view if possible: a user may have no right to read more.
+    batch = first or next(read_scores(engine, date, limit=1, order="message_id"), None) or _find_batch(engine, date)
     if output_format == "json":
         print_lines(printing.format_json(row._asdict()) for row in rows)
     elif output_format == "csv":
@@ -135,7 +142,22 @@ def scores(
         _show_scores(batch, rows)
 
 
-def _show_scores(batch: BatchRow, rows: Iterator[ScoreRow]) -> None:
+def _find_batch(engine: Engine, date: datetime.date) -> BatchRow:
+    """Returns the published batch of a date without scores: the view does not tell it from a date without a batch."""
+    from tasks.database.driver_errors import is_denied
+
+    try:
+        return require_published(engine, date)
+    except DatabaseError as error:
+        if not is_denied(error.__cause__):
+            raise
+        raise DatabaseError(
+            f"published_scores has no score of {date}, and whether the date has an empty batch or none cannot be read: "
+            f"{error}"
+        ) from None
+
+
+def _show_scores(batch: BatchRow | ScoreRow, rows: Iterator[ScoreRow]) -> None:
     console = printing.open_console()
     batch_title = f"(batch {batch.batch_id}{', provisional' * batch.provisional}, model version {batch.model_version})"
     console.print(printing.styled_text(f"{'probability':<22}message_id  {batch_title}", "bold"))

@@ -18,8 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import AlreadyRunningError, SettingsError
-from tasks.database.connection import mask_password, read_transaction, sqlite_path
+from tasks.database.connection import begin_lasting_transaction, read_transaction
 from tasks.database.tables import is_mysql
+from tasks.database.urls import sqlite_path
+from tasks.settings.masking import mask_password
 
 log = logging.getLogger("spamscore")
 
@@ -67,7 +69,8 @@ def _create_lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStac
     elif name == "postgresql":
         try_lock = _postgresql_lock(_open_lock_connection(engine, stack), date)
     elif is_mysql(engine.dialect):
-        try_lock = _mysql_lock(_open_lock_connection(engine, stack), date)
+        connection = _open_lock_connection(engine, stack)
+        try_lock = _mysql_lock(connection.execution_options(isolation_level="AUTOCOMMIT"), date)
     else:
         raise SettingsError(f"[database] url = {mask_password(engine.url)}: there is no lock for {name}.")
     acquired = False
@@ -97,8 +100,17 @@ def _file_lock(engine: Engine, date: datetime.date, stack: contextlib.ExitStack)
 
 
 def _postgresql_lock(connection: Connection, date: datetime.date) -> Callable[[], bool]:
-    statement = sa.select(sa.func.pg_try_advisory_lock(_POSTGRESQL_KEY, date.toordinal()))
-    return lambda: bool(connection.scalar(statement))
+    # Without bound parameters: a statement that has some keeps its snapshot, which delays vacuum, until the next one.
+    statement = f"SELECT pg_try_advisory_xact_lock({_POSTGRESQL_KEY}, {date.toordinal()})"
+
+    def try_lock() -> bool:
+        begin_lasting_transaction(connection)
+        acquired = bool(connection.exec_driver_sql(statement).scalar())
+        if not acquired:
+            connection.rollback()  # a run that waits does not occupy a session of a connection pooler
+        return acquired
+
+    return try_lock
 
 
 def _mysql_lock(connection: Connection, date: datetime.date) -> Callable[[], bool]:
@@ -108,8 +120,8 @@ def _mysql_lock(connection: Connection, date: datetime.date) -> Callable[[], boo
 
 
 def _open_lock_connection(engine: Engine, stack: contextlib.ExitStack) -> Connection:
-    """Returns a connection that owns the lock, outside a transaction, which would delay the database's vacuum."""
-    connection = stack.enter_context(read_transaction(engine)).execution_options(isolation_level="AUTOCOMMIT")
+    """Returns a connection that owns the lock."""
+    connection = stack.enter_context(read_transaction(engine))
     # Closed without a message to the server, which may be gone; the lock ends with the connection either way.
     stack.callback(connection.invalidate)
     return connection

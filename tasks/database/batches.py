@@ -19,11 +19,12 @@ from tasks.database.chunks import RejectedMessage, add_checksums, checksum_rows,
 from tasks.database.completion import select_completed_dates
 from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
-from tasks.database.schema import has_schema, schema_revision
+from tasks.database.schema import UNREADABLE, has_schema, read_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 from tasks.rejection_limit import Reason
 
 _FETCH_SIZE = 10_000  # rows fetched at a time
+_CURRENT = (SCHEMA_REVISION, UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,11 @@ def find_never_published_dates(engine: Engine, dates: Sequence[datetime.date]) -
     if not has_schema(engine):
         return list(dates)
     was_published = score_batches.c.published_at.is_not(None)
-    statement = sa.select(score_batches.c.batch_date).where(score_batches.c.batch_date.in_(dates), was_published)
+    statement = sa.select(score_batches.c.batch_date).where(
+        score_batches.c.batch_date.in_(dates), was_published, is_final(engine)
+    )
     with read_transaction(engine) as connection:
-        once_published = set(connection.scalars(statement.where(is_final(connection))))
+        once_published = set(connection.scalars(statement))
     return [date for date in dates if date not in once_published]
 
 
@@ -308,19 +311,18 @@ def _stream_rows(engine: Engine, statement: sa.Select[Any]) -> Iterator[Any]:
 
 
 def _select_batches(engine: Engine, statement: sa.Select[Any], final: bool = False) -> list[BatchRow]:
-    if not has_schema(engine):
+    revision = read_revision(engine)
+    if revision is None:
         return []
+    if final:
+        statement = statement.where(is_final(engine))
     with read_transaction(engine) as connection:
-        if final:
-            statement = statement.where(is_final(connection))
-        columns = _existing_columns(connection)
+        columns = list(BATCH_COLUMNS) if revision in _CURRENT else _existing_columns(connection)
         return [BatchRow(*row) for row in connection.execute(statement.with_only_columns(*columns))]
 
 
 def _existing_columns(connection: Connection) -> list[sa.ColumnElement[Any]]:
     """Returns the columns of a BatchRow, with null or false for those that an older, not yet migrated schema lacks."""
-    if schema_revision(connection) == SCHEMA_REVISION:
-        return list(BATCH_COLUMNS)
     existing = {column["name"] for column in sa.inspect(connection).get_columns(score_batches.name)}
     return [
         column if column.name in existing else (sa.null() if column.nullable else sa.false()).label(column.name)
@@ -328,6 +330,6 @@ def _existing_columns(connection: Connection) -> list[sa.ColumnElement[Any]]:
     ]
 
 
-def is_final(connection: Connection) -> sa.ColumnElement[bool]:
+def is_final(engine: Engine) -> sa.ColumnElement[bool]:
     """Returns the condition that a batch is not provisional. In an older, not yet migrated schema, all are final."""
-    return ~score_batches.c.provisional if schema_revision(connection) == SCHEMA_REVISION else sa.true()
+    return ~score_batches.c.provisional if read_revision(engine) in _CURRENT else sa.true()

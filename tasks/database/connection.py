@@ -7,13 +7,12 @@ part of `tasks.database.schema`.
 
 from __future__ import annotations
 
-import re
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -21,45 +20,29 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext
 from sqlalchemy.pool import NullPool, QueuePool
 
-from models.errors import DatabaseError, SettingsError
+from models.errors import DatabaseError
+from tasks.database.driver_errors import describe_error, find_advice, is_option_error, is_retryable
 from tasks.database.tables import is_mysql
+from tasks.database.urls import (
+    check_options,
+    connect_arguments,
+    invalid_url_error,
+    option_error,
+    parse_url,
+    sqlite_path,
+    url_hint,
+)
+from tasks.settings.masking import mask_password
 
 if TYPE_CHECKING:
     from tasks.settings.storage import DatabaseSettings
 
-_DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
-}
-_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
-_EXAMPLE = "postgresql://user:password@host:5432/spamscore"
-
-# SQLite has one writer at a time. Other writers wait up to this long for the lock.
-_SQLITE_BUSY_SECONDS = 60
-
-# Errors worth a retry: a deadlock, a lock timeout, a server that restarts.
-_RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
-_RETRYABLE_MYSQL_CODES = frozenset({1020, 1205, 1213, 2002, 2003, 2006, 2013})
 _CHECK_VIOLATION_CODES = frozenset({3819, 4025})  # of MySQL and MariaDB
 _RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0)  # seconds before each retry
-
-# Keys in the query of a URL whose values are secret.
-_SECRET_KEY = re.compile(r"pass|secret|token|api_?key|credential|signature", re.IGNORECASE)
+_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_COMMITTED = "Committed rows are safe: correct the cause and run again."
 
 Result = TypeVar("Result")
-
-
-def mask_password(url: str | URL) -> str:
-    """Returns a URL with its password, and secrets in its query, as ``***``; a URL that cannot be parsed as ``…``."""
-    try:
-        parsed = sa.make_url(url)
-    except (exc.ArgumentError, ValueError):
-        scheme = re.match(r"[\w+]+://", str(url))
-        return f"{scheme[0] if scheme else ''}…"
-    masked = parsed.update_query_dict({key: "***" for key in parsed.query if _SECRET_KEY.search(key)})
-    return masked.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
@@ -70,10 +53,10 @@ def connect(settings: DatabaseSettings, section: str = "database") -> Engine:
         section: the section of luigi.cfg that the URL is from, for error messages.
 
     Raises:
-        SettingsError: the URL cannot be parsed, or names a database or driver that SQLAlchemy does not know.
+        SettingsError: the URL cannot be parsed, or names a database, driver or option that is not known.
         DatabaseError: the driver is not installed, or the database cannot be reached.
     """
-    url = _parse_url(settings.url, section)
+    url = parse_url(settings.url, section)
     engine = _add_listeners(_create_engine(url, settings.connect_timeout, section))
     if url.get_backend_name() == "sqlite":
         _check_sqlite_folder(url, section)
@@ -105,6 +88,25 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def begin_lasting_transaction(connection: Connection) -> None:
+    """Begins a transaction of PostgreSQL that may stay idle for hours, to hold a lock until it ends.
+
+    A lock of the session instead would not work through a connection pooler such as PgBouncer: it gives the session to
+    other clients between two transactions, and the lock stays on it after the run. While a READ COMMITTED transaction
+    is idle, it has no snapshot, so that it does not delay the database's vacuum.
+
+    Args:
+        connection: a connection without a transaction.
+    """
+    connection.execution_options(isolation_level="READ COMMITTED")
+    # The second of these settings came with PostgreSQL 17.
+    connection.exec_driver_sql(
+        "SELECT set_config(name, '0', true) "
+        "FROM unnest(ARRAY['idle_in_transaction_session_timeout', 'transaction_timeout']) AS name "
+        "WHERE current_setting(name, true) IS NOT NULL"
+    )
+
+
 def run_with_retries(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     """Runs a function in one transaction, and retries for about eight seconds after a deadlock or a server restart.
 
@@ -119,7 +121,7 @@ def run_with_retries(engine: Engine, work: Callable[[Connection], Result]) -> Re
             try:
                 return _run_once(engine, work)
             except exc.DBAPIError as error:
-                if not _is_retryable(error):
+                if not is_retryable(error):
                     raise
                 time.sleep(delay)
         return _run_once(engine, work)
@@ -147,92 +149,43 @@ def _translate_errors(engine: Engine) -> Iterator[None]:
         raise
     except exc.SQLAlchemyError as error:
         raise DatabaseError(
-            f"{mask_password(engine.url)}: {_describe_error(error, engine.url)}. "
-            "Committed rows are safe: correct the cause and run again."
+            f"{mask_password(engine.url)}: {describe_error(error, engine.url)}. {_advise(error, engine.url)}"
         ) from error
 
 
-def _is_retryable(error: exc.DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None)
-    code = error.orig.args[0] if error.orig and error.orig.args else None
-    # A psycopg error without a state comes from the connection, not from the server.
-    is_lost = isinstance(error, exc.OperationalError) and hasattr(error.orig, "sqlstate") and state is None
-    return error.connection_invalidated or is_lost or state in _RETRYABLE_STATES or code in _RETRYABLE_MYSQL_CODES
-
-
-def _describe_error(error: BaseException, url: URL) -> str:
-    """Returns the driver's error message on one line, without the password."""
-    driver_error = getattr(error, "orig", None) or error
-    text = str(driver_error.args[-1]) if driver_error.args else type(driver_error).__name__
-    if url.password:
-        text = text.replace(str(url.password), "***")
-    return " ".join(text.split()).rstrip(".")
-
-
-def _parse_url(text: str, section: str) -> URL:
-    try:
-        url = sa.make_url(text)
-    except (exc.ArgumentError, ValueError):
-        raise _invalid_url_error(text, section, "it cannot be parsed") from None
-    if "@" in (url.host or ""):
-        raise _invalid_url_error("…", section, "its user or password contains an @, which must be written %40")
-    if url.drivername == "sqlite" and sqlite_path(url) is None:
-        raise _invalid_url_error(text, section, "an in-memory database is lost when the run ends")
-    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-
-
-def _invalid_url_error(text: str, section: str, reason: str) -> SettingsError:
-    return SettingsError(
-        f"[{section}] url = {mask_password(text)}: {reason}. Expected a SQLAlchemy URL such as {_EXAMPLE} or "
-        f"sqlite:///spamscore.db, with characters such as @ : / in a password written %40 %3A %2F. {_url_hint(section)}"
-    )
-
-
-def _url_hint(section: str) -> str:
-    return (
-        f"Set [{section}] url in luigi.cfg, or the environment variable SPAMSCORE_{section.upper()}_URL, which is the "
-        "place for a password."
-    )
+def _advise(error: BaseException, url: URL) -> str:
+    advice = find_advice(error, url)
+    return f"{advice}." if advice else _COMMITTED
 
 
 def _create_engine(url: URL, timeout: int, section: str) -> Engine:
     try:
         if url.drivername == "postgresql+psycopg" and not find_spec("pgpq"):
             raise ModuleNotFoundError(name="pgpq")  # before a batch has scored anything
+        check_options(url, section)
         # hide_parameters: otherwise the text of an error would contain message identifiers.
         return sa.create_engine(
-            url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(url, timeout)
+            url, poolclass=NullPool, hide_parameters=True, connect_args=connect_arguments(url, timeout)
         )
     except exc.NoSuchModuleError:
-        raise _invalid_url_error(str(url), section, f"SQLAlchemy knows no {url.drivername}") from None
+        raise invalid_url_error(str(url), section, f"SQLAlchemy knows no {url.drivername}") from None
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(url.get_backend_name())
         install = f'pip install "spamscore[{extra}]"' if extra else f"pip install {error.name}"
         raise DatabaseError(
             f"{mask_password(url)}: its driver {error.name} is not installed. Install it: {install}"
         ) from None
-
-
-def _connect_arguments(url: URL, timeout: int) -> dict[str, Any]:
-    """Returns the arguments for the driver, except those that the URL sets itself."""
-    defaults: dict[str, dict[str, Any]] = {
-        "sqlite+pysqlite": {"timeout": _SQLITE_BUSY_SECONDS},
-        "postgresql+psycopg": {"connect_timeout": timeout, "application_name": "spamscore"},
-        "mysql+pymysql": {
-            "connect_timeout": timeout,
-            "charset": "utf8mb4",
-            # An administrator may have removed it. Without it, a text that is too long is truncated silently.
-            "init_command": "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
-        },
-    }
-    driver = f"{url.get_backend_name().replace('mariadb', 'mysql')}+{url.get_driver_name()}"
-    return {key: value for key, value in defaults.get(driver, {}).items() if key not in url.query}
+    except (TypeError, ValueError) as error:  # an option that SQLAlchemy converts to a number
+        raise option_error(url, section, describe_error(error, url)) from None
 
 
 def _add_listeners(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         _control_sqlite_transactions(engine)
+    if engine.dialect.name == "postgresql":
+        _set_iso_dates(engine)
     if is_mysql(engine.dialect):
+        _set_strict_mode(engine)
         _translate_mysql_check_errors(engine)
     return engine
 
@@ -252,6 +205,25 @@ def _control_sqlite_transactions(engine: Engine) -> None:
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("spamscore_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _set_iso_dates(engine: Engine) -> None:
+    """Sets the format in which PostgreSQL sends dates: the driver reads no other, and an administrator may set one."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            connection.execute("SET datestyle TO ISO")
+            connection.commit()
+
+
+def _set_strict_mode(engine: Engine) -> None:
+    """Sets MySQL's strict mode, which an administrator may have removed: a text too long is then truncated silently."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')")
 
 
 def _translate_mysql_check_errors(engine: Engine) -> None:
@@ -291,12 +263,6 @@ def persistent_connection(engine: Engine) -> Iterator[Engine]:
         persistent.dispose()
 
 
-def sqlite_path(url: URL) -> Path | None:
-    """Returns the path of a SQLite file, or None for an in-memory database."""
-    name = (url.database or "").removeprefix("file:")
-    return None if name in ("", ":memory:") or url.query.get("mode") == "memory" else Path(name)
-
-
 def is_missing_file(engine: Engine) -> bool:
     """Returns whether the URL names a SQLite file that does not exist."""
     path = sqlite_path(engine.url) if engine.dialect.name == "sqlite" else None
@@ -305,20 +271,33 @@ def is_missing_file(engine: Engine) -> bool:
 
 def _check_sqlite_folder(url: URL, section: str) -> None:
     path = sqlite_path(url)
-    if path is not None and not path.parent.is_dir():
+    if path is not None and not os.access(path.parent, os.X_OK):
         raise DatabaseError(
-            f"{mask_password(url)}: no such folder: {path.parent}. Create it, or correct the URL: {_url_hint(section)}"
+            f"{mask_password(url)}: no such folder: {path.parent}, or this user may not enter it. Create it, grant the "
+            f"permission, or correct the URL: {url_hint(section)}"
         )
 
 
 def _check_reachable(engine: Engine, section: str) -> None:
     # SQLite does not open its file before a statement needs it.
     probe = "PRAGMA schema_version" if engine.dialect.name == "sqlite" else "SELECT 1"
+    url = engine.url
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql(probe)
     except exc.SQLAlchemyError as error:
-        raise DatabaseError(
-            f"{mask_password(engine.url)}: cannot be reached: {_describe_error(error, engine.url)}. "
-            f"{_url_hint(section)}"
-        ) from None
+        if is_option_error(error):
+            raise option_error(url, section, describe_error(error, url)) from None
+        raise _unreachable_error(url, error, section) from None
+    except (TypeError, ValueError, OSError) as error:  # PyMySQL refuses the value of an option, or a certificate
+        raise option_error(url, section, f"its driver refuses an option: {describe_error(error, url)}") from None
+    except RuntimeError as error:  # PyMySQL misses a library for the server's kind of login
+        raise _unreachable_error(url, error, section) from None
+
+
+def _unreachable_error(url: URL, error: BaseException, section: str) -> DatabaseError:
+    advice = find_advice(error, url)
+    return DatabaseError(
+        f"{mask_password(url)}: cannot be reached: {describe_error(error, url)}. "
+        f"{f'{advice}.' if advice else url_hint(section)}"
+    )

@@ -27,9 +27,10 @@ from tasks.database.chunks import (
     format_checksum,
     parse_checksum,
 )
-from tasks.database.connection import mask_password, read_transaction, run_with_retries
+from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 from tasks.database.writer import Columns, insert_rows
+from tasks.settings.masking import mask_password
 
 _LOOKUP_SIZE = 1_000  # identifiers in one query
 _START_ATTEMPTS = 5

@@ -14,9 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from models.errors import DatabaseError, SettingsError
-from tasks.database.connection import connect, is_missing_file, mask_password, read_transaction, write_transaction
+from tasks.database.connection import (
+    begin_lasting_transaction,
+    connect,
+    is_missing_file,
+    read_transaction,
+    write_transaction,
+)
+from tasks.database.driver_errors import is_denied
 from tasks.database.migrations import SCHEMA_REVISION, VERSION_TABLE
 from tasks.database.tables import is_mysql
+from tasks.settings.masking import mask_password
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,6 +35,7 @@ _SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 _SQLITE_PAGE_SIZE = 32_768  # bytes
 _MIGRATION_LOCK_SECONDS = 600
 _MIGRATION_LOCK_KEY = 0x5BA3_5C0E  # any number that no other application locks in the same database
+UNREADABLE = "unreadable"  # in place of the version of a schema
 
 
 def open_database(settings: DatabaseSettings) -> Engine:
@@ -54,13 +63,27 @@ def has_schema(engine: Engine) -> bool:
     Raises:
         DatabaseError: the schema has a version that this code does not know.
     """
+    return read_revision(engine) is not None
+
+
+def read_revision(engine: Engine) -> str | None:
+    """Returns the version of the schema, `UNREADABLE` for a user who may read other tables only, or None.
+
+    Raises:
+        DatabaseError: this code does not know the version.
+    """
     if is_missing_file(engine):
-        return False
-    with read_transaction(engine) as connection:
-        revision = schema_revision(connection)
+        return None
+    try:
+        with read_transaction(engine) as connection:
+            revision = schema_revision(connection)
+    except DatabaseError as error:
+        if is_denied(error.__cause__):
+            return UNREADABLE
+        raise
     if revision not in (None, SCHEMA_REVISION):
         _check_known_revision(engine, revision)
-    return revision is not None
+    return revision
 
 
 def has_table(engine: Engine, name: str) -> bool:
@@ -123,10 +146,11 @@ def _configure_sqlite_file(engine: Engine) -> None:
 def _migration_lock(engine: Engine) -> Iterator[None]:
     """Lets only one process migrate at a time. SQLite needs no lock: it runs one writing transaction at a time.
 
-    A separate connection holds the lock until it is closed, which is after the commit of the migration.
+    A separate connection holds the lock until the migration is committed.
     """
     with read_transaction(engine) as connection:
         if engine.dialect.name == "postgresql":
+            begin_lasting_transaction(connection)
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_KEY)))
         if is_mysql(engine.dialect):
             name = f"spamscore.{engine.url.database}"[:64]

@@ -1,8 +1,8 @@
 """Inserts many rows into a table in the fastest way each database has, in the transaction of the caller.
 
 PostgreSQL: binary COPY, which pgpq encodes from whole columns. SQLite: a prepared statement with many rows. MySQL: the
-driver's executemany. Other databases: SQLAlchemy's insert. `benchmarks/` has the figures. `tasks.database.ledger`
-decides what the rows are and what happens when a row is rejected.
+driver's executemany. `tasks.database.urls` allows one driver for each database. `benchmarks/` has the figures.
+`tasks.database.ledger` decides what the rows are and what happens when a row is rejected.
 """
 
 from __future__ import annotations
@@ -56,15 +56,12 @@ def insert_rows(connection: Connection, table: sa.Table, columns: Columns) -> No
     """
     if not any(map(len, columns.values())):
         return
-    driver = f"{connection.dialect.name}+{connection.dialect.driver}"
-    if driver == "postgresql+psycopg":
+    if connection.dialect.name == "postgresql":
         _insert_by_copy(connection, table, columns)
-    elif driver == "sqlite+pysqlite":
+    elif connection.dialect.name == "sqlite":
         _insert_multi_row(connection, table, columns)
-    elif driver in ("mysql+pymysql", "mariadb+pymysql"):
-        _insert_executemany(connection, table, columns)
     else:
-        _insert_by_core(connection, table, columns)
+        _insert_executemany(connection, table, columns)
 
 
 def _insert_by_copy(connection: Connection, table: sa.Table, columns: Columns) -> None:
@@ -135,11 +132,6 @@ def _insert_executemany(connection: Connection, table: sa.Table, columns: Column
     statement = f"INSERT INTO {target} VALUES ({placeholders})"  # noqa: S608 - names of our own tables
     for rows in _slices(columns):
         connection.exec_driver_sql(statement, rows)
-
-
-def _insert_by_core(connection: Connection, table: sa.Table, columns: Columns) -> None:
-    for rows in _slices(columns):
-        connection.execute(sa.insert(table), [dict(zip(columns, row, strict=True)) for row in rows])
 
 
 def _slices(columns: Columns) -> Iterator[list[tuple[Any, ...]]]:

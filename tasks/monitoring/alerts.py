@@ -238,5 +238,4 @@ def _one_line(text: str) -> str:
 def mask_webhook_url(url: str) -> str:
     """Masks the address of a webhook: what follows the host may be a secret."""
     parts = urlsplit(url)
-    host = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
-    return f"{parts.scheme}://{host}/…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"

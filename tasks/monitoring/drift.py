@@ -296,12 +296,12 @@ def read_earlier_figures(engine: Engine, date: datetime.date, limit: int) -> lis
     query = (
         sa.select(*_COLUMNS)
         .select_from(score_batches.outerjoin(batch_drift))
-        .where(_BATCH.published_date < date)
+        .where(_BATCH.published_date < date, is_final(engine))
         .order_by(_BATCH.published_date.desc())
         .limit(limit)
     )
     with read_transaction(engine) as connection:
-        return [DriftFigures(*row) for row in connection.execute(query.where(is_final(connection)))]
+        return [DriftFigures(*row) for row in connection.execute(query)]
 
 
 def _select_drifts(engine: Engine, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[Drift]:

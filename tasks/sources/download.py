@@ -258,8 +258,9 @@ def _mask_url(url: str) -> str:
 
 
 def _describe_error(error: BaseException) -> str:
-    """Returns an error message on one line, without the query of a URL that it may contain."""
-    return re.sub(r"\?\S*", "?…", " ".join(str(error).split())[:200])
+    """Returns an error message on one line, without the user, password and query of a URL that it may contain."""
+    text = re.sub(r"//\S*@", "//…@", " ".join(str(error).split()))
+    return re.sub(r"\?\S*", "?…", text)[:200]
 
 
 def extract_member(archive: Path, path: Path, sha256: str, url: str) -> None:

@@ -19,7 +19,9 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, CursorResult, Engine
 
 from models.errors import DatabaseError, InputError
-from tasks.database.connection import connect, mask_password
+from tasks.database.connection import connect, is_missing_file
+from tasks.database.driver_errors import describe_error, find_advice
+from tasks.settings.masking import mask_password
 from tasks.settings.storage import DatabaseSettings
 from tasks.sources.rows import SourceRow, check_columns, convert_row
 
@@ -100,7 +102,7 @@ def open_source_database(source: QuerySource) -> Engine:
     settings = DatabaseSettings(source.url or source.database.url, source.database.connect_timeout)
     section = source.section if source.url else "database"
     engine = connect(settings, section)
-    if engine.dialect.name == "sqlite" and not Path((engine.url.database or "").removeprefix("file:")).exists():
+    if is_missing_file(engine):
         raise DatabaseError(
             f"[{section}] url = {mask_password(engine.url)}: no such file (looked in {Path.cwd()}), and {source} reads "
             f"from it. Correct [{section}] url."
@@ -125,7 +127,46 @@ def _execute(connection: Connection, statement: sa.TextClause) -> CursorResult[A
         # SQLite stores any bytes as text. By default its driver ends the query at the first that are not UTF-8.
         driver: Any = connection.connection.driver_connection
         driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+    if connection.dialect.name == "postgresql":
+        _read_any_value(connection)
     return connection.execution_options(yield_per=FETCH_SIZE).execute(statement)
+
+
+def _read_any_value(connection: Connection) -> None:
+    """Makes PostgreSQL's driver return what it has no Python value for as text or bytes, instead of ending the query.
+
+    Such values are ``infinity``, years before 1 and after 9999, and texts of a SQL_ASCII database, which may have any
+    encoding. `tasks.sources.rows` converts them; a date among them is unreadable, which rejects its row only.
+    """
+    import psycopg
+    from psycopg.pq import Format
+
+    driver: Any = connection.connection.driver_connection
+    if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.exec_driver_sql("SET LOCAL client_encoding TO SQL_ASCII")
+    for name in ("date", "time", "timetz", "timestamp", "timestamptz", "interval"):
+        oid = psycopg.adapters.types[name].oid
+        strict: Any = driver.adapters.get_loader(oid, Format.TEXT)
+        driver.adapters.register_loader(oid, _lenient_loader(strict))
+
+
+def _lenient_loader(strict: Any) -> Any:
+    """Returns a loader of psycopg that returns the text of a value that another loader refuses."""
+    import psycopg
+    from psycopg.adapt import Loader
+
+    class LenientLoader(Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self._strict = strict(oid, context)
+
+        def load(self, data: Any) -> Any:
+            try:
+                return self._strict.load(data)
+            except (psycopg.DataError, NotImplementedError):  # the latter: an intervalstyle other than the default
+                return bytes(data).decode()
+
+    return LenientLoader
 
 
 def _find_column_indices(source: QuerySource, result: CursorResult[Any]) -> list[tuple[str, int]]:
@@ -145,26 +186,19 @@ def _translate_errors(source: QuerySource, engine: Engine) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        reason = _describe_error(error, engine)
+        reason, advice = describe_error(error, engine.url), find_advice(error, engine.url)
         if error.connection_invalidated:
             raise DatabaseError(
                 f"{mask_password(engine.url)}: connection lost while {source} was read: {reason}. Run again."
             ) from None
         raise InputError(
             f"{source}: {mask_password(engine.url)} rejected the query: {reason}. "
-            f"Correct the query: {_shorten_query(source)}"
+            f"{advice or 'Correct the query'}: {_shorten_query(source)}"
         ) from None
     except exc.SQLAlchemyError as error:
         raise InputError(
-            f"{source}: {_describe_error(error, engine)}. Correct the query: {_shorten_query(source)}"
+            f"{source}: {describe_error(error, engine.url)}. Correct the query: {_shorten_query(source)}"
         ) from None
-
-
-def _describe_error(error: exc.SQLAlchemyError, engine: Engine) -> str:
-    """Returns the driver's error message on one line, without the password."""
-    driver_error = getattr(error, "orig", None) or error
-    text = " ".join(str(driver_error).split()).rstrip(".")
-    return text.replace(str(engine.url.password), "***") if engine.url.password else text
 
 
 def _shorten_query(source: QuerySource) -> str:

@@ -116,20 +116,77 @@ def admin_connection(server: URL) -> Iterator[sa.Connection]:
 
 
 @contextlib.contextmanager
-def temporary_database(server: URL, template: str | None = None) -> Iterator[URL]:
+def temporary_database(server: URL, template: str | None = None, options: str = "") -> Iterator[URL]:
     """Creates a database and drops it at the end.
 
     Args:
         server: URL with a user that may create databases.
         template: name of a PostgreSQL database to copy; it must have no open connection.
+        options: the end of the statement CREATE DATABASE, such as its encoding.
     """
     name = f"scores_{uuid.uuid4().hex[:12]}"
     force = " WITH (FORCE)" if server.get_backend_name() == "postgresql" else ""
     with admin_connection(server) as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}{f' TEMPLATE {template}' if template else ''}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}{f' TEMPLATE {template}' if template else ''} {options}")
     yield server.set(database=name)
     with admin_connection(server) as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
+
+
+def is_pgbouncer_installed() -> bool:
+    """Returns whether the program of PgBouncer is installed."""
+    return _binary("pgbouncer") is not None
+
+
+@contextlib.contextmanager
+def pgbouncer(server: URL, pool_mode: str = "transaction", **options: str) -> Iterator[URL]:
+    """Starts PgBouncer in front of a PostgreSQL server on a Unix socket; stops it at the end.
+
+    Args:
+        server: URL of the server, with the user and the password that PgBouncer checks and uses.
+        pool_mode: when a session of the server is given to another client.
+        options: more settings of the section [pgbouncer].
+    """
+    with tempfile.TemporaryDirectory(prefix="spamscore-pgbouncer-") as folder:
+        port = free_port()
+        Path(folder, "users.txt").write_text(f'"{server.username}" "{server.password}"\n')
+        settings = {
+            "listen_addr": "127.0.0.1", "listen_port": str(port), "unix_socket_dir": "", "auth_type": "scram-sha-256",
+            "auth_file": f"{folder}/users.txt", "pool_mode": pool_mode, "default_pool_size": "4", **options,
+        }  # fmt: skip
+        host = str(server.query["host"])
+        lines = ["[databases]", f"* = host={host}", "[pgbouncer]", *(f"{key} = {settings[key]}" for key in settings)]
+        Path(folder, "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+        command = [_binary("pgbouncer"), f"{folder}/pgbouncer.ini"]
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root; the server's user may enter the folder of its socket
+            owner = Path(host).owner()
+            shutil.chown(folder, owner)
+            command = [command[0], "--user", owner, command[1]]
+        with open(f"{folder}/log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+            try:
+                wait_for_port(port, process, Path(folder, "log"))
+                yield server.set(host="127.0.0.1", port=port, query={})
+            finally:
+                process.terminate()
+
+
+@contextlib.contextmanager
+def temporary_role(database: URL, *statements: str) -> Iterator[URL]:
+    """Creates a PostgreSQL role with a password, yields the URL of the database with this role, and drops it.
+
+    Args:
+        database: URL of the database, with a user that may create roles.
+        statements: statements that give the role its rights; {role} is replaced by its name.
+    """
+    role, password = f"role_{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
+    with admin_connection(database) as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+        for statement in statements:
+            connection.exec_driver_sql(statement.format(role=role))
+    yield database.set(username=role, password=password)
+    with admin_connection(database) as connection:
+        connection.exec_driver_sql(f"DROP OWNED BY {role}")
+        connection.exec_driver_sql(f"DROP ROLE {role}")
 
 
 def find_missing_mariadb_programs() -> list[str]:
@@ -157,7 +214,8 @@ def _mariadbd(folder: Path) -> Iterator[int]:
     subprocess.run([_binary(install[0]), *install[1:]], check=True, capture_output=True, timeout=120)
     grants = folder / "grants.sql"
     grants.write_text(
-        f"CREATE USER spamscore@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO spamscore@'127.0.0.1';\n"
+        f"CREATE USER spamscore@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+        "GRANT ALL ON *.* TO spamscore@'127.0.0.1' WITH GRANT OPTION;\n"
     )
     port = free_port()
     command = [_binary("mariadbd"), "--no-defaults", user, f"--datadir={folder}/data", f"--socket={folder}/socket"]

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
 
 from models.errors import AlreadyRunningError
 from tasks.database.batch_lock import hold_batch_lock
+from tasks.database.schema import open_database
 from tasks.database.tables import is_mysql
+from tasks.settings.storage import DatabaseSettings
 
 DATE = datetime.date(2026, 1, 31)
 HOLD = """
@@ -135,3 +138,34 @@ def kill_other_connections(engine: Engine) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+def test_the_lock_outlasts_the_timeouts_of_an_idle_session(postgresql_url: str) -> None:
+    engine = open_database(DatabaseSettings(postgresql_url))
+    for name in ("idle_in_transaction_session_timeout", "transaction_timeout"):
+        set_default(engine, name, "500ms")
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=ignore):
+        # In a database without these timeouts.
+        with sa.create_engine(engine.url.set(database="postgres"), poolclass=NullPool).connect() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(1)")
+        with (
+            pytest.raises(AlreadyRunningError),
+            hold_batch_lock(engine, DATE, wait=False, on_progress=ignore),
+        ):
+            pytest.fail("the first run has lost the lock")
+
+
+def test_the_lock_does_not_delay_the_vacuum_of_postgresql(postgresql_url: str) -> None:
+    engine = open_database(DatabaseSettings(postgresql_url))
+    set_default(engine, "default_transaction_isolation", "repeatable read")
+    with hold_batch_lock(engine, DATE, wait=False, on_progress=ignore), engine.connect() as connection:
+        sessions = connection.exec_driver_sql(
+            "SELECT state, backend_xmin, backend_xid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).all()
+    assert [tuple(session) for session in sessions] == [("idle in transaction", None, None)]
+
+
+def set_default(engine: Engine, name: str, value: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET {name} = '{value}'")

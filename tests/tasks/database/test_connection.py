@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+import servers
 import sqlalchemy as sa
+from published_batches import DATE, publish
 from sqlalchemy import exc
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
 
 from models.errors import DatabaseError, SettingsError
+from tasks.database.batches import stream_scores
 from tasks.database.connection import (
     connect,
-    mask_password,
     persistent_connection,
     read_transaction,
     run_with_retries,
@@ -30,45 +35,6 @@ SECRET = "s3cr3t"
 
 def settings(url: str, connect_timeout: int = 5) -> DatabaseSettings:
     return DatabaseSettings(url=url, connect_timeout=connect_timeout)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("sqlite:///scores.db", "sqlite:///scores.db"),
-        (f"postgresql://me:{SECRET}@host:5432/scores", "postgresql://me:***@host:5432/scores"),
-        (f"postgresql://host/scores?user=me&password={SECRET}", "postgresql://host/scores?password=***&user=me"),
-        (f"mysql://host/scores?ssl_key_password={SECRET}", "mysql://host/scores?ssl_key_password=***"),
-        (f"postgresql://me:{SECRET}@host:port/scores", "postgresql://…"),
-        (SECRET, "…"),
-        ("", "…"),
-    ],
-)
-def test_a_masked_url_shows_everything_except_passwords(url: str, expected: str) -> None:
-    assert mask_password(url) == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("", "expected a SQLAlchemy URL"),
-        (SECRET, "expected a SQLAlchemy URL"),
-        (f"postgresql://me:{SECRET}/x@host:port/scores", "it cannot be parsed"),
-        (f"postgresql://me:a@{SECRET}@host/scores", "must be written %40"),
-        (f"nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no nosuch"),
-        (f"postgresql+nosuch://me:{SECRET}@host/scores", "SQLAlchemy knows no postgresql+nosuch"),
-        ("sqlite://", "in-memory database"),
-        ("sqlite:///:memory:", "in-memory database"),
-        ("sqlite:///file:x?mode=memory&uri=true", "in-memory database"),
-    ],
-)
-def test_the_error_for_an_invalid_url_names_the_setting_without_the_password(url: str, reason: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        connect(settings(url))
-    assert "[database] url" in str(caught.value)
-    assert "SPAMSCORE_DATABASE_URL" in str(caught.value)
-    assert reason in str(caught.value)
-    assert SECRET not in str(caught.value)
 
 
 def test_the_error_for_a_url_of_another_section_names_that_section() -> None:
@@ -112,7 +78,7 @@ def test_a_wrong_password_is_reported_and_not_shown(server: str, request: pytest
         ("postgresql://host/scores", "pgpq", 'pip install "spamscore[postgresql]"'),
         ("mysql://host/scores", "pymysql", 'pip install "spamscore[mysql]"'),
         ("mariadb://host/scores", "pymysql", 'pip install "spamscore[mysql]"'),
-        ("postgresql+psycopg2://host/scores", "psycopg2", 'pip install "spamscore[postgresql]"'),
+        ("oracle+oracledb://host/scores", "oracledb", "pip install oracledb"),
     ],
 )
 def test_the_error_for_a_missing_driver_says_how_to_install_it(
@@ -204,6 +170,64 @@ def test_a_mysql_url_for_mariadb_creates_the_same_tables(mariadb_url: str) -> No
     with read_transaction(engine) as connection:
         statement = connection.exec_driver_sql("SHOW CREATE TABLE spam_scores").one()[1]
     assert "utf8mb4_nopad_bin" in statement
+
+
+@pytest.mark.parametrize("option", ["", "?charset=utf8", "?charset=latin1"])
+@pytest.mark.parametrize("default", ["latin1", "utf8mb4"])
+def test_emoji_in_ids_are_stored_whatever_character_set_the_url_names(
+    mariadb_server: sa.URL, option: str, default: str
+) -> None:
+    with servers.temporary_database(mariadb_server, options=f"CHARACTER SET {default}") as url:
+        engine = open_database(settings(url.render_as_string(hide_password=False) + option))
+        publish(engine, {"id 😀": 0.75})
+        with sa.create_engine(url.set(query={"charset": "utf8mb4"}), poolclass=NullPool).connect() as connection:
+            assert connection.exec_driver_sql("SELECT message_id FROM published_scores").scalar_one() == "id 😀"
+        assert [row.message_id for row in stream_scores(engine, DATE)] == ["id 😀"]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_postgresql_database_that_is_not_utf_8_stores_what_it_can(postgresql_server: sa.URL, encoding: str) -> None:
+    options = f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    with servers.temporary_database(postgresql_server, options=options) as url:
+        engine = open_database(settings(url.render_as_string(hide_password=False) + "&client_encoding=latin1"))
+        publish(engine, {"café": 0.75})
+        assert [row.message_id for row in stream_scores(engine, DATE)] == ["café"]
+        if encoding == "LATIN1":
+            with pytest.raises(DatabaseError, match="use one that was created with ENCODING 'UTF8'"):
+                publish(engine, {"id 😀": 0.75})
+
+
+def test_times_are_read_from_a_server_with_another_date_format(postgresql_url: str) -> None:
+    engine = open_database(settings(postgresql_url))
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET datestyle = 'German, DMY'")
+    publish(engine, {"a": 0.75})
+    with persistent_connection(engine) as persistent:
+        assert [row.scored_at.tzinfo for row in stream_scores(persistent, DATE)] == [datetime.UTC]
+
+
+def test_a_password_may_have_any_character_on_mariadb(mariadb_url: str) -> None:
+    url = sa.make_url(mariadb_url)
+    with servers.admin_connection(url.update_query_dict({"charset": "utf8mb4"})) as connection:
+        connection.exec_driver_sql("CREATE USER polyglot@'127.0.0.1' IDENTIFIED BY 'pässwörd €'")
+        try:
+            connection.exec_driver_sql(f"GRANT ALL ON {url.database}.* TO polyglot@'127.0.0.1'")
+            assert not has_schema(connect(settings(full_url(url.set(username="polyglot", password="pässwörd €")))))
+        finally:
+            connection.exec_driver_sql("DROP USER polyglot@'127.0.0.1'")
+
+
+def test_a_text_that_is_too_long_is_not_truncated_on_mariadb(mariadb_url: str) -> None:
+    engine = open_database(settings(f"{mariadb_url}?init_command=SET%20sql_mode%3D%27%27"))
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE words (word VARCHAR(3))")
+    for opened in (contextlib.nullcontext(engine), persistent_connection(engine)):
+        with (
+            opened as target,
+            pytest.raises(DatabaseError, match="Data too long"),
+            write_transaction(target) as connection,
+        ):
+            connection.exec_driver_sql("INSERT INTO words VALUES ('four')")
 
 
 def test_an_error_rolls_the_transaction_back(engine: Engine) -> None:
@@ -358,8 +382,8 @@ def numbers(engine: Engine) -> list[tuple[int, int]]:
         return [tuple(row) for row in connection.exec_driver_sql("SELECT * FROM numbers ORDER BY number")]
 
 
-def full_url(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=False)
+def full_url(place: Engine | sa.URL) -> str:
+    return (place.url if isinstance(place, Engine) else place).render_as_string(hide_password=False)
 
 
 def in_threads(count: int, work: object) -> None:

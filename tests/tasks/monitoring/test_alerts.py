@@ -156,10 +156,11 @@ def test_an_unreadable_file_is_replaced(web: Web, caplog: pytest.LogCaptureFixtu
 MASKED = [
     ("https://hooks.example.org/services/T0/hunter2", "https://hooks.example.org/…"),
     ("http://user:hunter2@10.0.0.1:8080/x?token=hunter2", "http://10.0.0.1:8080/…"),
+    ("http://user:hunter2@10.0.0.1:port/x", "http://10.0.0.1:port/…"),
 ]
 
 
-@pytest.mark.parametrize(("address", "shown"), MASKED, ids=["path", "password"])
+@pytest.mark.parametrize(("address", "shown"), MASKED, ids=["path", "password", "port"])
 def test_a_masked_webhook_shows_only_the_host(address: str, shown: str) -> None:
     assert mask_webhook_url(address) == shown
 

@@ -194,6 +194,13 @@ def test_an_invalid_url_is_rejected(tmp_path: Path, site: Site, address: str) ->
         fetch(site, tmp_path)
 
 
+def test_the_error_for_an_invalid_url_shows_no_password(tmp_path: Path, site: Site) -> None:
+    site.address = "http://somebody:s3cret@/collection.zip"
+    with pytest.raises(InputError, match=r"Correct \[corpus\] download_url") as caught:
+        fetch(site, tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("behaviour", [{"length": 65 * 2**20}, {"no_length": True}])
 def test_a_file_above_the_size_limit_is_rejected(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, Any]

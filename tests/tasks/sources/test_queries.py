@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sqlite3
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import servers
 import sqlalchemy as sa
+from chain import luigi, write_settings
+from other_user import readable_folder, run_without_write_permission
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from models.errors import DatabaseError, InputError, SettingsError
+from tasks.extract_messages import parse_date
 from tasks.settings.storage import DatabaseSettings
 from tasks.sources.queries import QuerySource, read_query
 from tasks.sources.rows import SourceRow
 
+ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = {"id_column": "id", "text_column": "text"}
+DATED = {**MESSAGES, "date_column": "sent"}
 NIGHT = {"start": datetime.date(2026, 1, 31), "end": datetime.date(2026, 2, 1)}
 
 
@@ -227,3 +238,194 @@ def test_a_lost_connection_is_a_database_error(postgres: str) -> None:
     engine.dispose()
     with pytest.raises(DatabaseError, match=r"connection lost while \[messages\] query was read"):
         list(rows)
+
+
+def prepare(url: str, *statements: str) -> str:
+    """Runs statements in a database, and returns its URL."""
+    engine = sa.create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    return url
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date"])
+@pytest.mark.parametrize("value", ["infinity", "-infinity", "0044-03-15 BC", "12026-01-31"])
+def test_a_date_that_python_cannot_represent_is_read_as_its_text(postgresql_url: str, kind: str, value: str) -> None:
+    prepare(
+        postgresql_url,
+        f"CREATE TABLE inbox (id integer, text text, sent {kind})",
+        f"INSERT INTO inbox VALUES (1, 'a', '2026-01-31'), (2, 'b', '{value}'), (3, 'c', NULL)",
+    )
+    rows = read(postgresql_url, "SELECT id, text, sent FROM inbox ORDER BY id", columns=DATED)
+    assert [row[:2] for row in rows] == [("1", "a"), ("2", "b"), ("3", "c")]
+    assert str(rows[0][2]).startswith("2026-01-31")
+    assert str(rows[1][2]).startswith(value.split()[0])
+    assert [parse_date(row[2]) for row in rows] == [datetime.date(2026, 1, 31), None, None]
+
+
+def test_a_server_with_another_date_format_is_read_in_iso_8601(postgresql_url: str) -> None:
+    name = sa.make_url(postgresql_url).database
+    prepare(postgresql_url, f"ALTER DATABASE {name} SET datestyle = 'German, DMY'")
+    query = "SELECT 1 AS id, 'a' AS text, timestamp '2026-01-31 12:00' AS sent"
+    assert read(postgresql_url, query, columns=DATED) == [("1", "a", "2026-01-31T12:00:00")]
+
+
+def test_a_zero_date_of_mysql_is_read_as_its_text(mariadb_url: str) -> None:
+    prepare(
+        mariadb_url,
+        "CREATE TABLE inbox (id integer, text varchar(20), sent datetime, day date)",
+        "SET sql_mode = ''",
+        "INSERT INTO inbox VALUES (1, 'a', '2026-01-31 12:00:00', '2026-01-31'), (2, 'b', '0000-00-00', '2026-02-31')",
+    )
+    query = "SELECT id, text, {} AS sent FROM inbox ORDER BY id"
+    assert [row[2] for row in read(mariadb_url, query.format("sent"), columns=DATED)] == [
+        "2026-01-31T12:00:00", "0000-00-00 00:00:00",
+    ]  # fmt: skip
+    assert [row[2] for row in read(mariadb_url, query.format("day"), columns=DATED)] == ["2026-01-31", "0000-00-00"]
+
+
+def test_a_text_in_a_date_column_of_sqlite_is_read_as_it_is(tmp_path: Path) -> None:
+    url = prepare(
+        f"sqlite:///{tmp_path}/inbox.db",
+        "CREATE TABLE inbox (id INTEGER, text TEXT, sent DATE)",
+        "INSERT INTO inbox VALUES (1, 'a', '2026-01-31'), (2, 'b', 'soon'), (3, 'c', 20260131)",
+    )
+    rows = read(url, "SELECT id, text, sent FROM inbox ORDER BY id", columns=DATED)
+    assert [row[2] for row in rows] == ["2026-01-31", "soon", "20260131"]
+
+
+@pytest.mark.parametrize("option", ["", "?charset=utf8", "?charset=latin1", "?charset=utf8mb4"])
+@pytest.mark.parametrize("default", ["latin1", "utf8mb3", "utf8mb4"])
+def test_emoji_of_mysql_are_read_whatever_character_set_the_url_names(
+    mariadb_server: URL, option: str, default: str
+) -> None:
+    with servers.temporary_database(mariadb_server, options=f"CHARACTER SET {default}") as database:
+        url = prepare(
+            database.update_query_dict({"charset": "utf8mb4"}).render_as_string(hide_password=False),
+            "CREATE TABLE inbox (id varchar(20), text varchar(40)) CHARACTER SET utf8mb4",
+            "INSERT INTO inbox VALUES ('id 😀', 'café 😀')",
+        )
+        query = "SELECT id, text FROM inbox WHERE text LIKE '%😀%'"
+        assert read(url.replace("?charset=utf8mb4", option), query) == [("id 😀", "café 😀")]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+@pytest.mark.parametrize("option", ["", "&client_encoding=latin1"])
+def test_a_database_of_any_encoding_is_read(postgresql_server: URL, encoding: str, option: str) -> None:
+    options = f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    with servers.temporary_database(postgresql_server, options=options) as database:
+        url = prepare(
+            database.render_as_string(hide_password=False) + "&client_encoding=utf8",
+            "CREATE TABLE inbox (id text, text text, sent timestamptz)",
+            "INSERT INTO inbox VALUES ('é', 'café', '2026-01-31 12:00+00')",
+        )
+        rows = read(url.replace("&client_encoding=utf8", option), "SELECT * FROM inbox", columns=DATED)
+    assert [row[:2] for row in rows] == [("é", "café")]
+    assert parse_date(rows[0][2]) == datetime.date(2026, 1, 31)
+
+
+def test_bytes_of_a_sql_ascii_database_that_are_not_utf_8_are_replaced(postgresql_server: URL) -> None:
+    options = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+    with servers.temporary_database(postgresql_server, options=options) as database:
+        query = r"SELECT 1 AS id, convert_from('\x636166e9', 'SQL_ASCII') AS text"
+        engine = sa.create_engine(database, connect_args={"client_encoding": "utf8"}, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL client_encoding TO SQL_ASCII")
+            connection.exec_driver_sql(f"CREATE TABLE inbox AS {query}")
+        rows = read(database.render_as_string(hide_password=False), "SELECT id, text FROM inbox")
+    assert rows == [("1", "caf\ufffd")]
+
+
+READ = """
+import sys
+from tasks.settings.storage import DatabaseSettings
+from tasks.sources.queries import QuerySource, read_query
+source = QuerySource("messages", "SELECT id, text FROM inbox", {"text_column": "text"}, DatabaseSettings(), sys.argv[1])
+try:
+    print([row.values for row in read_query(source)])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (
+            "WAL",
+            "Grant write permission on the folder; or run, as the owner, sqlite3 {path} 'PRAGMA",
+        ),
+        ("DELETE", "[{{'text': 'a'}}]"),
+    ],
+)
+def test_a_wal_file_that_cannot_be_read_without_write_permission_says_what_to_do(mode: str, expected: str) -> None:
+    with readable_folder() as folder:
+        url = prepare(
+            f"sqlite:///{folder}/inbox.db",
+            "CREATE TABLE inbox (id INTEGER, text TEXT)",
+            "INSERT INTO inbox VALUES (1, 'a')",
+        )
+        with contextlib.closing(sqlite3.connect(folder / "inbox.db")) as connection:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+        done = run_without_write_permission(folder, sys.executable, "-c", READ, url, cwd=ROOT)
+    assert expected.format(path=folder / "inbox.db") in done.stdout
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+SQL_SOURCE = {"source": "sql", "query": "SELECT id, text, sent FROM inbox ORDER BY id", "date_column": "sent"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "statements"),
+    [
+        (
+            "postgresql_url",
+            "",
+            [
+                "CREATE TABLE inbox (id text, text text, sent timestamptz)",
+                "INSERT INTO inbox VALUES ('id 😀', 'café 😀', '2026-01-31 12:00'), ('b', 'b', 'infinity')",
+            ],
+        ),
+        (
+            "mariadb_url",
+            "?charset=utf8",
+            [
+                "CREATE TABLE inbox (id varchar(20), text text, sent datetime) CHARACTER SET utf8mb4",
+                "SET sql_mode = ''",
+                "INSERT INTO inbox VALUES ('id 😀', 'café 😀', '2026-01-31 12:00'), ('zero', 'b', '0000-00-00')",
+            ],
+        ),
+    ],
+)
+def test_a_run_reads_the_messages_of_a_date_and_rejects_an_unreadable_date(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, option: str, statements: list[str]
+) -> None:
+    database = request.getfixturevalue(kind)
+    prepare(f"{database}?charset=utf8mb4" if option else database, *statements)
+    write_settings(tmp_path, {"messages": {**SQL_SOURCE, "id_column": "id", "max_rejected_share": "1"}})
+    done = luigi(tmp_path, "ExtractMessages", "--date", "2026-01-31", SPAMSCORE_MESSAGES_URL=f"{database}{option}")
+    assert done.code == 0, done.output
+    (snapshot,) = tmp_path.glob("artifacts/snapshots/2026-01-31/*/messages.parquet")
+    rows = pq.read_table(snapshot, columns=["message_id", "text", "fault"]).to_pylist()
+    good = {"message_id": "id 😀", "text": "café 😀", "fault": None}
+    assert good in rows
+    (bad,) = [row for row in rows if row != good]
+    assert bad["fault"].startswith("unreadable date: received ")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://u:s3cret@127.0.0.1:1/sms?ssl-mode=REQUIRED", "no such option: ssl-mode. For TLS: ssl_ca="),
+        ("postgresql+psycopg2://u:s3cret@127.0.0.1:1/sms", "the driver psycopg2 is not supported. Write postgresql://"),
+    ],
+)
+def test_a_run_with_an_unusable_url_ends_with_one_line(tmp_path: Path, url: str, reason: str) -> None:
+    write_settings(tmp_path, {"messages": {**SQL_SOURCE, "id_column": "id"}})
+    done = luigi(tmp_path, "ExtractMessages", "--date", "2026-01-31", SPAMSCORE_MESSAGES_URL=url)
+    assert done.code == 30
+    assert f"[messages] url = {url.partition(':')[0]}" in done.last_line
+    assert reason in done.last_line
+    assert "Traceback" not in done.output
+    assert "s3cret" not in done.output
