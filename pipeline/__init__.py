@@ -10,6 +10,7 @@ except configparser.Error as error:
     print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
+import pipeline.ranges  # noqa: F401 - registers its tasks
 from pipeline.nightly import Nightly
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
@@ -18,7 +19,7 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.ingest_corpus import IngestCorpus
 from tasks.report_batch import ReportBatch
-from tasks.scheduler import failures, termination
+from tasks.scheduler import arguments, failures, termination
 from tasks.scheduler.luigi_defaults import prepare_luigi
 from tasks.score_batch import ScoreBatch
 from tasks.train_model import TrainModel
@@ -39,4 +40,5 @@ __all__ = [
 prepare_luigi()
 if failures.is_luigi_command():
     failures.install()
+    arguments.install()
     termination.install()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,14 +105,20 @@ class ScoreBatch(Stage):
         with cache_fingerprints():
             return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.split_by_date()]
 
-    def run(self) -> None:
-        """Loads the model once, then scores and publishes date by date."""
+    def run(self) -> Iterator[list[ScoreBatch]]:
+        """Loads the model once, then scores and publishes date by date.
+
+        If only some of the dates fail, each date is required as a task of its own: Luigi then finds the published ones
+        done, so that the tasks that wait for them run, and tries the failed ones again.
+        """
         from tasks.database.schema import open_database
 
         engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version)
         with report_progress(self, "scoring") as progress:
             failures = self._score_dates(engine, model, progress)
-            raise_failures(failures, self.dates)
+            if 0 < len(failures) < len(self.dates):
+                yield self.split_by_date()
+            raise_failures(failures)
             self._report_refused_model(progress)
 
     def _score_dates(
@@ -281,11 +287,11 @@ def scale_progress(
     return on_date_progress
 
 
-def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[datetime.date]) -> None:
-    """Raises one error for all dates that failed; does nothing if none failed.
+def raise_failures(failures: Mapping[datetime.date, Exception]) -> None:
+    """Raises one error if all dates of a task failed; does nothing if none failed.
 
     Raises:
-        AlreadyRunningError: all failed dates are being scored by other runs.
+        AlreadyRunningError: all dates are being scored by other runs.
         DatesError: dates failed; names the first of them with their reasons.
     """
     if not failures:
@@ -294,9 +300,7 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     if len(failures) > _MAX_NAMED_DATES:
         reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
     all_running = all(isinstance(find_expected_error(error), AlreadyRunningError) for error in failures.values())
-    raise (AlreadyRunningError if all_running else DatesError)(
-        f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}"
-    )
+    raise (AlreadyRunningError if all_running else DatesError)(f"{len(failures)} dates failed. {'; '.join(reasons)}")
 
 
 def choose_concurrency(scorer: Scorer) -> Concurrency:
