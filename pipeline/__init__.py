@@ -1,14 +1,8 @@
 """The entry points: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
 
-import configparser
-import sys
+from tasks.scheduler.luigi_script import import_luigi, is_luigi_command
 
-try:
-    import luigi  # noqa: F401
-except configparser.Error as error:
-    # Luigi reads its files while it is imported, so a parse error can only be reported here.
-    print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
-    sys.exit(2)
+import_luigi()
 
 import pipeline.ranges  # noqa: F401 - registers its tasks
 from pipeline.nightly import Nightly
@@ -38,7 +32,7 @@ __all__ = [
 ]
 
 prepare_luigi()
-if failures.is_luigi_command():
+if is_luigi_command():
     failures.install()
     arguments.install()
     termination.install()

@@ -7,9 +7,8 @@ exit code is `ArgumentError.exit_code`.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import luigi
@@ -19,6 +18,7 @@ from luigi.task_register import Register, TaskClassException
 
 from models.errors import ArgumentError, SpamscoreError
 from tasks.scheduler.failures import record_failure
+from tasks.settings.checking import suggest_name
 
 # The first type that a parameter has gives the text.
 _EXPECTED = (
@@ -114,19 +114,6 @@ def _list_tasks() -> list[str]:
 
 def _options(task: str) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name, _ in Register.get_task_cls(task).get_params()]
-
-
-def suggest_name(name: str, names: Sequence[str], similarity: float = 0.6) -> str:
-    """Returns the most similar of the names as a question in parentheses, or an empty text.
-
-    Args:
-        name: the name that is not among them.
-        names: the names that exist.
-        similarity: least similarity, from 0 to 1.
-    """
-    by_folded_name = {other.casefold(): other for other in reversed(names)}
-    matches = difflib.get_close_matches(name.casefold(), by_folded_name, n=1, cutoff=similarity)
-    return f" (did you mean {by_folded_name[matches[0]]}?)" if matches else ""
 
 
 _build_luigi_parser = CmdlineParser._build_parser

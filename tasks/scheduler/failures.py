@@ -39,12 +39,6 @@ _NOTE, _RETRACTED = "note", "retracted"
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def is_luigi_command() -> bool:
-    """Returns whether this process is the `luigi` command, not a program or a test that imports the tasks."""
-    program = Path(sys.argv[0])
-    return program.stem == "luigi" or (program.stem == "__main__" and program.parent.name == "luigi")
-
-
 def install() -> None:
     """Starts recording the failures of this process and of those it forks. A second call does nothing."""
     global _message_file
