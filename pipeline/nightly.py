@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 _DAY = datetime.timedelta(days=1)
+_DATES = DatesParameter("")
 
 
 class Nightly(Stage):
@@ -160,9 +161,9 @@ def _notify(start_time: float, failed: list[failures.Failure]) -> None:
         notify_run_end(nights, missed, reasons, time.monotonic() - start_time)
     if open_dates := tuple(date for date, done in missed.items() if not done and date not in nights):
         record_note(
-            f"{DatesParameter('').serialize(tuple(nights))}: {'done' if all(nights.values()) else 'not done'}. Missed "
-            f"dates that are not done: {DatesParameter('').serialize(open_dates)}; the reasons are above. The next "
-            "Nightly tries them again, within [run] catch_up_days."
+            f"Nightly of {_DATES.serialize(tuple(nights))} is {'done' if all(nights.values()) else 'not done'}. Missed "
+            f"dates that are not done: {_DATES.serialize(open_dates)}, for the reasons above. The next Nightly tries "
+            "them again, within [run] catch_up_days."
         )
 
 

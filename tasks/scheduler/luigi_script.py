@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,7 +38,10 @@ def import_luigi() -> None:
     """Imports Luigi, which reads the configuration files. If that cannot be done, prints the reason and exits."""
     code = _BAD_SETTING_OF_LUIGI if is_luigi_command() else _BAD_SETTING
     try:
-        import luigi  # noqa: F401
+        with warnings.catch_warnings():
+            # `tasks.settings.checking` makes errors of them.
+            warnings.filterwarnings("ignore", "Config file does not exist|Config for .* parser added", UserWarning)
+            import luigi  # noqa: F401
     except (configparser.Error, UnicodeDecodeError) as error:
         _end(find_fault() or " ".join(str(error).split()), code)
     if os.environ.get(PARSER_VARIABLE) == "toml":  # Luigi's exit codes, too, are set in luigi.cfg

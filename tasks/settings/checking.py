@@ -84,14 +84,16 @@ def _check_section(section: str, keys: list[str]) -> None:
     allowed = _allowed_keys(section)
     for key in keys if allowed is not None else ():
         if key.replace("-", "_") not in cast("set[str]", allowed):
-            names = sorted(cast("set[str]", allowed))
-            if section in _LUIGI_SECTIONS and _is_of_machine(section, key) and not suggest_name(key, names, _SIMILARITY):
-                continue
-            suggestion = suggest_name(key, names)
-            raise SettingsError(
-                f"[{section}] {key}: no such setting{_describe_source(section, key)}{suggestion}. "
-                "`spamscore config` lists all settings."
-            )
+            _check_unknown_key(section, key, sorted(cast("set[str]", allowed)))
+
+
+def _check_unknown_key(section: str, key: str, allowed: list[str]) -> None:
+    is_similar = suggest_name(key, allowed, _SIMILARITY) != ""
+    if is_similar or section not in _LUIGI_SECTIONS or not _is_of_machine(section, key):
+        raise SettingsError(
+            f"[{section}] {key}: no such setting{_describe_source(section, key)}{suggest_name(key, allowed)}. "
+            "`spamscore config` lists all settings."
+        )
 
 
 def is_known_section(section: str) -> bool:
