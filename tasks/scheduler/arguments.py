@@ -52,7 +52,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 f"luigi --module pipeline {known.root_task} --help lists the options."
             )
         for option, parameter, text in self._given_values(known):
-            if mistake := _find_mistake(option, parameter, text):
+            if mistake := find_mistake(option, parameter, text):
                 self.error(mistake)
         self._require_parameters(known)
         return known
@@ -80,7 +80,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{known.root_task}: --{name.replace('_', '-')} is missing: {parameter.description}")
 
 
-def _find_mistake(option: str, parameter: luigi.Parameter[Any], text: Any) -> str | None:
+def find_mistake(option: str, parameter: luigi.Parameter[Any], text: Any) -> str | None:
     """Returns what is wrong with a value, or None. A flag has no text, but True."""
     if text == "":
         return f"{option}: the value is empty. Give a value, or leave the option out."
@@ -90,7 +90,7 @@ def _find_mistake(option: str, parameter: luigi.Parameter[Any], text: Any) -> st
         return str(error)
     except TaskClassException:
         return f"{option}: {describe_unknown_task(text)}"
-    except (ValueError, TypeError, AttributeError, ParameterException) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, ParameterException) as error:
         reason = next((f"expected {text}" for kind, text in _EXPECTED if isinstance(parameter, kind)), str(error))
         return f"{option} {text}: {reason}"
     return None

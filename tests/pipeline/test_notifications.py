@@ -93,6 +93,25 @@ def test_the_alert_of_a_date_that_is_published_but_not_done_stays_open(web: Web,
     assert get_alerts(web) == [("failure", "31", "open")]
 
 
+def test_a_missed_date_that_is_not_done_has_its_own_alert_and_the_run_did_not_fail(web: Web, engine: Engine) -> None:
+    publish_batch_of(engine, SECOND)
+    for _ in range(2):
+        notify({SECOND: True}, MISSING, d30=False)
+    assert get_alerts(web) == [("failure", "30", "open")]
+    assert read_metric("run", "spamscore_run_failed") == 0
+    assert read_metric("run", 'spamscore_alerts_open{kind="failure"}') == 1
+    publish_batch_of(engine, FIRST)
+    notify({SECOND: True}, [], d30=True)
+    assert get_alerts(web)[1:] == [("failure", "30", "recovered")]
+
+
+def test_the_nights_of_a_range_are_notified_together(web: Web, engine: Engine) -> None:
+    publish_batch_of(engine, FIRST)
+    notify({FIRST: True, SECOND: False}, MISSING)
+    assert get_alerts(web) == [("failure", "31", "open")]
+    assert read_metric("run", "spamscore_run_failed") == 1
+
+
 def test_drift_sends_one_alert_and_a_batch_without_drift_closes_it(web: Web, engine: Engine) -> None:
     publish_batch_of(engine, FIRST, crossed=True)
     for _ in range(3):
