@@ -1,4 +1,4 @@
-"""The distribution `spamscore`: three packages, one command, and the sample that the first run uses."""
+"""The distribution `spamscore`: three packages, two commands, and the sample that the first run uses."""
 
 from pathlib import Path
 
@@ -93,5 +93,7 @@ setup(
             "types-requests>=2.32,<3",
         ],
     },
-    entry_points={"console_scripts": ["spamscore = pipeline.command_line:main"]},
+    entry_points={
+        "console_scripts": ["spamscore = pipeline.command_line:main", "luigi = tasks.scheduler.luigi_script:main"]
+    },
 )

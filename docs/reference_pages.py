@@ -188,12 +188,11 @@ def exit_codes_page() -> Iterator[str]:
 def luigi_codes() -> list[ExitCode]:
     """Returns the exit codes of `luigi --module pipeline`, sorted by number.
 
-    The codes of [retcode] and of errors are declared. 0, 1 and 2 come from Python and argparse, 143 from SIGTERM.
+    The codes of [retcode] and of errors are declared. 0 and 1 come from Python, 143 from SIGTERM.
     """
     codes = {
         0: ExitCode(0, "", "Done."),
-        1: ExitCode(1, "", "No such task."),
-        2: ExitCode(2, "", "Unknown option, or a settings file that cannot be parsed."),
+        1: ExitCode(1, "", "Luigi could not be started."),
         termination.EXIT_CODE: ExitCode(termination.EXIT_CODE, "", "Ended by SIGTERM."),
     }
     for error in subclasses(errors.SpamscoreError):

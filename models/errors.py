@@ -2,6 +2,7 @@
 
     SpamscoreError
     ├── SettingsError       a section, key or value of luigi.cfg, the environment or the command line
+    │   └── ArgumentError   arguments of the `luigi` command that cannot be used
     ├── InputError          labelled or unlabelled messages that cannot be used
     │   └── RejectedError   too many messages of a date were rejected; none of them is published
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
@@ -36,6 +37,12 @@ class SpamscoreError(Exception):
 
 class SettingsError(SpamscoreError):
     """A section, key or value that cannot be used. Raised before any work starts."""
+
+
+class ArgumentError(SettingsError):
+    """The arguments of the command cannot be used: task, option, value, date or range."""
+
+    exit_code = 2  # the code of argparse
 
 
 class InputError(SpamscoreError):

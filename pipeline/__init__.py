@@ -1,15 +1,10 @@
 """The entry points: the tasks for `luigi --module pipeline …`, the command line `spamscore`, the bundled sample."""
 
-import configparser
-import sys
+from tasks.scheduler.luigi_script import import_luigi, is_luigi_command
 
-try:
-    import luigi  # noqa: F401
-except configparser.Error as error:
-    # Luigi reads its files while it is imported, so a parse error can only be reported here.
-    print("spamscore:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
-    sys.exit(2)
+import_luigi()
 
+import pipeline.ranges  # noqa: F401 - registers its tasks
 from pipeline.nightly import Nightly
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
@@ -18,7 +13,7 @@ from tasks.export_model import ExportModel
 from tasks.extract_messages import ExtractMessages
 from tasks.ingest_corpus import IngestCorpus
 from tasks.report_batch import ReportBatch
-from tasks.scheduler import calendar, failures, termination
+from tasks.scheduler import arguments, calendar, failures, termination
 from tasks.scheduler.luigi_defaults import prepare_luigi
 from tasks.score_batch import ScoreBatch
 from tasks.train_model import TrainModel
@@ -37,7 +32,8 @@ __all__ = [
 ]
 
 prepare_luigi()
-if failures.is_luigi_command():
+if is_luigi_command():
     calendar.start_run()
     failures.install()
+    arguments.install()
     termination.install()

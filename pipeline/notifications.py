@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from models.errors import RejectedError, SpamscoreError
@@ -28,23 +28,30 @@ log = logging.getLogger("spamscore")
 _MAX_NAMED_FAILURES = 3  # in one alert
 
 
-def notify_run_end(date: datetime.date, done: bool, failures: Sequence[Failure], seconds: float) -> None:
+def notify_run_end(
+    nights: Mapping[datetime.date, bool],
+    missed: Mapping[datetime.date, bool],
+    failures: Mapping[datetime.date, Sequence[Failure]],
+    seconds: float,
+) -> None:
     """Opens and closes alerts, and writes the metrics.
 
     Args:
-        date: date of the Nightly run.
-        done: whether the run is complete.
-        failures: failures of the stages.
+        nights: whether each date that Nightly was run for is done.
+        missed: whether each missed date that the run caught up on is done.
+        failures: failures of each of the dates.
         seconds: duration of the run.
     """
-    if not done:
-        is_rejected = {failure.exit_code for failure in failures} == {RejectedError.exit_code}
-        raise_alert(REJECTED if is_rejected else FAILURE, date, summarize_failures(failures))
+    open_dates = [date for date, done in {**missed, **nights}.items() if not done]
+    for date in open_dates:
+        reasons = failures.get(date, ())
+        is_rejected = {failure.exit_code for failure in reasons} == {RejectedError.exit_code}
+        raise_alert(REJECTED if is_rejected else FAILURE, date, summarize_failures(reasons))
     try:
-        _notify_of_batches(date, done)
+        _notify_of_batches(open_dates)
     except SpamscoreError as error:
         log.warning("alerts and metrics of the batches are not updated: %s", error)
-    export_metrics(RUN, run_metrics(read_alerts(), not done, seconds))
+    export_metrics(RUN, run_metrics(read_alerts(), not all(nights.values()), seconds))
 
 
 def summarize_failures(failures: Sequence[Failure]) -> str:
@@ -56,13 +63,13 @@ def summarize_failures(failures: Sequence[Failure]) -> str:
     return "; ".join([*messages, *([f"and {more} more"] if more > 0 else [])])
 
 
-def _notify_of_batches(date: datetime.date, done: bool) -> None:
+def _notify_of_batches(open_dates: Collection[datetime.date]) -> None:
     from tasks.database.batches import find_latest_published_batch
     from tasks.database.connection import connect
     from tasks.monitoring.drift import read_drift
 
     engine = connect(load(DatabaseSettings))
-    _close_alerts(engine, date, done)
+    _close_alerts(engine, open_dates)
     latest = find_latest_published_batch(engine)
     if latest is not None:
         drift = read_drift(engine, latest.batch_id)
@@ -70,8 +77,8 @@ def _notify_of_batches(date: datetime.date, done: bool) -> None:
         export_metrics(BATCH, batch_metrics(latest, drift))
 
 
-def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
-    """Closes the alerts, except drift, of dates that are published now; those of `date` only if it is done."""
+def _close_alerts(engine: Engine, open_dates: Collection[datetime.date]) -> None:
+    """Closes the alerts, except drift, of dates that are published now, without the dates that are not done."""
     from tasks.database.batches import find_published_dates
 
     alerts = read_alerts()
@@ -81,8 +88,7 @@ def _close_alerts(engine: Engine, date: datetime.date, done: bool) -> None:
         str(published_date)
         for published_date in find_published_dates(engine, map(datetime.date.fromisoformat, alert_dates))
     }
-    if not done:
-        published -= {str(date)}
+    published -= set(map(str, open_dates))
     for kind in kinds:
         recover(kind, published, "its scores are published")
 

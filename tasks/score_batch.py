@@ -129,15 +129,19 @@ class ScoreBatch(Stage):
         """Loads the model once, then scores and publishes date by date.
 
         Several dates of which snapshots are missing are required as tasks of their own. Luigi takes the snapshots, and
-        merges those dates into one task again that have one.
+        merges those dates into one task again that have one. The same if only some of the dates fail: Luigi then finds
+        the published ones done, so that the tasks that wait for them run, and tries the failed ones again.
         """
         from tasks.database.schema import open_database
 
-        if len(self.dates) > 1 and not all(ExtractMessages(date=date).complete() for date in self.dates):
-            yield self.split_by_date()
+        scorable = [task for task in self.split_by_date() if is_scorable(task.date)]
+        if len(self.dates) > 1 and not all(ExtractMessages(date=task.date).complete() for task in scorable):
+            yield scorable
         engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version)
         with report_progress(self, "scoring") as progress:
             failures = self._score_dates(engine, model, progress)
+            if 0 < len(failures) < len(self.dates):
+                yield scorable
             raise_failures(failures, self.dates)
             self._report_refused_model(progress)
 
@@ -343,7 +347,8 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     kinds = {type(find_expected_error(error)) for error in failures.values()}
     same_code = (AlreadyRunningError, DateNotOverError, RejectedError)
     kind = next((kind for kind in same_code if kinds == {kind}), DatesError)
-    raise kind(f"{len(failures)} of {len(dates)} dates failed, the others are published. {'; '.join(reasons)}")
+    others = ", the others are published" if len(failures) < len(dates) else ""
+    raise kind(f"{len(failures)} of {len(dates)} dates failed{others}. {'; '.join(reasons)}")
 
 
 def choose_concurrency(scorer: Scorer) -> Concurrency:

@@ -19,7 +19,7 @@ from models.errors import SettingsError
 from models.settings import Setting, declared_settings
 from tasks.monitoring.alerts import mask_webhook_url
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
-from tasks.settings.checking import find_source_file
+from tasks.settings.checking import find_source_file, is_known_section
 from tasks.settings.loading import environment_variable, load
 from tasks.settings.masking import mask_password
 from tasks.settings.sections import SECTIONS
@@ -46,7 +46,7 @@ _LUIGI_DESCRIPTIONS = {
         "not_run": "exit code when a task was not run and no reason is known",
         "task_failed": "exit code when a task failed",
         "scheduling_error": "exit code when the state of a task is unknown, as when the database cannot be reached",
-        "unhandled_exception": "exit code when Luigi itself fails, as on a bad argument",
+        "unhandled_exception": "exit code when Luigi itself fails, or on a bad setting",
     },
     "RangeDaily": {
         "days_back": "dates more than this number of days before today are left out, even if they are after --start",
@@ -80,7 +80,7 @@ def list_settings(section: str | None = None) -> list[ActiveSetting]:
     """Returns all settings, or those of one section.
 
     The settings of this project come first, in the order of their declaration, then those of Luigi: the ones in
-    `LUIGI_DEFAULTS`, and all others that a file sets.
+    `LUIGI_DEFAULTS`, and all others that a file sets. Sections of other projects are left out.
 
     Raises:
         SettingsError: there is no such section.
@@ -105,7 +105,7 @@ def _iterate_project_settings() -> Iterator[ActiveSetting]:
 
 def _iterate_luigi_settings() -> Iterator[ActiveSetting]:
     parser = LuigiConfigParser.instance()
-    file_sections = [section for section in parser.sections() if section not in SECTIONS]
+    file_sections = [name for name in parser.sections() if name not in SECTIONS and is_known_section(name)]
     for section in dict.fromkeys([*LUIGI_DEFAULTS, *file_sections]):
         defaults: dict[str, str] = LUIGI_DEFAULTS.get(section, {})
         for key in dict.fromkeys([*defaults, *parser.options(section)]):

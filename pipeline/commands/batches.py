@@ -159,7 +159,7 @@ def _find_batch(engine: Engine, date: datetime.date) -> BatchRow:
 
 def _show_scores(batch: BatchRow | ScoreRow, rows: Iterator[ScoreRow]) -> None:
     console = printing.open_console()
-    batch_title = f"(batch {batch.batch_id}{', provisional' * batch.provisional}, model version {batch.model_version})"
+    batch_title = f"(batch {batch.batch_id}, model version {batch.model_version})"
     console.print(printing.styled_text(f"{'probability':<22}message_id  {batch_title}", "bold"))
     for row in rows:
         line = printing.styled_text(f"{row.spam_probability:.6f}  ", "bold" if row.flagged else "")

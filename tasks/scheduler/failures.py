@@ -17,12 +17,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import IO, NamedTuple
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
-from luigi.task_register import TaskClassException
 
 from models import errors
 from models.errors import SpamscoreError, StorageError
@@ -45,12 +43,6 @@ _UNFULFILLED = "Unfulfilled dependenc"
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def is_luigi_command() -> bool:
-    """Returns whether this process is the `luigi` command, not a program or a test that imports the tasks."""
-    program = Path(sys.argv[0])
-    return program.stem == "luigi" or (program.stem == "__main__" and program.parent.name == "luigi")
-
-
 def install() -> None:
     """Starts recording the failures of this process and of those it forks. A second call does nothing."""
     global _message_file
@@ -62,7 +54,6 @@ def install() -> None:
     luigi.Task.event_handler(luigi.Event.SUCCESS)(_retract_failures)
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(_note_already_complete)
     atexit.register(finish_run)
-    sys.excepthook = _print_unknown_task
 
 
 def record_failure(message: str, exit_code: int | None = None) -> None:
@@ -95,7 +86,7 @@ def retract_failure(message: str) -> None:
 def on_run_end(callback: Callable[[list[Failure]], None]) -> None:
     """Registers a callback for the end of the parent process, after the last lines of the run.
 
-    An exception of the callback is printed and does not change the exit code.
+    Notes that the callback records are printed after it. Its exceptions are printed and do not change the exit code.
 
     Args:
         callback: takes the failures of the run without duplicates; an empty list if there was none.
@@ -117,12 +108,10 @@ def finish_run() -> None:
     if _message_file is None:
         return
     with _message_file:
-        _message_file.seek(0)
-        lines = _message_file.read().decode("utf-8").splitlines()
-    messages = _without_retracted([line.split("\t", 1) for line in lines])
-    for message in reversed(dict.fromkeys(message for _, message in reversed(messages))):
-        print(f"spamscore: {message}", file=sys.stderr)
-    _call_end_callbacks([(kind, message) for kind, message in messages if kind != _NOTE])
+        messages = _read_messages(_message_file)
+        _print_messages(messages)
+        _call_end_callbacks([(kind, message) for kind, message in messages if kind != _NOTE])
+        _print_messages(_read_messages(_message_file)[len(messages) :])
     codes = {kind for kind, _ in messages} - {_NOTE}
     if len(codes) == 1 and (code := codes.pop()):
         # Luigi has one exit code for all failures and has chosen it by now. A regular exit would use that one.
@@ -130,6 +119,17 @@ def finish_run() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(code))
+
+
+def _read_messages(file: IO[bytes]) -> list[list[str]]:
+    file.seek(0)
+    lines = file.read().decode("utf-8").splitlines()
+    return _without_retracted([line.split("\t", 1) for line in lines])
+
+
+def _print_messages(messages: list[list[str]]) -> None:
+    for message in reversed(dict.fromkeys(message for _, message in reversed(messages))):
+        print(f"spamscore: {message}", file=sys.stderr)
 
 
 def _without_retracted(messages: list[list[str]]) -> list[list[str]]:
@@ -257,11 +257,3 @@ def _note_already_complete(task: luigi.Task) -> None:
     if command_line is not None and command_line.get_task_obj() == task:
         describe: Callable[[], str] = getattr(task, "describe_completion", str)
         record_note(f"{task} was already complete; nothing to do. {describe()}".rstrip(". "))
-
-
-def _print_unknown_task(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints one line for a task that does not exist, in place of a traceback."""
-    if issubclass(kind, TaskClassException):
-        print("spamscore:", " ".join(str(error).split()), file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from luigi.configuration import LuigiConfigParser
 from luigi.task_register import Register
 
 from models.errors import SettingsError
+from tasks.settings.files import MACHINE_FILES, PROJECT_FILES, find_fault
 from tasks.settings.loading import load
 from tasks.settings.sections import SECTIONS
 
@@ -21,6 +23,8 @@ _LUIGI_SECTIONS = frozenset({
     "core", "worker", "scheduler", "retcode", "email", "batch_email", "smtp", "sendgrid", "execution_summary",
     "task_history", "resources", "logging", "cors", "prometheus", "datadog",
 })  # fmt: skip
+# From this similarity on, a section is taken for a misspelt one, also in a file of other projects.
+_SIMILARITY = 0.8
 
 
 # Keys that Luigi reads without declaring them as parameters.
@@ -60,9 +64,8 @@ def _read_configuration() -> tuple[Any, ...]:
 
 
 def _check_all() -> None:
-    config_path = os.environ.get("LUIGI_CONFIG_PATH")
-    if config_path and not Path(config_path).is_file():
-        raise SettingsError(f"LUIGI_CONFIG_PATH = {config_path}: no such file. Correct the variable or unset it.")
+    if fault := find_fault():
+        raise SettingsError(fault)
     parser = LuigiConfigParser.instance()
     for section in parser.sections():
         _check_section(section, list(parser._sections[section]))
@@ -71,21 +74,48 @@ def _check_all() -> None:
 
 
 def _check_section(section: str, keys: list[str]) -> None:
-    tasks = Register.task_names()
-    if section not in SECTIONS and section not in _LUIGI_SECTIONS and section not in tasks:
-        suggestion = _suggest_name(section, [*SECTIONS, *_LUIGI_SECTIONS])
-        raise SettingsError(
-            f"[{section}]: no such section{_describe_source(section)}{suggestion}. "
-            f"Sections are {', '.join(SECTIONS)}, and Luigi's own."
-        )
+    if not is_known_section(section):
+        suggestion = suggest_name(section, [*SECTIONS, *_LUIGI_SECTIONS])
+        if suggest_name(section, [*SECTIONS, *_LUIGI_SECTIONS], _SIMILARITY) or not _is_of_machine(section):
+            raise SettingsError(
+                f"[{section}]: no such section{_describe_source(section)}{suggestion}. "
+                f"Sections are {', '.join(SECTIONS)}, and Luigi's own."
+            )
     allowed = _allowed_keys(section)
     for key in keys if allowed is not None else ():
         if key.replace("-", "_") not in cast("set[str]", allowed):
-            suggestion = _suggest_name(key, sorted(cast("set[str]", allowed)))
-            raise SettingsError(
-                f"[{section}] {key}: no such setting{_describe_source(section, key)}{suggestion}. "
-                "`spamscore config` lists all settings."
-            )
+            _check_unknown_key(section, key, sorted(cast("set[str]", allowed)))
+
+
+def _check_unknown_key(section: str, key: str, allowed: list[str]) -> None:
+    is_similar = suggest_name(key, allowed, _SIMILARITY) != ""
+    if is_similar or section not in _LUIGI_SECTIONS or not _is_of_machine(section, key):
+        raise SettingsError(
+            f"[{section}] {key}: no such setting{_describe_source(section, key)}{suggest_name(key, allowed)}. "
+            "`spamscore config` lists all settings."
+        )
+
+
+def is_known_section(section: str) -> bool:
+    """Returns whether a section belongs to this project, to one of its tasks, or to Luigi."""
+    return section in SECTIONS or section in _LUIGI_SECTIONS or section in Register.task_names()
+
+
+def _is_of_machine(section: str, key: str | None = None) -> bool:
+    """Returns whether all files with a section or key are for all Luigi projects of the machine: others may own it."""
+    files = [path for path in list_config_files() if _sets(_read(path), section, key)]
+    return bool(files) and all(_is_machine_file(path) for path in files)
+
+
+def _is_machine_file(path: Path) -> bool:
+    """Returns whether a file is for all Luigi projects of the machine.
+
+    LUIGI_CONFIG_PATH may name such a file or one of this project; the latter has a section of this project.
+    """
+    if str(path) in MACHINE_FILES:
+        return True
+    is_in_folder = any(Path(name).exists() and path.samefile(name) for name in PROJECT_FILES)
+    return not is_in_folder and not set(_read(path).sections()) & set(SECTIONS)
 
 
 def _allowed_keys(section: str) -> set[str] | None:
@@ -96,9 +126,17 @@ def _allowed_keys(section: str) -> set[str] | None:
     return names | _UNDECLARED_LUIGI_KEYS.get(section, set())
 
 
-def _suggest_name(name: str, names: list[str]) -> str:
-    matches = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+def suggest_name(name: str, names: Sequence[str], similarity: float = 0.6) -> str:
+    """Returns the most similar of the names as a question in parentheses, or an empty text.
+
+    Args:
+        name: the name that is not among them.
+        names: the names that exist.
+        similarity: least similarity, from 0 to 1.
+    """
+    by_folded_name = {other.casefold(): other for other in reversed(names)}
+    matches = difflib.get_close_matches(name.casefold(), by_folded_name, n=1, cutoff=similarity)
+    return f" (did you mean {by_folded_name[matches[0]]}?)" if matches else ""
 
 
 def _describe_source(section: str, key: str | None = None) -> str:
@@ -114,9 +152,17 @@ def list_config_files() -> list[Path]:
 def find_source_file(section: str, key: str | None = None) -> Path | None:
     """Returns the file that sets a key or, without a key, that contains the section; None if no file does."""
     for path in reversed(list_config_files()):
-        parser = configparser.RawConfigParser()
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        parser.read(path, encoding="utf-8")
-        if parser.has_section(section) and (key is None or parser.has_option(section, key)):
+        if _sets(_read(path), section, key):
             return path
     return None
+
+
+def _sets(parser: configparser.RawConfigParser, section: str, key: str | None) -> bool:
+    return parser.has_section(section) and (key is None or parser.has_option(section, key))
+
+
+def _read(path: Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(path, encoding="utf-8")
+    return parser

@@ -30,6 +30,8 @@ from eventually import eventually
 from luigid import Luigid
 from receivers import mail_server, web_server
 
+from pipeline.nightly import find_reasons
+from tasks.scheduler.failures import Failure
 from tasks.score_batch import ScoreBatch
 
 FIRST = datetime.date(2025, 1, 1)
@@ -82,7 +84,7 @@ def test_a_date_that_fails_is_named_and_the_other_dates_are_published(folder: Pa
     (snapshot / "messages.parquet").write_bytes(b"damaged")
     done = luigi(folder, *backfill(dates))
     assert done.code == 30
-    assert f"1 of 4 dates failed, the others are published. {dates[1]}: " in done.last_line
+    assert f"spamscore: ScoreBatch(date={dates[1]}, model_version=in service) failed: " in done.last_line
     assert "Traceback" not in done.output
     published = "select batch_date from score_batches where state = 'published' order by 1"
     assert query(folder, published) == [(str(date),) for date in dates if date != dates[1]]
@@ -171,6 +173,104 @@ def test_nightly_is_not_complete_after_its_batch_was_replaced(folder: Path) -> N
     done = luigi(folder, "Nightly", "--date", str(date), "--scoring-threshold", "0.9")
     assert done.ran == {"ScoreBatch"}
     assert len(list((folder / "artifacts" / "nights" / str(date)).iterdir())) == 2
+
+
+CATCH_UP: Settings = {"run": {"catch_up_days": "3"}}
+
+
+def list_finished(folder: Path) -> dict[str, list[str]]:
+    """Returns the dates that have a batch, a report and a record of the night."""
+    artifacts = folder / "artifacts"
+    return {
+        "batch": sorted(read_published_dates(folder)),
+        "report": sorted(path.parent.name for path in (artifacts / "reports").glob("*/*.html")),
+        "night": sorted(path.name for path in (artifacts / "nights").glob("*")),
+    }
+
+
+def damage(folder: Path, date: datetime.date, fault: str) -> None:
+    """Leaves the messages of a date in a state that cannot be scored."""
+    path = folder / f"inbox-{date}.csv"
+    if fault == "no file":
+        path.unlink(missing_ok=True)
+    elif fault == "unreadable file":
+        path.write_bytes(b"\x00\x01\x02")
+    else:
+        assert luigi(folder, "ExtractMessages", "--date", str(date)).code == 0
+        (snapshot,) = (folder / "artifacts" / "snapshots" / str(date)).iterdir()
+        (snapshot / "messages.parquet").write_bytes(b"damaged")
+
+
+def repair(folder: Path, date: datetime.date) -> None:
+    shutil.rmtree(folder / "artifacts" / "snapshots" / str(date), ignore_errors=True)
+    write_inbox(folder, date)
+
+
+@pytest.mark.parametrize(("fault", "code"), [("no file", 20), ("unreadable file", 30), ("damaged snapshot", 30)])
+@pytest.mark.parametrize("failed", [NIGHTLY_DATES[2], NIGHTLY_DATES[3]], ids=["missed date", "date of the night"])
+def test_a_date_that_fails_keeps_no_other_date_of_the_night_from_being_finished(
+    folder: Path, fault: str, code: int, failed: datetime.date
+) -> None:
+    *missed, tonight = NIGHTLY_DATES
+    for date in NIGHTLY_DATES:
+        write_inbox(folder, date)
+    damage(folder, failed, fault)
+    (folder / "metrics").mkdir()
+    settings = merge_settings(SMALL, DATED, QUICK, CATCH_UP, {"metrics": {"textfile_folder": "metrics"}})
+    write_settings(folder, settings)
+    with web_server() as web:
+        secret = {"SPAMSCORE_ALERTS_WEBHOOK_URL": web.url}
+        done = luigi(folder, "Nightly", "--date", str(tonight), **secret)
+        assert done.code == code, done.output
+        finished = [str(date) for date in NIGHTLY_DATES if date != failed]
+        record = [str(tonight)] * (failed != tonight)
+        assert list_finished(folder) == {"batch": finished, "report": finished, "night": record}
+        assert [(alert["date"], alert["state"]) for alert in web.messages] == [(str(failed), "open")]
+        assert str(failed) in web.messages[0]["said"]
+        metrics = (folder / "metrics" / "spamscore_run.prom").read_text(encoding="utf-8")
+        assert f"spamscore_run_failed {float(failed == tonight)}" in metrics
+        assert 'spamscore_alerts_open{kind="failure"} 1.0' in metrics
+        batch = (folder / "metrics" / "spamscore_batch.prom").read_text(encoding="utf-8")
+        assert "spamscore_batch_messages 2.0" in batch
+        if failed in missed:
+            assert f"Nightly of {tonight} is done. Missed dates that are not done: {failed}, for" in done.last_line
+        repair(folder, failed)
+        again = luigi(folder, "Nightly", "--date", str(tonight), **secret)
+        assert again.code == 0, again.output
+        everything = [str(date) for date in NIGHTLY_DATES]
+        assert list_finished(folder) == {"batch": everything, "report": everything, "night": [str(tonight)]}
+        assert [alert["state"] for alert in web.messages] == ["open", "recovered"]
+        third = luigi(folder, "Nightly", "--date", str(tonight), **secret)
+        assert (third.code, third.ran, len(web.messages)) == (0, set(), 2)
+
+
+def test_a_first_night_without_the_files_of_the_days_before_is_finished_and_names_them(folder: Path) -> None:
+    *missed, tonight = NIGHTLY_DATES
+    write_inbox(folder, tonight)
+    write_settings(folder, merge_settings(SMALL, DATED, QUICK, CATCH_UP))
+    done = luigi(folder, "Nightly", "--date", str(tonight))
+    assert done.code == 20, done.output
+    assert list_finished(folder) == {key: [str(tonight)] for key in ("batch", "report", "night")}
+    assert f"Missed dates that are not done: {missed[0]}..{missed[-1]}, for the reasons above" in done.last_line
+    assert all(f"inbox-{date}.csv: no such file" in done.output for date in missed)
+
+
+REASONS = [
+    ("own", ["30 failed", "31 failed"], 30, ["30 failed"]),
+    ("shared", ["no model", "31 failed"], 30, ["no model"]),
+    ("only of others", ["31 failed"], 30, ["31 failed"]),
+    ("none", [], 30, []),
+]
+
+
+@pytest.mark.parametrize(("_name", "messages", "day", "expected"), REASONS, ids=[row[0] for row in REASONS])
+def test_the_reasons_of_a_date_are_the_failures_that_name_it_or_none(
+    _name: str, messages: list[str], day: int, expected: list[str]
+) -> None:
+    failed = [Failure(None, f"2026-01-{message}" if message[0].isdigit() else message) for message in messages]
+    dates = [datetime.date(2026, 1, 30), datetime.date(2026, 1, 31)]
+    reasons = find_reasons(datetime.date(2026, 1, day), dates, failed)
+    assert [reason.message.removeprefix("2026-01-") for reason in reasons] == expected
 
 
 # Alerts

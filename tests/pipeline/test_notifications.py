@@ -49,6 +49,12 @@ def publish_batch_of(engine: Engine, date: datetime.date, crossed: bool = False)
     return batch_id
 
 
+def notify(nights: dict[datetime.date, bool], failures: list[Failure], **missed: bool) -> None:
+    """Notifies of nights and of missed dates, `d30=False`, that all have the same failures."""
+    dates = {datetime.date(2026, 1, int(day.removeprefix("d"))): done for day, done in missed.items()}
+    notify_run_end(nights, dates, dict.fromkeys([*nights, *dates], failures), 1.0)
+
+
 def get_alerts(web: Web) -> list[tuple[str, str, str]]:
     return [(message["kind"], message["date"][-2:], message["state"]) for message in web.messages]
 
@@ -60,24 +66,24 @@ def read_metric(part: str, name: str) -> float:
 
 def test_ten_failing_runs_send_one_alert_and_ten_good_runs_one_recovery(web: Web, engine: Engine) -> None:
     for _ in range(10):
-        notify_run_end(SECOND, False, MISSING, 1.0)
+        notify({SECOND: False}, MISSING)
     assert (get_alerts(web), read_metric("run", "spamscore_run_failed")) == ([("failure", "31", "open")], 1)
     assert web.messages[0]["said"] == "no such file"
     publish_batch_of(engine, SECOND)
     for _ in range(10):
-        notify_run_end(SECOND, True, [], 1.0)
+        notify({SECOND: True}, [])
     assert get_alerts(web) == [("failure", "31", "open"), ("failure", "31", "recovered")]
     assert read_metric("run", "spamscore_run_failed") == 0
     assert read_metric("batch", "spamscore_batch_model_version") == 1
 
 
 def test_a_good_run_of_another_date_does_not_close_the_alert_of_a_missing_date(web: Web, engine: Engine) -> None:
-    notify_run_end(FIRST, False, MISSING, 1.0)
+    notify({FIRST: False}, MISSING)
     publish_batch_of(engine, SECOND)
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web) == [("failure", "30", "open")]
     publish_batch_of(engine, FIRST)  # by a catch-up
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web)[1:] == [("failure", "30", "recovered")]
 
 
@@ -102,35 +108,54 @@ def test_a_night_that_only_rejected_messages_has_an_alert_of_its_own_kind(
 
 def test_the_alert_of_a_date_that_is_published_but_not_done_stays_open(web: Web, engine: Engine) -> None:
     publish_batch_of(engine, SECOND)
-    notify_run_end(SECOND, False, [Failure(None, "Nightly failed: a disk is full")], 1.0)
+    notify({SECOND: False}, [Failure(None, "Nightly failed: a disk is full")])
     assert get_alerts(web) == [("failure", "31", "open")]
+
+
+def test_a_missed_date_that_is_not_done_has_its_own_alert_and_the_run_did_not_fail(web: Web, engine: Engine) -> None:
+    publish_batch_of(engine, SECOND)
+    for _ in range(2):
+        notify({SECOND: True}, MISSING, d30=False)
+    assert get_alerts(web) == [("failure", "30", "open")]
+    assert read_metric("run", "spamscore_run_failed") == 0
+    assert read_metric("run", 'spamscore_alerts_open{kind="failure"}') == 1
+    publish_batch_of(engine, FIRST)
+    notify({SECOND: True}, [], d30=True)
+    assert get_alerts(web)[1:] == [("failure", "30", "recovered")]
+
+
+def test_the_nights_of_a_range_are_notified_together(web: Web, engine: Engine) -> None:
+    publish_batch_of(engine, FIRST)
+    notify({FIRST: True, SECOND: False}, MISSING)
+    assert get_alerts(web) == [("failure", "31", "open")]
+    assert read_metric("run", "spamscore_run_failed") == 1
 
 
 def test_drift_sends_one_alert_and_a_batch_without_drift_closes_it(web: Web, engine: Engine) -> None:
     publish_batch_of(engine, FIRST, crossed=True)
     for _ in range(3):
-        notify_run_end(FIRST, True, [], 1.0)
+        notify({FIRST: True}, [])
     assert get_alerts(web) == [("drift", "30", "open")]
     assert web.messages[0]["said"] == "the scores moved"
     assert read_metric("batch", "spamscore_drift_crossed") == 1
     publish_batch_of(engine, SECOND)
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web)[1:] == [("drift", "30", "recovered")]
 
 
 def test_accepting_drift_closes_its_alert(web: Web, engine: Engine) -> None:
     batch_id = publish_batch_of(engine, SECOND, crossed=True)
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     accept_drift(engine, batch_id, "ann")
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web) == [("drift", "31", "open"), ("drift", "31", "recovered")]
 
 
 def test_publishing_a_date_closes_its_deadline_alert(web: Web, engine: Engine) -> None:
     raise_alert(DEADLINE, SECOND, "too late")
-    notify_run_end(FIRST, True, [], 1.0)
+    notify({FIRST: True}, [])
     publish_batch_of(engine, SECOND)
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web) == [("deadline", "31", "open"), ("deadline", "31", "recovered")]
 
 
@@ -138,10 +163,10 @@ def test_without_a_database_the_failure_is_reported_and_the_metrics_of_the_batch
     web: Web, engine: Engine, set_settings: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_batch_of(engine, FIRST)
-    notify_run_end(FIRST, True, [], 1.0)
+    notify({FIRST: True}, [])
     before = (Path("metrics") / "spamscore_batch.prom").read_bytes()
     set_settings("database", url="postgresql://nobody:hunter2@127.0.0.1:1/none")
-    notify_run_end(SECOND, False, [Failure(None, "cannot be reached")], 1.0)
+    notify({SECOND: False}, [Failure(None, "cannot be reached")])
     assert get_alerts(web) == [("failure", "31", "open")]
     assert (Path("metrics") / "spamscore_batch.prom").read_bytes() == before
     assert read_metric("run", "spamscore_run_failed") == 1
