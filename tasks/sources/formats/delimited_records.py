@@ -193,7 +193,7 @@ def _split_quoted(lines: _RecordLines, syntax: Syntax) -> Iterator[Record]:
     while True:
         lines.start_record()
         try:
-            fields: Sequence[str | None] = next(reader)
+            texts = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
@@ -201,11 +201,12 @@ def _split_quoted(lines: _RecordLines, syntax: Syntax) -> Iterator[Record]:
             yield lines.first_line, (), f"{MALFORMED_QUOTING}: {error}"
             continue
         if lines.has_carriage_return:
-            fields = [value.replace(_CARRIAGE_RETURN, "\r") for value in fields if value is not None]
+            texts = [text.replace(_CARRIAGE_RETURN, "\r") for text in texts]
+        fields: Sequence[str | None] = texts
         for null in nulls:
-            if null in fields:
-                written = _written_fields(lines.record, syntax) if syntax.escape else fields
-                fields = [None if text in syntax.nulls else value for value, text in zip(fields, written, strict=True)]
+            if null in texts:
+                written = _written_fields(lines.record, syntax) if syntax.escape else texts
+                fields = [None if raw in syntax.nulls else text for text, raw in zip(texts, written, strict=True)]
                 break
         yield lines.first_line, fields, None
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from models.errors import InputError
 from tasks.settings.dialects import check_dialect
+from tasks.sources.formats import delimited_records
 from tasks.sources.file_source import Dialect, FileSource
 from tasks.sources.files import read_file
-from tasks.sources.formats import delimited_records
 from tasks.sources.rows import fault_kind
 
 MESSAGES = {"id_column": "message_id", "text_column": "text"}
@@ -166,7 +166,7 @@ def test_a_trailing_delimiter_without_one_in_the_header_is_a_wrong_number_of_fie
             1: 'field begins with a quotation mark: set [messages] quote = " if fields are in quotes, or none if',
             2: "field begins", 3: "field begins", 4: "wrong number of fields"}),
         ("m.tsv", "message_id\ttext\n1\t\\N\n\\N\ta\n2\ta\n", Dialect(), {
-            1: r"undeclared null: column text holds \N; set [messages] null = \N (and escape = \ if",
+            1: r"undeclared null: column text holds \N; set [messages] null = \N (and escape = \ if \n is a",
             2: r"undeclared null: column message_id holds \N"}),
         ("m.csv", 'message_id,text\n1,"\\N"\n2,a\n', Dialect(), {
             1: r"undeclared null: column text holds \N; set [messages] null = \N, or null = NULL if \N is a text"}),
