@@ -130,10 +130,10 @@ class ExtractMessages(FolderStage):
             progress.conclude(f"{counts.rows:,} messages of {self.date}, {other_dates.rows:,} of other dates left out")
         faults = {fault.name: fault.rows for fault in counts.faults}
         log_counts(settings, self.date, counts.rows, faults, other_dates)
+        replaced.check("messages", settings)  # first: a wrong encoding may be the cause of rejected rows too
         limit = load(MessagesSettings).max_rejected_share
         if exceeds_limit(counts.faults, counts.rows, limit):
             raise make_rejected_error(describe_source(settings), self.date, counts.rows, counts.faults, limit)
-        replaced.check("messages", settings)
         return {
             "source": describe_source(settings),
             "date": self.date.isoformat(),

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from models.errors import InputError
 from tasks.settings.dialects import check_dialect
-from tasks.sources.formats import delimited_records
 from tasks.sources.file_source import Dialect, FileSource
 from tasks.sources.files import read_file
+from tasks.sources.formats import delimited_records
 from tasks.sources.rows import fault_kind
 
 MESSAGES = {"id_column": "message_id", "text_column": "text"}
