@@ -98,15 +98,14 @@ class ScoreBatch(Stage):
         return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
 
     def deps(self) -> list[luigi.Task]:
-        """Returns the requirements to Luigi, without those of dates that cannot be scored yet; `score` refuses these.
+        """Returns the requirements to Luigi. Of several dates, `score` refuses those that cannot be scored yet.
 
         Raises:
             DateNotOverError: none of the dates can be scored yet.
         """
-        scorable = [date for date in self.dates if is_scorable(date)]
-        if not scorable:
+        if not any(map(is_scorable, self.dates)):
             require_scorable(self.dates[0])
-        return [task for task in super().deps() if not isinstance(task, ExtractMessages) or task.date in scorable]
+        return list(super().deps())
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the given version. Omits ham_blocked_share if the threshold is a number: it has no effect then."""
