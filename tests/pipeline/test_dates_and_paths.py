@@ -110,6 +110,7 @@ def test_the_dates_of_a_range_that_are_over_are_scored_and_the_others_are_named(
 
 # Paths
 
+FOUR = "message_id,text\n0,hello\n1,hello\n2,hello\n3,hello\n"
 A, B = "message_id,text\na,hello\n", "message_id,text\nb,hello\n"
 PATHS = [
     ("the home folder", "~/in.csv", {"home/in.csv": A}, [("a", None)]),
@@ -118,8 +119,12 @@ PATHS = [
     ("a pattern and a date", "in/{date}-*.csv", {"in/2026-01-31-x.csv": A, "in/2026-01-30-x.csv": B}, [("a", None)]),
     ("a name with brackets", "in/[a].csv", {"in/[a].csv": A, "in/a.csv": B}, [("a", None)]),
     (
-        "a fault in one of several files", "in/*.csv", {"in/1.csv": A, "in/2.csv": "message_id,text\nb\n"},
-        [("a", None), ("b", "wrong number of fields: expected 2, received 1 (line 2), in row 1 of in/2.csv")],
+        "a fault in one of several files", "in/*.csv",
+        {"in/1.csv": FOUR, "in/2.csv": "message_id,text\nb\n"},
+        [
+            *((str(number), None) for number in range(4)),
+            ("b", "wrong number of fields: expected 2, received 1 (line 2), in row 1 of in/2.csv"),
+        ],
     ),
 ]  # fmt: skip
 
