@@ -14,7 +14,8 @@ BACKUP = """<?xml version='1.0' encoding='UTF-8' standalone='yes' ?>
 <?xml-stylesheet type="text/xsl" href="sms.xsl"?>
 <smses count="3" backup_set="2f3a" backup_date="1769932800000" type="full">
   <sms protocol="0" address="+15550100" date="1769853600000" type="1" subject="null" toa="null"
-       body="WIN &#55356;&#57217; now &amp; here" sc_toa="null" service_center="null" read="1" status="-1" readable_date="31 Jan 2026 10:00:00" />
+       body="WIN &#55356;&#57217; now &amp; here" sc_toa="null" service_center="null" read="1"
+       status="-1" readable_date="31 Jan 2026 10:00:00" />
   <mms date="1769857200000" address="+15550101" msg_box="1"><parts>
     <part seq="0" ct="application/smil" text="&lt;smil/&gt;" /><part seq="0" ct="text/plain" text="See you at six" />
   </parts></mms>
