@@ -16,9 +16,9 @@ from pipeline.printing import Column, print_json, print_lines, print_rows
     short_help="Show the snapshot of a date, or have its messages read again.",
     epilog=examples(
         "spamscore extract yesterday                     what was read, and what changed since",
+        "spamscore extract yesterday --json | jq .changes",
         "spamscore extract 2026-01-31 --again            after the source was corrected",
         "spamscore extract 2026-01-31 --again --yes      without a question, for scripts",
-        "spamscore extract yesterday --json | jq .changes",
     ),
 )
 @click.argument("date", type=DateType())

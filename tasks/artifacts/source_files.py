@@ -112,6 +112,15 @@ def describe_origin(snapshot: Path) -> str:
         return str(error)
 
 
+def find_changes(snapshot: Path) -> list[str]:
+    """Returns a phrase for each file of a snapshot that was modified since, or for the damage of its manifest."""
+    try:
+        origin = read_origin(snapshot)
+    except ArtifactError as error:
+        return [str(error)]
+    return origin.find_changes() if origin else []
+
+
 def origin_to_json(files: Iterable[SourceFile], taken_at: datetime.datetime) -> dict[str, Any]:
     """Returns the keys of a manifest that `read_origin` reads in addition to the counts."""
     return {

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Sequence
 
 from tasks.artifacts.locations import snapshot_folder
-from tasks.artifacts.source_files import describe_origin, read_origin
+from tasks.artifacts.source_files import describe_origin, find_changes
 from tasks.database.completion import find_published_snapshots_in_sqlite
 from tasks.settings.loading import load
 from tasks.settings.storage import DatabaseSettings
@@ -30,9 +30,11 @@ def describe_published(dates: Sequence[datetime.date]) -> str:
             f"Batch {number} is published; its messages were {origin}. "
             f"To read them again: spamscore extract {date} --again"
         )
-    origins = {date: read_origin(snapshot_folder(date, name)) for date, (_, name) in sorted(batches.items())}
-    changes = [f"{date}: {'; '.join(found)}" for date, origin in origins.items()
-               if origin and (found := origin.find_changes())]  # fmt: skip
+    changes = [
+        f"{date}: {'; '.join(found)}"
+        for date, (_, name) in sorted(batches.items())
+        if (found := find_changes(snapshot_folder(date, name)))
+    ]
     if not changes:
         return ""
     more = f"; and {len(changes) - _MAX_NAMED_DATES} more dates" if len(changes) > _MAX_NAMED_DATES else ""
