@@ -21,14 +21,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from models.errors import DatabaseError, InputError, SettingsError
-from tasks.extract_messages import parse_date
 from tasks.settings.storage import DatabaseSettings
+from tasks.sources.dates import make_date_reader
 from tasks.sources.queries import QuerySource, read_query
 from tasks.sources.rows import SourceRow
 
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = {"id_column": "id", "text_column": "text"}
 DATED = {**MESSAGES, "date_column": "sent"}
+READ_DATE = make_date_reader("iso", None)
 NIGHT = {"start": datetime.date(2026, 1, 31), "end": datetime.date(2026, 2, 1)}
 
 
@@ -261,7 +262,10 @@ def test_a_date_that_python_cannot_represent_is_read_as_its_text(postgresql_url:
     assert [row[:2] for row in rows] == [("1", "a"), ("2", "b"), ("3", "c")]
     assert str(rows[0][2]).startswith("2026-01-31")
     assert str(rows[1][2]).startswith(value.split()[0])
-    assert [parse_date(row[2]) for row in rows] == [datetime.date(2026, 1, 31), None, None]
+    assert READ_DATE(rows[0][2]) == datetime.date(2026, 1, 31)
+    for row in rows[1:]:
+        with pytest.raises(ValueError, match="^unreadable date: "):
+            READ_DATE(row[2])
 
 
 def test_a_server_with_another_date_format_is_read_in_iso_8601(postgresql_url: str) -> None:
@@ -322,7 +326,7 @@ def test_a_database_of_any_encoding_is_read(postgresql_server: URL, encoding: st
         )
         rows = read(url.replace("&client_encoding=utf8", option), "SELECT * FROM inbox", columns=DATED)
     assert [row[:2] for row in rows] == [("é", "café")]
-    assert parse_date(rows[0][2]) == datetime.date(2026, 1, 31)
+    assert READ_DATE(rows[0][2]) == datetime.date(2026, 1, 31)
 
 
 def test_bytes_of_a_sql_ascii_database_that_are_not_utf_8_are_replaced(postgresql_server: URL) -> None:
@@ -340,6 +344,7 @@ def test_bytes_of_a_sql_ascii_database_that_are_not_utf_8_are_replaced(postgresq
 READ = """
 import sys
 from tasks.settings.storage import DatabaseSettings
+from tasks.sources.dates import make_date_reader
 from tasks.sources.queries import QuerySource, read_query
 source = QuerySource("messages", "SELECT id, text FROM inbox", {"text_column": "text"}, DatabaseSettings(), sys.argv[1])
 try:
