@@ -344,7 +344,6 @@ def test_bytes_of_a_sql_ascii_database_that_are_not_utf_8_are_replaced(postgresq
 READ = """
 import sys
 from tasks.settings.storage import DatabaseSettings
-from tasks.sources.dates import make_date_reader
 from tasks.sources.queries import QuerySource, read_query
 source = QuerySource("messages", "SELECT id, text FROM inbox", {"text_column": "text"}, DatabaseSettings(), sys.argv[1])
 try:
