@@ -264,7 +264,7 @@ def test_a_date_that_python_cannot_represent_is_read_as_its_text(postgresql_url:
     assert str(rows[1][2]).startswith(value.split()[0])
     assert READ_DATE(rows[0][2]) == datetime.date(2026, 1, 31)
     for row in rows[1:]:
-        with pytest.raises(ValueError, match="^unreadable date: "):
+        with pytest.raises(ValueError, match=r"^unreadable date: "):
             READ_DATE(row[2])
 
 
