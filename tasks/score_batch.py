@@ -340,7 +340,8 @@ def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[
     """
     if not failures:
         return
-    reasons = [f"{date}: {describe_error(error)}" for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
+    texts = [(str(date), describe_error(error)) for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
+    reasons = [text if date in text else f"{date}: {text}" for date, text in texts]
     if len(failures) > _MAX_NAMED_DATES:
         reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
     kinds = {type(find_expected_error(error)) for error in failures.values()}

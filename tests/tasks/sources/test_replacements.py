@@ -18,13 +18,8 @@ from hypothesis import strategies as st
 from models.errors import InputError
 from tasks.settings.inputs import MessagesSettings
 from tasks.sources.file_source import FileSource
-from tasks.sources.replacements import (
-    ReplacedRows,
-    describe_cause,
-    find_header_encoding,
-    find_invalid_lines,
-    suggest_encoding,
-)
+from tasks.sources.formats.encodings import find_header_encoding, find_invalid_lines, suggest_encoding
+from tasks.sources.replacements import ReplacedRows, describe_cause
 from tasks.sources.rows import SourceRow
 
 Rows = Sequence[tuple[str, str]]
@@ -108,7 +103,7 @@ def test_too_many_replaced_characters_fail_the_run_and_nothing_is_kept(tmp_path:
     write(POUNDS, tmp_path / f"inbox.{source}")
     write_settings(tmp_path, {"messages": settings})
     done = luigi(tmp_path, "ExtractMessages", "--date", DATE)
-    assert done.code == 30, done.output
+    assert done.code == 60, done.output
     assert "2 of 4 rows (50.0%) have characters that could not be read" in done.last_line
     assert "more than [messages] max_replaced_share = 0.05 allows" in done.last_line
     assert "first in row 1, column text: 'You have WON a \ufffd900 prize!'" in done.last_line
@@ -198,7 +193,7 @@ def settings_of(path: Path, content: bytes, **values: Any) -> MessagesSettings:
         (b"id,text\n1," + bytes(range(128, 256)), {}, "no other encoding fits"),
         ("[\n" + '{"text": "café"}'.rjust(200_000) + "]", {"format": "json"}, "valid utf-8: it has U+FFFD itself"),
         (b"[" + b'{"text": "caf\xe9"}'.rjust(200_000) + b"]", {"format": "json"}, "not valid utf-8: 1, first line 1"),
-        (b"", {"format": "parquet"}, "Correct the program that writes it"),
+        (b"PAR1", {"format": "parquet"}, "Correct the program that writes it"),
     ],
 )
 def test_the_cause_is_found_in_the_bytes_of_the_file(
