@@ -105,11 +105,12 @@ class ScoreBatch(Stage):
         with cache_fingerprints():
             return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.split_by_date()]
 
-    def run(self) -> Iterator[list[ScoreBatch]]:
+    def run(self) -> Iterator[list[ScoreBatch]] | None:
         """Loads the model once, then scores and publishes date by date.
 
-        If only some of the dates fail, each date is required as a task of its own: Luigi then finds the published ones
-        done, so that the tasks that wait for them run, and tries the failed ones again.
+        Returns:
+            If only some of the dates failed, a task for each date, which Luigi then requires: it finds the published
+            ones done, so that the tasks that wait for them run, and tries the failed ones again.
         """
         from tasks.database.schema import open_database
 
@@ -117,9 +118,10 @@ class ScoreBatch(Stage):
         with report_progress(self, "scoring") as progress:
             failures = self._score_dates(engine, model, progress)
             if 0 < len(failures) < len(self.dates):
-                yield self.split_by_date()
+                return (tasks for tasks in [self.split_by_date()])  # Luigi accepts only a generator
             raise_failures(failures)
             self._report_refused_model(progress)
+        return None
 
     def _score_dates(
         self, engine: Engine, model: ScoringModel, progress: ProgressReport

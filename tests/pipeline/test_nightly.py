@@ -206,12 +206,19 @@ def repair(folder: Path, date: datetime.date) -> None:
     write_inbox(folder, date)
 
 
-@pytest.mark.parametrize(("fault", "code"), [("no file", 20), ("unreadable file", 30), ("damaged snapshot", 30)])
-@pytest.mark.parametrize("failed", [NIGHTLY_DATES[2], NIGHTLY_DATES[3]], ids=["missed date", "date of the night"])
+# The date that fails, in days before today, why, and the exit code.
+FAILED_DATES = [
+    (2, "no file", 20), (2, "unreadable file", 30), (2, "damaged snapshot", 30), (1, "no file", 20),
+    (1, "damaged snapshot", 30),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("days_ago", "fault", "code"), FAILED_DATES)
 def test_a_date_that_fails_keeps_no_other_date_of_the_night_from_being_finished(
-    folder: Path, fault: str, code: int, failed: datetime.date
+    folder: Path, days_ago: int, fault: str, code: int
 ) -> None:
     *missed, tonight = NIGHTLY_DATES
+    failed = TODAY - datetime.timedelta(days=days_ago)
     for date in NIGHTLY_DATES:
         write_inbox(folder, date)
     damage(folder, failed, fault)
