@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -121,11 +120,8 @@ def scores(
     engine = connect_database()
     from tasks.database.batches import stream_scores as read_scores
 
+    batch = _find_batch(engine, date)
     rows = read_scores(engine, date, flagged, limit, order)
-    first = next(rows, None)
-    rows = itertools.chain([] if first is None else [first], rows)
-    # Read from the view if possible: a user may have no right to read more.
-    batch = first or next(read_scores(engine, date, limit=1, order="message_id"), None) or _find_batch(engine, date)
     if output_format == "json":
         print_lines(printing.format_json(row._asdict()) for row in rows)
     elif output_format == "csv":
@@ -142,8 +138,9 @@ def scores(
         _show_scores(batch, rows)
 
 
-def _find_batch(engine: Engine, date: datetime.date) -> BatchRow:
-    """Returns the published batch of a date without scores: the view does not tell it from a date without a batch."""
+def _find_batch(engine: Engine, date: datetime.date) -> BatchRow | ScoreRow:
+    """Returns the published batch of a date, or one of its scores for a user who may read only the view of scores."""
+    from tasks.database.batches import stream_scores as read_scores
     from tasks.database.driver_errors import is_denied
 
     try:
@@ -151,6 +148,8 @@ def _find_batch(engine: Engine, date: datetime.date) -> BatchRow:
     except DatabaseError as error:
         if not is_denied(error.__cause__):
             raise
+        if score := next(read_scores(engine, date, limit=1, order="message_id"), None):
+            return score
         raise DatabaseError(
             f"published_scores has no score of {date}, and whether the date has an empty batch or none cannot be read: "
             f"{error}"
@@ -159,7 +158,8 @@ def _find_batch(engine: Engine, date: datetime.date) -> BatchRow:
 
 def _show_scores(batch: BatchRow | ScoreRow, rows: Iterator[ScoreRow]) -> None:
     console = printing.open_console()
-    batch_title = f"(batch {batch.batch_id}, model version {batch.model_version})"
+    provisional = ", provisional" if getattr(batch, "provisional", False) else ""
+    batch_title = f"(batch {batch.batch_id}{provisional}, model version {batch.model_version})"
     console.print(printing.styled_text(f"{'probability':<22}message_id  {batch_title}", "bold"))
     for row in rows:
         line = printing.styled_text(f"{row.spam_probability:.6f}  ", "bold" if row.flagged else "")
