@@ -93,7 +93,7 @@ class RangeDaily(luigi_ranges.RangeDaily):
         if self.start and self.stop and self.start >= self.stop:
             raise ArgumentError(
                 f"--start {self.start} --stop {self.stop}: there is no date in this range, nothing was run. --stop is "
-                f"the first date after the range: for {self.start} alone, give --stop {self.start + _DAY}."
+                f"the first date after the range: for {self.start} alone, give --stop {self._following(self.start)}."
             )
         end = self._today + self._limited(self.days_forward)
         if self.start and self.start >= end:
@@ -106,6 +106,10 @@ class RangeDaily(luigi_ranges.RangeDaily):
                 f"{self.task_family}: there is no date in this range, nothing was run. Dates before "
                 f"{self._today - self._limited(self.days_back)} are left out, because days_back = {self.days_back}."
             )
+
+    def _following(self, start: datetime.date) -> str:
+        """Returns the value of --stop for a range that has only the value of --start."""
+        return str(start + _DAY)
 
     def _note_dates_left_out(self) -> None:
         if self.start and self.start < self.dates[0]:
@@ -143,6 +147,18 @@ class RangeDailyBase(RangeDaily):
     """The same as RangeDaily. Luigi has both."""
 
 
+class RangeMonthly(RangeDaily, luigi_ranges.RangeMonthly):
+    """The same for each date of a range of months. Luigi's own would run the first date of each month alone."""
+
+    _NONE: Any = None
+    start = luigi.MonthParameter(default=_NONE, description="first month, such as 2026-01")
+    stop = luigi.MonthParameter(default=_NONE, description="first month after the range")
+    months_back = months_forward = _NONE  # Luigi's limits; those of RangeDaily, in days, hold
+
+    def _following(self, start: datetime.date) -> str:
+        return f"{start + 31 * _DAY:%Y-%m}"
+
+
 class _NotDaily:
     of: type[luigi.Task]
     task_family: str
@@ -154,12 +170,8 @@ class _NotDaily:
             raise ArgumentError(
                 f"{self.task_family} --of {self.of.task_family}: the tasks of this pipeline have one batch for each "
                 f"day. Use RangeDaily, for January 2026 as RangeDaily --of {self.of.task_family} --start 2026-01-01 "
-                "--stop 2026-02-01."
+                "--stop 2026-02-01, or RangeMonthly."
             )
-
-
-class RangeMonthly(_NotDaily, luigi_ranges.RangeMonthly):
-    """Refuses the tasks of this pipeline: for a month, Luigi would run its first day alone."""
 
 
 class RangeHourlyBase(_NotDaily, luigi_ranges.RangeHourlyBase):

@@ -108,7 +108,8 @@ def _list_tasks() -> list[str]:
     return [
         task.task_family
         for task in tasks
-        if not task.__module__.startswith(("luigi.", "tasks.stage")) and not issubclass(task, luigi.Config)
+        if not task.__module__.startswith(("luigi.", "tasks.stage", "tasks.sources"))
+        and not issubclass(task, luigi.Config)
     ]
 
 

@@ -58,6 +58,14 @@ def test_each_task_with_a_date_is_run_for_a_range_of_old_dates(
     )
 
 
+def test_a_range_of_months_has_all_of_their_dates(tmp_path: Path) -> None:
+    (tmp_path / "inbox.csv").write_text("message_id,text\n1,hello\n", encoding="utf-8")
+    write_settings(tmp_path, merge_settings(QUICK, {"messages": {"source": "file", "path": "inbox.csv"}}))
+    done = luigi(tmp_path, "RangeMonthly", "--of", "ExtractMessages", "--start", "2024-02", "--stop", "2024-03")
+    assert done.code == 0, done.output
+    assert list_files(tmp_path, "snapshots/*/*") == [f"2024-02-{day:02}" for day in range(1, 30)]
+
+
 def test_only_the_missing_dates_of_a_range_are_run(folder: Path) -> None:
     assert luigi(folder, "ScoreBatch", "--date", "2024-01-02").code == 0
     done = luigi(folder, "RangeDaily", "--of", "ScoreBatch", *RANGE)
@@ -106,7 +114,8 @@ REFUSED = [
     (("RangeDaily", "--of", "TrainModel", *RANGE), "--of TrainModel: expected a task with a date"),
     (("RangeDaily", "--of", "RangeDaily", *RANGE), "--of RangeDaily: expected a task with a date"),
     (("RangeDaily", "--of", "ScoreBatch", *RANGE, "--of-params", '{"model": 2}'), "unknown parameter model"),
-    (("RangeMonthly", "--of", "ScoreBatch", "--start", "2024-01"), "RangeMonthly --of ScoreBatch: the tasks of this"),
+    (("RangeMonthly", "--of", "ScoreBatch", "--start", "2024-12", "--stop", "2024-12"), "there is no date in this"),
+    (("RangeMonthly", "--of", "ScoreBatch", "--start", "2024-12", "--stop", "2024-12"), "give --stop 2025-01."),
     (("RangeHourly", "--of", "Nightly", "--start", "2024-01-01T00"), "RangeHourly --of Nightly: the tasks of this"),
     (("RangeHourlyBase", "--of", "Nightly", "--start", "2024-01-01T00"), "Use RangeDaily"),
     (("RangeByMinutes", "--of", "Nightly", "--start", "2024-01-01T0000"), "Use RangeDaily"),
