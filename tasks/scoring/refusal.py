@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine
 
-from tasks.database.batches import read_rejection_reasons, was_published
+from models.errors import RejectedError
+from tasks.database.batches import find_published_batch, read_rejection_reasons, was_published
 from tasks.database.ledger import BatchPlan, withdraw_batch
 from tasks.rejection_limit import Reason, exceeds_limit, make_rejected_error
 from tasks.settings.inputs import MessagesSettings
@@ -25,7 +26,8 @@ def require_publishable(
     """Checks the rejected messages of a complete batch against [messages] max_rejected_share.
 
     If there are too many, the batch is withdrawn and its snapshot deleted, so that the same command reads the source
-    anew. A snapshot that another batch was published from is kept, and so is what was scored of it.
+    anew. The same if there is no message at all where a batch with messages is published. A snapshot that another batch
+    was published from is kept, and so is what was scored of it.
 
     Args:
         engine: an open database; the caller holds the lock of the date.
@@ -36,8 +38,10 @@ def require_publishable(
         take_again: makes the next run read the source anew.
 
     Raises:
-        RejectedError: there are too many.
+        RejectedError: there are too many, or no message where a batch with messages is published.
     """
+    if not rows:
+        _keep_published_messages(engine, batch_id, plan, snapshot, take_again)
     reasons, limit = read_rejection_reasons(engine, batch_id), load(MessagesSettings).max_rejected_share
     if not exceeds_limit(reasons, rows, limit):
         return
@@ -48,13 +52,33 @@ def require_publishable(
     )
     source, reasons = verify_snapshot(snapshot)["source"], _with_source_rows(reasons, snapshot)
     if not keep:
-        # First, because it is atomic: however the run ends from here on, the next one reads the source, and its new
-        # snapshot has another name, so that it does not continue this batch.
-        take_again()
-        withdraw_batch(engine, batch_id)
-        shutil.rmtree(snapshot)
+        _discard(engine, batch_id, snapshot, take_again)
         log.info("%s: deleted, because too many of its messages were rejected", snapshot)
     raise make_rejected_error(source, plan.batch_date, rows, reasons, limit, note if keep else "")
+
+
+def _keep_published_messages(
+    engine: Engine, batch_id: int, plan: BatchPlan, snapshot: Path, take_again: Callable[[], None]
+) -> None:
+    """Refuses to replace published messages with none."""
+    published = find_published_batch(engine, plan.batch_date)
+    if published is None or not published.messages_read:
+        return
+    source = verify_snapshot(snapshot)["source"]
+    _discard(engine, batch_id, snapshot, take_again)
+    raise RejectedError(
+        f"{source}: expected messages of {plan.batch_date}, received none, but batch {published.batch_id} with "
+        f"{published.messages_read:,} messages is published for the date. It stays published. Correct the source, and "
+        f"run the same command again; if the date has no messages, run spamscore withdraw {plan.batch_date} first."
+    )
+
+
+def _discard(engine: Engine, batch_id: int, snapshot: Path, take_again: Callable[[], None]) -> None:
+    # First, because it is atomic: however the run ends from here on, the next one reads the source, and its new
+    # snapshot has another name, so that it does not continue this batch.
+    take_again()
+    withdraw_batch(engine, batch_id)
+    shutil.rmtree(snapshot)
 
 
 def _with_source_rows(reasons: list[Reason], snapshot: Path) -> list[Reason]:
