@@ -123,7 +123,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[" ".join(row[0]) for row in REFUSED])
+@pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[f"{row[0][0]}: {row[1]}" for row in REFUSED])
 def test_a_range_that_cannot_be_run_is_refused_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], text: str
 ) -> None:
