@@ -98,11 +98,11 @@ def test_a_night_that_only_rejected_messages_has_an_alert_of_its_own_kind(
     web: Web, engine: Engine, failures: list[Failure], kind: str
 ) -> None:
     for _ in range(2):
-        notify_run_end(SECOND, False, failures, 1.0)
+        notify({SECOND: False}, failures)
     assert get_alerts(web) == [(kind, "31", "open")]
     assert ("too many messages were rejected" in web.messages[0]["text"]) is (kind == "rejected")
     publish_batch_of(engine, SECOND)
-    notify_run_end(SECOND, True, [], 1.0)
+    notify({SECOND: True}, [])
     assert get_alerts(web)[1:] == [(kind, "31", "recovered")]
 
 

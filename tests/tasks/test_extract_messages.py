@@ -102,9 +102,19 @@ def test_rows_with_an_unreadable_date_are_kept_with_a_fault(configure: Configure
     assert read_snapshot_rows(task) == [
         (1, "a", "x", f"unreadable date: received '31/01/2026', {expected}"),
         (2, "b", "y", "unreadable date: there is none"),
-        (3, "c", None, "wrong number of fields: expected 3, received 2 (line 4)"),
+        (
+            3,
+            "c",
+            None,
+            'wrong number of fields: expected 3, received 2; put texts with a line break in quotes (") (line 4)',
+        ),
         (5, "", "", None),
-        (6, "e", None, "wrong number of fields: expected 3, received 1 (line 7)"),
+        (
+            6,
+            "e",
+            None,
+            'wrong number of fields: expected 3, received 1; put texts with a line break in quotes (") (line 7)',
+        ),
     ]
     manifest = task.output().manifest()
     assert manifest["faults"] == {"unreadable date": 2, "wrong number of fields": 2}

@@ -72,14 +72,14 @@ def test_every_row_of_a_file_is_kept_with_its_fault(configure: Configure, tmp_pa
     configure(source="file", path="c.csv", label_column="kind", text_column="body")
     task = IngestCorpus()
     assert build_task(task) == luigi.LuigiStatusCode.SUCCESS
-    fault = "wrong number of fields: expected 2, received {} (line {})"
+    fault = 'wrong number of fields: expected 2, received {}; put texts with a {} in quotes (") (line {})'
     assert [tuple(row.values()) for row in read_rows(task)] == [
         (1, "1", "WIN", None, False),
         (2, "0", "Hello", None, False),
         (3, "0", "Hello", None, False),
         (4, "", "no label", None, False),
-        (5, "1", "a", fault.format(3, 6), False),
-        (6, "0", None, fault.format(1, 7), False),
+        (5, "1", "a", fault.format(3, "comma", 6), False),
+        (6, "0", None, fault.format(1, "line break", 7), False),
     ]
     manifest = task.output().manifest()
     assert manifest["labels"] == {"0": 2, "1": 1, "": 1}
