@@ -162,8 +162,9 @@ def _notify(start_time: float, failed: list[failures.Failure]) -> None:
                 results[date] = True  # only its drift is to be looked at
             elif not results[date] and codes[date] == {AlreadyRunningError.exit_code}:
                 del results[date]  # the other run sends the alerts
-    if nights:
-        notify_run_end(nights, missed, reasons, time.monotonic() - start_time)
+    if not nights:
+        return
+    notify_run_end(nights, missed, reasons, time.monotonic() - start_time)
     if open_dates := tuple(date for date, done in missed.items() if not done and date not in nights):
         record_note(
             f"Nightly of {_DATES.serialize(tuple(nights))} is {'done' if all(nights.values()) else 'not done'}. Missed "

@@ -22,6 +22,7 @@ from tasks.stage import Stage, cache_fingerprints
 _DAY = datetime.timedelta(days=1)
 _DATES_PER_QUERY = 10_000  # databases limit the number of parameters of a query
 _LIMITS = LUIGI_DEFAULTS["RangeDaily"]
+_NONE: Any = None  # as a default: Luigi declares the types of defaults without None
 # Luigi declares it as a text, and warns that None is no text.
 _PARAM_NAME = luigi.OptionalParameter(
     default=None, positional=False, description="parameter that takes the date; the first one by default"
@@ -150,7 +151,6 @@ class RangeDailyBase(RangeDaily):
 class RangeMonthly(RangeDaily, luigi_ranges.RangeMonthly):
     """The same for each date of a range of months. Luigi's own would run the first date of each month alone."""
 
-    _NONE: Any = None
     start = luigi.MonthParameter(default=_NONE, description="first month, such as 2026-01")
     stop = luigi.MonthParameter(default=_NONE, description="first month after the range")
     months_back = months_forward = _NONE  # Luigi's limits; those of RangeDaily, in days, hold

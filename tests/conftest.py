@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,16 @@ def set_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     yield set_values
     parser._sections = before
     Register.clear_instance_cache()
+
+
+@pytest.fixture
+def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of this machine is that of Tokyo."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
 import warnings
@@ -259,3 +260,27 @@ def _is_listening(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+_OPEN = """
+import sys
+from types import SimpleNamespace
+from tasks.database.schema import has_schema, open_database
+import alembic.command
+print("ready", flush=True); sys.stdin.readline()
+assert has_schema(open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=20)))
+"""
+
+
+def open_from_processes(url: str, count: int = 4) -> None:
+    """Opens a database from several processes at the same time; each must find or create the schema."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _OPEN, url]
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(count)]
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * count
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [(process.communicate(timeout=120)[1][-800:], process.returncode) for process in processes]
+    assert ends == [("", 0)] * count

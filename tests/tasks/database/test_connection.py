@@ -134,22 +134,7 @@ def test_a_current_schema_is_opened_and_queried_without_heavy_imports(engine: En
 
 
 def test_concurrent_processes_can_all_open_an_empty_database(database_url: str) -> None:
-    script = (
-        "import sys; from types import SimpleNamespace\n"
-        "from tasks.database.schema import open_database, has_schema\n"
-        "import alembic.command\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "assert has_schema(open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=20)))"
-    )
-    command = [sys.executable, "-c", script, database_url]
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
-    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 4
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [(process.communicate(timeout=60)[1][-800:], process.returncode) for process in processes] == [("", 0)] * 4
+    servers.open_from_processes(database_url)
 
 
 @pytest.mark.parametrize("call", [has_schema, lambda engine: open_database(settings(full_url(engine)))])

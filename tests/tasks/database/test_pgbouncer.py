@@ -43,14 +43,6 @@ with hold_batch_lock(engine, date(2026, 1, 31), False, print):
     print("held", flush=True)
     sys.stdin.readline()
 """
-OPEN = """
-import sys
-from types import SimpleNamespace
-from tasks.database.schema import open_database
-import alembic.command
-print("ready", flush=True); sys.stdin.readline()
-open_database(SimpleNamespace(url=sys.argv[1], connect_timeout=20))
-"""
 
 
 def render(url: URL) -> str:
@@ -189,16 +181,7 @@ def test_runs_that_wait_occupy_no_session(engine: Engine, pooled: URL) -> None:
 
 def test_concurrent_processes_can_all_open_an_empty_database(postgresql_url: str) -> None:
     with start_pooler(postgresql_url, default_pool_size="9") as pooled, other_clients(pooled):
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-c", OPEN, render(pooled)]
-        processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
-        assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 4
-        for process in processes:
-            assert process.stdin
-            process.stdin.write("\n")
-            process.stdin.flush()
-        ends = [(process.communicate(timeout=120)[1][-800:], process.returncode) for process in processes]
-        assert ends == [("", 0)] * 4
+        servers.open_from_processes(render(pooled))
         assert has_schema(connect(DatabaseSettings(render(pooled))))
     eventually(lambda: count_advisory_locks(postgresql_url) == 0)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import time
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -51,15 +50,6 @@ def test_a_day_begins_and_ends_as_its_time_zone_says(zone: str, date: str, start
         calendar.start_of_day(day + number * DAY, zoneinfo.ZoneInfo(zone)).astimezone(datetime.UTC) for number in (0, 1)
     )
     assert (begin, end - begin) == (datetime.datetime.fromisoformat(start), datetime.timedelta(hours=hours))
-
-
-@pytest.fixture
-def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.usefixtures("machine_in_tokyo")

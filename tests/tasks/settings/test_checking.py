@@ -45,7 +45,7 @@ MACHINE_FILES = [
     ("misspelt", "machine.cfg", FOREIGN + "[trainng]\n", ("[trainng]: no such section", "did you mean training?")),
     ("in capitals", "machine.cfg", FOREIGN + "[Messages]\n", ("[Messages]: no such section", "did you mean messages?")),
     ("misspelt key", "machine.cfg", "[core]\nlog_levl = INFO\n", ("[core] log_levl: no", "did you mean log_level?")),
-    ("key of ours", "machine.cfg", "[run]\nfoo = 1\n", ("[run] foo: no such setting", "machine.cfg")),
+    ("unknown key of this project", "machine.cfg", "[run]\nfoo = 1\n", ("[run] foo: no such setting", "machine.cfg")),
 ]  # fmt: skip
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import time
 import zoneinfo
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -153,15 +151,6 @@ def test_a_text_that_is_no_epoch_time_is_refused(text: str, expected: str) -> No
 def test_epoch_times_are_converted_to_the_time_zone(seconds: int, zone: str, date: str) -> None:
     assert read(str(seconds), SECONDS, zoneinfo.ZoneInfo(zone)) == date
     assert read(f"{seconds}000", MILLISECONDS, zoneinfo.ZoneInfo(zone)) == date
-
-
-@pytest.fixture
-def machine_in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.usefixtures("machine_in_tokyo")
