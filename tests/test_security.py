@@ -126,29 +126,32 @@ def escape_for_file(url: str) -> str:
     return url.replace("%", "%%")
 
 
-MESSAGES_PASSWORD, CORPUS_PASSWORD = "messages-Zq7/x@one:é'\"", "corpus-Yk4/x@two:$\\"
+# No other test has them: other workers' processes are in the process list too.
+SCORES_PASSWORD, CORPUS_PASSWORD = "scores-Wp9/with:signs@in it", "corpus-Yk4/x@two:$\\"
+MESSAGES_PASSWORD = "messages-Zq7/x@one:é'\""
 
 
 @pytest.fixture
 def database_urls(postgresql_url: str) -> Iterator[tuple[URL, URL, URL]]:
     """The URLs of the scores, the corpus and the messages: three users with different passwords."""
-    scores = sa.make_url(postgresql_url)
-    engine = sa.create_engine(scores, isolation_level="AUTOCOMMIT")
+    server = sa.make_url(postgresql_url)
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with open(ROOT / "pipeline/sample/corpus.csv", encoding="utf-8", newline="") as file:
         labelled = [{"label": row["label"], "text": row["text"]} for row in csv.DictReader(file)]
     table = sa.Table("labelled", sa.MetaData(), sa.Column("label", sa.Text), sa.Column("text", sa.Text))
     with engine.connect() as connection:
-        for role in ("corpus_reader", "messages_reader"):
+        for role in ("scores_writer", "corpus_reader", "messages_reader"):
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN SUPERUSER")
         table.create(connection)
         connection.execute(sa.insert(table), labelled)
     yield (
-        scores,
-        scores.set(username="corpus_reader", password=CORPUS_PASSWORD),
-        scores.set(username="messages_reader", password=MESSAGES_PASSWORD),
+        server.set(username="scores_writer", password=SCORES_PASSWORD),
+        server.set(username="corpus_reader", password=CORPUS_PASSWORD),
+        server.set(username="messages_reader", password=MESSAGES_PASSWORD),
     )
     with engine.connect() as connection:
-        for role in ("corpus_reader", "messages_reader"):
+        for role in ("scores_writer", "corpus_reader", "messages_reader"):
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}")
     engine.dispose()
 
@@ -163,7 +166,7 @@ def test_no_password_appears_outside_the_setting_that_has_it(
     tmp_path: Path, database_urls: tuple[URL, URL, URL], umask: Callable[[int], None]
 ) -> None:
     scores, corpus, messages = map(render, database_urls)
-    passwords = (str(database_urls[0].password), CORPUS_PASSWORD, MESSAGES_PASSWORD)
+    passwords = (SCORES_PASSWORD, CORPUS_PASSWORD, MESSAGES_PASSWORD)
     folder = tmp_path / "night"
     folder.mkdir()
     sources: Settings = {

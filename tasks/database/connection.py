@@ -298,6 +298,6 @@ def _check_reachable(engine: Engine, section: str) -> None:
 def _unreachable_error(url: URL, error: BaseException, section: str) -> DatabaseError:
     advice = find_advice(error, url)
     return DatabaseError(
-        f"{mask_password(url)}: cannot be reached: {describe_error(error, url)}. "
-        f"{f'{advice}.' if advice else url_hint(section)}"
+        f"{mask_password(url)}: cannot be reached: {describe_error(error, url)}. {f'{advice}. ' if advice else ''}"
+        f"{url_hint(section)}"
     )

@@ -37,6 +37,9 @@ def main() -> None:
 def import_luigi() -> None:
     """Imports Luigi, which reads the configuration files. If that cannot be done, prints the reason and exits."""
     code = _BAD_SETTING_OF_LUIGI if is_luigi_command() else _BAD_SETTING
+    # Before the import: Luigi's exit codes, too, are set in luigi.cfg, and without the package `toml` the import fails.
+    if os.environ.get(PARSER_VARIABLE) == "toml":
+        _end(str(find_fault()), code)
     try:
         with warnings.catch_warnings():
             # `tasks.settings.checking` makes errors of them.
@@ -44,8 +47,6 @@ def import_luigi() -> None:
             import luigi  # noqa: F401
     except (configparser.Error, UnicodeDecodeError) as error:
         _end(find_fault() or " ".join(str(error).split()), code)
-    if os.environ.get(PARSER_VARIABLE) == "toml":  # Luigi's exit codes, too, are set in luigi.cfg
-        _end(str(find_fault()), code)
 
 
 def is_luigi_command() -> bool:

@@ -57,7 +57,7 @@ def test_the_scores_are_drawn_with_the_available_references() -> None:
     alone, both = draw_score_shares(scores, None, None, 0.5), draw_score_shares(scores, scores, scores, 0.5)
     assert label(alone) == "Shares of 100 scores by spam probability; threshold 0.5"
     assert "compared with labelled messages and previous batch" in label(both)
-    assert label(draw_score_shares(count_scores([]), scores, None, 0.5)).endswith("there are no messages.")
+    assert label(draw_score_shares(count_scores([]), scores, None, 0.5)).endswith("no message has a score.")
 
 
 def test_length_bins_are_labelled_with_their_bounds() -> None:
