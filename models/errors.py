@@ -8,6 +8,7 @@
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     │   └── FormatError     an artifact in the format of another version of this program
     ├── DeviceError         a device that does not exist
+    ├── WorkerError         a process or a machine that takes part in a training
     ├── StorageError        a disk that is full, read-only or not writable
     ├── DatabaseError       a database that cannot be reached, or that has another schema
     ├── SchedulerError      Luigi's scheduler does not answer
@@ -65,6 +66,10 @@ class FormatError(ArtifactError):
 
 class DeviceError(SpamscoreError):
     """A device that does not exist. Names the devices that exist."""
+
+
+class WorkerError(SpamscoreError):
+    """A process or a machine that takes part in a training does not answer, or does not fit the others. Names it."""
 
 
 class StorageError(SpamscoreError):

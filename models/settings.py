@@ -253,6 +253,30 @@ class TrainingSettings:
         high=20,
     )
     seed: int = setting(7, "seed of weights, shuffling and dropout", low=0, high=2**31 - 1)
+    shards: int = setting(
+        0,
+        "parts that each step is cut into; equal numbers give equal weights on any number of devices or machines that "
+        "divides it; 0 is one for each device",
+        low=0,
+        high=4096,
+    )
+    processes: int = setting(
+        0,
+        "networks that are trained at once, in processes that share the cores; 0 for as many as cores and memory allow",
+        low=0,
+        high=64,
+        affects_result=False,
+    )
+    workers: str = setting(
+        "",
+        "host:port of each machine that takes part in the training, separated by commas; empty for TF_CONFIG or this "
+        "machine alone",
+        affects_result=False,
+    )
+    worker: int = setting(0, "number of this machine among the workers, from 0", low=0, high=4095, affects_result=False)
+    worker_timeout: int = setting(
+        300, "seconds to wait for the other workers at the start", low=1, high=86_400, affects_result=False
+    )
     checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, affects_result=False)
     keep_checkpoints: int = setting(
         5, "number of latest checkpoints that are kept", low=1, high=1000, affects_result=False

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import time
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luigi.util import requires
 
-from models.settings import NetworkSettings, TrainingSettings
+from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
+from models.training.epoch_limit import EpochLimit
 from tasks.artifacts.links import link_to, tensorboard_link
 from tasks.artifacts.locations import TRAININGS, VOCABULARY
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
-from tasks.scheduler.progress import ProgressReport, format_time_left, report_progress
-from tasks.scheduler.scheduler_messages import SchedulerMessage
+from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.settings.loading import load
-from tasks.stage import FolderStage, prepare_tensorflow
+from tasks.settings.operation import ConsoleSettings
+from tasks.stage import FolderStage, prepare_tensorflow, processor_threads
+from tasks.training.membership import read_membership
 
 if TYPE_CHECKING:
-    from models.training.epoch_limit import EpochLimit
-    from models.training.loop import LabelledMessages, Progress, TrainingResult
+    from models.training.job import LabelledMessages, TrainingSummary
+    from tasks.training.machines import Chief
+    from tasks.training.membership import Membership
+    from tasks.training.plan import TrainingPlan
+    from tasks.training.reporter import TrainingReporter
 
 
 @requires(CleanText, BuildVocabulary)
@@ -32,75 +37,104 @@ class TrainModel(FolderStage):
     code_version = 3
     resumes = True
     accepts_messages = True
+    _chief: Chief | None = None  # set while this machine leads a training on several
+    _followed = False  # whether this machine has taken part in a training that another one led
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        members = read_membership(load(TrainingSettings), os.environ)
+        if members and members.worker:
+            # Luigi's scheduler gives a task to one worker alone, and this one must run on every machine.
+            self.task_id = f"{self.task_id}_worker_{members.worker}"
+
+    def complete(self) -> bool:
+        """Returns whether the model is trained, on this machine or with the worker that has the result."""
+        return self._followed or super().complete()
+
+    def run(self) -> None:
+        """Trains on this machine; with several workers, leads the training or follows the worker that leads it."""
+        members = read_membership(load(TrainingSettings), os.environ)
+        if members is None:
+            super().run()
+        elif members.worker:
+            self._follow(members)
+        else:
+            self._lead(members)
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
-        prepare_tensorflow()
-        from models.text.vocabulary import load_vocabulary
-        from models.training.epoch_limit import EpochLimit
-        from models.training.held_out import compute_held_out_logits
-        from models.training.loop import HISTORY, train
-        from models.training.trained_model import collect_unseen_scores, write_trained_model
+        from models.training.folds import read_held_out_logits
+        from models.training.loop import HISTORY
+        from models.training.model_description import collect_unseen_scores, write_trained_model
+        from tasks.training.reporter import TrainingReporter
 
-        messages, vocabulary_folder = self.input()
-        vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
-        training = read_labelled_part(messages.file("training.parquet"))
-        validation = read_labelled_part(messages.file("validation.parquet"))
-        network, settings = load(NetworkSettings), load(TrainingSettings)
-        limit = EpochLimit(folder)
+        plan, limit = self._plan(folder), EpochLimit(folder)
         with report_progress(self, "training") as progress:
             progress.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
-            on_progress = TrainingReporter(progress, settings, limit)
-            held_out = None
-            if settings.held_out_folds:
-                held_out = (
-                    compute_held_out_logits(training, vocabulary, network, settings, folder, on_progress, limit),
-                    training,
-                )
-            trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit)
-            progress.conclude(describe_training(trained, settings, limit))
-        unseen = collect_unseen_scores(trained, vocabulary, network, validation, held_out)
-        return write_trained_model(trained, vocabulary, network, unseen, folder, limit)
+            finished = sum(fold.is_finished for fold in plan.folds)
+            trained = self._train(plan, TrainingReporter(progress, plan.settings, limit, finished), progress)
+            progress.conclude(describe_training(trained, plan.settings, limit))
+        held_out = (read_held_out_logits(plan.folds), plan.training) if plan.folds else None
+        unseen = collect_unseen_scores(trained, plan.validation, held_out)
+        return write_trained_model(trained, plan.vocabulary, plan.network, unseen, folder, limit)
 
+    def _plan(self, folder: Path) -> TrainingPlan:
+        from models.text.vocabulary import load_vocabulary
+        from models.training.folds import split_folds
+        from tasks.training.plan import TrainingPlan
 
-class TrainingReporter:
-    """Reports the progress of a training and handles the messages `stop` and `checkpoint` from Luigi's page.
-
-    If a training is stopped in a held-out fold, all networks after it are limited to that number of epochs: the
-    networks that calibrate the model must be trained like the model.
-    """
-
-    def __init__(self, report: ProgressReport, settings: TrainingSettings, limit: EpochLimit) -> None:
-        self._report, self._settings, self._limit = report, settings, limit
-        self._latest: Progress  # set before the first message is handled
-        self._first_step: tuple[float, float] | None = None  # its end, in seconds, and the share done by then
-        report.accept_messages(
-            SchedulerMessage("stop", "finish the epoch, keep the best one, and calibrate", self._stop),
-            SchedulerMessage("checkpoint", "write a checkpoint now", self._checkpoint),
+        messages, vocabulary = self.input()
+        training, settings = read_labelled_part(messages.file("training.parquet")), load(TrainingSettings)
+        return TrainingPlan(
+            training,
+            read_labelled_part(messages.file("validation.parquet")),
+            load_vocabulary(vocabulary.file(VOCABULARY)),
+            load(NetworkSettings),
+            settings,
+            split_folds(training, settings, folder),
+            folder,
         )
 
-    def __call__(self, progress: Progress) -> None:
-        """Reports a training step. The estimate of the time left omits the first step, which compiles the network."""
-        self._latest, folds = progress, self._settings.held_out_folds
-        now, done = time.monotonic(), compute_share_done(progress, folds)
-        self._first_step = self._first_step or (now, done)
-        fold = f"held-out fold {progress.fold}/{folds}, " if progress.fold else ""
-        status = f"{fold}epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
-        started, done_before = self._first_step
-        if done > done_before:
-            status += f", {format_time_left((1 - done) * (now - started) / (done - done_before))}"
-        self._report.update(done, 1, status)
+    def _train(self, plan: TrainingPlan, reporter: TrainingReporter, progress: ProgressReport) -> TrainingSummary:
+        """Trains the networks: with other machines, in several processes, or one after the other in this process."""
+        from tasks.training.side_by_side import count_processes, train_side_by_side
 
-    def _stop(self) -> str:
-        last, fold = self._limit.stop_after(self._latest.epoch), self._latest.fold
-        scope = f" of held-out fold {fold}; later networks are limited to that epoch too" if fold else ""
-        return f"stopping after epoch {last} of {self._latest.epochs}{scope}. The best epoch is kept."
+        devices, console = load(DeviceSettings), load(ConsoleSettings)
+        if self._chief:
+            return self._chief.train(plan, devices, console, reporter, lambda status: progress.update(0, 1, status))
+        cores = processor_threads(devices)
+        if (processes := count_processes(plan, devices, cores)) > 1:
+            return train_side_by_side(plan, processes, cores, devices, console, reporter)
+        prepare_tensorflow()
+        return plan.train_all(devices, reporter.step, reporter.finish)
 
-    def _checkpoint(self) -> str:
-        return f"written: {self._latest.save()}"
+    def _lead(self, members: Membership) -> None:
+        from tasks.training.machines import Chief, describe_model
+
+        self._chief = Chief(members, describe_model(self.fingerprint_parts()), load(TrainingSettings).worker_timeout)
+        try:
+            super().run()
+        except BaseException as error:
+            self._chief.end(error)
+            raise
+        self._chief.end(None)
+
+    def _follow(self, members: Membership) -> None:
+        from tasks.training.machines import describe_model, follow_chief
+        from tasks.training.reporter import TrainingReporter
+
+        settings = load(TrainingSettings)
+        with report_progress(self, "training") as progress:
+            follow_chief(
+                members, describe_model(self.fingerprint_parts()), self._plan, settings.worker_timeout,
+                load(DeviceSettings), load(ConsoleSettings), TrainingReporter(progress, settings, None),
+                lambda status: progress.update(0, 1, status),
+            )  # fmt: skip
+            self._followed = True
+            progress.conclude(f"trained; {members.describe(0)} has the result")
 
 
-def describe_training(trained: TrainingResult, settings: TrainingSettings, limit: EpochLimit) -> str:
+def describe_training(trained: TrainingSummary, settings: TrainingSettings, limit: EpochLimit) -> str:
     """Describes the result of a training in one line."""
     stopped = " (stopped by a message)" if limit.shortens(settings.epochs) else ""
     best = trained.history[trained.best_epoch - 1]
@@ -114,20 +148,7 @@ def read_labelled_part(path: Path) -> LabelledMessages:
     import numpy as np
     import pandas as pd
 
-    from models.training.loop import LabelledMessages
+    from models.training.job import LabelledMessages
 
     part = pd.read_parquet(path, columns=["text", "spam"])
     return LabelledMessages(part["text"].tolist(), part["spam"].to_numpy(np.int32))
-
-
-def compute_share_done(progress: Progress, folds: int) -> float:
-    """Returns the share of all steps of a training that are done, from 0 to 1, without early stopping.
-
-    The networks of the held-out folds are trained first. Each learns from all messages except one fold, so it takes
-    (folds - 1) / folds of the steps of the final network.
-    """
-    fold_share = (folds - 1) / folds if folds else 0.0
-    network_done = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
-    folds_total = folds * fold_share
-    all_done = (progress.fold - 1 + network_done) * fold_share if progress.fold else folds_total + network_done
-    return all_done / (folds_total + 1)

@@ -239,7 +239,7 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
     from models.network.network import build_network, recurrent_part
     from models.settings import NetworkSettings, TrainingSettings
     from models.text.encoder import TextEncoder, encode_messages
-    from models.training.loop import LabelledMessages
+    from models.training.job import LabelledMessages
     from models.training.loop import train as fit
 
     parts = {}

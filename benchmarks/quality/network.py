@@ -24,8 +24,10 @@ from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 from models.training.corpus import VALIDATION, assign_part
 from models.training.held_out import compute_held_out_logits
-from models.training.loop import LabelledMessages, train
-from models.training.trained_model import collect_unseen_scores, load_trained_model, write_trained_model
+from models.training.job import LabelledMessages
+from models.training.loop import train
+from models.training.model_description import collect_unseen_scores, write_trained_model
+from models.training.trained_model import load_trained_model
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {
@@ -72,8 +74,9 @@ class Network:
                 )
                 held_out = logits, training_part
             result = train(training_part, validation_part, vocabulary, sections["network"], settings, Path(scratch))
-            unseen = collect_unseen_scores(result, vocabulary, sections["network"], validation_part, held_out)
-            write_trained_model(result, vocabulary, sections["network"], unseen, Path(scratch))
+            summary = result.summarize()
+            unseen = collect_unseen_scores(summary, validation_part, held_out)
+            write_trained_model(summary, vocabulary, sections["network"], unseen, Path(scratch))
             scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
             model = load_trained_model(Path(scratch))
         encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from models.errors import DeviceError, SettingsError
@@ -30,12 +30,15 @@ _HIDDEN_SEVERITIES = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
 _UNUSED_BY_KERAS = ("matplotlib", "sklearn")
 
 
-def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None:
+def start_tensorflow(
+    settings: DeviceSettings, log_level: str = "QUIET", on_configured: Callable[[], None] = lambda: None
+) -> None:
     """Imports TensorFlow and sets up its devices.
 
     Args:
         settings: the [devices] section.
         log_level: lowest severity of TensorFlow's own log that is shown: QUIET, ERROR, WARNING or INFO.
+        on_configured: called before the logical devices are listed, for what TensorFlow does not allow afterwards.
 
     Raises:
         SettingsError: a device name is malformed.
@@ -48,6 +51,7 @@ def start_tensorflow(settings: DeviceSettings, log_level: str = "QUIET") -> None
             import tensorflow as tf
 
         _configure(tf, settings)
+        on_configured()
         select_devices(settings)
 
 
@@ -88,6 +92,32 @@ def select_devices(settings: DeviceSettings) -> list[str]:
                 f"Available: {', '.join(names).lower()}. Set one of these, or auto."
             )
     return [f"/device:{name}" for name in dict.fromkeys(requested)]
+
+
+def hide_unselected_gpus(settings: DeviceSettings) -> None:
+    """Hides the GPUs that are not selected, for a strategy that uses all GPUs or else the first CPU.
+
+    Raises:
+        SettingsError: the selection is neither GPUs nor the first CPU.
+        DeviceError: a GPU does not exist.
+    """
+    import tensorflow as tf
+
+    if settings.devices.strip().lower() == "auto":
+        return
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [_parse_device_name(part) for part in settings.devices.split(",")]
+    if names != ["CPU:0"] and any(name.startswith("CPU") for name in names):
+        raise SettingsError(
+            f"[devices] devices = {settings.devices}: with several workers, expected auto, cpu:0 or names of GPUs."
+        )
+    numbers = sorted({int(name[4:]) for name in names if name.startswith("GPU")})
+    if numbers and numbers[-1] >= len(gpus):
+        raise DeviceError(
+            f"[devices] devices = {settings.devices}: device gpu:{numbers[-1]} does not exist on this machine, which "
+            f"has {len(gpus)} GPUs. Set auto, cpu:0 or names of GPUs that exist."
+        )
+    tf.config.set_visible_devices([gpus[number] for number in numbers], "GPU")
 
 
 def _count(devices: list[str], kind: str) -> int:

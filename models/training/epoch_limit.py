@@ -15,7 +15,7 @@ FILE = "stopped.json"
 
 
 class EpochLimit:
-    """The last epoch of every network that a training still fits; `epoch` is None until a limit is set.
+    """The last epoch of every network that a training still fits. Several processes may use the same file.
 
     Args:
         folder: folder of the training, where ``stopped.json`` is written.
@@ -26,20 +26,27 @@ class EpochLimit:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self.epoch = _read(self._path) if self._path.is_file() else None
+        _ = self.epoch  # an unreadable file is an error before the training, not after its first epoch
+
+    @property
+    def epoch(self) -> int | None:
+        """The last epoch; None until a limit is set."""
+        return _read(self._path) if self._path.is_file() else None
 
     def stop_after(self, epoch: int) -> int:
         """Sets the limit, unless a lower one is set, and returns the limit in force."""
-        if self.epoch is None or epoch < self.epoch:
-            partial = self._path.with_name(self._path.name + ".partial")
-            partial.write_text(json.dumps({"last_epoch": epoch, "because": "a message said stop"}) + "\n", "utf-8")
-            partial.replace(self._path)
-            self.epoch = epoch
-        return self.epoch
+        limit = self.epoch
+        if limit is not None and limit <= epoch:
+            return limit
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text(json.dumps({"last_epoch": epoch, "because": "a message said stop"}) + "\n", "utf-8")
+        partial.replace(self._path)
+        return epoch
 
     def shortens(self, epochs: int) -> bool:
         """Returns whether the limit ends a training of this many epochs early."""
-        return self.epoch is not None and self.epoch < epochs
+        limit = self.epoch
+        return limit is not None and limit < epochs
 
 
 def _read(path: Path) -> int:

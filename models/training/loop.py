@@ -2,8 +2,8 @@
 
 A run that is killed at any moment and started again ends with the same weights as a run that was not killed. For this,
 everything that a step depends on is either a setting or part of every checkpoint: the weights, the state of the
-optimizer, the seeds of dropout, the position in the epoch, the best weights so far. The order of the messages in an
-epoch depends only on the seed and the epoch.
+optimizer, the position in the epoch, the best weights so far. The order of the messages in an epoch depends only on the
+seed and the epoch, and dropout only on the seed, the step and the shard.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,59 +20,26 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.errors import ArtifactError, InputError
+from models.errors import ArtifactError, InputError, WorkerError
 from models.inference.scorer import network_logits
+from models.network.devices import select_devices
 from models.network.linear import fit_linear
 from models.network.network import INPUTS, build_network, recurrent_part, set_linear
-from models.settings import NetworkSettings, TrainingSettings
+from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
 from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augment_texts
-from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
+from models.training.batches import epoch_batches
+from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.history import Epoch, read_history, write_history
+from models.training.job import LabelledMessages, Progress, TrainingSummary
+from models.training.replicas import Gradient, Replicas, create_strategy
 
 log = logging.getLogger("spamscore")
 
-CHECKPOINTS, HISTORY, TENSORBOARD, HELD_OUT = "checkpoints", "history.csv", "tensorboard", "held_out"
-# Number of batches whose messages are sorted by length together, so that a batch has messages of similar length.
-_SORTED_BATCHES = 16
+CHECKPOINTS, HISTORY, TENSORBOARD = "checkpoints", "history.csv", "tensorboard"
 _WIDTH_STEP = 8
-
-
-@dataclass(frozen=True)
-class LabelledMessages:
-    """Messages with their labels, int32 [messages]: 1 is spam."""
-
-    texts: Sequence[str]
-    labels: npt.NDArray[np.int32]
-
-    def select(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
-        """Returns the messages at the given indices, int64 [rows]."""
-        return LabelledMessages([self.texts[row] for row in rows], self.labels[rows])
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a training run, for the callback.
-
-    Attributes:
-        epoch: number of the epoch, from 1.
-        epochs: maximum number of epochs.
-        step: number of the step in the epoch, from 1.
-        steps: steps in the epoch.
-        loss: mean loss of the messages of the epoch so far.
-        save: writes a checkpoint of this step and returns its name, such as ``ckpt-350``.
-        fold: number of the held-out fold, from 1; 0 for the network itself.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    save: Callable[[], str]
-    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,12 +51,21 @@ class TrainingResult:
         history: one row for each epoch.
         best_epoch: number of the epoch with the best weights, from 1.
         checkpoint: name of the last checkpoint, which has the best weights.
+        validation_logits: logits of the validation part, float32 [messages].
     """
 
     network: keras.Model
     history: list[Epoch]
     best_epoch: int
     checkpoint: str
+    validation_logits: npt.NDArray[np.float32]
+
+    def summarize(self) -> TrainingSummary:
+        """Returns the result without the network, whose weights are in the checkpoint."""
+        return TrainingSummary(
+            self.history, self.best_epoch, self.checkpoint, weights_sha256(self.network), self.network.count_params(),
+            self.validation_logits,
+        )  # fmt: skip
 
 
 class _RunState(tf.Module):
@@ -107,10 +83,7 @@ class _RunState(tf.Module):
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
-        self.best_weights = [tf.Variable(weight.value) for weight in network.weights]
-        # State of the random numbers of dropout. Keras does not add it to a checkpoint by itself.
-        weights = {id(weight) for weight in network.weights}
-        self.seeds = [variable.value for variable in network.variables if id(variable) not in weights]
+        self.best_weights = [tf.Variable(weight.numpy()) for weight in network.weights]
 
 
 def train(
@@ -122,6 +95,7 @@ def train(
     folder: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
+    replicas: Replicas | None = None,
 ) -> TrainingResult:
     """Trains a network, or resumes the training from the latest checkpoint in the folder.
 
@@ -138,29 +112,31 @@ def train(
         on_progress: called after every step. An exception that it raises ends the training, after a checkpoint of that
             step.
         limit: read after every epoch, to stop earlier than [training] epochs; None sets no limit.
+        replicas: the devices or machines to train on; by default, one replica on each device that TensorFlow selects.
+            With several workers, the folder of the first one counts; the others continue from its checkpoint.
 
     Raises:
         InputError: a part does not have both labels.
+        WorkerError: the weights of the workers differ.
     """
     _require_both_labels(training, "training")
     _require_both_labels(validation, "validation")
     tf.config.experimental.enable_op_determinism()
+    replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
     encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
     encoded = encode_messages(encoder, training.texts)
 
     def new_trainer() -> _Trainer:
         keras.utils.set_random_seed(settings.seed)
-        network = build_network(network_settings, len(vocabulary), settings.seed)
-        if network_settings.linear:
-            set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
-        return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit)
+        with replicas.strategy.scope():
+            network = build_network(network_settings, len(vocabulary), settings.seed)
+            if network_settings.linear:
+                set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
+        return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit, replicas)
 
     trainer = new_trainer()
-    try:
-        trainer.restore()
-    except ArtifactError:
-        _move_damaged(folder / CHECKPOINTS)
+    if not trainer.restore():
         # The first trainer may have restored values from a damaged checkpoint.
         trainer = new_trainer()
     return trainer.run()
@@ -194,34 +170,6 @@ def _learning_rate(settings: TrainingSettings, messages: int) -> keras.optimizer
     )
 
 
-def epoch_batches(
-    lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int
-) -> list[npt.NDArray[np.int64]]:
-    """Divides the messages into the batches of an epoch.
-
-    The shuffle depends only on the seed and the epoch. Within a group of 16 batches, messages are sorted by length, so
-    that a batch has messages of similar length. The batches of a group are then shuffled again.
-
-    Args:
-        lengths: tokens of each message, int64 [messages].
-        batch_size: maximum number of messages in a batch.
-        seed: [training] seed.
-        epoch: number of the epoch, from 0.
-
-    Returns:
-        The indices of the messages of each batch, int64 [batch_size or fewer].
-    """
-    random = np.random.default_rng([seed, epoch])
-    order = random.permutation(len(lengths))
-    batches: list[npt.NDArray[np.int64]] = []
-    for start in range(0, len(order), batch_size * _SORTED_BATCHES):
-        group = order[start : start + batch_size * _SORTED_BATCHES]
-        group = group[np.argsort(lengths[group], kind="stable")]
-        group_batches = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
-        batches += [group_batches[index] for index in random.permutation(len(group_batches))]
-    return batches
-
-
 class _Trainer:
     """One training run. `train` is the public function."""
 
@@ -235,27 +183,50 @@ class _Trainer:
         folder: Path,
         on_progress: Callable[[Progress], None],
         limit: EpochLimit | None,
+        replicas: Replicas,
     ) -> None:
-        self.limit = limit
+        self.limit, self.replicas = limit, replicas
         self.training, self.encoder = training, encoder
         self.validation, self.validation_labels = encode_messages(encoder, validation.texts), validation.labels
         self.network, self.settings, self.folder, self.on_progress = network, settings, folder, on_progress
         self.recurrent = recurrent_part(network)
-        self.optimizer = keras.optimizers.Adam(_learning_rate(settings, len(training.labels)))
-        self.optimizer.build(network.trainable_variables)
+        with replicas.strategy.scope():
+            self.optimizer = keras.optimizers.Adam(_learning_rate(settings, len(training.labels)))
+            self.optimizer.build(network.trainable_variables)
         self.state = _RunState(network)
+        weights = {id(weight) for weight in network.weights}
+        self.seeds = [
+            (variable.value, int(variable.numpy()[0])) for variable in network.variables if id(variable) not in weights
+        ]
+        shard = ({name: tf.TensorSpec([None] * rank, tf.int32) for name, rank in INPUTS.items()}, tf.TensorSpec([None]))
+        self.step = tf.function(
+            self._step,
+            input_signature=[[shard] * replicas.local_shards, tf.TensorSpec([]), tf.TensorSpec([], tf.int64)],
+            autograph=False,
+        )
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=self.optimizer, run=self.state)
         self.manager = open_checkpoint_manager(self.checkpoint, folder / CHECKPOINTS, settings)
 
-    def restore(self) -> None:
-        """Restores the latest checkpoint, if there is one.
+    def restore(self) -> bool:
+        """Restores the latest checkpoint, if there is one, in all workers. Returns whether there is none or it fits.
 
-        Raises:
-            ArtifactError: there are checkpoints, but none can be used.
+        If there are checkpoints, but none can be used, moves them away.
         """
-        restored = restore_latest_checkpoint(self.checkpoint, self.folder / CHECKPOINTS)
-        if restored:
-            log.info("resuming training from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step))
+        usable = True
+        try:
+            if restored := restore_latest_checkpoint(self.checkpoint, self.folder / CHECKPOINTS):
+                log.info(
+                    "resuming training from %s: epoch %d, step %d", restored, self._epoch + 1, int(self.state.step)
+                )
+        except ArtifactError:
+            _move_damaged(self.folder / CHECKPOINTS)
+            usable = False
+        if not self.replicas.gather([usable])[0, 0]:
+            return False
+        self.replicas.copy_from_chief(
+            [*(v.value for v in (*self.network.variables, *self.optimizer.variables)), *self.state.variables]
+        )
+        return True
 
     def run(self) -> TrainingResult:
         """Runs the remaining epochs and returns the result."""
@@ -273,10 +244,12 @@ class _Trainer:
         return int(self.state.epoch)
 
     def _is_over(self) -> bool:
+        limit = self.replicas.gather([(self.limit and self.limit.epoch) or self.settings.epochs])[0, 0]
         epochs_without_improvement = self._epoch - int(self.state.best_epoch)
-        if self.limit and self.limit.epoch and self._epoch >= self.limit.epoch:
-            return True
-        return self._epoch >= self.settings.epochs or epochs_without_improvement >= self.settings.patience
+        return (
+            bool(self._epoch >= min(self.settings.epochs, limit))
+            or epochs_without_improvement >= self.settings.patience
+        )
 
     def _run_epoch(self) -> Epoch:
         """Trains on the remaining batches of the epoch, then evaluates the validation part."""
@@ -286,62 +259,83 @@ class _Trainer:
         messages = encode_messages(self.encoder, texts)
         batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
         first = int(self.state.step_in_epoch)
-        for number, (batch, labels) in enumerate(self._batches(messages, batches[first:]), start=first + 1):
-            self.state.loss_sum.assign_add(tf.cast(self._step(batch, labels), tf.float64) * len(labels))
+        for number, rows in enumerate(batches[first:], start=first + 1):
+            loss = self.step(list(self._shards(messages, rows)), float(len(rows)), self.state.step)
+            self.state.loss_sum.assign_add(tf.cast(loss, tf.float64) * len(rows))
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches))
-        loss = float(self.state.loss_sum) / len(self.training.labels)
-        return self._evaluate(loss, len(batches), time.monotonic() - start)
+        mean_loss = float(self.state.loss_sum) / len(self.training.labels)
+        return self._evaluate(mean_loss, len(batches), time.monotonic() - start)
 
-    def _batches(
-        self, messages: EncodedMessages, rows_of_batches: list[npt.NDArray[np.int64]]
+    def _shards(
+        self, messages: EncodedMessages, rows: npt.NDArray[np.int64]
     ) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
-        lengths = messages.lengths
-        for rows in rows_of_batches:
-            width = -(-int(lengths[rows].max()) // _WIDTH_STEP) * _WIDTH_STEP
-            batch = {name: tf.constant(values) for name, values in messages.batch(rows, width).items()}
-            yield batch, tf.constant(self.training.labels[rows], tf.float32)
+        """Yields the shards of a batch that this process computes: encoded messages and labels."""
+        first, count = self.replicas.first_local_shard, self.replicas.local_shards
+        for shard in np.array_split(rows, self.replicas.shards)[first : first + count]:
+            width = -(-int(messages.lengths[shard].max(initial=1)) // _WIDTH_STEP) * _WIDTH_STEP
+            batch = {name: tf.constant(values) for name, values in messages.batch(shard, width).items()}
+            yield batch, tf.constant(self.training.labels[shard], tf.float32)
 
-    @tf.function(
-        input_signature=[
-            {name: tf.TensorSpec([None] * rank, tf.int32) for name, rank in INPUTS.items()},
-            tf.TensorSpec([None], tf.float32),
-        ],
-        autograph=False,
-    )
-    def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        """Runs one step of gradient descent on the recurrent part and returns the mean cross-entropy of the batch."""
-        smoothing = self.settings.label_smoothing
-        targets = labels * (1 - 2 * smoothing) + smoothing
-        with tf.GradientTape() as tape:
-            logits = self.recurrent(batch, training=True)
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
+    def _step(
+        self, shards: list[tuple[dict[str, tf.Tensor], tf.Tensor]], messages: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
+        """Runs one step of gradient descent on the recurrent part and returns the mean cross-entropy of the batch.
+
+        Args:
+            shards: the shards of the batch that this process computes.
+            messages: number of messages in all shards of the batch.
+            step: number of the step, from 0.
+        """
         variables = self.network.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
+        smoothing = self.settings.label_smoothing
+
+        def compute_shard(number: int, index: int) -> tuple[list[tf.Tensor], list[Gradient]]:
+            batch, labels = shards[index]
+            for seed, initial in self.seeds:
+                seed.assign([initial, step * self.replicas.shards + number])
+            targets = labels * (1 - 2 * smoothing) + smoothing
+            with tf.GradientTape() as tape:
+                logits = self.recurrent(batch, training=True)
+                loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)) / messages
+            return [loss], tape.gradient(loss, [variable.value for variable in variables])
+
+        (loss,), gradients = self.replicas.compute(compute_shard)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
     def _evaluate(self, loss: float, steps: int, seconds: float) -> Epoch:
         from sklearn.metrics import average_precision_score
 
-        logits = network_logits(self.recurrent, self.validation)
-        labels = self.validation_labels
-        validation_loss = float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))
+        logits, labels = self._compute_logits(self.recurrent), self.validation_labels
+        # The workers stop at the same epoch and keep the same weights, also if the last bit of their losses differs.
+        validation_loss, pr_auc = self.replicas.gather(
+            [
+                float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)))),
+                float(average_precision_score(labels, logits)),
+            ]
+        )[0].tolist()
         return Epoch(
             epoch=self._epoch + 1,
             steps=steps,
             loss=loss,
             validation_loss=validation_loss,
-            validation_pr_auc=float(average_precision_score(labels, logits)),
+            validation_pr_auc=pr_auc,
             best=validation_loss < float(self.state.best_loss),
             seconds=seconds,
         )
 
+    def _compute_logits(self, network: keras.Model) -> npt.NDArray[np.float32]:
+        with tf.device(self.replicas.device):
+            return network_logits(network, self.validation)
+
     def _finish_epoch(self, history: list[Epoch]) -> None:
         """Writes the epoch to the state, the history and TensorBoard, then saves a checkpoint."""
         epoch = history[-1]
+        self._require_equal_weights(epoch.epoch)
         if epoch.best:
             self.state.best_loss.assign(epoch.validation_loss)
             self.state.best_epoch.assign(epoch.epoch)
@@ -359,6 +353,17 @@ class _Trainer:
             " (best)" if epoch.best else "",
         )  # fmt: skip
         self.manager.save(checkpoint_number=self.state.step)
+
+    def _require_equal_weights(self, epoch: int) -> None:
+        if self.replicas.workers == 1:
+            return
+        digest = int(weights_sha256(self.network)[:12], 16)  # 48 bits, which a float64 holds
+        digests = self.replicas.gather([digest])[:, 0]
+        if different := np.flatnonzero(digests != digests[0]).tolist():
+            raise WorkerError(
+                f"after epoch {epoch}, the weights of worker {different[0]} differ from those of worker 0. Expected "
+                "equal bits, which machines with different processors may not give. Train on machines of one kind."
+            )
 
     def _report(self, number: int, steps: int) -> None:
         messages = min(number * self.settings.batch_size, len(self.training.labels))
@@ -380,4 +385,7 @@ class _Trainer:
             self.state.finished.assign(True)
             self.state.step.assign_add(1)
             self.manager.save(checkpoint_number=self.state.step)
-        return TrainingResult(self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}")
+        return TrainingResult(
+            self.network, history, int(self.state.best_epoch), f"ckpt-{int(self.state.step)}",
+            self._compute_logits(self.network),
+        )  # fmt: skip

@@ -43,7 +43,8 @@ def load_trained_model(training: Path) -> TrainedModel:
     Raises:
         ArtifactError: a part is missing, was changed, or does not belong to the others.
     """
-    from models.training.trained_model import DESCRIPTION, load_trained_model
+    from models.training.model_description import DESCRIPTION
+    from models.training.trained_model import load_trained_model
 
     # Checkpoints are verified against the description instead: a damaged one is skipped for the one before.
     for name in (DESCRIPTION, VOCABULARY):

@@ -40,8 +40,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     start_tensorflow(DeviceSettings())
     from models.text.vocabulary import build_vocabulary
-    from models.training.loop import LabelledMessages, train
-    from models.training.trained_model import collect_unseen_scores, write_trained_model
+    from models.training.job import LabelledMessages
+    from models.training.loop import train
+    from models.training.model_description import UnseenScores, write_trained_model
 
     folder = tmp_path_factory.mktemp("small_model")
     training = folder / "artifacts" / "training" / "t1"
@@ -55,10 +56,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1, augmentation=0.0)
     result = train(part, part, vocabulary, network, settings, training)
     # The calibration needs more messages than these to be certain, so they are repeated.
-    unseen = collect_unseen_scores(
-        result, vocabulary, network, LabelledMessages(texts * 200, np.tile(labels, 200)), None
-    )
-    write_manifest(training, write_trained_model(result, vocabulary, network, unseen, training))
+    unseen = UnseenScores(np.tile(result.validation_logits, 25), np.tile(part.labels, 25))
+    write_manifest(training, write_trained_model(result.summarize(), vocabulary, network, unseen, training))
     export_version(folder, 1, "t1")
     return folder
 

@@ -30,21 +30,14 @@ from models.network.network import build_network, recurrent_part
 from models.settings import NetworkSettings, TextSettings, TrainingSettings
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
+from models.training.batches import epoch_batches
 from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
+from models.training.folds import HELD_OUT
 from models.training.held_out import compute_held_out_logits
 from models.training.history import Epoch, read_history
-from models.training.loop import (
-    CHECKPOINTS,
-    HELD_OUT,
-    HISTORY,
-    TENSORBOARD,
-    LabelledMessages,
-    Progress,
-    TrainingResult,
-    epoch_batches,
-    train,
-)
+from models.training.job import LabelledMessages, Progress
+from models.training.loop import CHECKPOINTS, HISTORY, TENSORBOARD, TrainingResult, train
 
 # As in `start_tensorflow`: otherwise TensorFlow lists every value of an unreadable checkpoint when Python exits.
 logging.getLogger("tensorflow").setLevel("ERROR")
@@ -567,7 +560,7 @@ def test_fewer_messages_of_a_label_than_folds_are_refused_before_any_work(tmp_pa
 HELD_OUT_KILL_POINTS: dict[str, KillPoint] = {
     "in the first fold": ("models.training.loop:_Trainer._report", 6, "after"),
     "while the logits of the first fold are written": ("numpy:save", 1, "after"),
-    "before the training of the first fold is deleted": ("models.training.held_out:_train_fold", 1, "after"),
+    "before the training of the first fold is deleted": ("models.training.held_out:_write_logits", 1, "after"),
     "in the second fold": ("models.training.loop:_Trainer._report", 13, "after"),
 }
 

@@ -24,15 +24,16 @@ from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
 from models.training.checkpoints import weights_sha256
 from models.training.epoch_limit import EpochLimit
-from models.training.loop import CHECKPOINTS, LabelledMessages, TrainingResult, train
-from models.training.trained_model import (
+from models.training.job import LabelledMessages
+from models.training.loop import CHECKPOINTS, TrainingResult, train
+from models.training.model_description import (
     DESCRIPTION,
     VOCABULARY,
     UnseenScores,
     collect_unseen_scores,
-    load_trained_model,
     write_trained_model,
 )
+from models.training.trained_model import load_trained_model
 
 # As in `start_tensorflow`: otherwise TensorFlow lists every value of an unreadable checkpoint when Python exits.
 logging.getLogger("tensorflow").setLevel("ERROR")
@@ -64,8 +65,8 @@ def compute_logits(network: keras.Model) -> np.ndarray:
 
 def write_model(result: TrainingResult, folder: Path) -> dict[str, Any]:
     """Writes a trained model with the scores of the validation messages."""
-    unseen = collect_unseen_scores(result, vocabulary(), NETWORK, messages(), None)
-    return write_trained_model(result, vocabulary(), NETWORK, unseen, folder)
+    unseen = collect_unseen_scores(result.summarize(), messages(), None)
+    return write_trained_model(result.summarize(), vocabulary(), NETWORK, unseen, folder)
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +120,11 @@ def test_held_out_scores_come_before_those_of_the_validation_part(
 ) -> None:
     _, result, _ = trained
     held_out = np.array([2.5, -1.5, 0.25], np.float32), LabelledMessages(["a", "b", "c"], np.array([1, 0, 0], np.int32))
-    unseen = collect_unseen_scores(result, vocabulary(), NETWORK, messages(), held_out)
+    unseen = collect_unseen_scores(result.summarize(), messages(), held_out)
     assert unseen.logits[:3].tolist() == [2.5, -1.5, 0.25]
     np.testing.assert_array_equal(unseen.logits[3:], compute_logits(result.network))
     assert unseen.labels.tolist() == [1, 0, 0, *messages().labels.tolist()]
-    write_trained_model(result, vocabulary(), NETWORK, unseen, tmp_path)
+    write_trained_model(result.summarize(), vocabulary(), NETWORK, unseen, tmp_path)
     scores = pd.read_parquet(tmp_path / UNSEEN_SCORES)
     assert scores["logit"].tolist() == unseen.logits.tolist()
     assert scores["spam"].tolist() == unseen.labels.astype(bool).tolist()
@@ -135,7 +136,7 @@ def test_the_calibration_is_fitted_to_the_unseen_scores(
     random = np.random.default_rng(0)
     labels = (random.uniform(size=300) < 0.3).astype(np.int32)
     unseen = UnseenScores((3 * labels - 1 + random.normal(size=300)).astype(np.float32), labels)
-    description = write_trained_model(trained[1], vocabulary(), NETWORK, unseen, tmp_path)
+    description = write_trained_model(trained[1].summarize(), vocabulary(), NETWORK, unseen, tmp_path)
     assert Calibration(**description["calibration"]) == fit_calibration(unseen.logits, labels)
 
 
@@ -145,8 +146,8 @@ def test_the_description_has_the_epoch_at_which_a_person_stopped_the_training(
     assert "stopped_after_epoch" not in trained[2]
     limit = EpochLimit(tmp_path)
     limit.stop_after(2)
-    unseen = collect_unseen_scores(trained[1], vocabulary(), NETWORK, messages(), None)
-    description = write_trained_model(trained[1], vocabulary(), NETWORK, unseen, tmp_path, limit)
+    unseen = collect_unseen_scores(trained[1].summarize(), messages(), None)
+    description = write_trained_model(trained[1].summarize(), vocabulary(), NETWORK, unseen, tmp_path, limit)
     assert json.loads((tmp_path / DESCRIPTION).read_text())["stopped_after_epoch"] == 2
     assert description == {**trained[2], "stopped_after_epoch": 2}
 
