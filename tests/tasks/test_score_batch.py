@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import AlreadyRunningError, DatesError, InputError, RejectedError, SpamscoreError
+from models.errors import InputError
 from tasks.artifacts.folders import FolderTarget
-from tasks.score_batch import ScoreBatch, raise_failures, require_snapshot
+from tasks.score_batch import ScoreBatch, require_snapshot
 
 
 @pytest.mark.parametrize(("threshold", "changes"), [("auto", True), ("0.7", False)])
@@ -22,24 +22,6 @@ def test_ham_blocked_share_changes_the_recipe_only_with_an_automatic_threshold(
         set_settings("scoring", threshold=threshold, ham_blocked_share=share)
         recipes.append(ScoreBatch(date=datetime.date(2026, 1, 31)).fingerprint())
     assert (recipes[0] != recipes[1]) is changes
-
-
-RUNNING, REJECTED = AlreadyRunningError("it runs"), RejectedError("too many")
-KINDS: list[tuple[list[Exception], type[SpamscoreError]]] = [
-    ([RUNNING], AlreadyRunningError),
-    ([REJECTED, REJECTED], RejectedError),
-    ([REJECTED, RUNNING], DatesError),
-    ([REJECTED, ValueError("x")], DatesError),
-    ([InputError("bad")], DatesError),
-]
-
-
-@pytest.mark.parametrize(("errors", "kind"), KINDS, ids=lambda value: value.__name__ if isinstance(value, type) else "")
-def test_failures_of_one_kind_keep_its_exit_code(errors: list[Exception], kind: type[SpamscoreError]) -> None:
-    dates = [datetime.date(2026, 1, day) for day in range(1, 4)]
-    with pytest.raises(SpamscoreError, match=f"{len(errors)} of 3 dates failed") as raised:
-        raise_failures(dict(zip(dates, errors, strict=False)), dates)
-    assert type(raised.value) is kind
 
 
 def test_a_snapshot_that_was_discarded_while_the_run_waited_is_named(tmp_path: Path) -> None:
