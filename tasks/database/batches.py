@@ -33,8 +33,9 @@ _CURRENT = (SCHEMA_REVISION, UNREADABLE)
 class BatchRow:
     """A row of `score_batches`. Times are in UTC; counts are None until the batch is published.
 
-    `state` is running, published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn. A
-    `provisional` batch was scored before its date was over.
+    `checkpoint` is the training and checkpoint of the weights, such as ``<training>/ckpt-72``. `state` is running,
+    published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn. A `provisional` batch was
+    scored before its date was over.
     """
 
     batch_id: int
