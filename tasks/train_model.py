@@ -63,9 +63,9 @@ class TrainModel(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
+        from models.trained_model.description import collect_unseen_scores, write_trained_model
         from models.training.folds import read_held_out_logits
-        from models.training.loop import HISTORY
-        from models.training.model_description import collect_unseen_scores, write_trained_model
+        from models.training.history import HISTORY
         from tasks.training.reporter import TrainingReporter
 
         plan, limit = self._plan(folder), EpochLimit(folder)

@@ -60,7 +60,7 @@ def load_model(folder: Path) -> Any:
     from models.settings import DeviceSettings
 
     start_tensorflow(DeviceSettings())
-    from models.training.trained_model import load_trained_model
+    from models.trained_model.loading import load_trained_model
 
     return load_trained_model(training(folder))
 

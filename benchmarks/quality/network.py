@@ -22,12 +22,12 @@ from models.statistics.calibration import UNSEEN_SCORES, find_threshold
 from models.text.cleaning import clean_texts
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
+from models.trained_model.description import collect_unseen_scores, write_trained_model
+from models.trained_model.loading import load_trained_model
 from models.training.corpus import VALIDATION, assign_part
 from models.training.held_out import compute_held_out_logits
 from models.training.job import LabelledMessages
 from models.training.loop import train
-from models.training.model_description import collect_unseen_scores, write_trained_model
-from models.training.trained_model import load_trained_model
 
 HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 _SECTIONS = {

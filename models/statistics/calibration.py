@@ -1,7 +1,7 @@
 """Calibration of probabilities, and the threshold for the share of ham that may be blocked.
 
 Both are fitted after training, on messages that were not trained on
-(`models.training.trained_model.collect_unseen_scores`). Test messages are never used.
+(`models.trained_model.description.collect_unseen_scores`). Test messages are never used.
 `models.network.network.calibrate` writes a calibration into the last layers of the network. So the batch,
 `spamscore text`, the evaluation and the export all get calibrated logits.
 """

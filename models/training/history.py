@@ -6,6 +6,8 @@ import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+HISTORY = "history.csv"
+
 
 @dataclass(frozen=True)
 class Epoch:

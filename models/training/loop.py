@@ -30,15 +30,15 @@ from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augment_texts
 from models.training.batches import epoch_batches
-from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint, weights_sha256
+from models.training.checkpoints import CHECKPOINTS, open_checkpoint_manager, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
-from models.training.history import Epoch, read_history, write_history
+from models.training.history import HISTORY, Epoch, read_history, write_history
 from models.training.job import LabelledMessages, Progress, TrainingSummary
 from models.training.replicas import Gradient, Replicas, create_strategy
 
 log = logging.getLogger("spamscore")
 
-CHECKPOINTS, HISTORY, TENSORBOARD = "checkpoints", "history.csv", "tensorboard"
+TENSORBOARD = "tensorboard"
 _WIDTH_STEP = 8
 
 

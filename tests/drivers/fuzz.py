@@ -265,7 +265,7 @@ def vocabularies() -> list[bytes]:
 
 def feed_manifests(content: bytes) -> None:
     """Puts the bytes in place of each small JSON file that is read back."""
-    from models.training.trained_model import load_trained_model
+    from models.trained_model.loading import load_trained_model
     from pipeline.answers.versions import exported_versions
     from tasks.artifacts.exports import exports_folder, find_version, version_in_service
 
@@ -318,7 +318,7 @@ def weights() -> list[bytes]:
     from models.network.weights import write_weights
 
     path = scratch() / "weights.npz"
-    write_weights(network(), path)
+    write_weights(network(), path, ("<padding>", "<unknown>", "a", "b"), calibrated=True)
     pickled = io.BytesIO()
     np.savez(pickled, **{"logit/bias": np.array([{}], object)})
     return [path.read_bytes(), pickled.getvalue()]

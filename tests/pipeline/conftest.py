@@ -40,9 +40,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     start_tensorflow(DeviceSettings())
     from models.text.vocabulary import build_vocabulary
+    from models.trained_model.description import UnseenScores, write_trained_model
     from models.training.job import LabelledMessages
     from models.training.loop import train
-    from models.training.model_description import UnseenScores, write_trained_model
 
     folder = tmp_path_factory.mktemp("small_model")
     training = folder / "artifacts" / "training" / "t1"

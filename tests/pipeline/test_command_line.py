@@ -21,7 +21,8 @@ from pipeline.command_line import cli
 
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
-    "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config", "completion",
+    "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config",
+    "completion",
 ]  # fmt: skip
 WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}
 

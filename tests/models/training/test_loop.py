@@ -31,13 +31,13 @@ from models.settings import NetworkSettings, TextSettings, TrainingSettings
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from models.training.batches import epoch_batches
-from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
+from models.training.checkpoints import CHECKPOINTS, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.folds import HELD_OUT
 from models.training.held_out import compute_held_out_logits
-from models.training.history import Epoch, read_history
+from models.training.history import HISTORY, Epoch, read_history
 from models.training.job import LabelledMessages, Progress
-from models.training.loop import CHECKPOINTS, HISTORY, TENSORBOARD, TrainingResult, train
+from models.training.loop import TENSORBOARD, TrainingResult, train
 
 # As in `start_tensorflow`: otherwise TensorFlow lists every value of an unreadable checkpoint when Python exits.
 logging.getLogger("tensorflow").setLevel("ERROR")

@@ -25,6 +25,7 @@ from spamscore_command import (
 )
 from sqlalchemy.engine import Engine
 
+from tasks.database.batches import OF_STEP
 from tasks.database.chunks import RejectedMessage
 from tasks.database.ledger import BatchPlan, start_batch
 
@@ -36,13 +37,24 @@ def test_batches_are_listed_latest_first_and_separated_by_tabs(database: Engine)
     assert first[:8] == ["2", "2026-02-01", "published", "2", "1", "1", "0", "1"]
     assert second[:8] == ["1", "2026-01-31", "published", "1", "5", "4", "1", "2"]
     assert datetime.datetime.fromisoformat(second[8]).utcoffset() == datetime.timedelta()
-    assert second[9:] == ["12.34", "false"]
+    assert second[9:] == ["12.34", "false", ""]
     assert len(get_rows("batches", "--limit", "1")) == 1
 
 
 def test_a_running_batch_has_no_counts_yet(database: Engine) -> None:
     start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, "ckpt", "snap", 0.5, "cpu:0", 10))
-    assert get_rows("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", "", "false"]]
+    assert get_rows("batches") == [["1", "2026-01-31", "running", "1", "", "", "", "", "", "", "false", ""]]
+
+
+def test_a_batch_by_a_checkpoint_names_it(database: Engine) -> None:
+    publish(database, SCORES)
+    assert "checkpoint" not in strip_styles(Terminal("batches", columns=140).wait()[1])
+    stored = f"t/ckpt-72{OF_STEP}"
+    start_batch(database, BatchPlan(DATE, "r", "spam_ham", 1, stored, "snap", 0.5, "cpu:0", 10))
+    assert [row[11] for row in get_rows("batches")] == ["ckpt-72", ""]
+    assert json.loads(get_output("batches", "--json"))[0]["checkpoint"] == "t/ckpt-72 (weights of its step)"
+    screen = strip_styles(Terminal("batches", columns=140).wait()[1])
+    assert (screen.count("checkpoint"), screen.count("ckpt-72")) == (1, 1)
 
 
 def test_a_provisional_batch_is_marked(database: Engine) -> None:
@@ -50,7 +62,7 @@ def test_a_provisional_batch_is_marked(database: Engine) -> None:
     assert "provisional" not in get_output("summary")
     assert "provisional" not in strip_styles(Terminal("batches", columns=140).wait()[1])
     publish(database, {"m-1": 0.5}, datetime.date(2026, 2, 1), provisional=True)
-    assert [row[-1] for row in get_rows("batches")] == ["true", "false"]
+    assert [row[10] for row in get_rows("batches")] == ["true", "false"]
     assert [batch["provisional"] for batch in json.loads(get_output("batches", "--json"))] == [True, False]
     assert strip_styles(Terminal("batches", columns=140).wait()[1]).count("provisional") == 2  # title and value
     assert "Provisional     scored before its date was over" in get_output("summary")

@@ -1,4 +1,4 @@
-"""The date parameters of tasks: parsing, formatting and errors."""
+"""The parameters of tasks: parsing, formatting and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.errors import SettingsError
-from tasks.scheduler.parameters import DatesParameter, to_dates
+from tasks.scheduler.parameters import CheckpointParameter, DatesParameter, to_dates
 
 PARAMETER = DatesParameter("dates")
 
@@ -47,3 +47,15 @@ def test_luigi_merges_many_dates_into_one_value() -> None:
 def test_one_or_more_dates_are_converted_to_a_tuple() -> None:
     assert to_dates(january(1)[0]) == january(1)
     assert to_dates(january(1, 2)) == january(1, 2)
+
+
+@pytest.mark.parametrize("name", [None, "ckpt-72"])
+def test_a_checkpoint_is_the_same_after_luigi_has_formatted_and_parsed_it(name: str | None) -> None:
+    parameter = CheckpointParameter(default=None)
+    assert parameter.parse(parameter.serialize(name)) == name
+
+
+@pytest.mark.parametrize("text", ["72", "ckpt-", "ckpt-72.index", "../ckpt-72", "ckpt-\u0667"])
+def test_a_text_that_is_no_name_of_a_checkpoint_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"--checkpoint .*: expected the name of a checkpoint such as ckpt-72"):
+        CheckpointParameter(default=None).parse(text)

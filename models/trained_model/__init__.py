@@ -1,0 +1,1 @@
+"""The folder of a trained model: its description, its checkpoints, and how it is loaded."""
