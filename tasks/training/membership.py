@@ -67,6 +67,11 @@ def read_membership(settings: TrainingSettings, environment: Mapping[str, str]) 
             f"[training] worker = {worker}: expected a number from 0 to {len(addresses) - 1}, because {source} names "
             f"{len(addresses)} workers."
         )
+    if settings.shards % len(addresses):
+        raise SettingsError(
+            f"[training] shards = {settings.shards}: expected a multiple of {len(addresses)}, because {source} names "
+            f"{len(addresses)} workers. Set shards to a multiple, or to 0 for one shard on each device."
+        )
     return Membership(addresses, worker) if len(addresses) > 1 else None
 
 
