@@ -11,6 +11,7 @@ from luigi.util import requires
 from models.settings import NetworkSettings, TrainingSettings
 from tasks.artifacts.links import link_to, tensorboard_link
 from tasks.artifacts.locations import TRAININGS, VOCABULARY
+from tasks.artifacts.warm_start import load_warm_start, start_fingerprint
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.scheduler.progress import ProgressReport, format_time_left, report_progress
@@ -33,6 +34,10 @@ class TrainModel(FolderStage):
     resumes = True
     accepts_messages = True
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the content of the weights that the training starts from, if [training] start_from is set."""
+        return {**super().fingerprint_parts(), **start_fingerprint(load(TrainingSettings))}
+
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
         prepare_tensorflow()
@@ -48,6 +53,8 @@ class TrainModel(FolderStage):
         validation = read_labelled_part(messages.file("validation.parquet"))
         network, settings = load(NetworkSettings), load(TrainingSettings)
         limit = EpochLimit(folder)
+        # Before the held-out folds, so that a source that does not fit is refused before hours of training.
+        start = load_warm_start(settings, network, vocabulary, messages.manifest()["made_of"]["settings"]["split"])
         with report_progress(self, "training") as progress:
             progress.link(tensorboard_link(self.output().path) or link_to(self.output().path / HISTORY))
             on_progress = TrainingReporter(progress, settings, limit)
@@ -57,10 +64,10 @@ class TrainModel(FolderStage):
                     compute_held_out_logits(training, vocabulary, network, settings, folder, on_progress, limit),
                     training,
                 )
-            trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit)
+            trained = train(training, validation, vocabulary, network, settings, folder, on_progress, limit, start)
             progress.conclude(describe_training(trained, settings, limit))
         unseen = collect_unseen_scores(trained, vocabulary, network, validation, held_out)
-        return write_trained_model(trained, vocabulary, network, unseen, folder, limit)
+        return write_trained_model(trained, vocabulary, network, unseen, folder, limit, start)
 
 
 class TrainingReporter:

@@ -139,6 +139,21 @@ def restore_latest_checkpoint(
     return None
 
 
+def restore_checkpoint(checkpoint: tf.train.Checkpoint, path: Path) -> None:
+    """Restores the objects from one checkpoint, which may contain more.
+
+    Raises:
+        ArtifactError: the checkpoint is missing or damaged, or does not have the objects.
+    """
+    try:
+        checkpoint.read(str(path)).expect_partial().assert_existing_objects_matched()
+    except _RESTORE_ERRORS as error:
+        raise ArtifactError(
+            f"{path}: expected a checkpoint of this training, but it is damaged or of another network "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}). Restore it from a backup, or name another one."
+        ) from None
+
+
 def _describe_fallback(path: str | None) -> str:
     return f"falling back to {Path(path).name}" if path else "there is no earlier checkpoint"
 

@@ -31,6 +31,7 @@ from models.training.augmentation import augment_texts
 from models.training.checkpoints import open_checkpoint_manager, restore_latest_checkpoint
 from models.training.epoch_limit import EpochLimit
 from models.training.history import Epoch, read_history, write_history
+from models.training.warm_start import WarmStart, set_start
 
 log = logging.getLogger("spamscore")
 
@@ -122,6 +123,7 @@ def train(
     folder: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
+    start: WarmStart | None = None,
 ) -> TrainingResult:
     """Trains a network, or resumes the training from the latest checkpoint in the folder.
 
@@ -138,6 +140,7 @@ def train(
         on_progress: called after every step. An exception that it raises ends the training, after a checkpoint of that
             step.
         limit: read after every epoch, to stop earlier than [training] epochs; None sets no limit.
+        start: values that variables start with; a checkpoint replaces them. None starts from random weights.
 
     Raises:
         InputError: a part does not have both labels.
@@ -154,6 +157,8 @@ def train(
         network = build_network(network_settings, len(vocabulary), settings.seed)
         if network_settings.linear:
             set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
+        if start:
+            set_start(network, start)
         return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit)
 
     trainer = new_trainer()

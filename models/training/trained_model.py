@@ -24,9 +24,10 @@ from models.settings import NetworkSettings
 from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
-from models.training.checkpoints import restore_latest_checkpoint, weights_sha256
+from models.training.checkpoints import restore_checkpoint, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.loop import CHECKPOINTS, LabelledMessages, TrainingResult
+from models.training.warm_start import WarmStart
 
 DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 
@@ -51,6 +52,7 @@ def write_trained_model(
     unseen: UnseenScores,
     folder: Path,
     limit: EpochLimit | None = None,
+    start: WarmStart | None = None,
 ) -> dict[str, Any]:
     """Fits the calibration, and writes the vocabulary, the held-out scores and the description next to the checkpoints.
 
@@ -65,6 +67,7 @@ def write_trained_model(
         unseen: the held-out scores.
         folder: the folder of the training.
         limit: the limit of the training. If a person stopped it early, the description has `stopped_after_epoch`.
+        start: what the training started from, for the key `start`; None for fresh weights.
 
     Returns:
         The description, as written to ``model.json``.
@@ -85,6 +88,8 @@ def write_trained_model(
     }
     if limit and limit.epoch:
         description["stopped_after_epoch"] = limit.epoch
+    if start:
+        description["start"] = start.record()
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
     return description
@@ -147,21 +152,50 @@ def load_trained_model(folder: Path) -> TrainedModel:
         ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong
             together.
     """
+    model = load_uncalibrated_model(folder)
+    calibrate(model.network, Calibration(**model.description["calibration"]))
+    return model
+
+
+def load_uncalibrated_model(folder: Path, checkpoint: str | None = None) -> TrainedModel:
+    """Loads a trained model as `load_trained_model` does, but without its calibration.
+
+    Args:
+        folder: the folder of the training.
+        checkpoint: name of the checkpoint whose best weights so far are loaded, such as ``ckpt-350``; None for the
+            final weights of the training.
+
+    Raises:
+        ArtifactError: as for `load_trained_model`; or the checkpoint has no best weights yet.
+    """
     description = _read_description(folder / DESCRIPTION)
     vocabulary = load_vocabulary(folder / VOCABULARY)
     _require_sha256(folder, "vocabulary", description["vocabulary_sha256"], vocabulary.sha256())
     network = build_network(NetworkSettings(**description["network"]), len(vocabulary))
+    if checkpoint:
+        _restore_best_weights(network, folder / CHECKPOINTS / checkpoint)
+        return TrainedModel(network, vocabulary, checkpoint, description)
     # The best weights so far, not those of the step at which it was saved, which differ in all but the last checkpoint.
     best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights])
-    checkpoint = restore_latest_checkpoint(
+    latest = restore_latest_checkpoint(
         tf.train.Checkpoint(run=best),
         folder / CHECKPOINTS,
         partial=True,
         latest=description["checkpoint"],
         find_mismatch=lambda: _find_mismatch(network, description["weights_sha256"]),
     )
-    calibrate(network, Calibration(**description["calibration"]))
-    return TrainedModel(network, vocabulary, str(checkpoint), description)
+    return TrainedModel(network, vocabulary, str(latest), description)
+
+
+def _restore_best_weights(network: keras.Model, path: Path) -> None:
+    best_epoch = tf.Variable(0, dtype=tf.int64)
+    best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights], best_epoch=best_epoch)
+    restore_checkpoint(tf.train.Checkpoint(run=best), path)
+    if not int(best_epoch):
+        raise ArtifactError(
+            f"{path}: expected the best weights of a finished epoch, received a checkpoint of the first epoch, which "
+            "has none yet. Name a later checkpoint, or the folder of the training."
+        )
 
 
 def _find_mismatch(network: keras.Model, expected: str) -> str | None:
