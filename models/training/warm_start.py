@@ -220,7 +220,9 @@ def _choose_variables(patterns: Sequence[str], source: SourceWeights, paths: Seq
             _require_variable(pattern, old, source.name, source.arrays)
             _require_variable(pattern, new, "the network", paths)
             if new in renamed:
-                raise WarmStartError(f"{_SETTING}: {new} is given to two variables: {renamed[new]} and {old}. Keep one.")
+                raise WarmStartError(
+                    f"{_SETTING}: {new} is given to two variables: {renamed[new]} and {old}. Keep one."
+                )
             renamed[new] = old
             continue
         matches = [path for path in paths if path in source.arrays and _matches(path, pattern)]

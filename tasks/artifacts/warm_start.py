@@ -66,6 +66,7 @@ def load_warm_start(
     from models.network.network import build_network
     from models.training.warm_start import plan_warm_start
 
+    hashes = _hash_source(settings.start_from)
     weights, folder = _read_source(settings.start_from)
     shapes = {variable.path: tuple(variable.shape) for variable in build_network(network, len(vocabulary)).weights}
     start = plan_warm_start(weights, shapes, vocabulary.tokens, network.ngram_buckets, settings.start_patterns)
@@ -73,7 +74,7 @@ def load_warm_start(
         log.info("%s", line)
     if settings.held_out_folds:
         log.info("the held-out folds start from random weights: %s may know their messages", settings.start_from)
-    origin = {**_hash_source(settings.start_from), "split": _compare_split(folder, split)}
+    origin = {**hashes, "split": _compare_split(folder, split)}
     if origin["split"] != "same":
         _warn_of_split(settings.start_from, origin["split"])
     return dataclasses.replace(start, origin=origin)
