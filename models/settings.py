@@ -289,7 +289,7 @@ class TrainingSettings:
         if not self.start_patterns:
             raise SettingsError(
                 f"[training] start_variables = {self.start_variables}: expected all, patterns of paths or old=new, "
-                "separated by commas, received none. The default is all."
+                "separated by commas, received none. Set all to take every variable that fits."
             )
 
     @property

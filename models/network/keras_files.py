@@ -7,6 +7,7 @@ reads the files must import that module first.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
@@ -28,7 +29,13 @@ def write_keras_files(network: keras.Model, folder: Path) -> None:
         folder: the folder.
     """
     # Keras keeps temporary files in a folder that a killed process would leave.
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, temporary_files_in(scratch):
+    with (
+        tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch,
+        temporary_files_in(scratch),
+        warnings.catch_warnings(),
+    ):
+        # Keras calls NumPy as before NumPy 2. It concerns Keras alone, and the arrays are the same.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         network.save(folder / KERAS_MODEL)
         network.save_weights(folder / KERAS_WEIGHTS)
     (folder / ARCHITECTURE).write_text(network.to_json(indent=2) + "\n", encoding="utf-8")
