@@ -28,7 +28,7 @@ from pipeline.commands.reports import drift, report
 from pipeline.commands.rollback import prune, restore, verify, withdraw
 from pipeline.commands.settings import config
 from pipeline.commands.text import text
-from pipeline.commands.versions import models, serve
+from pipeline.commands.versions import checkpoints, models, serve, weights
 from pipeline.commands.watch import watch
 from pipeline.printing import print_lines
 
@@ -61,8 +61,8 @@ def cli(debug: bool) -> None:
 
 
 COMMANDS = (
-    text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, extract, verify, withdraw,
-    restore, serve, prune, watch, config,
+    text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, checkpoints, weights,
+    extract, verify, withdraw, restore, serve, prune, watch, config,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

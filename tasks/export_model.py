@@ -110,7 +110,7 @@ class ExportModel(Stage):
         progress.update(0, 3, f"writing version {version}")
         write_saved_model(model.vocabulary, model.network, folder)
         write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)
-        write_weights(model.network, folder / "assets.extra" / WEIGHTS, calibrated=True)
+        write_weights(model.network, folder / "assets.extra" / WEIGHTS, model.vocabulary.tokens, calibrated=True)
         write_keras_files(model.network, folder / "assets.extra")
         progress.update(2, 3, f"loading version {version} as a server does and comparing {len(validation):,} scores")
         require_same_scores(folder, training.path, validation)

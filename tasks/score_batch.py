@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from models.errors import AlreadyRunningError, ArtifactError, DateNotOverError, DatesError, InputError, RejectedError
+from models.errors import ArtifactError, InputError
 from models.settings import DeviceSettings
 from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
@@ -25,12 +25,13 @@ from tasks.monitoring.alerts import DEADLINE, raise_alert
 from tasks.monitoring.deadline import ProgressCallback, monitor_deadline
 from tasks.scheduler.calendar import describe_provisional, is_provisional, is_scorable, require_scorable
 from tasks.scheduler.failures import describe_error, find_expected_error, record_note
-from tasks.scheduler.parameters import DatesParameter, VersionParameter, to_dates
+from tasks.scheduler.parameters import FINAL_WEIGHTS, CheckpointParameter, DatesParameter, VersionParameter, to_dates
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.scoring.batch_target import BatchTarget, query_done_dates
 from tasks.scoring.completion_note import describe_published
 from tasks.scoring.scorer import load_scorer, load_threshold
+from tasks.scoring.several_dates import raise_failures, scale_progress
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
 from tasks.settings.scoring import AUTO, ScoringSettings
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 
-_MAX_NAMED_DATES = 3  # failed dates that the error names with their reason
-
 
 class ScoreBatch(Stage):
     """Scores the messages of one date and publishes their spam probabilities.
@@ -63,9 +62,18 @@ class ScoreBatch(Stage):
     model_version = VersionParameter(
         default=None, description="model version to score with; the version in service by default"
     )
+    checkpoint = CheckpointParameter(
+        default=None,
+        description="checkpoint of the version's training whose weights to score with, such as ckpt-72: those of the "
+        "step at which it was written, calibrated as the version is; by default, the weights of the version",
+    )
     sections = (ScoringSettings,)
     code_version = 2
     accepts_messages = True
+
+    def __repr__(self) -> str:
+        """Returns the name of the task in logs and errors, without the checkpoint if none was given."""
+        return str(super().__repr__()).replace(f", checkpoint={FINAL_WEIGHTS})", ")")
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[datetime.date]) -> list[datetime.date]:
@@ -83,19 +91,24 @@ class ScoreBatch(Stage):
         """The dates as a tuple, for one date and for several."""
         return to_dates(self.date)
 
+    @property
+    def _is_chosen(self) -> bool:
+        """Whether a person chose the weights, by a version or a checkpoint."""
+        return self.model_version is not None or self.checkpoint is not None
+
     def split_by_date(self) -> list[ScoreBatch]:
         """Returns a task for each date; for a single date, this task."""
         if len(self.dates) == 1:
             return [self]
-        return [ScoreBatch(date=date, model_version=self.model_version) for date in self.dates]
+        return [self.clone(date=date) for date in self.dates]
 
     def requires(self) -> dict[str, Any]:
-        """Returns the snapshot of the date and, unless a version was given, the export of the current settings.
+        """Returns the snapshot of the date and, unless a version or checkpoint was given, the export of the settings.
 
         Several dates do not require their snapshots: one that cannot be taken would keep all of them from being scored.
         """
         messages = [ExtractMessages(date=date) for date in self.dates] if len(self.dates) == 1 else []
-        return {"messages": messages} if self.model_version else {"messages": messages, "model": ExportModel()}
+        return {"messages": messages} if self._is_chosen else {"messages": messages, "model": ExportModel()}
 
     def deps(self) -> list[luigi.Task]:
         """Returns the requirements to Luigi. Of several dates, `score` refuses those that cannot be scored yet.
@@ -108,17 +121,21 @@ class ScoreBatch(Stage):
         return list(super().deps())
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Adds the given version. Omits ham_blocked_share if the threshold is a number: it has no effect then."""
+        """Adds the given version, and the given checkpoint with its version.
+
+        Omits ham_blocked_share if the threshold is a number: it has no effect then.
+        """
         parts = super().fingerprint_parts()
         if load(ScoringSettings).threshold != AUTO:
             del parts["settings"]["scoring"]["ham_blocked_share"]
-        return {**parts, "model_version": self.model_version}
+        if self.checkpoint is None:
+            return {**parts, "model_version": self.model_version}
+        return {**parts, "model_version": self.model_version or version_in_service(), "checkpoint": self.checkpoint}
 
     def output(self) -> list[BatchTarget]:
         """Returns the published batch of each date as a target."""
-        exactly = self.model_version is not None
         with cache_fingerprints():
-            return [BatchTarget(task.date, task.fingerprint(), exactly) for task in self.split_by_date()]
+            return [BatchTarget(task.date, task.fingerprint(), self._is_chosen) for task in self.split_by_date()]
 
     def describe_completion(self) -> str:
         """Returns what is published, for the last lines of a run with nothing to do."""
@@ -136,7 +153,7 @@ class ScoreBatch(Stage):
         scorable = [task for task in self.split_by_date() if is_scorable(task.date)]
         if len(self.dates) > 1 and not all(ExtractMessages(date=task.date).complete() for task in scorable):
             yield scorable
-        engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version)
+        engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version, self.checkpoint)
         with report_progress(self, "scoring") as progress:
             failures = self._score_dates(engine, model, progress)
             if 0 < len(failures) < len(self.dates):
@@ -216,7 +233,7 @@ class ScoreBatch(Stage):
         )
 
     def _report_refused_model(self, progress: ProgressReport) -> None:
-        if self.model_version is None and (message := ExportModel().describe_refusal()):
+        if not self._is_chosen and (message := ExportModel().describe_refusal()):
             log.warning("%s", message)
             progress.conclude(message)
             record_note(message)
@@ -229,7 +246,7 @@ class ScoreBatch(Stage):
             recipe=self.fingerprint(),
             model_name=load(ArtifactSettings).model_name,
             model_version=model.version,
-            checkpoint=f"{model.training.name}/{model.checkpoint}",
+            checkpoint=model.describe_checkpoint(),
             snapshot=ExtractMessages(date=self.date).output().path.name,
             threshold=model.threshold,
             devices=",".join(device.removeprefix("/device:").lower() for device in model.scorer.devices),
@@ -243,10 +260,11 @@ class ScoringModel:
 
     Args:
         version: the version to use; None for the one in service.
+        checkpoint: the checkpoint of its training whose weights to use; None for the weights of the version.
     """
 
-    def __init__(self, version: int | None) -> None:
-        self._requested = version
+    def __init__(self, version: int | None, checkpoint: str | None = None) -> None:
+        self._requested, self._checkpoint = version, checkpoint
 
     @cached_property
     def version(self) -> int:
@@ -272,15 +290,16 @@ class ScoringModel:
         """The scorer, which converts texts to probabilities."""
         return self._loaded[0]
 
-    @property
-    def checkpoint(self) -> str:
-        """The name of the checkpoint that the weights were read from."""
-        return self._loaded[1]
+    def describe_checkpoint(self) -> str:
+        """Returns the training and checkpoint of the weights, and whether they are those of the checkpoint's step."""
+        from tasks.database.batches import OF_STEP
+
+        return f"{self.training.name}/{self._loaded[1]}{OF_STEP if self._checkpoint else ''}"
 
     @cached_property
     def _loaded(self) -> tuple[Scorer, str]:
         prepare_tensorflow()
-        scorer, checkpoint = load_scorer(self.training)
+        scorer, checkpoint = load_scorer(self.training, self._checkpoint)
         log.info("version %d loaded, from checkpoint %s/%s", self.version, self.training.name, checkpoint)
         return scorer, checkpoint
 
@@ -293,7 +312,11 @@ def require_version_in_service() -> int:
     """
     version = version_in_service()
     if version is None:
-        refusal = ExportModel().refusal()
+        if not (refusal := ExportModel().refusal()):
+            raise ArtifactError(
+                f"{exports_folder()}: no model version is exported yet. To export one: luigi --module pipeline "
+                "ExportModel"
+            )
         raise ArtifactError(
             f"{exports_folder()}: no version is in service, because the trained model was refused: {refusal}. "
             "Provide more labelled messages ([corpus]), change [network] and [training], or overrule it: "
@@ -313,42 +336,6 @@ def require_snapshot(snapshot: FolderTarget, date: datetime.date) -> None:
             f"the messages of {date} are to be read again since this run was started: another run rejected too many of "
             "them, or a person asked for it. Run the same command again."
         )
-
-
-def scale_progress(
-    on_progress: ProgressCallback, dates: Sequence[datetime.date], date: datetime.date
-) -> ProgressCallback:
-    """Returns a progress callback for one date that reports the progress of all dates to another callback."""
-    if len(dates) == 1:
-        return on_progress
-    index = dates.index(date)
-
-    def on_date_progress(done: float, total: float, status: str) -> None:
-        on_progress(index + done / max(total, 1), len(dates), f"{date}, {index + 1} of {len(dates)}: {status}")
-
-    return on_date_progress
-
-
-def raise_failures(failures: Mapping[datetime.date, Exception], dates: Sequence[datetime.date]) -> None:
-    """Raises one error for all dates that failed; does nothing if none failed.
-
-    Raises:
-        AlreadyRunningError: all failed dates are being scored by other runs.
-        DateNotOverError: all failed dates cannot be scored yet.
-        RejectedError: too many messages of each failed date were rejected.
-        DatesError: dates failed; names the first of them with their reasons.
-    """
-    if not failures:
-        return
-    texts = [(str(date), describe_error(error)) for date, error in list(failures.items())[:_MAX_NAMED_DATES]]
-    reasons = [text if date in text else f"{date}: {text}" for date, text in texts]
-    if len(failures) > _MAX_NAMED_DATES:
-        reasons.append(f"{len(failures) - _MAX_NAMED_DATES} more, see the log")
-    kinds = {type(find_expected_error(error)) for error in failures.values()}
-    same_code = (AlreadyRunningError, DateNotOverError, RejectedError)
-    kind = next((kind for kind in same_code if kinds == {kind}), DatesError)
-    others = ", the others are published" if len(failures) < len(dates) else ""
-    raise kind(f"{len(failures)} of {len(dates)} dates failed{others}. {'; '.join(reasons)}")
 
 
 def choose_concurrency(scorer: Scorer) -> Concurrency:
@@ -380,4 +367,4 @@ def find_done_dates(tasks: Sequence[ScoreBatch]) -> set[datetime.date]:
     """Returns the dates that are done, with one query. Each task has one date and all have one model version."""
     with cache_fingerprints():
         recipes = {task.date: task.fingerprint() for task in tasks}
-    return query_done_dates(recipes, exactly=any(task.model_version is not None for task in tasks))
+    return query_done_dates(recipes, exactly=any(task._is_chosen for task in tasks))

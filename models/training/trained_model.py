@@ -36,7 +36,7 @@ DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 class TrainedModel:
     """A network with its weights, the vocabulary it was trained with, and the checkpoint the weights came from.
 
-    The weights are those of the checkpoint, and in the last layers the calibration: the logits are calibrated.
+    Unless it was loaded as raw, the last layers contain the calibration: the logits are calibrated.
     """
 
     network: keras.Model
@@ -142,60 +142,47 @@ def _write_unseen_scores(path: Path, unseen: UnseenScores, calibration: Calibrat
     pd.DataFrame(columns).to_parquet(path, index=False)
 
 
-def load_trained_model(folder: Path) -> TrainedModel:
-    """Loads a trained model from the latest checkpoint that has the final weights of the training.
+def load_trained_model(folder: Path, checkpoint: str | None = None, calibrated: bool = True) -> TrainedModel:
+    """Loads a trained model, by default from the latest checkpoint that has the final weights of the training.
 
     The last checkpoint has them, and every checkpoint since the best epoch has them as the best weights so far. If the
     last checkpoint is damaged, the one before it gives the same weights, bit by bit.
 
-    Raises:
-        ArtifactError: a part is missing or damaged, or the vocabulary, description and checkpoint do not belong
-            together.
-    """
-    model = load_uncalibrated_model(folder)
-    calibrate(model.network, Calibration(**model.description["calibration"]))
-    return model
-
-
-def load_uncalibrated_model(folder: Path, checkpoint: str | None = None) -> TrainedModel:
-    """Loads a trained model as `load_trained_model` does, but without its calibration.
-
     Args:
         folder: the folder of the training.
-        checkpoint: name of the checkpoint whose best weights so far are loaded, such as ``ckpt-350``; None for the
-            final weights of the training.
+        checkpoint: name of a checkpoint. The weights are then those of the step at which it was written, not the best
+            ones so far, and no other checkpoint is used in its place.
+        calibrated: whether the calibration of the description is applied to the weights; it was fitted to the final
+            ones. Without it, the weights are raw: those in the checkpoint, bit by bit.
 
     Raises:
-        ArtifactError: as for `load_trained_model`; or the checkpoint has no best weights yet.
+        ArtifactError: a part is missing or damaged, the vocabulary, description and checkpoint do not belong together,
+            or there is no such checkpoint.
     """
     description = _read_description(folder / DESCRIPTION)
     vocabulary = load_vocabulary(folder / VOCABULARY)
     _require_sha256(folder, "vocabulary", description["vocabulary_sha256"], vocabulary.sha256())
     network = build_network(NetworkSettings(**description["network"]), len(vocabulary))
-    if checkpoint:
-        _restore_best_weights(network, folder / CHECKPOINTS / checkpoint)
-        return TrainedModel(network, vocabulary, checkpoint, description)
+    if checkpoint is None:
+        checkpoint = _restore_final_weights(network, folder, description)
+    else:
+        restore_checkpoint(tf.train.Checkpoint(model=network), folder / CHECKPOINTS, checkpoint)
+    if calibrated:
+        calibrate(network, Calibration(**description["calibration"]))
+    return TrainedModel(network, vocabulary, checkpoint, description)
+
+
+def _restore_final_weights(network: keras.Model, folder: Path, description: dict[str, Any]) -> str:
     # The best weights so far, not those of the step at which it was saved, which differ in all but the last checkpoint.
     best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights])
-    latest = restore_latest_checkpoint(
+    checkpoint = restore_latest_checkpoint(
         tf.train.Checkpoint(run=best),
         folder / CHECKPOINTS,
         partial=True,
         latest=description["checkpoint"],
         find_mismatch=lambda: _find_mismatch(network, description["weights_sha256"]),
     )
-    return TrainedModel(network, vocabulary, str(latest), description)
-
-
-def _restore_best_weights(network: keras.Model, path: Path) -> None:
-    best_epoch = tf.Variable(0, dtype=tf.int64)
-    best = tf.train.Checkpoint(best_weights=[weight.value for weight in network.weights], best_epoch=best_epoch)
-    restore_checkpoint(tf.train.Checkpoint(run=best), path)
-    if not int(best_epoch):
-        raise ArtifactError(
-            f"{path}: expected the best weights of a finished epoch, received a checkpoint of the first epoch, which "
-            "has none yet. Name a later checkpoint, or the folder of the training."
-        )
+    return str(checkpoint)
 
 
 def _find_mismatch(network: keras.Model, expected: str) -> str | None:

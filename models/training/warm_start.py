@@ -134,17 +134,17 @@ def read_npz_source(path: Path) -> tuple[SourceWeights, bool]:
         ArtifactError: the file is missing or damaged.
         WarmStartError: its weights are calibrated.
     """
-    from models.network.weights import CALIBRATED_ENTRY, VOCABULARY_ENTRY, read_arrays
+    from models.network.weights import CALIBRATED_MARKER, VOCABULARY_MARKER, read_arrays
 
     arrays = read_arrays(path)
-    calibrated, tokens = arrays.pop(CALIBRATED_ENTRY, None), arrays.pop(VOCABULARY_ENTRY, None)
+    calibrated, tokens = arrays.pop(CALIBRATED_MARKER, None), arrays.pop(VOCABULARY_MARKER, None)
     if calibrated is not None and (calibrated.dtype != np.bool_ or calibrated.ndim):
-        raise ArtifactError(f"{path}: {CALIBRATED_ENTRY}: expected a single bool, received {_describe(calibrated)}.")
+        raise ArtifactError(f"{path}: {CALIBRATED_MARKER}: expected a single bool, received {_describe(calibrated)}.")
     if calibrated:
         raise calibrated_error(str(path))
     if tokens is not None and (tokens.dtype.kind != "U" or tokens.ndim != 1):
         raise ArtifactError(
-            f"{path}: {VOCABULARY_ENTRY}: expected an array of text [tokens], received {_describe(tokens)}."
+            f"{path}: {VOCABULARY_MARKER}: expected an array of text [tokens], received {_describe(tokens)}."
         )
     linear = arrays.get(f"{_LINEAR}weights")
     buckets = len(linear) if linear is not None and linear.ndim == 1 else None
@@ -157,7 +157,7 @@ def calibrated_error(source: str) -> WarmStartError:
     return WarmStartError(
         f"[training] start_from = {source}: its weights are calibrated, and a training needs uncalibrated ones: "
         "otherwise the calibration would be applied twice. Set start_from = version:N to start from the checkpoints of "
-        "an exported version, or name a folder of artifacts/training."
+        "an exported version, or write its uncalibrated weights to a file: spamscore weights N --npz FILE"
     )
 
 

@@ -83,16 +83,16 @@ class MessageExplainer:
         return ExplainedMessage(message, explanation, flagged, self.version, date, message_id)
 
 
-def load_explainer(version: int) -> MessageExplainer:
-    """Loads the latest checkpoint of a version onto the configured devices.
+def load_explainer(version: int, checkpoint: str | None = None) -> MessageExplainer:
+    """Loads the weights of a version, or those of a checkpoint of its training, onto the configured devices.
 
     Raises:
-        ArtifactError: the version does not exist, or its checkpoints are missing or damaged.
+        ArtifactError: the version or the checkpoint does not exist, or the files are damaged.
         DeviceError: a configured device is not available.
     """
     training = verified_training_folder(version)
     prepare_tensorflow()
-    scorer, _ = load_scorer(training)
+    scorer, _ = load_scorer(training, checkpoint)
     return MessageExplainer(version, scorer, load_threshold(training).value)
 
 

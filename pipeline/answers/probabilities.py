@@ -1,18 +1,19 @@
 """Computes the spam probabilities of messages that are typed or piped in, for `spamscore text`.
 
-It uses the same scorer as a batch: the latest checkpoint of a version, on the devices of [devices]. TensorFlow is
-imported when the scorer is loaded.
+It uses the same scorer as a batch: the weights of a version, or of a checkpoint of its training, on the devices of
+[devices]. TensorFlow is imported when the scorer is loaded.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import select
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from models.errors import ArtifactError
 from tasks.artifacts.exports import exports_folder, version_in_service
@@ -35,19 +36,28 @@ _MAX_LINE_BYTES = 2**23
 
 @dataclass(frozen=True)
 class Prediction:
-    """The score of a message; probability and verdict are None if it is empty or cannot be scored, as in a batch."""
+    """The score of a message; probability and verdict are None if it is empty or cannot be scored, as in a batch.
+
+    `checkpoint` is the one that a person chose; None if the model version itself scored the message.
+    """
 
     message: str
     spam_probability: float | None
     flagged: bool | None
     model_version: int
+    checkpoint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON object of `spamscore text --json`: with the checkpoint only if one was chosen."""
+        values = dataclasses.asdict(self)
+        return values if self.checkpoint else {key: value for key, value in values.items() if key != "checkpoint"}
 
 
 class LoadedModel:
-    """A model version, loaded for scoring."""
+    """A model version, or a checkpoint of its training, loaded for scoring."""
 
-    def __init__(self, version: int, scorer: Scorer, threshold: float) -> None:
-        self.version, self.threshold = version, threshold
+    def __init__(self, version: int, scorer: Scorer, threshold: float, checkpoint: str | None = None) -> None:
+        self.version, self.threshold, self.checkpoint = version, threshold, checkpoint
         self._scorer = scorer
 
     def predict(self, messages: Sequence[str]) -> list[Prediction]:
@@ -69,7 +79,7 @@ class LoadedModel:
 
     def _make_prediction(self, message: str, probability: float | None) -> Prediction:
         flagged = None if probability is None else probability >= self.threshold
-        return Prediction(message, probability, flagged, self.version)
+        return Prediction(message, probability, flagged, self.version, self.checkpoint)
 
 
 def resolve_version(requested: int | None) -> int:
@@ -87,17 +97,17 @@ def resolve_version(requested: int | None) -> int:
     return version
 
 
-def load_version(version: int) -> LoadedModel:
-    """Loads the latest checkpoint of a version onto the configured devices.
+def load_version(version: int, checkpoint: str | None = None) -> LoadedModel:
+    """Loads the weights of a version, or those of a checkpoint of its training, onto the configured devices.
 
     Raises:
-        ArtifactError: the version does not exist, or its checkpoints are missing or damaged.
+        ArtifactError: the version or the checkpoint does not exist, or the files are damaged.
         DeviceError: a configured device is not available.
     """
     training = verified_training_folder(version)
     prepare_tensorflow()
-    scorer, _ = load_scorer(training)
-    return LoadedModel(version, scorer, load_threshold(training).value)
+    scorer, _ = load_scorer(training, checkpoint)
+    return LoadedModel(version, scorer, load_threshold(training).value, checkpoint)
 
 
 def decode_argument(argument: str) -> str:

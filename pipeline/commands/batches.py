@@ -42,8 +42,9 @@ def batches(limit: int, output_format: str | None) -> None:
     """List the batches, latest date first.
 
     In a pipe, prints one line per batch, separated by tabs: id, date, state, model version, read, scored, rejected,
-    flagged, published at (UTC), seconds, provisional (true or false). A batch has counts only after it was published. A
-    provisional batch was scored before its date was over.
+    flagged, published at (UTC), seconds, provisional (true or false), checkpoint. A batch has counts only after it was
+    published. A provisional batch was scored before its date was over. The checkpoint is given if a person chose one
+    (ScoreBatch --checkpoint).
     """
     engine = connect_database()
     from tasks.database.batches import list_batches as read_batches
@@ -52,8 +53,9 @@ def batches(limit: int, output_format: str | None) -> None:
     if output_format == "json":
         print_json([dataclasses.asdict(row) for row in rows])
         return
-    has_provisional = any(row.provisional for row in rows)
-    print_rows([*_BATCH_COLUMNS, *([_PROVISIONAL] if has_provisional or not printing.is_terminal() else [])], rows)
+    is_pipe = not printing.is_terminal()
+    optional = [column for column in _OPTIONAL_COLUMNS if is_pipe or any(map(column.value, rows))]
+    print_rows([*_BATCH_COLUMNS, *optional], rows)
     if not rows:
         print_note(f"no batches yet. To score one: {SCORE_COMMAND}")
 
@@ -76,8 +78,11 @@ _BATCH_COLUMNS = [
         drop_priority=4,
     ),
 ]
-# A terminal shows the column only if it is true for a batch.
-_PROVISIONAL = Column("provisional", lambda batch: batch.provisional, lambda value: "provisional" if value else "")
+# A terminal shows these columns only if a batch has such a value.
+_OPTIONAL_COLUMNS = [
+    Column("provisional", lambda batch: batch.provisional, lambda value: "provisional" if value else ""),
+    Column("checkpoint", lambda batch: batch.chosen_checkpoint),
+]
 
 
 @click.command(

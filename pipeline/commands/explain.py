@@ -41,7 +41,7 @@ _Request = tuple[str, datetime.date | None, str | None]
     "--model-version",
     type=POSITIVE_INTEGER,
     metavar="N",
-    help="Use this model version; default: the one in service or, with --date, the one that scored the batch.",
+    help="Use this model version; default: the one in service or, with --date, the weights that scored the batch.",
 )
 def explain(
     messages: tuple[str, ...],
@@ -67,9 +67,11 @@ def explain(
     read_settings()
     from pipeline.answers import explanations, probabilities
 
+    checkpoint = None
     if date:
         batch = require_published(connect_database(), date)
         version = probabilities.resolve_version(model_version or batch.model_version)
+        checkpoint = None if model_version else batch.chosen_checkpoint
         texts = explanations.require_texts(batch, ids)
         requests: Iterator[_Request] = iter(
             [(texts[message_id], date, message_id) for message_id in dict.fromkeys(ids)]
@@ -78,7 +80,7 @@ def explain(
         version = probabilities.resolve_version(model_version)
         requests = ((message, None, None) for message in _read_messages(messages))
     with status_line(f"Loading model version {version} …"):
-        explainer = explanations.load_explainer(version)
+        explainer = explanations.load_explainer(version, checkpoint)
     for number, request in enumerate(requests):
         _print(explainer.explain(*request), output_format, first=number == 0)
 

@@ -52,6 +52,15 @@ def format_option(name: str, help_text: str) -> Callable[[Command], Command]:
     return click.option(f"--{name}", "output_format", flag_value=name, default=None, help=help_text)
 
 
+def checkpoint_option(command: Command) -> Command:
+    """Adds the option that selects a checkpoint of the training of a model version."""
+    return click.option(
+        "--checkpoint",
+        metavar="NAME",
+        help="Use the weights of this checkpoint of the version's training, such as ckpt-72 (spamscore checkpoints).",
+    )(command)
+
+
 def yes_option(command: Command) -> Command:
     """Adds the option that skips the confirmation."""
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from pipeline import printing
 from pipeline.commands.context import read_settings
-from pipeline.commands.options import POSITIVE_INTEGER, examples, format_option, status_line
+from pipeline.commands.options import POSITIVE_INTEGER, checkpoint_option, examples, format_option, status_line
 from pipeline.printing import print_lines
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         "spamscore text                                  asks for messages",
         "spamscore text --plain < messages.txt           one number per line",
         "paste <(spamscore text --plain < m.txt) m.txt   number and message side by side",
+        'spamscore text --checkpoint ckpt-72 "Lunch at one?"      with the weights of step 72 of the training',
         "spamscore text -- -20% today only               nothing after -- is read as an option",
     ),
 )
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     metavar="N",
     help="Use this model version instead of the one in service.",
 )
-def text(messages: tuple[str, ...], output_format: str | None, model_version: int | None) -> None:
+@checkpoint_option
+def text(
+    messages: tuple[str, ...], output_format: str | None, model_version: int | None, checkpoint: str | None
+) -> None:
     """Compute the spam probability of each MESSAGE.
 
     Without MESSAGE, a terminal asks for messages until an empty line. From a pipe or file, each line is one message,
@@ -45,6 +48,10 @@ def text(messages: tuple[str, ...], output_format: str | None, model_version: in
 
     There is one answer per line, in the order of the lines. An empty line has no probability: nan (null in JSON). A
     message that cannot be scored has none either. Bytes that are not UTF-8 are read as U+FFFD.
+
+    With --checkpoint the weights are those of the step at which the checkpoint was written, not the best ones so far.
+    Calibration and threshold are those of the version. The last checkpoint of a training has the weights of the
+    version.
     """
     read_settings()
     from pipeline.answers import probabilities
@@ -52,7 +59,7 @@ def text(messages: tuple[str, ...], output_format: str | None, model_version: in
     interactive = not messages and sys.stdin is not None and sys.stdin.isatty()
     version = probabilities.resolve_version(model_version)
     with status_line(f"Loading model version {version} …"):
-        model = probabilities.load_version(version)
+        model = probabilities.load_version(version, checkpoint)
     if messages:
         decoded = [probabilities.decode_argument(message) for message in messages]
         _print_predictions(model.predict(decoded), output_format, show_message=len(messages) > 1)
@@ -66,7 +73,7 @@ def text(messages: tuple[str, ...], output_format: str | None, model_version: in
 
 def _print_predictions(predictions: list[Prediction], output_format: str | None, show_message: bool) -> None:
     if output_format == "json":
-        print_lines(printing.format_json(dataclasses.asdict(prediction)) for prediction in predictions)
+        print_lines(printing.format_json(prediction.to_dict()) for prediction in predictions)
     elif output_format == "plain":
         print_lines(
             "nan" if prediction.spam_probability is None else f"{prediction.spam_probability:.6f}"

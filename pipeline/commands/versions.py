@@ -1,8 +1,9 @@
-"""`spamscore models` and `serve`: the exported model versions, and which one is in service."""
+"""`spamscore models`, `serve`, `checkpoints` and `weights`: the model versions, their checkpoints and their weights."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import click
 
@@ -10,6 +11,7 @@ from pipeline import printing
 from pipeline.commands.context import read_settings
 from pipeline.commands.options import (
     POSITIVE_INTEGER,
+    checkpoint_option,
     confirm,
     examples,
     format_option,
@@ -108,3 +110,120 @@ def _overrule(yes: bool) -> None:
     with status_line("Exporting the model …"):
         version = export.publish()
     print_lines([f"version {version} is in service until a newer one is exported; the gate is overruled"])
+
+
+@click.command(
+    short_help="List the checkpoints of the trainings.",
+    epilog=examples(
+        "spamscore checkpoints",
+        "spamscore checkpoints 1                         those of the training of version 1",
+        "spamscore checkpoints --json | jq '.[] | select(.damaged) | .damage'",
+    ),
+)
+@click.argument("version", type=POSITIVE_INTEGER, required=False)
+@format_option("json", "Print a JSON array of objects.")
+def checkpoints(version: int | None, output_format: str | None) -> None:
+    """List the checkpoints of all trainings, or of the training of VERSION, newest training first.
+
+    Unfinished trainings are listed too: those that run, and those that were killed. The checkpoints of held-out folds
+    exist until the fold is trained.
+
+    Every tensor of every checkpoint is read, and the files of a finished training are compared with its manifest. A
+    checkpoint that differs is listed as damaged.
+
+    Epoch is the number of finished epochs. The validation loss is that of the weights in the checkpoint: it is empty
+    within an epoch. The last checkpoint of a training has the weights of the best epoch. It is the one that the model
+    uses. Kept means that no later checkpoint displaces it ([training] keep_checkpoint_every_hours).
+
+    In a pipe, prints one line per checkpoint, separated by tabs: training, state of the training, fold, checkpoint,
+    step, epoch, validation loss, written at (UTC), kept, damaged, used by the model (each true or false).
+    """
+    read_settings()
+    from pipeline.answers.checkpoints import list_training_checkpoints
+
+    with status_line("Reading the checkpoints …"):
+        rows = list_training_checkpoints(version)
+    if output_format == "json":
+        print_json([dataclasses.asdict(row) for row in rows])
+        return
+    print_rows(_CHECKPOINT_COLUMNS, rows)
+    if not rows:
+        print_note("no checkpoints yet. To train a model: luigi --module pipeline TrainModel")
+
+
+_CHECKPOINT_COLUMNS = [
+    Column("training", lambda row: row.training),
+    Column("state", lambda row: row.state, drop_priority=2),
+    Column("fold", lambda row: row.fold, align_right=True, drop_priority=4),
+    Column("checkpoint", lambda row: row.checkpoint, style="bold"),
+    Column("step", lambda row: row.step, printing.format_count, align_right=True, drop_priority=5),
+    Column("epoch", lambda row: row.epoch, align_right=True, drop_priority=1),
+    Column("loss", lambda row: row.validation_loss, "{:.4f}".format, align_right=True, drop_priority=1),
+    Column("written (UTC)", lambda row: row.written_at, printing.format_minute, drop_priority=3),
+    Column("", lambda row: row.permanent, lambda value: "kept" if value else "", drop_priority=6),
+    Column("", lambda row: row.damaged, lambda value: "damaged" if value else "", style="bold red"),
+    Column("", lambda row: row.used, lambda value: "used" if value else "", style="bold green"),
+]
+
+
+@click.command(
+    short_help="List or export the weights of a model version.",
+    epilog=examples(
+        "spamscore weights",
+        "spamscore weights 1 --checkpoint ckpt-72        the weights of step 72 of its training",
+        "spamscore weights --npz weights.npz             raw weights, to start another training from",
+        "spamscore weights --calibrated --npz c.npz      as a batch scores with them",
+        "spamscore weights --json | jq '.weights[] | {path, shape}'",
+    ),
+)
+@click.argument("version", type=POSITIVE_INTEGER, required=False)
+@checkpoint_option
+@click.option("--calibrated", is_flag=True, help="Apply the calibration of the version to the last layers.")
+@click.option("--npz", type=click.Path(dir_okay=False), metavar="FILE", help="Write the weights to this .npz file.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@format_option("json", "Print a JSON object: version, training, checkpoint, calibrated, weights.")
+def weights(
+    version: int | None,
+    checkpoint: str | None,
+    calibrated: bool,
+    npz: str | None,
+    force: bool,
+    output_format: str | None,
+) -> None:
+    """List the variables of the network of VERSION, by default of the version in service: path, shape, dtype, norm.
+
+    The weights are raw, as the training wrote them, unless --calibrated is given. Raw weights are the tensors of the
+    checkpoint, bit by bit. With --checkpoint they are those of the step at which it was written.
+
+    --npz writes the variables under their paths, such as embedding/words. The entry spamscore:calibrated is true or
+    false. The entry spamscore:vocabulary has the tokens in the order of the rows of embedding/words. A calibrated file
+    is no start for another training.
+
+    In a pipe, prints one line per variable, separated by tabs: path, shape, dtype, L2 norm, parameters. A note on
+    standard error tells which weights they are.
+    """
+    read_settings()
+    from pipeline.answers import checkpoints as answers
+    from pipeline.answers.probabilities import resolve_version
+
+    if npz is not None:
+        answers.require_new_file(Path(npz), force)
+    number = resolve_version(version)
+    with status_line(f"Reading the weights of version {number} …"):
+        found = answers.read_weights(number, checkpoint, calibrated)
+    if npz is not None:
+        answers.write_weights_file(found, Path(npz))
+    if output_format == "json":
+        print_json(found.to_dict())
+    else:
+        print_rows(_WEIGHT_COLUMNS, found.weights)
+    print_note(found.describe() + (f"; written to {npz}" if npz is not None else ""))
+
+
+_WEIGHT_COLUMNS = [
+    Column("path", lambda weight: weight.path, style="bold"),
+    Column("shape", lambda weight: "x".join(map(str, weight.shape)), align_right=True),
+    Column("dtype", lambda weight: weight.dtype, drop_priority=2),
+    Column("norm", lambda weight: weight.norm, "{:.4f}".format, align_right=True),
+    Column("parameters", lambda weight: weight.parameters, printing.format_count, align_right=True, drop_priority=1),
+]

@@ -134,6 +134,21 @@ def _flock(handle: int, path: Path, wait: bool) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
+def is_locked(path: Path) -> bool:
+    """Returns whether a process holds the lock of a folder, as `lock_folder` takes it; false if there is no folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def clear_folder(folder: Path) -> None:
     """Deletes the content of a folder. The folder itself stays, because it may be locked."""
     for entry in folder.iterdir():

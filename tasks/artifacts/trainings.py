@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from models.errors import ArtifactError
 from tasks.artifacts.exports import verify_version, version_folder
-from tasks.artifacts.folders import FolderTarget, verify_file
-from tasks.artifacts.locations import VOCABULARY, training_folder
+from tasks.artifacts.folders import FolderTarget, find_file_damage, is_locked, list_manifest_files, verify_file
+from tasks.artifacts.locations import TRAININGS, VOCABULARY, artifacts_folder, training_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,18 +37,57 @@ def verified_training_folder(version: int) -> Path:
     return target.path
 
 
-def load_trained_model(training: Path) -> TrainedModel:
-    """Loads the trained model of a folder. Its description and vocabulary are verified against the folder's manifest.
+def list_trainings() -> list[Path]:
+    """Returns the folders of all trainings, in no order: finished ones, running ones, and those that a kill left."""
+    folders = artifacts_folder() / TRAININGS
+    if not folders.is_dir():
+        return []
+    return [path for path in folders.iterdir() if path.is_dir() and not path.name.endswith(".damaged")]
+
+
+def describe_training_state(training: Path) -> str:
+    """Returns ``finished``, ``running`` or ``unfinished``. A run of the same settings resumes an unfinished one."""
+    if FolderTarget(training).exists():
+        return "finished"
+    return "running" if is_locked(training) else "unfinished"
+
+
+def find_checkpoint_damage(training: Path, name: str) -> str | None:
+    """Returns how the files of a checkpoint differ from the manifest of a finished training; None if they do not.
 
     Raises:
-        ArtifactError: a part is missing, was changed, or does not belong to the others.
+        ArtifactError: the manifest is missing or was changed.
+    """
+    files = [file for file in list_manifest_files(training) if file.startswith(f"checkpoints/{name}.")]
+    if not files:
+        return f"the manifest of {training} has no checkpoint {name}"
+    damages = {file: find_file_damage(training, file) for file in files}
+    return next((f"{training / file}: {damage}" for file, damage in damages.items() if damage), None)
+
+
+def load_trained_model(training: Path, checkpoint: str | None = None, calibrated: bool = True) -> TrainedModel:
+    """Loads the trained model of a folder. Its description and vocabulary are verified against the folder's manifest.
+
+    Args:
+        training: the folder of the training.
+        checkpoint: the checkpoint whose weights are loaded; by default, the final weights.
+        calibrated: whether the calibration is applied to the weights.
+
+    Raises:
+        ArtifactError: a part is missing, was changed, or does not belong to the others; or there is no such checkpoint.
     """
     from models.training.trained_model import DESCRIPTION, load_trained_model
 
-    # Checkpoints are verified against the description instead: a damaged one is skipped for the one before.
+    # Final weights are verified against the description instead: a damaged checkpoint is skipped for the one before.
     for name in (DESCRIPTION, VOCABULARY):
         verify_file(training, name)
-    return load_trained_model(training)
+    model = load_trained_model(training, checkpoint, calibrated)
+    if checkpoint and (damage := find_checkpoint_damage(training, checkpoint)):
+        raise ArtifactError(
+            f"{damage}. No other checkpoint was used in place of {checkpoint}. Restore it from a backup, or choose "
+            "another one: spamscore checkpoints"
+        )
+    return model
 
 
 def read_unseen_scores(training: Path) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from models.errors import ArtifactError, WarmStartError
 from models.settings import NetworkSettings, TrainingSettings
 from tasks.artifacts.exports import exports_folder, read_version_manifest
 from tasks.artifacts.fingerprint import file_sha256
-from tasks.artifacts.folders import MANIFEST, read_manifest, verify_file
-from tasks.artifacts.locations import MESSAGES, VOCABULARY
-from tasks.artifacts.trainings import verified_training_folder
+from tasks.artifacts.folders import MANIFEST, read_manifest
+from tasks.artifacts.locations import MESSAGES
+from tasks.artifacts.trainings import load_trained_model, verified_training_folder
 from tasks.scheduler.failures import record_note
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ def _hash_source(name: str) -> dict[str, str]:
 
 def _read_source(name: str) -> tuple[SourceWeights, Path | None]:
     """Returns the weights of a source, and the folder of its training; None if it is a file."""
-    from models.training.trained_model import DESCRIPTION, load_uncalibrated_model
     from models.training.warm_start import network_source
 
     checkpoint = None
@@ -112,10 +111,7 @@ def _read_source(name: str) -> tuple[SourceWeights, Path | None]:
         folder, checkpoint = _locate(name)
         if folder.is_file():
             return _read_npz(folder), None
-    checkpoint_files = [str(file.relative_to(folder)) for file in _list_checkpoint_files(folder, checkpoint)]
-    for file in (DESCRIPTION, VOCABULARY, *checkpoint_files):
-        verify_file(folder, file)
-    model = load_uncalibrated_model(folder, checkpoint)
+    model = load_trained_model(folder, checkpoint, calibrated=False)
     return network_source(name, model.network, model.vocabulary.tokens), folder
 
 

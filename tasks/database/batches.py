@@ -23,6 +23,8 @@ from tasks.database.schema import UNREADABLE, has_schema, read_revision
 from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
 from tasks.rejection_limit import Reason
 
+# The column `checkpoint` ends with this if the weights are those of the step at which the checkpoint was written.
+OF_STEP = " (weights of its step)"
 _FETCH_SIZE = 10_000  # rows fetched at a time
 _CURRENT = (SCHEMA_REVISION, UNREADABLE)
 
@@ -31,8 +33,9 @@ _CURRENT = (SCHEMA_REVISION, UNREADABLE)
 class BatchRow:
     """A row of `score_batches`. Times are in UTC; counts are None until the batch is published.
 
-    `state` is running, published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn. A
-    `provisional` batch was scored before its date was over.
+    `checkpoint` is the training and checkpoint of the weights, such as ``<training>/ckpt-72``. `state` is running,
+    published, superseded or withdrawn. `ended_at` is the time it was superseded or withdrawn. A `provisional` batch was
+    scored before its date was over.
     """
 
     batch_id: int
@@ -62,6 +65,13 @@ class BatchRow:
     seconds_wait: float | None
     seconds_processor: float | None
     provisional: bool
+
+    @property
+    def chosen_checkpoint(self) -> str | None:
+        """The checkpoint that a person chose with --checkpoint; None if the model version itself scored the batch."""
+        if not self.checkpoint.endswith(OF_STEP):
+            return None
+        return self.checkpoint.removesuffix(OF_STEP).rpartition("/")[2]
 
 
 class ScoreRow(NamedTuple):

@@ -48,7 +48,8 @@ class BatchPlan:
         recipe: fingerprint of everything the scores depend on, up to 16 characters.
         model_name: name of the model.
         model_version: version in service.
-        checkpoint: checkpoint of its weights.
+        checkpoint: checkpoint of its weights, such as ``<training>/ckpt-72``; ends with `batches.OF_STEP` if they are
+            the weights of the step at which the checkpoint was written.
         snapshot: path or fingerprint of the snapshot of the messages.
         threshold: probability from which a message is flagged.
         devices: the devices that compute the scores.

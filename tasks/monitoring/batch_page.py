@@ -38,7 +38,7 @@ def build_batch_report(engine: Engine, batch: BatchRow, comparison: BatchCompari
     return BatchReport(
         batch_id=batch.batch_id,
         date=batch.batch_date,
-        model=f"{batch.model_name}, version {batch.model_version}",
+        model=describe_model(batch),
         threshold=batch.threshold,
         counts={name: number or 0 for name, number in counts.items()},
         count_checks=check_counts(engine, batch, comparison, rejected),
@@ -148,6 +148,12 @@ def select_messages(candidates: Sequence[ScoredMessage], texts: TextFigures | st
         ListedMessage(message.message_id, message.probability, message.flagged, available.get(message.message_id))
         for message in selected
     ]
+
+
+def describe_model(batch: BatchRow) -> str:
+    """Returns the model and version that scored a batch, and the checkpoint if a person chose one."""
+    checkpoint = f", checkpoint {batch.chosen_checkpoint}" if batch.chosen_checkpoint else ""
+    return f"{batch.model_name}, version {batch.model_version}{checkpoint}"
 
 
 def collect_facts(batch: BatchRow) -> dict[str, dict[str, object]]:

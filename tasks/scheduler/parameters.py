@@ -1,8 +1,9 @@
-"""Luigi parameters of the tasks: a date (yesterday by default), one or more dates, and a model version."""
+"""Luigi parameters of the tasks: a date (yesterday by default), one or more dates, a model version, a checkpoint."""
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import luigi
 from models.errors import SettingsError
 from tasks.scheduler.calendar import current_date
 
-IN_SERVICE = "in service"
+IN_SERVICE, FINAL_WEIGHTS = "in service", "final weights"
 
 
 class YesterdayParameter(luigi.DateParameter):
@@ -125,3 +126,25 @@ class VersionParameter(luigi.OptionalIntParameter):
                 f"--model-version {x}: expected the number of a version such as 3; see `spamscore models`"
             )
         return int(x) if x else None
+
+
+class CheckpointParameter(luigi.OptionalParameter):
+    """The name of a checkpoint; None for the final weights of a training."""
+
+    def serialize(self, x: str | None) -> str:
+        """Formats the name as Luigi's page shows it."""
+        return x or FINAL_WEIGHTS
+
+    def parse(self, x: str) -> str | None:
+        """Checks the name.
+
+        Raises:
+            SettingsError: the text is no name of a checkpoint.
+        """
+        if x in ("", FINAL_WEIGHTS):
+            return None
+        if not re.fullmatch(r"ckpt-[0-9]+", x):
+            raise SettingsError(
+                f"--checkpoint {x}: expected the name of a checkpoint such as ckpt-72; see `spamscore checkpoints`"
+            )
+        return x

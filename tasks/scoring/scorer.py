@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("spamscore")
 
 
-def load_scorer(training: Path) -> tuple[Scorer, str]:
-    """Loads the latest checkpoint of a training, calibrated, on the chosen devices.
+def load_scorer(training: Path, checkpoint: str | None = None) -> tuple[Scorer, str]:
+    """Loads the weights of a training, calibrated, on the chosen devices.
+
+    Args:
+        training: the folder of the training.
+        checkpoint: the checkpoint whose weights are loaded; by default, the final weights of the training.
 
     Returns:
-        The scorer, and the name of the checkpoint.
+        The scorer, and the name of the checkpoint that the weights were read from.
 
     Raises:
-        ArtifactError: the training is missing or damaged.
+        ArtifactError: the training is missing or damaged, or there is no such checkpoint.
         DeviceError: a chosen device is not available.
     """
     from models.inference.scorer import Scorer
@@ -35,7 +39,7 @@ def load_scorer(training: Path) -> tuple[Scorer, str]:
     from models.text.encoder import TextEncoder
 
     devices = select_devices(load(DeviceSettings))
-    model = load_trained_model(training)
+    model = load_trained_model(training, checkpoint)
     scorer = Scorer(
         TextEncoder(model.vocabulary, ngram_buckets(model.network)),
         model.network,

@@ -56,6 +56,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"serve [23]", "serve 1"),
     (r"--model-version 2", "--model-version 1"),
     (r"version:3", "version:1"),
+    (r"ckpt-72", "ckpt-150"),
     (r"sms-17", "m-0001"),
     (r"sms-18", "m-0002"),
     # zsh is not installed.

@@ -318,7 +318,7 @@ def weights() -> list[bytes]:
     from models.network.weights import write_weights
 
     path = scratch() / "weights.npz"
-    write_weights(network(), path)
+    write_weights(network(), path, ("<padding>", "<unknown>", "a", "b"), calibrated=True)
     pickled = io.BytesIO()
     np.savez(pickled, **{"logit/bias": np.array([{}], object)})
     return [path.read_bytes(), pickled.getvalue()]

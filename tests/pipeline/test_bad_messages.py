@@ -439,8 +439,8 @@ from tasks import score_batch
 
 load_scorer = score_batch.load_scorer
 
-def load_failing_scorer(training):
-    scorer, checkpoint = load_scorer(training)
+def load_failing_scorer(training, chosen):
+    scorer, checkpoint = load_scorer(training, chosen)
     score = scorer.score
     def fail_or_score(texts):
         messages = texts if isinstance(texts, list) else texts.to_pylist()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import models.network.network  # noqa: F401 - registers the layers
-from models.network.weights import CALIBRATED_ENTRY, read_weights
+from models.network.weights import CALIBRATED_MARKER, read_weights
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import load_vocabulary
 from tasks.artifacts.exports import verify_version
@@ -53,7 +53,7 @@ def test_the_keras_files_of_a_version_give_the_probabilities_of_the_batch() -> N
 
 def test_the_exported_weights_say_that_they_are_calibrated() -> None:
     with np.load(VERSION / "assets.extra" / "weights.npz") as arrays:
-        assert bool(arrays[CALIBRATED_ENTRY])
+        assert bool(arrays[CALIBRATED_MARKER])
 
 
 def test_the_vocabulary_folder_has_the_copies_for_other_programs() -> None:

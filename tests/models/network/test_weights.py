@@ -10,13 +10,16 @@ import keras
 import numpy as np
 import pytest
 
-from models.errors import ArtifactError
+from models.errors import ArtifactError, StorageError
 from models.network.network import build_network
-from models.network.weights import read_weights, write_weights
+from models.network.weights import list_weights, read_weights, write_weights
 from models.settings import NetworkSettings
 from models.training.checkpoints import weights_sha256
 
 ARCHITECTURE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16)
+
+
+TOKENS = ("<padding>", "<unknown>", "win", "naïve", "🎁", "URL")
 
 
 def network(seed: int = 0, architecture: NetworkSettings = ARCHITECTURE, vocabulary_size: int = 6) -> keras.Model:
@@ -25,7 +28,7 @@ def network(seed: int = 0, architecture: NetworkSettings = ARCHITECTURE, vocabul
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    write_weights(network(1), tmp_path / "weights.npz")
+    write_weights(network(1), tmp_path / "weights.npz", TOKENS, calibrated=False)
     return tmp_path / "weights.npz"
 
 
@@ -33,16 +36,55 @@ def path(tmp_path: Path) -> Path:
 def test_weights_are_the_same_after_a_round_trip(tmp_path: Path, cell: str) -> None:
     architecture = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16)
     written, read = network(1, architecture), network(2, architecture)
-    write_weights(written, tmp_path / "weights.npz")
+    write_weights(written, tmp_path / "weights.npz", TOKENS, calibrated=True)
     read_weights(read, tmp_path / "weights.npz")
     assert weights_sha256(read) == weights_sha256(written)
 
 
 def test_numpy_reads_the_weights_by_name(path: Path) -> None:
     with np.load(path, allow_pickle=False) as arrays:
-        assert set(arrays.files) == {weight.path for weight in network().weights}
+        markers = {"spamscore:calibrated", "spamscore:vocabulary"}
+        assert set(arrays.files) == {weight.path for weight in network().weights} | markers
         assert arrays["embedding/words"].shape == (6, 3)
-        assert all(arrays[name].dtype == np.float32 for name in arrays.files)
+        assert all(arrays[name].dtype == np.float32 for name in set(arrays.files) - markers)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_file_says_whether_its_weights_are_calibrated_and_has_the_tokens_of_its_rows(
+    tmp_path: Path, calibrated: bool
+) -> None:
+    write_weights(network(), tmp_path / "weights.npz", TOKENS, calibrated)
+    with np.load(tmp_path / "weights.npz", allow_pickle=False) as arrays:
+        marker, tokens = arrays["spamscore:calibrated"], arrays["spamscore:vocabulary"]
+    assert (marker.dtype, marker.shape, bool(marker)) == (np.bool_, (), calibrated)
+    assert tokens.tolist() == list(TOKENS)
+
+
+def test_weights_of_an_older_version_without_markers_are_read(path: Path) -> None:
+    change_arrays(path, lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith("spamscore:")])
+    target = network(2)
+    read_weights(target, path)
+    assert weights_sha256(target) == weights_sha256(network(1))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "weights.npz", tmp_path / "folder"):
+        with pytest.raises(StorageError, match="the weights cannot be written") as error:
+            write_weights(network(), path, TOKENS, calibrated=False)
+        assert str(path) in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_weights_are_listed_with_shape_norm_and_number_of_parameters() -> None:
+    target = network(1)
+    listed = list_weights(target)
+    assert [weight.path for weight in listed] == [variable.path for variable in target.weights]
+    words = next(weight for weight in listed if weight.path == "embedding/words")
+    assert (words.shape, words.dtype, words.parameters) == ((6, 3), "float32", 18)
+    values = target.get_layer("embedding").words.numpy().astype(np.float64)
+    assert words.norm == pytest.approx(np.sqrt((values**2).sum()), rel=1e-12)
+    assert sum(weight.parameters for weight in listed) == target.count_params()
 
 
 @pytest.mark.parametrize(

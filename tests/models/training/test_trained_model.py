@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from models.errors import ArtifactError
 from models.inference.scorer import network_logits
@@ -22,7 +23,7 @@ from models.settings import NetworkSettings, TextSettings, TrainingSettings, Voc
 from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary, build_vocabulary, save_vocabulary
-from models.training.checkpoints import weights_sha256
+from models.training.checkpoints import list_checkpoints, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.loop import CHECKPOINTS, LabelledMessages, TrainingResult, train
 from models.training.trained_model import (
@@ -99,6 +100,60 @@ def test_a_written_model_can_be_loaded(trained: tuple[Path, TrainingResult, dict
     assert model.vocabulary == vocabulary()
     assert model.checkpoint == result.checkpoint == description["checkpoint"]
     assert model.description == description
+
+
+def read_tensors(path: Path) -> set[bytes]:
+    """Reads the weights of the step from a checkpoint, by their names in the file."""
+    reader = tf.train.load_checkpoint(str(path))
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    # The trainable variables of the network are stored once, under the optimizer, which refers to them too.
+    of_step = [name for name in names if name.startswith(("model/", "optimizer/_trainable_variables/"))]
+    return {reader.get_tensor(name).tobytes() for name in of_step}
+
+
+def test_the_weights_of_a_checkpoint_are_those_of_its_step_bit_by_bit(
+    trained: tuple[Path, TrainingResult, dict[str, Any]],
+) -> None:
+    folder, result, description = trained
+    last = load_trained_model(folder, result.checkpoint, calibrated=False)
+    assert weights_sha256(last.network) == description["weights_sha256"]
+    hashes = set()
+    for name in list_checkpoints(folder / CHECKPOINTS):
+        model = load_trained_model(folder, name, calibrated=False)
+        assert model.checkpoint == name
+        assert {weight.numpy().tobytes() for weight in model.network.weights} == read_tensors(
+            folder / CHECKPOINTS / name
+        )
+        hashes.add(weights_sha256(model.network))
+    assert len(hashes) == 2  # of two epochs; the last checkpoint has the weights of the better one
+
+
+def test_the_last_checkpoint_by_its_name_gives_the_weights_of_the_model(
+    trained: tuple[Path, TrainingResult, dict[str, Any]],
+) -> None:
+    folder, result, _ = trained
+    assert weights_sha256(load_trained_model(folder, result.checkpoint).network) == weights_sha256(
+        load_trained_model(folder).network
+    )
+
+
+def test_an_unknown_checkpoint_is_refused_and_the_error_lists_those_that_exist(folder: Path) -> None:
+    names = list_checkpoints(folder / CHECKPOINTS)
+    for name in ("ckpt-999", "../ckpt-1", ""):
+        with pytest.raises(ArtifactError, match=f"there is no checkpoint {name}") as error:
+            load_trained_model(folder, name)
+        assert ", ".join(names) in str(error.value)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.99])
+def test_a_damaged_checkpoint_by_its_name_is_refused_also_if_its_weights_are_intact(folder: Path, place: float) -> None:
+    name = list_checkpoints(folder / CHECKPOINTS)[0]
+    path = folder / CHECKPOINTS / f"{name}.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name}: the checkpoint is damaged .* no other one was used"):
+        load_trained_model(folder, name)
 
 
 def test_unseen_scores_are_written_with_calibrated_probabilities(

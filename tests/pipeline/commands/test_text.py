@@ -74,6 +74,17 @@ def test_an_error_for_an_unknown_version_lists_the_versions(model: Path) -> None
     assert run("text", "--model-version", "0", "hello").exit_code == 2
 
 
+def test_a_checkpoint_scores_with_the_weights_of_its_step(model: Path) -> None:
+    paths = (model / "artifacts" / "training" / "t1" / "checkpoints").glob("ckpt-*.index")
+    first, *_, last = sorted((path.stem for path in paths), key=lambda name: int(name[5:]))
+    messages = ["win prize now", "see you at lunch"]
+    usual = get_output("text", "--plain", *messages)
+    assert get_output("text", "--plain", "--checkpoint", last, *messages) == usual
+    assert get_output("text", "--plain", "--checkpoint", first, *messages) != usual
+    answers = [json.loads(line) for line in get_output("text", "--json", "--checkpoint", first, *messages).splitlines()]
+    assert [answer["checkpoint"] for answer in answers] == [first, first]
+
+
 def test_a_message_can_start_with_a_dash(model: Path) -> None:
     assert get_output("text", "--plain", "--", "-20% today only")
 

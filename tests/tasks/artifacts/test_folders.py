@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import ArtifactError
-from tasks.artifacts.folders import FolderTarget, read_json, read_manifest, write_json, write_manifest
+from tasks.artifacts.folders import FolderTarget, is_locked, read_json, read_manifest, write_json, write_manifest
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -48,6 +48,14 @@ def build_and_kill(path: Path) -> None:
         time.sleep(0.01)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+
+
+def test_a_folder_is_locked_while_it_is_built(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "made.partial")
+    with FolderTarget(tmp_path / "made").build() as folder:
+        assert is_locked(folder)
+        write_manifest(folder, {})
+    assert not is_locked(tmp_path / "made")
 
 
 def test_a_built_folder_exists_with_its_content(tmp_path: Path) -> None:
