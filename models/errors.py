@@ -2,7 +2,8 @@
 
     SpamscoreError
     ├── SettingsError       a section, key or value of luigi.cfg, the environment or the command line
-    │   └── ArgumentError   arguments of the `luigi` command that cannot be used
+    │   ├── ArgumentError   arguments of the `luigi` command that cannot be used
+    │   └── WarmStartError  weights that a training cannot start from: they do not exist, or are calibrated
     ├── InputError          labelled or unlabelled messages that cannot be used
     │   └── RejectedError   too many messages of a date were rejected; none of them is published
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
@@ -44,6 +45,12 @@ class ArgumentError(SettingsError):
     """The arguments of the command cannot be used: task, option, value, date or range."""
 
     exit_code = 2  # the code of argparse
+
+
+class WarmStartError(SettingsError):
+    """A training cannot start from the weights of [training]: they do not exist, are calibrated, or are not matched."""
+
+    exit_code = 40  # Luigi's own exit code for bad settings, also if the source disappears during a run
 
 
 class InputError(SpamscoreError):

@@ -277,6 +277,20 @@ class TrainingSettings:
     worker_timeout: int = setting(
         300, "seconds to wait for the other workers at the start", low=1, high=86_400, affects_result=False
     )
+    # The content of the source is part of the fingerprint of a training, and so are the variables: see TrainModel.
+    start_from: str = setting(
+        "",
+        "weights that the training starts from: version:3 for an exported version, a .npz file, the folder of a "
+        "training, or one of its checkpoints such as checkpoints/ckpt-72; empty starts from random weights",
+        affects_result=False,
+    )
+    start_variables: str = setting(
+        "all",
+        "variables that are taken from start_from, separated by commas: all, patterns of paths such as embedding/*, or "
+        "old=new for a variable with another path in the source; all leaves out the linear part, which is fitted to "
+        "the training part",
+        affects_result=False,
+    )
     checkpoint_steps: int = setting(50, "steps between two checkpoints", low=1, affects_result=False)
     keep_checkpoints: int = setting(
         5, "number of latest checkpoints that are kept", low=1, high=1000, affects_result=False
@@ -291,6 +305,21 @@ class TrainingSettings:
                 "[training] held_out_folds = 1: expected 0 or from 2 to 20, because each fold is scored by a network "
                 "trained on the others. Set 0 to calibrate on the validation part alone, or at least 2."
             )
+        if self.start_variables != "all" and not self.start_from:
+            raise SettingsError(
+                f"[training] start_variables = {self.start_variables}: expected a source in start_from, received none. "
+                "Set start_from, or start_variables = all."
+            )
+        if not self.start_patterns:
+            raise SettingsError(
+                f"[training] start_variables = {self.start_variables}: expected all, patterns of paths or old=new, "
+                "separated by commas, received none. Set all to take every variable that fits."
+            )
+
+    @property
+    def start_patterns(self) -> tuple[str, ...]:
+        """The items of start_variables."""
+        return tuple(item.strip() for item in self.start_variables.split(",") if item.strip())
 
 
 @dataclass(frozen=True)

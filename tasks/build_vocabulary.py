@@ -1,4 +1,4 @@
-"""The stage BuildVocabulary: counts the tokens of the training part and writes the vocabulary as JSON."""
+"""The stage BuildVocabulary: counts the tokens of the training part and writes the vocabulary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BuildVocabulary(FolderStage):
         prepare_tensorflow()
         import pandas as pd
 
-        from models.text.vocabulary import build_vocabulary, save_vocabulary
+        from models.text.vocabulary import build_vocabulary, save_vocabulary, write_vocabulary_copies
 
         training = pd.read_parquet(self.input().file("training.parquet"), columns=["cleaned"])
         with report_progress(self, "vocabulary", interruptible=True) as progress:
@@ -40,6 +40,7 @@ class BuildVocabulary(FolderStage):
             progress.update(0, 1, f"counting the tokens of {len(training):,} messages")
             vocabulary = build_vocabulary(training["cleaned"], load(VocabularySettings), load(TextSettings))
             save_vocabulary(vocabulary, folder / VOCABULARY)
+            write_vocabulary_copies(vocabulary, folder)
             progress.conclude(f"{len(vocabulary):,} tokens of {len(training):,} messages")
         log.info("vocabulary: %d tokens", len(vocabulary))
         return {"tokens": len(vocabulary), "sha256": vocabulary.sha256()}

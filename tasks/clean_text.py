@@ -12,6 +12,7 @@ from luigi.util import requires
 from models.errors import InputError
 from models.settings import SplitSettings, TextSettings
 from tasks.artifacts.links import link_to
+from tasks.artifacts.locations import MESSAGES
 from tasks.ingest_corpus import IngestCorpus, describe_source
 from tasks.rejection_limit import Reason, format_reasons
 from tasks.scheduler.failures import record_note
@@ -35,7 +36,7 @@ REPORTED_LABELS = 50  # unknown labels that the report lists; a wrong label colu
 class CleanText(FolderStage):
     """Cleans the labelled messages, removes duplicates, and splits them into training, validation and test."""
 
-    folder = "messages"
+    folder = MESSAGES
     code_version = 4
     sections = (TextSettings, SplitSettings)
 

@@ -97,10 +97,11 @@ class ExportModel(Stage):
         return version
 
     def build_version(self, progress: ProgressReport, folder: Path, version: int) -> None:
-        """Writes the SavedModel with its weights and model card, after its scores were compared with the checkpoint."""
+        """Writes the SavedModel, files for other programs, and the model card, once its scores were compared."""
         import pandas as pd
 
         from models.network.export import write_saved_model, write_warmup
+        from models.network.keras_files import write_keras_files
         from models.network.weights import write_weights
 
         messages, training, evaluation = self.input()
@@ -110,6 +111,7 @@ class ExportModel(Stage):
         write_saved_model(model.vocabulary, model.network, folder)
         write_warmup(folder, validation[:_WARMUP_MESSAGES], load(ArtifactSettings).model_name)
         write_weights(model.network, folder / "assets.extra" / WEIGHTS, model.vocabulary.tokens, calibrated=True)
+        write_keras_files(model.network, folder / "assets.extra")
         progress.update(2, 3, f"loading version {version} as a server does and comparing {len(validation):,} scores")
         require_same_scores(folder, training.path, validation)
         (folder / MODEL_CARD).write_text(self._card(version, messages, evaluation), encoding="utf-8")
@@ -156,6 +158,7 @@ class ExportModel(Stage):
             groups_together=content["groups_together"],
             confidence=load(GateSettings).confidence,
             network={key: trained[key] for key in ("parameters", "vocabulary_size", "epochs", "best_epoch")},
+            start=trained.get("start"),
             fingerprints={
                 "messages": messages.path.name,
                 "training": self._training().path.name,

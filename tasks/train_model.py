@@ -12,6 +12,7 @@ from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
 from models.training.epoch_limit import EpochLimit
 from tasks.artifacts.links import link_to, tensorboard_link
 from tasks.artifacts.locations import TRAININGS, VOCABULARY
+from tasks.artifacts.warm_start import load_warm_start, start_fingerprint
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.scheduler.progress import ProgressReport, report_progress
@@ -61,6 +62,10 @@ class TrainModel(FolderStage):
         else:
             self._lead(members)
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """Adds the content of the weights that the training starts from, if [training] start_from is set."""
+        return {**super().fingerprint_parts(), **start_fingerprint(load(TrainingSettings))}
+
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
         from models.trained_model.description import collect_unseen_scores, write_trained_model
@@ -76,23 +81,27 @@ class TrainModel(FolderStage):
             progress.conclude(describe_training(trained, plan.settings, limit))
         held_out = (read_held_out_logits(plan.folds), plan.training) if plan.folds else None
         unseen = collect_unseen_scores(trained, plan.validation, held_out)
-        return write_trained_model(trained, plan.vocabulary, plan.network, unseen, folder, limit)
+        return write_trained_model(trained, plan.vocabulary, plan.network, unseen, folder, limit, plan.start)
 
     def _plan(self, folder: Path) -> TrainingPlan:
         from models.text.vocabulary import load_vocabulary
         from models.training.folds import split_folds
         from tasks.training.plan import TrainingPlan
 
-        messages, vocabulary = self.input()
-        training, settings = read_labelled_part(messages.file("training.parquet")), load(TrainingSettings)
+        messages, vocabulary_folder = self.input()
+        vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
+        network, settings = load(NetworkSettings), load(TrainingSettings)
+        training = read_labelled_part(messages.file("training.parquet"))
         return TrainingPlan(
             training,
             read_labelled_part(messages.file("validation.parquet")),
-            load_vocabulary(vocabulary.file(VOCABULARY)),
-            load(NetworkSettings),
+            vocabulary,
+            network,
             settings,
             split_folds(training, settings, folder),
             folder,
+            # Before any training, so that a source that does not fit is refused at once.
+            load_warm_start(settings, network, vocabulary, messages.manifest()["made_of"]["settings"]["split"]),
         )
 
     def _train(self, plan: TrainingPlan, reporter: TrainingReporter, progress: ProgressReport) -> TrainingSummary:

@@ -74,7 +74,7 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, so that files left by a killed process are removed with it.
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, _temporary_files_in(scratch):
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, temporary_files_in(scratch):
         asset = write_tokens(vocabulary, Path(scratch, "vocabulary.txt"))
         served = _ServingModule(TextEncoder(vocabulary, ngram_buckets(network), asset), network)
         archive = keras.export.ExportArchive()
@@ -91,8 +91,8 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
 
 
 @contextlib.contextmanager
-def _temporary_files_in(folder: str) -> Iterator[None]:
-    """Makes TensorFlow write compiled functions to the folder; it deletes them only when a process exits normally."""
+def temporary_files_in(folder: str) -> Iterator[None]:
+    """Makes TensorFlow and Keras write temporary files to the folder, some of which only a normal exit deletes."""
     previous, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield

@@ -15,9 +15,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from models.errors import ArtifactError, StorageError
 
@@ -97,6 +99,20 @@ def write_weights(network: keras.Model, path: Path, tokens: Sequence[str], calib
         ) from None
 
 
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Reads all arrays of a `.npz` file by name: weights and markers.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or no archive of arrays.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            # NumPy returns a member that is not an array as bytes.
+            return {name: np.asarray(arrays[name]) for name in arrays.files}
+    except _READ_ERRORS as error:
+        raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None
+
+
 def read_weights(network: keras.Model, path: Path) -> None:
     """Reads the weights of a `.npz` file into a network of the same architecture. The markers are not used.
 
@@ -104,12 +120,7 @@ def read_weights(network: keras.Model, path: Path) -> None:
         ArtifactError: the file is missing or damaged, or a weight is missing, unexpected, or of another type or shape.
             The network is unchanged.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            # NumPy returns a member that is not an array as bytes.
-            weights = {name: np.asarray(arrays[name]) for name in arrays.files if name not in _MARKERS}
-    except _READ_ERRORS as error:
-        raise ArtifactError(f"{path}: expected weights as .npz, but {type(error).__name__}: {error}") from None
+    weights = {name: array for name, array in read_arrays(path).items() if name not in _MARKERS}
     expected = {variable.path: f"{variable.dtype} {tuple(variable.shape)}" for variable in network.weights}
     received = {name: f"{array.dtype} {array.shape}" for name, array in weights.items()}
     for name in sorted(expected.keys() | received.keys()):

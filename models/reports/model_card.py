@@ -42,6 +42,7 @@ def render_model_card(
     groups: Sequence[Mapping[str, Any]] = (),
     groups_together: Sequence[Mapping[str, Any]] = (),
     confidence: float = 0.95,
+    start: Mapping[str, Any] | None = None,
 ) -> str:
     """Renders the model card. The same input gives the same text.
 
@@ -62,6 +63,7 @@ def render_model_card(
         groups: result of `factors.measure_groups` for single factors, as stored in `metrics.json`.
         groups_together: the same for combined factors.
         confidence: confidence of the intervals in these.
+        start: what the training started from, as stored in `model.json`; None for random weights.
 
     Returns:
         Markdown, encodable as UTF-8.
@@ -79,6 +81,7 @@ def render_model_card(
         evaluation_data=evaluation_data,
         in_service=in_service,
         network=network,
+        start=_describe_start(start) if start else None,
         compared=[comparison for comparison in compared if comparison["new"]],
         groups=groups,
         groups_together=groups_together,
@@ -86,6 +89,26 @@ def render_model_card(
         meanings=metric_descriptions(),
         sentences=headline(metrics),
     )
+
+
+def _describe_start(start: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the rows of the table about the start of the training."""
+    split = {
+        "same": "with the same [split] settings: the source has not seen the messages of the test part",
+        "other": "with other [split] settings: the source may know messages of the validation and test part",
+    }
+    hashes = {key.replace("_sha256", ", SHA-256"): value for key, value in start.items() if key.endswith("_sha256")}
+    return {
+        "Source": start["source"],
+        **hashes,
+        "Messages of the source": split.get(
+            start.get("split", ""), "unknown; they may be in the validation and test part"
+        ),
+        "Variables taken": ", ".join(start["taken"]),
+        "Rows of embedding/words taken": f"{start['token_rows_taken']}; fresh: {start['token_rows_fresh']}",
+        "Variables started fresh": ", ".join(start["fresh"]) or "none",
+        "Variables fitted to the training part": ", ".join(start["fitted"]) or "none",
+    }
 
 
 def _template() -> jinja2.Template:

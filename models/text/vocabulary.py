@@ -1,4 +1,4 @@
-"""The vocabulary, which gives each token a number, and its JSON file.
+"""The vocabulary, which gives each token a number, and its files.
 
 Number 0 is padding, and number 1 stands for every token that is not in the vocabulary. Then come words in lower case
 and classes of tokens (`models.text.tokens`), the most frequent first, with ties in the order of code points. The file
@@ -8,6 +8,7 @@ to, and the counts.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,8 @@ from models.errors import ArtifactError, FormatError, InputError
 from models.settings import TextSettings, VocabularySettings
 
 FORMAT_VERSION = 2
+# Copies for other programs. Programs for tokens call a file of this content vocab.json, and read it under that name.
+VOCABULARY_CSV, TOKEN_NUMBERS = "vocabulary.csv", "vocab.json"
 PADDING, UNKNOWN = "<padding>", "<unknown>"
 SPECIAL_TOKENS = (PADDING, UNKNOWN)
 PADDING_ID, UNKNOWN_ID = 0, 1
@@ -130,6 +133,25 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
         for number, (token, count) in enumerate(zip(vocabulary.tokens, vocabulary.counts, strict=True))
     )
     path.write_text(f'{lines},\n  "tokens": [\n{rows}\n  ]\n}}\n', encoding="utf-8")
+
+
+def write_vocabulary_copies(vocabulary: Vocabulary, folder: Path) -> None:
+    """Writes the vocabulary for other programs, in UTF-8. Nothing in this project reads these files.
+
+    ``vocabulary.csv`` has the columns number, token and count, with the quoting and line ends of RFC 4180.
+    ``vocab.json`` is one object that maps each token to its number. Both have the special tokens too.
+
+    Args:
+        vocabulary: the vocabulary.
+        folder: an existing folder.
+    """
+    with open(folder / VOCABULARY_CSV, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "token", "count"])
+        writer.writerows(zip(range(len(vocabulary)), vocabulary.tokens, vocabulary.counts, strict=True))
+    numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
+    text = json.dumps(numbers, ensure_ascii=False, indent=0) + "\n"
+    (folder / TOKEN_NUMBERS).write_text(text, encoding="utf-8", newline="\n")
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

@@ -21,6 +21,7 @@ from models.statistics.calibration import UNSEEN_SCORES, Calibration, fit_calibr
 from models.text.vocabulary import Vocabulary, save_vocabulary
 from models.training.epoch_limit import EpochLimit
 from models.training.job import LabelledMessages, TrainingSummary
+from models.training.warm_start import WarmStart
 
 DESCRIPTION, VOCABULARY = "model.json", "vocabulary.json"
 
@@ -32,6 +33,7 @@ def write_trained_model(
     unseen: UnseenScores,
     folder: Path,
     limit: EpochLimit | None = None,
+    start: WarmStart | None = None,
 ) -> dict[str, Any]:
     """Fits the calibration, and writes the vocabulary, the held-out scores and the description next to the checkpoints.
 
@@ -46,6 +48,7 @@ def write_trained_model(
         unseen: the held-out scores.
         folder: the folder of the training.
         limit: the limit of the training. If a person stopped it early, the description has `stopped_after_epoch`.
+        start: what the training started from, for the key `start`; None for random weights.
 
     Returns:
         The description, as written to ``model.json``.
@@ -66,6 +69,8 @@ def write_trained_model(
     }
     if limit and limit.epoch:
         description["stopped_after_epoch"] = limit.epoch
+    if start:
+        description["start"] = start.record()
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
     return description

@@ -35,6 +35,7 @@ from models.training.epoch_limit import EpochLimit
 from models.training.history import HISTORY, Epoch, read_history, write_history
 from models.training.job import LabelledMessages, Progress, TrainingSummary
 from models.training.replicas import Gradient, Replicas, create_strategy
+from models.training.warm_start import WarmStart, set_start
 
 log = logging.getLogger("spamscore")
 
@@ -96,6 +97,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
     replicas: Replicas | None = None,
+    start: WarmStart | None = None,
 ) -> TrainingResult:
     """Trains a network, or resumes the training from the latest checkpoint in the folder.
 
@@ -114,6 +116,7 @@ def train(
         limit: read after every epoch, to stop earlier than [training] epochs; None sets no limit.
         replicas: the devices or machines to train on; by default, one replica on each device that TensorFlow selects.
             With several workers, the folder of the first one counts; the others continue from its checkpoint.
+        start: values that variables start with; a checkpoint replaces them. None starts from random weights.
 
     Raises:
         InputError: a part does not have both labels.
@@ -133,6 +136,8 @@ def train(
             network = build_network(network_settings, len(vocabulary), settings.seed)
             if network_settings.linear:
                 set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
+            if start:
+                set_start(network, start)
         return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit, replicas)
 
     trainer = new_trainer()

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
-SNAPSHOTS, TRAININGS, EVALUATIONS = "snapshots", "training", "evaluation"
+MESSAGES, SNAPSHOTS, TRAININGS, EVALUATIONS = "messages", "snapshots", "training", "evaluation"
 VOCABULARY = "vocabulary.json"
 METRICS, EVALUATION_REPORT = "metrics.json", "report.html"
 

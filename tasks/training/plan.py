@@ -16,6 +16,7 @@ from models.training.job import LabelledMessages, Progress, TrainingSummary
 
 if TYPE_CHECKING:
     from models.training.replicas import Replicas
+    from models.training.warm_start import WarmStart
 
 FINAL = 0  # the number of the final network; those of the folds count from 1
 
@@ -32,6 +33,7 @@ class TrainingPlan:
         settings: the [training] section.
         folds: the held-out folds of the training part.
         folder: the folder of the training.
+        start: values that the final network starts with; those of the folds always start with random ones.
     """
 
     training: LabelledMessages
@@ -41,6 +43,7 @@ class TrainingPlan:
     settings: TrainingSettings
     folds: list[Fold]
     folder: Path
+    start: WarmStart | None = None
 
     def list_unfinished(self) -> list[int]:
         """Lists the numbers of the networks to train: the folds that are not finished, then the final network."""
@@ -57,7 +60,7 @@ class TrainingPlan:
         if number == FINAL:
             return train(
                 self.training, self.validation, self.vocabulary, self.network, self.settings, self.folder, on_progress,
-                limit, replicas,
+                limit, replicas, self.start,
             ).summarize()  # fmt: skip
         train_fold(
             self.training, self.folds[number - 1], self.vocabulary, self.network, self.settings, on_progress, limit,

@@ -33,7 +33,7 @@ from pipeline.command_line import cli
 BIN = Path(sys.executable).parent
 BLOCKS = list(blocks())
 # Languages of code blocks. An indented block is a shell block, and is allowed on pages that a benchmark writes.
-LANGUAGES = {"sh", "ini", "yaml", "text"}
+LANGUAGES = {"sh", "ini", "yaml", "text", "python"}
 DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{confval}"}
 SHELL = [block for block in BLOCKS if block.language in ("sh", "")]
 # The commands of a page run one after the other in one folder. The examples of each reference command have their own.
@@ -55,6 +55,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"--batch 3", "--batch 1"),
     (r"serve [23]", "serve 1"),
     (r"--model-version 2", "--model-version 1"),
+    (r"version:3", "version:1"),
     (r"ckpt-72", "ckpt-150"),
     (r"sms-17", "m-0001"),
     (r"sms-18", "m-0002"),

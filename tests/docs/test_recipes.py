@@ -1,13 +1,23 @@
-"""Runs the recipes of the page "My file is not read" on files as the two programs write them."""
+"""Runs the recipes of the pages: those of "My file is not read" on files as other programs write them, and Python code.
+
+The commands of the pages are run by test_commands.py.
+"""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from chain import DATE, luigi
-from doc_pages import blocks
+from chain import DATE, SMALL, environment, luigi
+from doc_pages import ROOT, Block, blocks
+
+PYTHON = [block for block in blocks() if block.language == "python"]
+CONTINUE_TRAINING = "docs/how-to/continue-training.md"
 
 BACKUP = """<?xml version='1.0' encoding='UTF-8' standalone='yes' ?>
 <!--File Created By SMS Backup & Restore v10.20.002 on 01/02/2026 08:00:00-->
@@ -64,3 +74,49 @@ def test_the_recipe_reads_the_spam_csv_of_kaggle_and_the_default_encoding_is_ref
     refused = luigi(tmp_path, "IngestCorpus")
     assert refused.code == 30
     assert "cp1252" in refused.last_line
+
+
+def run_python(code: str, folder: Path) -> str:
+    """Runs a block of Python in a new process and returns its output."""
+    variables = environment(PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in PYTHON if block.page != CONTINUE_TRAINING], ids=lambda block: f"line {block.line}"
+)
+def test_the_python_code_of_a_page_runs_beside_the_artifacts(block: Block, trained: Path) -> None:
+    assert run_python(block.text, trained).strip()
+
+
+def test_saved_model_and_keras_file_give_the_same_probabilities(trained: Path) -> None:
+    codes = [block.text for block in PYTHON if "You have WON" in block.text and block.page == "docs/how-to/own-code.md"]
+    (served, loaded) = (
+        [float(number) for number in re.findall(r"[\d.]+(?:e-\d+)?", run_python(code, trained))] for code in codes
+    )
+    assert len(served) == 2
+    np.testing.assert_allclose(served, loaded, rtol=0, atol=1e-5)
+
+
+def test_the_vectors_of_another_program_are_a_start(trained: Path) -> None:
+    (code,) = [block.text for block in PYTHON if block.page == CONTINUE_TRAINING]
+    assert "embedding_size = 48" in code
+    run_python(code.replace("48", SMALL["network"]["embedding_size"]), trained)
+    (recipe,) = [
+        block.text
+        for block in blocks()
+        if block.page == CONTINUE_TRAINING and block.language == "ini" and "vectors.npz" in block.text
+    ]
+    options = [
+        word
+        for key, value in re.findall(r"^(\w+) = (.+)$", recipe, re.MULTILINE)
+        for word in (f"--training-{key.replace('_', '-')}", value)
+    ]
+    done = luigi(trained, "TrainModel", *options)
+    assert done.code == 0, done.output
+    assert "starting from vectors.npz: 1 of" in done.output
+    assert "it may know messages of the validation and the test part" in done.last_line

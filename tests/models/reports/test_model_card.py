@@ -64,6 +64,29 @@ def rows(card: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table[0].splitlines()]
 
 
+START = {
+    "source": "version:2", "weights_sha256": "ab" * 32, "split": "same", "taken": ["embedding/words"],
+    "fresh": [], "fitted": ["linear/bias"], "unused": [], "token_rows_taken": 90, "token_rows_fresh": 10,
+}  # fmt: skip
+
+
+def test_the_card_says_what_the_training_started_from() -> None:
+    assert "Start of the training" not in render()
+    table = dict(rows(render(start=START), "Start of the training"))
+    assert table["Source"] == "version:2"
+    assert table["weights, SHA-256"] == "ab" * 32
+    assert "has not seen the messages of the test part" in table["Messages of the source"]
+    assert table["Rows of embedding/words taken"] == "90; fresh: 10"
+    assert table["Variables started fresh"] == "none"
+    assert table["Variables fitted to the training part"] == "linear/bias"
+
+
+@pytest.mark.parametrize(("split", "expected"), [("other", "with other"), ("unknown", "unknown; they may be in the")])
+def test_the_card_says_when_the_source_may_know_the_test_part(split: str, expected: str) -> None:
+    table = dict(rows(render(start={**START, "split": split}), "Start of the training"))
+    assert table["Messages of the source"].startswith(expected)
+
+
 def test_the_card_has_the_nine_sections_of_mitchell_et_al_in_their_order() -> None:
     assert re.findall(r"^## (.*)$", render(), flags=re.MULTILINE) == [
         "Model details",
@@ -166,6 +189,7 @@ def test_the_card_takes_no_message() -> None:
     assert set(inspect.signature(render_model_card).parameters) == {
         "model", "version", "date", "metrics", "threshold", "verdict", "fingerprints", "settings", "training_data",
         "evaluation_data", "network", "in_service", "compared", "groups", "groups_together", "confidence",
+        "start",
     }  # fmt: skip
 
 

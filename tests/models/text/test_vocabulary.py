@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import string
@@ -23,12 +24,15 @@ from models.text.vocabulary import (
     PADDING,
     PADDING_ID,
     SPECIAL_TOKENS,
+    TOKEN_NUMBERS,
     UNKNOWN,
     UNKNOWN_ID,
+    VOCABULARY_CSV,
     Vocabulary,
     build_vocabulary,
     load_vocabulary,
     save_vocabulary,
+    write_vocabulary_copies,
 )
 
 EVERY_TOKEN = VocabularySettings(min_count=1)
@@ -257,3 +261,40 @@ def test_another_format_version_is_distinguished_from_a_damaged_file(
     with pytest.raises(ArtifactError) as error:
         load_vocabulary(path)
     assert type(error.value) is kind
+
+
+# Copies for other programs
+
+
+def read_copies(folder: Path) -> tuple[list[dict[str, str]], dict[str, int]]:
+    """Reads both files as a program without this project does."""
+    with open(folder / VOCABULARY_CSV, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows, json.loads((folder / TOKEN_NUMBERS).read_text(encoding="utf-8"))
+
+
+# Tokens of any characters, more than cleaning leaves: quotes, commas, line ends, NUL.
+any_token = st.text(st.characters(codec="utf-8") | st.sampled_from("\",'\n\r\0\u2028=; \t"), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(any_token.filter(lambda token: token not in SPECIAL_TOKENS), unique=True, max_size=12))
+def test_the_copies_hold_every_token_with_its_number_and_count(
+    tmp_path_factory: pytest.TempPathFactory, given_tokens: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("copies")
+    tokens = (*SPECIAL_TOKENS, *given_tokens)
+    counts = tuple(range(len(tokens)))
+    write_vocabulary_copies(Vocabulary(tokens, counts, TextSettings()), folder)
+    rows, numbers = read_copies(folder)
+    assert [(row["token"], int(row["number"]), int(row["count"])) for row in rows] == [
+        (token, number, counts[number]) for number, token in enumerate(tokens)
+    ]
+    assert list(numbers.items()) == [(token, number) for number, token in enumerate(tokens)]
+
+
+def test_the_copies_are_readable_text(tmp_path: Path) -> None:
+    write_vocabulary_copies(build_vocabulary(MESSAGES, EVERY_TOKEN, TextSettings()), tmp_path)
+    lines = (tmp_path / VOCABULARY_CSV).read_bytes().decode().split("\r\n")
+    assert lines[:4] == ["number,token,count", "0,<padding>,0", "1,<unknown>,0", "2,free,3"]
+    assert '"日": 9' in (tmp_path / TOKEN_NUMBERS).read_text(encoding="utf-8")

@@ -15,7 +15,8 @@ from models.settings import NetworkSettings, TextSettings, TrainingSettings, Voc
 from models.text.vocabulary import build_vocabulary
 from models.trained_model.checkpoint_list import ListedCheckpoint, describe_checkpoints
 from models.training.history import read_history
-from models.training.loop import LabelledMessages, train
+from models.training.job import LabelledMessages
+from models.training.loop import train
 
 # As in `start_tensorflow`: otherwise TensorFlow lists every value of an unreadable checkpoint when Python exits.
 logging.getLogger("tensorflow").setLevel("ERROR")
