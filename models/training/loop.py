@@ -9,6 +9,7 @@ epoch depends only on the seed and the epoch.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,7 @@ class _RunState(tf.Module):
         self.epoch = tf.Variable(0, dtype=tf.int64)  # finished epochs
         self.step_in_epoch = tf.Variable(0, dtype=tf.int64)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over this epoch's messages so far
+        self.correct = math.nan  # of this epoch's messages so far; NaN until an epoch starts
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
@@ -111,6 +113,14 @@ class _RunState(tf.Module):
         # State of the random numbers of dropout. Keras does not add it to a checkpoint by itself.
         weights = {id(weight) for weight in network.weights}
         self.seeds = [variable.value for variable in network.variables if id(variable) not in weights]
+
+    # No variable: a checkpoint of an earlier version has no count, and would not fit if it lacked a variable. The
+    # epoch that was interrupted there has the accuracy NaN.
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {"correct": tf.constant(self.correct, tf.float64)}
+
+    def _restore_from_tensors(self, restored_tensors: dict[str, tf.Tensor]) -> None:
+        self.correct = float(restored_tensors["correct"])
 
 
 def train(
@@ -286,15 +296,20 @@ class _Trainer:
         messages = encode_messages(self.encoder, texts)
         batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
         first = int(self.state.step_in_epoch)
+        self.state.correct = self.state.correct if first else 0.0
         for number, (batch, labels) in enumerate(self._batches(messages, batches[first:]), start=first + 1):
-            self.state.loss_sum.assign_add(tf.cast(self._step(batch, labels), tf.float64) * len(labels))
+            loss, correct = self._step(batch, labels)
+            self.state.loss_sum.assign_add(tf.cast(loss, tf.float64) * len(labels))
+            self.state.correct += float(correct)
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches))
-        loss = float(self.state.loss_sum) / len(self.training.labels)
-        return self._evaluate(loss, len(batches), time.monotonic() - start)
+        loss, accuracy = (
+            float(total) / len(self.training.labels) for total in (self.state.loss_sum, self.state.correct)
+        )
+        return self._evaluate(loss, accuracy, len(batches), time.monotonic() - start)
 
     def _batches(
         self, messages: EncodedMessages, rows_of_batches: list[npt.NDArray[np.int64]]
@@ -312,8 +327,8 @@ class _Trainer:
         ],
         autograph=False,
     )
-    def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        """Runs one step of gradient descent on the recurrent part and returns the mean cross-entropy of the batch."""
+    def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs a step of gradient descent on the recurrent part; returns the batch's mean cross-entropy and hits."""
         smoothing = self.settings.label_smoothing
         targets = labels * (1 - 2 * smoothing) + smoothing
         with tf.GradientTape() as tape:
@@ -321,9 +336,9 @@ class _Trainer:
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
-        return loss
+        return loss, tf.math.count_nonzero((logits > 0) == (labels == 1))  # 0 is the decision boundary
 
-    def _evaluate(self, loss: float, steps: int, seconds: float) -> Epoch:
+    def _evaluate(self, loss: float, accuracy: float, steps: int, seconds: float) -> Epoch:
         from sklearn.metrics import average_precision_score
 
         logits = network_logits(self.recurrent, self.validation)
@@ -333,7 +348,9 @@ class _Trainer:
             epoch=self._epoch + 1,
             steps=steps,
             loss=loss,
+            accuracy=accuracy,
             validation_loss=validation_loss,
+            validation_accuracy=float(np.mean((logits > 0) == (labels == 1))),
             validation_pr_auc=float(average_precision_score(labels, logits)),
             best=validation_loss < float(self.state.best_loss),
             seconds=seconds,
@@ -351,12 +368,13 @@ class _Trainer:
         self.state.step_in_epoch.assign(0)
         self.state.loss_sum.assign(0.0)
         write_history(self.folder / HISTORY, history)
-        for name in ("loss", "validation_loss", "validation_pr_auc"):
+        for name in ("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_pr_auc"):
             tf.summary.scalar(name, getattr(epoch, name), step=epoch.epoch)
         log.info(
-            "epoch %d/%d: loss %.4f, validation loss %.4f, validation PR AUC %.4f%s",
-            epoch.epoch, self.settings.epochs, epoch.loss, epoch.validation_loss, epoch.validation_pr_auc,
-            " (best)" if epoch.best else "",
+            "epoch %d/%d: loss %.4f, accuracy %.4f, validation loss %.4f, validation accuracy %.4f, validation PR AUC "
+            "%.4f%s",
+            epoch.epoch, self.settings.epochs, epoch.loss, epoch.accuracy, epoch.validation_loss,
+            epoch.validation_accuracy, epoch.validation_pr_auc, " (best)" if epoch.best else "",
         )  # fmt: skip
         self.manager.save(checkpoint_number=self.state.step)
 
