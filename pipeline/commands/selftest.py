@@ -23,8 +23,7 @@ _STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}
     short_help="Check this installation.",
     epilog=examples(
         "spamscore selftest",
-        "spamscore selftest --json",
-        "spamscore selftest | grep failed                the check that failed, and its error",
+        "spamscore selftest --json > selftest.json       for a report of a problem",
     ),
 )
 @format_option("json", "Print a JSON object: ok, checks, versions, devices, cores, memory_bytes.")

@@ -21,7 +21,7 @@ from pipeline.command_line import cli
 
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
-    "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config", "completion",
+    "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config", "selftest", "completion",
 ]  # fmt: skip
 WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}
 
@@ -86,6 +86,7 @@ HEAVY = ("tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "sqlalc
         (["completion", "fish"], set()),
         (["models"], set()),
         (["prune", "--help"], set()),
+        (["selftest", "--help"], set()),
         (["batches"], {"sqlalchemy"}),
     ],
     ids=" ".join,

@@ -164,6 +164,49 @@ def test_an_epoch_is_best_if_its_validation_loss_is_the_lowest_so_far(reference:
     assert reference.result.best_epoch == max(epoch.epoch for epoch in history if epoch.best)
 
 
+def test_the_accuracies_are_the_shares_of_logits_with_the_right_sign(tmp_path: Path) -> None:
+    # Without randomness, and with steps too small to change a verdict, the network is the same in every step.
+    plain = dataclasses.replace(NETWORK, dropout=0.0, word_dropout=0.0)
+    slow = dataclasses.replace(SETTINGS, learning_rate=1e-7, augmentation=0.0, epochs=1)
+    result = train_toy(tmp_path, network=plain, training=slow)
+    (epoch,) = result.history
+    for part, accuracy in ((messages(60, 0), epoch.accuracy), (messages(30, 1), epoch.validation_accuracy)):
+        logits = compute_logits(recurrent_part(result.network), part)
+        assert accuracy == np.mean((logits > 0) == (part.labels == 1))
+
+
+def test_the_log_line_of_an_epoch_has_loss_and_accuracy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spamscore"):
+        (epoch,) = train_toy(tmp_path, training=dataclasses.replace(SETTINGS, epochs=1)).history
+    assert (
+        f"epoch 1/1: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}, "
+        f"validation loss {epoch.validation_loss:.4f}, validation accuracy {epoch.validation_accuracy:.4f}, "
+        f"validation PR AUC {epoch.validation_pr_auc:.4f} (best)"
+    ) in caplog.messages
+
+
+def test_a_training_begun_by_a_version_without_accuracy_is_resumed(
+    reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as earlier:
+        for name in ("_serialize_to_tensors", "_restore_from_tensors"):
+            earlier.delattr(f"models.training.loop._RunState.{name}")
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(tmp_path, on_progress=stop_at(epoch=2, step=5))
+    rows = [line.split(",") for line in (tmp_path / HISTORY).read_text(encoding="utf-8").splitlines()]
+    kept = [index for index, name in enumerate(rows[0]) if "accuracy" not in name]
+    text = "\n".join(",".join(row[index] for index in kept) for row in rows)
+    (tmp_path / HISTORY).write_text(text + "\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, "spamscore"):
+        resumed = train_toy(tmp_path)
+    assert caplog.messages == []
+    assert weights_sha256(resumed.network) == reference.sha256
+    unknown = {1: {"accuracy": math.nan, "validation_accuracy": math.nan}, 2: {"accuracy": math.nan}}
+    expected = [dataclasses.replace(epoch, **unknown.get(epoch.epoch, {})) for epoch in reference.result.history]
+    assert list(map(str, without_seconds(resumed.history))) == list(map(str, without_seconds(expected)))
+    assert str(read_history(tmp_path / HISTORY)) == str(resumed.history)
+
+
 def test_tensorboard_has_the_losses_of_every_epoch(reference: Run) -> None:
     files = list((reference.folder / TENSORBOARD).glob("events.out.tfevents.*"))
     records = tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator()
@@ -174,7 +217,7 @@ def test_tensorboard_has_the_losses_of_every_epoch(reference: Run) -> None:
         for value in event.summary.value
     }
     for epoch in reference.result.history:
-        for tag in ("loss", "validation_loss", "validation_pr_auc"):
+        for tag in ("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_pr_auc"):
             assert scalars[tag, epoch.epoch] == pytest.approx(getattr(epoch, tag), rel=1e-6)
 
 
