@@ -9,7 +9,6 @@ epoch depends only on the seed and the epoch.
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +104,7 @@ class _RunState(tf.Module):
         self.epoch = tf.Variable(0, dtype=tf.int64)  # finished epochs
         self.step_in_epoch = tf.Variable(0, dtype=tf.int64)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over this epoch's messages so far
-        self.correct = math.nan  # of this epoch's messages so far; NaN until an epoch starts
+        self.correct = np.nan  # of this epoch's messages so far; NaN until an epoch starts
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
@@ -306,9 +305,8 @@ class _Trainer:
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches))
-        loss, accuracy = (
-            float(total) / len(self.training.labels) for total in (self.state.loss_sum, self.state.correct)
-        )
+        count = len(self.training.labels)
+        loss, accuracy = float(self.state.loss_sum) / count, self.state.correct / count
         return self._evaluate(loss, accuracy, len(batches), time.monotonic() - start)
 
     def _batches(
@@ -328,7 +326,7 @@ class _Trainer:
         autograph=False,
     )
     def _step(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs a step of gradient descent on the recurrent part; returns the batch's mean cross-entropy and hits."""
+        """Runs a step of gradient descent on the recurrent part; returns mean cross-entropy and correct messages."""
         smoothing = self.settings.label_smoothing
         targets = labels * (1 - 2 * smoothing) + smoothing
         with tf.GradientTape() as tape:
@@ -336,7 +334,7 @@ class _Trainer:
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
-        return loss, tf.math.count_nonzero((logits > 0) == (labels == 1))  # 0 is the decision boundary
+        return loss, tf.math.count_nonzero((logits > 0) == (labels == 1))
 
     def _evaluate(self, loss: float, accuracy: float, steps: int, seconds: float) -> Epoch:
         from sklearn.metrics import average_precision_score
