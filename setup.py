@@ -51,6 +51,7 @@ setup(
         "matplotlib>=3.10,<4",
         "numba>=0.63,<0.70",
         "numpy>=2.2,<3",
+        "packaging>=24",
         "pandas>=3.0,<4",
         "prometheus-client>=0.20,<0.25",
         "pyarrow>=22,<27",
@@ -66,6 +67,7 @@ setup(
     ],
     extras_require={
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "mysql": ["pymysql[rsa]>=1.1,<2"],
         "docs": DOCS,
         "test": [

@@ -22,10 +22,9 @@ from sqlalchemy.dialects import postgresql
 import pipeline
 from models import errors
 from models.settings import Setting, declared_settings
-from pipeline import command_line
+from pipeline import command_group, command_line
 from pipeline.answers import configuration
 from pipeline.answers.configuration import format_value
-from pipeline.commands import group
 from tasks.database import tables
 from tasks.scheduler import termination
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
@@ -214,7 +213,7 @@ def subclasses(base: type) -> Iterator[Any]:
 
 def command_line_codes() -> list[ExitCode]:
     """Returns the exit codes of `spamscore`."""
-    return [ExitCode(code, "", to_sentence(meaning)) for code, meaning in group.EXIT_CODES.items()]
+    return [ExitCode(code, "", to_sentence(meaning)) for code, meaning in command_group.EXIT_CODES.items()]
 
 
 # Tables

@@ -8,7 +8,7 @@
     │   └── RejectedError   too many messages of a date were rejected; none of them is published
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     │   └── FormatError     an artifact in the format of another version of this program
-    ├── DeviceError         a device that does not exist
+    ├── DeviceError         a device that does not exist, or a GPU whose memory cannot be found out
     ├── WorkerError         a process or a machine that takes part in a training
     ├── StorageError        a disk that is full, read-only or not writable
     ├── DatabaseError       a database that cannot be reached, or that has another schema
@@ -72,7 +72,7 @@ class FormatError(ArtifactError):
 
 
 class DeviceError(SpamscoreError):
-    """A device that does not exist. Names the devices that exist."""
+    """A device that does not exist, or a GPU whose memory cannot be found out. Names the devices that exist."""
 
 
 class WorkerError(SpamscoreError):

@@ -18,7 +18,7 @@ from models.errors import SettingsError
 class Rule:
     """The rule for a value: a closed range, words allowed besides numbers, or a list of choices.
 
-    Also says whether the value is secret and whether it affects results.
+    Also says why the range is limited, whether the value is secret and whether it affects results.
     """
 
     description: str
@@ -26,6 +26,7 @@ class Rule:
     high: float | None = None
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    reason: str = ""
     secret: bool = False
     affects_result: bool = True
 
@@ -60,6 +61,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
+    reason: str = "",
     secret: bool = False,
     affects_result: bool = True,
 ) -> Any:
@@ -72,13 +74,14 @@ def setting(
         high: largest value allowed.
         choices: the only texts allowed.
         words: texts allowed besides numbers; the type is then written ``float | str`` or ``int | str``.
+        reason: why the range is limited, for the error message.
         secret: whether it may contain a password; then it is masked when shown and can come from the environment.
         affects_result: whether another value gives another result; only these values enter fingerprints.
 
     Returns:
         A dataclass field with its `Rule` in the metadata.
     """
-    rule = Rule(description, low, high, choices, words, secret, affects_result)
+    rule = Rule(description, low, high, choices, words, reason, secret, affects_result)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -123,7 +126,9 @@ class Setting:
     def invalid_value_error(self, value: Any) -> SettingsError:
         """Builds the error for a value that is not allowed."""
         displayed = "…" if self.rule.secret else repr(value)
-        expected = self.rule.describe_expected(self.kind)
+        expected = self.rule.describe_expected(self.kind) + (
+            f", because {self.rule.reason}" if self.rule.reason else ""
+        )
         return SettingsError(
             f"[{self.section}] {self.key} = {displayed}: expected {expected}. Set it in luigi.cfg or with "
             f"--{self.section}-{self.key.replace('_', '-')}; the default is {self.default!r}."
@@ -193,6 +198,10 @@ class VocabularySettings:
     )
 
 
+# Source: the books refuse a keep probability below 0.25.
+_SHARE_KEPT = "the share kept must be at least 0.25"
+
+
 @dataclass(frozen=True)
 class NetworkSettings:
     """[network]: the recurrent network. Stored with the weights."""
@@ -206,8 +215,16 @@ class NetworkSettings:
         "how the recurrent outputs of a message are pooled for the dense layer: maximum and mean, maximum, or last",
         choices=("max+mean", "max", "last"),
     )
-    dropout: float = setting(0.4, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.95)
-    word_dropout: float = setting(0.1, "share of words replaced by the unknown word in training", low=0.0, high=0.95)
+    dropout: float = setting(
+        0.4,
+        "share of embedding and recurrent outputs dropped in training",
+        low=0.0,
+        high=0.75,
+        reason=_SHARE_KEPT,
+    )
+    word_dropout: float = setting(
+        0.1, "share of words replaced by the unknown word in training", low=0.0, high=0.75, reason=_SHARE_KEPT
+    )
     ngram_buckets: int = setting(
         262_144, "hash buckets for the character n-grams of tokens; 0 for no n-grams", low=0, high=16_777_216
     )
@@ -259,6 +276,7 @@ class TrainingSettings:
         "divides it; 0 is one for each device",
         low=0,
         high=4096,
+        affects_result=False,  # TrainModel adds a number other than 0 to its fingerprint
     )
     processes: int = setting(
         0,
@@ -358,6 +376,9 @@ class DeviceSettings:
         True, "allocate GPU memory as it is needed instead of all at the start", affects_result=False
     )
     memory_limit: int = setting(0, "MiB of memory on each GPU; 0 sets no limit", low=0, affects_result=False)
+    memory_share: float = setting(
+        0.0, "share of the memory of each GPU, as a limit; 0 sets none", low=0.0, high=1.0, affects_result=False
+    )
     soft_placement: bool = setting(
         True, "run an operation on the CPU when its device cannot run it", affects_result=False
     )
@@ -376,3 +397,10 @@ class DeviceSettings:
         high=4096,
         affects_result=False,
     )
+
+    def __post_init__(self) -> None:
+        if self.memory_limit and self.memory_share:
+            raise SettingsError(
+                f"[devices] memory_limit = {self.memory_limit} and memory_share = {self.memory_share:g}: expected only "
+                "one of the two, because both limit the memory of a GPU. Set the other to 0."
+            )

@@ -3,7 +3,7 @@
 The commands are in `pipeline.commands`. Each reads the settings, calls one function and prints the result. The commands
 withdraw, restore, serve, prune, extract --again and drift --accept ask for confirmation unless `--yes` is given. Heavy
 packages (TensorFlow, SQLAlchemy, pyarrow, Rich) are imported inside the command that needs them, so that shell
-completion is fast. The exit codes are in `pipeline.commands.group`.
+completion is fast. The exit codes are in `pipeline.command_group`.
 
 Luigi runs the tasks: ``luigi --module pipeline ScoreBatch``.
 """
@@ -18,14 +18,15 @@ from typing import Any, TextIO, cast
 import click
 from click.shell_completion import get_completion_class
 
+from pipeline.command_group import EXIT_CODES, CommandGroup
 from pipeline.commands.batches import batches, scores, summary
 from pipeline.commands.explain import explain
 from pipeline.commands.extract import extract
-from pipeline.commands.group import EXIT_CODES, CommandGroup
 from pipeline.commands.labels import label, labels, uncertain
 from pipeline.commands.options import examples, exit_codes
 from pipeline.commands.reports import drift, report
 from pipeline.commands.rollback import prune, restore, verify, withdraw
+from pipeline.commands.selftest import selftest
 from pipeline.commands.settings import config
 from pipeline.commands.text import text
 from pipeline.commands.versions import checkpoints, models, serve, weights
@@ -62,7 +63,7 @@ def cli(debug: bool) -> None:
 
 COMMANDS = (
     text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, checkpoints, weights,
-    extract, verify, withdraw, restore, serve, prune, watch, config,
+    extract, verify, withdraw, restore, serve, prune, watch, config, selftest,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

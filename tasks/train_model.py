@@ -63,8 +63,10 @@ class TrainModel(FolderStage):
             self._lead(members)
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Adds the content of the weights that the training starts from, if [training] start_from is set."""
-        return {**super().fingerprint_parts(), **start_fingerprint(load(TrainingSettings))}
+        """Adds [training] shards and the content of the weights that the training starts from, if they are set."""
+        settings = load(TrainingSettings)
+        shards = {"shards": settings.shards} if settings.shards else {}
+        return {**super().fingerprint_parts(), **shards, **start_fingerprint(settings)}
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the training and validation parts, trains, calibrates, and writes the model's description."""
@@ -91,6 +93,8 @@ class TrainModel(FolderStage):
         messages, vocabulary_folder = self.input()
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
         network, settings = load(NetworkSettings), load(TrainingSettings)
+        if settings.start_from:
+            prepare_tensorflow()  # reads the weights
         training = read_labelled_part(messages.file("training.parquet"))
         return TrainingPlan(
             training,

@@ -6,6 +6,7 @@ Call `start_tensorflow` before any other use of TensorFlow in a process. TensorF
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -17,14 +18,15 @@ from typing import Any
 from models.errors import DeviceError, SettingsError
 from models.settings import DeviceSettings
 
+_CUDA_DRIVER = "libcuda.so.1"
 _DEVICE_NAME = re.compile(r"(cpu|gpu):(\d+)\Z", re.IGNORECASE)
 # A line of TensorFlow's C++ log: severity, date, time, thread, source line; or the line that precedes the first one.
 _LOG_LINE = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog")
 
 # Values of TF_CPP_MIN_LOG_LEVEL. On a machine without a GPU, TensorFlow logs errors at its start that are not errors;
 # QUIET hides them. Real errors reach Python as exceptions at every level.
-_LEVELS = {"QUIET": "3", "ERROR": "2", "WARNING": "1", "INFO": "0"}
-_HIDDEN_SEVERITIES = {"QUIET": b"IWEF", "ERROR": b"IW", "WARNING": b"I"}
+_LEVELS = {"QUIET": "3", "FATAL": "3", "CRITICAL": "3", "ERROR": "2", "WARNING": "1", "INFO": "0"}
+_HIDDEN_SEVERITIES = {"QUIET": b"IWEF", "FATAL": b"IWE", "CRITICAL": b"IWE", "ERROR": b"IW", "WARNING": b"I"}
 # Keras imports these packages if they are installed, for wrappers and galleries that this project does not use. Their
 # imports take a third of Keras's start.
 _UNUSED_BY_KERAS = ("matplotlib", "sklearn")
@@ -37,12 +39,14 @@ def start_tensorflow(
 
     Args:
         settings: the [devices] section.
-        log_level: lowest severity of TensorFlow's own log that is shown: QUIET, ERROR, WARNING or INFO.
+        log_level: lowest severity of TensorFlow's own log that is shown: QUIET, FATAL (the same as CRITICAL), ERROR,
+            WARNING or INFO.
         on_configured: called before the logical devices are listed, for what TensorFlow does not allow afterwards.
 
     Raises:
         SettingsError: a device name is malformed.
-        DeviceError: a device does not exist; names the devices that exist.
+        DeviceError: a device does not exist, and the error names the devices that exist; or the memory of a GPU cannot
+            be found out.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
     logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
@@ -152,12 +156,52 @@ def configure_gpu(tf: Any, gpu: Any, settings: DeviceSettings) -> None:
     """Sets a memory limit or memory growth for a GPU.
 
     The limit takes precedence, because TensorFlow accepts only one of the two.
+
+    Raises:
+        DeviceError: the limit is a share, and the memory of the GPU cannot be found out.
     """
-    if settings.memory_limit:
-        limit = tf.config.LogicalDeviceConfiguration(memory_limit=settings.memory_limit)
-        tf.config.set_logical_device_configuration(gpu, [limit])
+    limit = settings.memory_limit
+    if settings.memory_share:
+        limit = max(1, int(settings.memory_share * read_gpu_memory(gpu.name)))
+    if limit:
+        tf.config.set_logical_device_configuration(gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit)])
     else:
         tf.config.experimental.set_memory_growth(gpu, settings.memory_growth)
+
+
+def read_gpu_memory(name: str) -> int:
+    """Returns the total memory of a GPU in MiB. Allocates nothing on it.
+
+    TensorFlow does not tell the memory of a GPU before it is initialized. NVIDIA's driver does, and counts GPUs as
+    TensorFlow does, also with CUDA_VISIBLE_DEVICES; `nvidia-smi` counts them in another order. TensorFlow has loaded
+    the driver if it lists the GPU.
+
+    Args:
+        name: TensorFlow's name of the device, such as ``/physical_device:GPU:0``.
+
+    Raises:
+        DeviceError: the driver cannot be loaded or reports an error.
+    """
+    number, device, memory = int(name.rpartition(":")[2]), ctypes.c_int(), ctypes.c_size_t()
+    try:
+        driver = ctypes.CDLL(_CUDA_DRIVER)
+        for call, *arguments in (
+            (driver.cuInit, 0),
+            (driver.cuDeviceGet, ctypes.byref(device), number),
+            (driver.cuDeviceTotalMem_v2, ctypes.byref(memory), device),
+        ):
+            if code := call(*arguments):
+                raise _unknown_memory_error(number, f"NVIDIA's driver reports error {code}")
+    except (OSError, AttributeError) as error:  # no library, or a library without these functions
+        raise _unknown_memory_error(number, f"NVIDIA's driver cannot be used: {error}") from None
+    return memory.value // 2**20
+
+
+def _unknown_memory_error(number: int, reason: str) -> DeviceError:
+    return DeviceError(
+        f"[devices] memory_share: the memory of gpu:{number} cannot be found out, because {reason}. Set memory_share = "
+        "0, and memory_limit to a number of MiB instead."
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,10 @@ class Epoch:
         epoch: number of the epoch, from 1.
         steps: training steps in the epoch.
         loss: mean binary cross-entropy of the training messages, in nats.
+        accuracy: share of the training messages whose logit had the right sign in the step that they were part of; NaN
+            in a row that a version of this program without it wrote.
         validation_loss: mean binary cross-entropy of the validation messages, in nats.
+        validation_accuracy: share of the validation messages whose logit has the right sign; NaN as above.
         validation_pr_auc: average precision on the validation messages.
         best: whether the validation loss is the lowest so far.
         seconds: time that the process that finished the epoch spent on it.
@@ -26,14 +29,16 @@ class Epoch:
     epoch: int
     steps: int
     loss: float
+    accuracy: float
     validation_loss: float
+    validation_accuracy: float
     validation_pr_auc: float
     best: bool
     seconds: float
 
 
 def read_history(path: Path, epochs: int | None = None) -> list[Epoch]:
-    """Reads `history.csv`; returns no rows if the file does not exist.
+    """Reads `history.csv`; returns no rows if the file does not exist. A column that an earlier version lacks is NaN.
 
     Args:
         path: the file.
@@ -47,8 +52,10 @@ def read_history(path: Path, epochs: int | None = None) -> list[Epoch]:
     return [
         Epoch(
             epoch=int(row["epoch"]), steps=int(row["steps"]), loss=float(row["loss"]),
-            validation_loss=float(row["validation_loss"]), validation_pr_auc=float(row["validation_pr_auc"]),
-            best=row["best"] == "True", seconds=float(row["seconds"]),
+            accuracy=float(row.get("accuracy", "nan")), validation_loss=float(row["validation_loss"]),
+            validation_accuracy=float(row.get("validation_accuracy", "nan")),
+            validation_pr_auc=float(row["validation_pr_auc"]), best=row["best"] == "True",
+            seconds=float(row["seconds"]),
         )
         for row in rows
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import InputError
 from models.training.history import Epoch
 
 
@@ -24,6 +25,19 @@ class LabelledMessages:
     def select(self, rows: npt.NDArray[np.int64]) -> LabelledMessages:
         """Returns the messages at the given indices, int64 [rows]."""
         return LabelledMessages([self.texts[row] for row in rows], self.labels[rows])
+
+    def require_both_labels(self, name: str) -> None:
+        """Checks that there are spam and ham messages.
+
+        Raises:
+            InputError: there are none of one label; `name` is the part that it names.
+        """
+        spam = int(self.labels.sum())
+        if not 0 < spam < len(self.labels):
+            raise InputError(
+                f"the {name} part has {spam} spam and {len(self.labels) - spam} ham messages; at least one of each is "
+                "needed. Give more labelled messages ([corpus]) or change [split]."
+            )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.errors import ArtifactError, InputError, WorkerError
+from models.errors import ArtifactError, WorkerError
 from models.inference.scorer import network_logits
 from models.network.devices import select_devices
 from models.network.linear import fit_linear
@@ -81,6 +81,7 @@ class _RunState(tf.Module):
         self.epoch = tf.Variable(0, dtype=tf.int64)  # finished epochs
         self.step_in_epoch = tf.Variable(0, dtype=tf.int64)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over this epoch's messages so far
+        self.correct = tf.Variable(0.0, dtype=tf.float64)  # of this epoch's messages so far
         self.best_loss = tf.Variable(np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
         self.finished = tf.Variable(False)
@@ -122,8 +123,8 @@ def train(
         InputError: a part does not have both labels.
         WorkerError: the weights of the workers differ.
     """
-    _require_both_labels(training, "training")
-    _require_both_labels(validation, "validation")
+    training.require_both_labels("training")
+    validation.require_both_labels("validation")
     tf.config.experimental.enable_op_determinism()
     replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
@@ -152,15 +153,6 @@ def _move_damaged(folder: Path) -> None:
     log.warning("%s: no checkpoint can be used; moved them to %s, training starts again", folder, target.name)
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)
-
-
-def _require_both_labels(part: LabelledMessages, name: str) -> None:
-    spam = int(part.labels.sum())
-    if not 0 < spam < len(part.labels):
-        raise InputError(
-            f"the {name} part has {spam} spam and {len(part.labels) - spam} ham messages; at least one of each is "
-            "needed. Give more labelled messages ([corpus]) or change [split]."
-        )
 
 
 def _learning_rate(settings: TrainingSettings, messages: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -265,15 +257,17 @@ class _Trainer:
         batches = epoch_batches(messages.lengths, settings.batch_size, settings.seed, self._epoch)
         first = int(self.state.step_in_epoch)
         for number, rows in enumerate(batches[first:], start=first + 1):
-            loss = self.step(list(self._shards(messages, rows)), float(len(rows)), self.state.step)
+            loss, correct = self.step(list(self._shards(messages, rows)), float(len(rows)), self.state.step)
             self.state.loss_sum.assign_add(tf.cast(loss, tf.float64) * len(rows))
+            self.state.correct.assign_add(tf.cast(correct, tf.float64))
             self.state.step.assign_add(1)
             self.state.step_in_epoch.assign(number)
             if number < len(batches) and int(self.state.step) % self.settings.checkpoint_steps == 0:
                 self.manager.save(checkpoint_number=self.state.step)
             self._report(number, len(batches))
-        mean_loss = float(self.state.loss_sum) / len(self.training.labels)
-        return self._evaluate(mean_loss, len(batches), time.monotonic() - start)
+        count = len(self.training.labels)
+        mean_loss, accuracy = float(self.state.loss_sum) / count, float(self.state.correct) / count
+        return self._evaluate(mean_loss, accuracy, len(batches), time.monotonic() - start)
 
     def _shards(
         self, messages: EncodedMessages, rows: npt.NDArray[np.int64]
@@ -287,8 +281,8 @@ class _Trainer:
 
     def _step(
         self, shards: list[tuple[dict[str, tf.Tensor], tf.Tensor]], messages: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Runs one step of gradient descent on the recurrent part and returns the mean cross-entropy of the batch.
+    ) -> list[tf.Tensor]:
+        """Runs a step of gradient descent on the recurrent part; returns mean cross-entropy and correct messages.
 
         Args:
             shards: the shards of the batch that this process computes.
@@ -306,13 +300,14 @@ class _Trainer:
             with tf.GradientTape() as tape:
                 logits = self.recurrent(batch, training=True)
                 loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)) / messages
-            return [loss], tape.gradient(loss, [variable.value for variable in variables])
+            correct = tf.reduce_sum(tf.cast((logits > 0) == (labels == 1), tf.float32))
+            return [loss, correct], tape.gradient(loss, [variable.value for variable in variables])
 
-        (loss,), gradients = self.replicas.compute(compute_shard)
+        figures, gradients = self.replicas.compute(compute_shard)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss
+        return figures
 
-    def _evaluate(self, loss: float, steps: int, seconds: float) -> Epoch:
+    def _evaluate(self, loss: float, accuracy: float, steps: int, seconds: float) -> Epoch:
         from sklearn.metrics import average_precision_score
 
         logits, labels = self._compute_logits(self.recurrent), self.validation_labels
@@ -327,7 +322,9 @@ class _Trainer:
             epoch=self._epoch + 1,
             steps=steps,
             loss=loss,
+            accuracy=accuracy,
             validation_loss=validation_loss,
+            validation_accuracy=float(np.mean((logits > 0) == (labels == 1))),
             validation_pr_auc=pr_auc,
             best=validation_loss < float(self.state.best_loss),
             seconds=seconds,
@@ -349,13 +346,15 @@ class _Trainer:
         self.state.epoch.assign(epoch.epoch)
         self.state.step_in_epoch.assign(0)
         self.state.loss_sum.assign(0.0)
+        self.state.correct.assign(0.0)
         write_history(self.folder / HISTORY, history)
-        for name in ("loss", "validation_loss", "validation_pr_auc"):
+        for name in ("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_pr_auc"):
             tf.summary.scalar(name, getattr(epoch, name), step=epoch.epoch)
         log.info(
-            "epoch %d/%d: loss %.4f, validation loss %.4f, validation PR AUC %.4f%s",
-            epoch.epoch, self.settings.epochs, epoch.loss, epoch.validation_loss, epoch.validation_pr_auc,
-            " (best)" if epoch.best else "",
+            "epoch %d/%d: loss %.4f, accuracy %.4f, validation loss %.4f, validation accuracy %.4f, validation PR AUC "
+            "%.4f%s",
+            epoch.epoch, self.settings.epochs, epoch.loss, epoch.accuracy, epoch.validation_loss,
+            epoch.validation_accuracy, epoch.validation_pr_auc, " (best)" if epoch.best else "",
         )  # fmt: skip
         self.manager.save(checkpoint_number=self.state.step)
 

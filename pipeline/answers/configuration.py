@@ -32,7 +32,7 @@ _SECRET_KEY = re.compile(r"pass|secret|api_?key|token", re.IGNORECASE)
 _LUIGI_DESCRIPTIONS = {
     "core": {
         "local_scheduler": "true runs without luigid; false uses the luigid at default_scheduler_url",
-        "log_level": "minimum level of Luigi's log lines: DEBUG, INFO, WARNING or ERROR",
+        "log_level": "minimum level of Luigi's log lines: DEBUG, INFO, WARNING, ERROR or CRITICAL",
         "autoload_range": "true makes the task RangeDaily available without its module",
         "no_lock": "false allows only one run of the same command at a time on the whole machine, in any folder",
     },

@@ -12,8 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from models.errors import InputError
+from pipeline.command_group import FAILED
 from pipeline.commands.context import read_settings
-from pipeline.commands.group import FAILED
 from tasks.scheduler.calendar import current_date
 
 

@@ -8,8 +8,8 @@ import sys
 import click
 
 from pipeline import printing
+from pipeline.command_group import FAILED
 from pipeline.commands.context import connect_database, require_published
-from pipeline.commands.group import FAILED
 from pipeline.commands.options import (
     POSITIVE_INTEGER,
     DateType,

@@ -120,14 +120,15 @@ class ConsoleSettings:
 
     log_level: str = setting(
         "INFO",
-        "lowest level of the pipeline's log lines that are shown",
-        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        "lowest level of the pipeline's log lines that are shown; FATAL is the same as CRITICAL",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL"),
         affects_result=False,
     )
     tensorflow_log: str = setting(
         "QUIET",
-        "lowest level of TensorFlow's own log lines that are shown; failures are always reported",
-        choices=("QUIET", "ERROR", "WARNING", "INFO"),
+        "lowest level of TensorFlow's own log lines that are shown, where FATAL is the same as CRITICAL; failures are "
+        "always reported",
+        choices=("QUIET", "FATAL", "CRITICAL", "ERROR", "WARNING", "INFO"),
         affects_result=False,
     )
     progress: str = setting(

@@ -274,3 +274,19 @@ def test_values_that_contradict_each_other_are_refused_and_the_error_says_how_to
 def test_n_grams_and_held_out_folds_can_be_turned_off() -> None:
     assert NetworkSettings(linear=False, ngram_buckets=0).ngram_buckets == 0
     assert TrainingSettings(held_out_folds=0).held_out_folds == 0
+
+
+@pytest.mark.parametrize("key", ["dropout", "word_dropout"])
+def test_a_share_kept_below_a_quarter_is_refused_with_the_reason(key: str) -> None:
+    (option,) = [option for option in SETTINGS if (option.section, option.key) == ("network", key)]
+    assert option.parse("0.75") == 0.75
+    with pytest.raises(SettingsError) as error:
+        option.parse("0.76")
+    assert "expected a number from 0 to 0.75, because the share kept must be at least 0.25. Set" in str(error.value)
+
+
+def test_two_limits_of_the_memory_of_a_gpu_are_refused_and_the_error_names_both() -> None:
+    with pytest.raises(
+        SettingsError, match=r"\[devices\] memory_limit = 64 and memory_share = 0\.5: expected only one"
+    ):
+        DeviceSettings(memory_limit=64, memory_share=0.5)

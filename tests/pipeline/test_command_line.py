@@ -22,7 +22,7 @@ from pipeline.command_line import cli
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
     "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config",
-    "completion",
+    "selftest", "completion",
 ]  # fmt: skip
 WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}
 
@@ -87,6 +87,7 @@ HEAVY = ("tensorflow", "keras", "pandas", "numpy", "pyarrow", "sklearn", "sqlalc
         (["completion", "fish"], set()),
         (["models"], set()),
         (["prune", "--help"], set()),
+        (["selftest", "--help"], set()),
         (["batches"], {"sqlalchemy"}),
     ],
     ids=" ".join,

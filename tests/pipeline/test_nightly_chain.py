@@ -304,6 +304,7 @@ ANOTHER_VALUE = [
     ("devices", "devices", "cpu:0", NOTHING),
     ("devices", "memory_growth", "false", NOTHING),
     ("devices", "memory_limit", "100", NOTHING),
+    ("devices", "memory_share", "0.5", NOTHING),
     ("devices", "soft_placement", "false", NOTHING),
     ("devices", "log_placement", "true", NOTHING),
     ("devices", "logical_cpus", "2", NOTHING),
@@ -434,8 +435,10 @@ def test_tensorflow_logs_nothing_by_default(finished: tuple[Path, CommandResult]
     assert [word for word in chatter if word in output]  # which of them depends on the processor
 
 
-def test_the_log_level_is_a_setting(copied: Path) -> None:
-    write_settings(copied, merge_settings(SMALL, {"console": {"log_level": "ERROR"}, "core": {"log_level": "ERROR"}}))
+@pytest.mark.parametrize("level", ["ERROR", "FATAL"])
+def test_the_log_level_is_a_setting(copied: Path, level: str) -> None:
+    console = {"log_level": level, "tensorflow_log": level}
+    write_settings(copied, merge_settings(SMALL, {"console": console, "core": {"log_level": "ERROR"}}))
     done = luigi(copied, "ScoreBatch", "--date", "2026-02-01")
     assert (done.code, done.output.strip()) == (0, "")
 

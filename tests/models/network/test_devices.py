@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_driver import StandInDriver
 
 from models.errors import DeviceError, SettingsError
 from models.network import devices
@@ -156,6 +158,48 @@ def test_starting_again_with_the_same_settings_is_no_error() -> None:
     assert run_in_process("start_twice", settings, settings) == ["/device:CPU:1"] * 2
 
 
+ELSEWHERE = "/device:GPU:97"  # no machine has it
+
+
+def compute_elsewhere(settings: DeviceSettings) -> str:
+    """Computes on a device that cannot run the operation; returns the device that ran it."""
+    start_tensorflow(settings)
+    import tensorflow as tf
+
+    with tf.device(ELSEWHERE):
+        return str((tf.constant(1) + 1).device)
+
+
+def catch_placement_error(settings: DeviceSettings) -> str:
+    import tensorflow as tf
+
+    try:
+        return compute_elsewhere(settings)
+    except tf.errors.InvalidArgumentError as error:  # it cannot be sent to another process
+        return f"refused: {error.message}"
+
+
+def test_an_operation_that_its_device_cannot_run_runs_on_the_cpu_only_with_soft_placement() -> None:
+    assert run_in_process("catch_placement_error", DeviceSettings()).endswith("/device:CPU:0")
+    refused = run_in_process("catch_placement_error", DeviceSettings(soft_placement=False))
+    assert refused.startswith("refused: ")
+    assert ELSEWHERE.lower() in refused.lower()
+
+
+@pytest.mark.parametrize("log_placement", [False, True])
+def test_the_device_of_an_operation_is_printed_only_with_log_placement(log_placement: bool) -> None:
+    done = run_python(
+        "from models.network.devices import start_tensorflow; from models.settings import DeviceSettings\n"
+        f"start_tensorflow(DeviceSettings(log_placement={log_placement}))\n"
+        "import tensorflow as tf; tf.function(lambda a: tf.matmul(a, a))(tf.ones([2, 2]))"
+    )
+    printed = re.search(r"MatMul.*device:\wPU:0", done.stdout + done.stderr)
+    assert (printed is not None) == log_placement
+
+
+GPU = SimpleNamespace(name="/physical_device:GPU:1")
+
+
 class Recorder:
     """A fake of TensorFlow for a machine without a GPU: records the calls for a GPU."""
 
@@ -173,18 +217,46 @@ class Recorder:
 @pytest.mark.parametrize(
     ("settings", "calls"),
     [
-        ({}, [("growth", "gpu", True)]),
-        ({"memory_growth": False}, [("growth", "gpu", False)]),
-        ({"memory_limit": 2048}, [("parts", "gpu", [("limit", 2048)])]),
-        ({"memory_limit": 512, "memory_growth": False}, [("parts", "gpu", [("limit", 512)])]),
+        ({}, [("growth", GPU, True)]),
+        ({"memory_growth": False}, [("growth", GPU, False)]),
+        ({"memory_limit": 2048}, [("parts", GPU, [("limit", 2048)])]),
+        ({"memory_limit": 512, "memory_growth": False}, [("parts", GPU, [("limit", 512)])]),
+        ({"memory_share": 0.25}, [("parts", GPU, [("limit", 4096)])]),
+        ({"memory_share": 1.0, "memory_growth": False}, [("parts", GPU, [("limit", 16_384)])]),
+        ({"memory_share": 1e-9}, [("parts", GPU, [("limit", 1)])]),
     ],
 )
 def test_a_gpu_gets_a_memory_limit_or_growth_but_not_both(
-    settings: dict[str, Any], calls: list[tuple[Any, ...]]
+    settings: dict[str, Any], calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    StandInDriver([2**30, 16 * 2**30]).install(monkeypatch)
     recorder = Recorder()
-    configure_gpu(recorder, "gpu", DeviceSettings(**settings))
+    configure_gpu(recorder, GPU, DeviceSettings(**settings))
     assert recorder.calls == calls
+
+
+def raise_os_error(_: str) -> None:
+    raise OSError("libcuda.so.1: cannot open shared object file")
+
+
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [
+        (raise_os_error, "cannot be used: libcuda.so.1: cannot open shared object file"),
+        (lambda _: object(), "cannot be used: 'object' object has no attribute 'cuInit'"),
+        (lambda _: StandInDriver([2**30]), "reports error 101"),
+    ],
+)
+def test_a_share_of_unknown_memory_is_an_error_that_names_memory_limit(
+    library: Callable[[str], Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    with pytest.raises(DeviceError) as error:
+        configure_gpu(Recorder(), GPU, DeviceSettings(memory_share=0.5))
+    assert str(error.value) == (
+        f"[devices] memory_share: the memory of gpu:1 cannot be found out, because NVIDIA's driver {reason}. "
+        "Set memory_share = 0, and memory_limit to a number of MiB instead."
+    )
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -235,6 +307,16 @@ def test_a_start_with_info_shows_the_whole_log_and_both_devices_in_use() -> None
         assert re.search(rf"gru_cell.*MatMul.*device:CPU:{number}\b", done.stdout + done.stderr)
 
 
+@pytest.mark.parametrize("level", ["FATAL", "CRITICAL"])
+def test_fatal_is_a_log_level_and_hides_errors_of_the_start(level: str) -> None:
+    done = run_python(
+        "import logging; from models.network.devices import start_tensorflow; from models.settings import "
+        f"DeviceSettings\nstart_tensorflow(DeviceSettings(), {level!r})\n"
+        "print(logging.getLogger('tensorflow').level == logging.CRITICAL)"
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def filtered_output(write: Callable[[], object], capfd: pytest.CaptureFixture[str], *hidden: bytes) -> str:
     with devices._filtered_stderr(*hidden):
         write()
@@ -252,7 +334,7 @@ LOG_LINES = {
 }
 
 
-@pytest.mark.parametrize("hidden", [b"IWEF", b"IW", b"I"])
+@pytest.mark.parametrize("hidden", [b"IWEF", b"IWE", b"IW", b"I"])
 def test_a_filtered_start_hides_only_tensorflows_lines(capfd: pytest.CaptureFixture[str], hidden: bytes) -> None:
     expected = [
         line for line, severity in LOG_LINES.items() if severity is None or (severity and severity not in hidden)

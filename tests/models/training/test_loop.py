@@ -157,6 +157,27 @@ def test_an_epoch_is_best_if_its_validation_loss_is_the_lowest_so_far(reference:
     assert reference.result.best_epoch == max(epoch.epoch for epoch in history if epoch.best)
 
 
+def test_the_accuracies_are_the_shares_of_logits_with_the_right_sign(tmp_path: Path) -> None:
+    # Without randomness, and with steps too small to change a verdict, the network is the same in every step.
+    plain = dataclasses.replace(NETWORK, dropout=0.0, word_dropout=0.0)
+    slow = dataclasses.replace(SETTINGS, learning_rate=1e-7, augmentation=0.0, epochs=1)
+    result = train_toy(tmp_path, network=plain, training=slow)
+    (epoch,) = result.history
+    for part, accuracy in ((messages(60, 0), epoch.accuracy), (messages(30, 1), epoch.validation_accuracy)):
+        logits = compute_logits(recurrent_part(result.network), part)
+        assert accuracy == np.mean((logits > 0) == (part.labels == 1))
+
+
+def test_the_log_line_of_an_epoch_has_loss_and_accuracy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spamscore"):
+        (epoch,) = train_toy(tmp_path, training=dataclasses.replace(SETTINGS, epochs=1)).history
+    assert (
+        f"epoch 1/1: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}, "
+        f"validation loss {epoch.validation_loss:.4f}, validation accuracy {epoch.validation_accuracy:.4f}, "
+        f"validation PR AUC {epoch.validation_pr_auc:.4f} (best)"
+    ) in caplog.messages
+
+
 def test_tensorboard_has_the_losses_of_every_epoch(reference: Run) -> None:
     files = list((reference.folder / TENSORBOARD).glob("events.out.tfevents.*"))
     records = tf.data.TFRecordDataset([str(path) for path in files]).as_numpy_iterator()
@@ -167,7 +188,7 @@ def test_tensorboard_has_the_losses_of_every_epoch(reference: Run) -> None:
         for value in event.summary.value
     }
     for epoch in reference.result.history:
-        for tag in ("loss", "validation_loss", "validation_pr_auc"):
+        for tag in ("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_pr_auc"):
             assert scalars[tag, epoch.epoch] == pytest.approx(getattr(epoch, tag), rel=1e-6)
 
 

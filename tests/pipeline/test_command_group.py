@@ -21,7 +21,7 @@ from spamscore_command import (
 )
 from sqlalchemy.engine import Engine
 
-from pipeline.commands.group import EXIT_CODES
+from pipeline.command_group import EXIT_CODES
 
 
 def test_a_bad_setting_exits_with_2_and_one_line(folder: Path) -> None:
