@@ -24,7 +24,7 @@ from models.errors import WorkerError
 from models.settings import DeviceSettings
 from models.training.job import TrainingSummary
 from tasks.scheduler.failures import describe_error, record_failure
-from tasks.scheduler.termination import Terminated
+from tasks.scheduler.termination import EXIT_CODE, Terminated
 from tasks.settings.operation import ConsoleSettings
 from tasks.training.control_channel import Connection, Message, accept_chief, connect_to_workers
 from tasks.training.membership import Membership
@@ -271,7 +271,7 @@ def _read_message(members: Membership, worker: int, peer: Connection, seconds: f
         raise _ChiefFinished
     text = f"{name}: {message.get('message')}"
     if message["end"] == Terminated.__name__:
-        record_failure(text)
+        record_failure(text, EXIT_CODE)
         raise Terminated
     error_class = getattr(errors, str(message["end"]), WorkerError) if worker == 0 else WorkerError
     raise error_class(text)
