@@ -8,8 +8,6 @@ import itertools
 import logging
 import math
 import multiprocessing
-import os
-import pkgutil
 import runpy
 import signal
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from new_process import KillPoint, kill_at
 from sklearn.model_selection import StratifiedKFold
 from tensorflow.core.util import event_pb2
 
@@ -420,8 +419,6 @@ def test_the_default_architecture_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert weights_sha256(resumed.network) == weights_sha256(uninterrupted.network)
 
 
-# When a run is killed: the function, the number of its call, and before or after the call.
-KillPoint = tuple[str, int, str]
 FILES = "tensorflow.python.checkpoint.checkpoint_management"
 MANAGER = "tensorflow:train.CheckpointManager"
 KILL_POINTS = {
@@ -456,25 +453,6 @@ def run_in_processes(
         for process in processes[first : first + max_parallel]:
             process.join()
     return [process.exitcode for process in processes]
-
-
-def kill_at(target: str, call: int, when: str) -> None:
-    """Makes the process kill itself at a call of a function, like `kill -9`: without clean-up or flush."""
-    module, _, path = target.partition(":")
-    *classes, name = path.split(".")
-    owner = pkgutil.resolve_name(f"{module}:{'.'.join(classes)}")
-    original, calls = getattr(owner, name), itertools.count(1)
-
-    def wrapper(*args: object, **options: object) -> object:
-        number = next(calls)
-        if (number, when) == (call, "before"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **options)
-        if (number, when) == (call, "after"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, wrapper)
 
 
 @pytest.fixture(scope="module")
