@@ -49,9 +49,7 @@ def run_in_process(module: str, name: str, *arguments: Any, kill_point: KillPoin
         job.join()
 
 
-def _run(
-    module: str, name: str, arguments: tuple[Any, ...], sender: Connection, kill_point: KillPoint | None
-) -> None:
+def _run(module: str, name: str, arguments: tuple[Any, ...], sender: Connection, kill_point: KillPoint | None) -> None:
     # A test module cannot be imported by name.
     function = runpy.run_path(module, run_name="__job__")[name]
     if kill_point:
