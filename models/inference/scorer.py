@@ -342,9 +342,11 @@ def _describe_error(error: Exception, text: str = "") -> str:
     return printable[:_ERROR_CHARACTERS].rstrip(": ")
 
 
-def network_logits(network: keras.Model, messages: EncodedMessages, batch_size: int = 512) -> npt.NDArray[np.float32]:
-    """Computes the logits of encoded messages on the default device, float32 [messages]."""
-    forward = _DeviceNetwork(None, network)
+def network_logits(
+    network: keras.Model, messages: EncodedMessages, batch_size: int = 512, device: str | None = None
+) -> npt.NDArray[np.float32]:
+    """Computes the logits of encoded messages, float32 [messages], on a device; None for TensorFlow's default."""
+    forward = _DeviceNetwork(device, network)
     logits = np.zeros(len(messages), np.float32)
     for rows, width in batch_by_length(messages.lengths, batch_size):
         logits[rows] = forward(messages.batch(rows, width))

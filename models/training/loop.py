@@ -331,8 +331,7 @@ class _Trainer:
         )
 
     def _compute_logits(self, network: keras.Model) -> npt.NDArray[np.float32]:
-        with tf.device(self.replicas.device):
-            return network_logits(network, self.validation)
+        return network_logits(network, self.validation, device=self.replicas.device)
 
     def _finish_epoch(self, history: list[Epoch]) -> None:
         """Writes the epoch to the state, the history and TensorBoard, then saves a checkpoint."""

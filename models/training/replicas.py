@@ -10,7 +10,7 @@ With one shard, nothing is gathered: the gradients are those of the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -78,22 +78,20 @@ class Replicas:
                 and gradients.
 
         Returns:
-            The sums of the scalars and of the gradients. A sparse gradient has the slices of all shards.
+            The sums of the scalars and of the gradients. With several shards, a sparse gradient becomes a dense one:
+            Keras's Adam squares the slices of one row separately, so a row of several shards would have other steps.
         """
-        if self.shards == 1:
-            return cast("tuple[list[tf.Tensor], list[Gradient]]", self.strategy.run(compute_shard, args=(0, 0)))
         results = self.strategy.run(self._compute_replica, args=(compute_shard,))
-        # After gathering, all replicas have the same values.
+        # All replicas have the same values.
         scalars, gradients = ([self.strategy.experimental_local_results(v)[0] for v in values] for values in results)
-        return [_add(scalar, self.shards) for scalar in scalars], [
-            gradient if isinstance(gradient, tf.IndexedSlices) else _add(gradient, self.shards)
-            for gradient in gradients
-        ]
+        return scalars, gradients
 
     def _compute_replica(
         self, compute_shard: Callable[[int, int], tuple[list[tf.Tensor], list[Gradient]]]
     ) -> tuple[list[tf.Tensor], list[Gradient]]:
-        """Computes the shards of one replica, and gathers those of the others: [shards, ...]."""
+        """Computes the shards of one replica, gathers those of the others, and adds them on the replica's device."""
+        if self.shards == 1:
+            return compute_shard(0, 0)
         replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
         first = replica * self._shards_of_replica
         results = [
@@ -101,9 +99,10 @@ class Replicas:
             for number in range(first, first + self._shards_of_replica)
         ]
         scalars, gradients = (
-            [_concatenate(v) for v in zip(*values, strict=True)] for values in zip(*results, strict=True)
+            [_add(_gather(_concatenate(v)), self.shards) for v in zip(*values, strict=True)]
+            for values in zip(*results, strict=True)
         )
-        return [_gather(scalar) for scalar in scalars], [_gather(gradient) for gradient in gradients]
+        return scalars, gradients
 
     def gather(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
         """Returns the values of every worker, float64 [workers, values]. All workers must call it."""
@@ -177,9 +176,14 @@ def _gather(gradient: Gradient) -> Gradient:
     return tf.IndexedSlices(gather(gradient.values, axis=0), gather(gradient.indices, axis=0), gradient.dense_shape)
 
 
-def _add(values: tf.Tensor, count: int) -> tf.Tensor:
-    """Adds values along the first axis, one after the other: the order of `tf.reduce_sum` is not defined."""
-    total, *rest = tf.unstack(values, count)
+def _add(values: Gradient, shards: int) -> tf.Tensor:
+    """Adds values [shards, ...], one after the other: the order of `tf.reduce_sum` is not defined.
+
+    The slices of a row are added in their order too.
+    """
+    if isinstance(values, tf.IndexedSlices):
+        return tf.convert_to_tensor(values)
+    total, *rest = tf.unstack(values, shards)
     for value in rest:
         total += value
     return total

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_driver import StandInDriver
+from new_process import run_in_process
 
 from models.errors import DeviceError, SettingsError
 from models.network import devices
@@ -25,20 +23,6 @@ from models.settings import DeviceSettings
 
 TEXTS = [" ".join(["free win now call"[: count % 17]] * (count % 23)) for count in range(300)]
 TWO_CPUS = {"logical_cpus": 2}
-JOB = "__job__"
-
-
-def run_in_process(name: str, *arguments: Any) -> Any:
-    """Runs a function in a new process that has imported TensorFlow; returns its result or error."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "hypothesis", "models.training.loop"])
-    receiver, sender = context.Pipe(duplex=False)
-    job = context.Process(target=runpy.run_path, args=(__file__, {"ARGUMENTS": (name, arguments, sender)}, JOB))
-    job.start()
-    sender.close()
-    result = receiver.recv()
-    job.join()
-    return result
 
 
 def start_and_select(settings: DeviceSettings) -> list[str]:
@@ -110,12 +94,12 @@ def score_on_devices(
     ],
 )
 def test_the_named_devices_or_all_devices_are_selected(settings: dict[str, Any], expected: list[str]) -> None:
-    assert run_in_process("start_and_select", DeviceSettings(**settings)) == expected
+    assert run_in_process(__file__, "start_and_select", DeviceSettings(**settings)) == expected
 
 
 @pytest.mark.parametrize("requested", ["gpu:0", "cpu:0,gpu:1", "cpu:2"])
 def test_a_missing_device_is_an_error_that_names_the_available_devices(requested: str) -> None:
-    error = run_in_process("start_and_select", DeviceSettings(devices=requested, logical_cpus=2))
+    error = run_in_process(__file__, "start_and_select", DeviceSettings(devices=requested, logical_cpus=2))
     assert isinstance(error, DeviceError)
     missing = next(name for name in requested.split(",") if name not in ("cpu:0", "cpu:1"))
     assert f"[devices] devices = {requested}: device {missing} does not exist on this machine. " in str(error)
@@ -134,7 +118,7 @@ def test_a_malformed_device_name_is_a_settings_error_that_shows_it(malformed: st
 
 
 def test_two_devices_share_the_work_and_give_the_same_scores_as_one() -> None:
-    results = run_in_process("score_on_devices", "cpu:0", "cpu:1", "cpu:0,cpu:1")
+    results = run_in_process(__file__, "score_on_devices", "cpu:0", "cpu:1", "cpu:0,cpu:1")
     (scores_0, devices_0), (scores_1, devices_1), (scores_both, devices_both) = results
     np.testing.assert_allclose(scores_both, scores_0, rtol=0, atol=1e-6)
     np.testing.assert_allclose(scores_1, scores_0, rtol=0, atol=1e-6)
@@ -144,18 +128,18 @@ def test_two_devices_share_the_work_and_give_the_same_scores_as_one() -> None:
 
 
 def test_settings_reach_tensorflow() -> None:
-    assert run_in_process("active_settings", DeviceSettings()) == {
+    assert run_in_process(__file__, "active_settings", DeviceSettings()) == {
         "soft_placement": True, "log_placement": False, "threads": 0, "inter_op_threads": 0, "logical": 1,
     }  # fmt: skip
     changed = DeviceSettings(soft_placement=False, log_placement=True, threads=3, logical_cpus=4)
-    assert run_in_process("active_settings", changed) == {
+    assert run_in_process(__file__, "active_settings", changed) == {
         "soft_placement": False, "log_placement": True, "threads": 3, "inter_op_threads": 3, "logical": 4,
     }  # fmt: skip
 
 
 def test_starting_again_with_the_same_settings_is_no_error() -> None:
     settings = DeviceSettings(logical_cpus=2, threads=2, devices="cpu:1")
-    assert run_in_process("start_twice", settings, settings) == ["/device:CPU:1"] * 2
+    assert run_in_process(__file__, "start_twice", settings, settings) == ["/device:CPU:1"] * 2
 
 
 ELSEWHERE = "/device:GPU:97"  # no machine has it
@@ -351,16 +335,3 @@ def test_a_filtered_start_passes_on_output_from_before_an_error(capfd: pytest.Ca
         filtered_output(fail, capfd)
     os.write(2, b"and after\n")
     assert capfd.readouterr().err == "what went wrong\nand after\n"
-
-
-def send_result(name: str, arguments: tuple[Any, ...], sender: Connection) -> None:
-    try:
-        result = globals()[name](*arguments)
-    except Exception as error:
-        result = error
-    sender.send(result)
-    sender.close()
-
-
-if __name__ == JOB:
-    send_result(*ARGUMENTS)  # noqa: F821 - passed by run_in_process

@@ -8,8 +8,6 @@ import itertools
 import logging
 import math
 import multiprocessing
-import os
-import pkgutil
 import runpy
 import signal
 from collections.abc import Callable
@@ -21,15 +19,16 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from new_process import KillPoint, kill_at
 from sklearn.model_selection import StratifiedKFold
 from tensorflow.core.util import event_pb2
+from toy_training import NETWORK, SETTINGS, VOCABULARY, messages
 
 from models.errors import InputError
 from models.inference.scorer import network_logits
 from models.network.network import build_network, recurrent_part
-from models.settings import NetworkSettings, TextSettings, TrainingSettings
+from models.settings import NetworkSettings, TrainingSettings
 from models.text.encoder import TextEncoder, encode_messages
-from models.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from models.training.batches import epoch_batches
 from models.training.checkpoints import CHECKPOINTS, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
@@ -42,33 +41,9 @@ from models.training.loop import TENSORBOARD, TrainingResult, train
 # As in `start_tensorflow`: otherwise TensorFlow lists every value of an unreadable checkpoint when Python exits.
 logging.getLogger("tensorflow").setLevel("ERROR")
 
-WORDS = ("win", "mum", "one", "two", "three", "four")
-VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 6, 5, 4, 3, 2, 1), TextSettings())
-# Small enough to be traced in a second. Dropout is on, because its random state is easily lost in a kill.
-NETWORK = NetworkSettings(
-    cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.3, word_dropout=0.1, ngram_buckets=64,
-    ngram_vectors=16,
-)  # fmt: skip
-# Augmentation is on, because its random choices must be the same after a kill too.
-SETTINGS = TrainingSettings(
-    learning_rate=0.05, batch_size=8, epochs=4, seed=3, checkpoint_steps=3, augmentation=0.3, held_out_folds=2
-)
 STEPS_PER_EPOCH = 8
 # With 8 steps per epoch: every third step, the end of each epoch, and the best weights at the end.
 CHECKPOINT_NUMBERS = [3, 6, 8, 9, 12, 15, 16, 18, 21, 24, 27, 30, 32, 33]
-
-
-def messages(count: int, seed: int, *, noise: bool = False) -> LabelledMessages:
-    """Returns messages of one to eight words; those with "win" are spam. With noise, labels are shuffled."""
-    random = np.random.default_rng(seed)
-    lengths = random.integers(1, 9, count)
-    spam = np.arange(count) % 3 == 0
-    texts = [
-        " ".join(["win" if is_spam else "mum", *random.choice(WORDS[1:], length - 1)])
-        for length, is_spam in zip(lengths, spam, strict=True)
-    ]
-    labels = random.permutation(spam) if noise else spam
-    return LabelledMessages(texts, labels.astype(np.int32))
 
 
 def train_toy(
@@ -441,8 +416,6 @@ def test_the_default_architecture_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert weights_sha256(resumed.network) == weights_sha256(uninterrupted.network)
 
 
-# When a run is killed: the function, the number of its call, and before or after the call.
-KillPoint = tuple[str, int, str]
 FILES = "tensorflow.python.checkpoint.checkpoint_management"
 MANAGER = "tensorflow:train.CheckpointManager"
 KILL_POINTS = {
@@ -477,25 +450,6 @@ def run_in_processes(
         for process in processes[first : first + max_parallel]:
             process.join()
     return [process.exitcode for process in processes]
-
-
-def kill_at(target: str, call: int, when: str) -> None:
-    """Makes the process kill itself at a call of a function, like `kill -9`: without clean-up or flush."""
-    module, _, path = target.partition(":")
-    *classes, name = path.split(".")
-    owner = pkgutil.resolve_name(f"{module}:{'.'.join(classes)}")
-    original, calls = getattr(owner, name), itertools.count(1)
-
-    def wrapper(*args: object, **options: object) -> object:
-        number = next(calls)
-        if (number, when) == (call, "before"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **options)
-        if (number, when) == (call, "after"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, wrapper)
 
 
 @pytest.fixture(scope="module")
