@@ -27,7 +27,6 @@ MESSAGES = 57
 # Weights may differ by this much between numbers of shards if there is no dropout. Only the order of additions differs:
 # by 4e-7 after these 32 steps, while the weights have moved by 0.1 to 1.
 TOLERANCE = 1e-5
-ONE_SHARD_TOLERANCE = 0.2
 # Parts of the names of operations on tensors of the network: matrix products, look-ups, sums over n-grams, activations,
 # gradients, and updates of the weights. Other devices may have the counters of the run and the learning rate.
 OF_NETWORK = re.compile("MatMul|Gather|Segment|Tanh|Grad|AssignSub|TensorList")
@@ -77,12 +76,13 @@ def train_on(folder: Path, devices: str, shards: int, *, dropout: bool = True) -
     )  # fmt: skip
 
 
-def train_cases(folder: Path, cases: list[tuple[str, int, bool]]) -> list[Training]:
+def train_cases(folder: Path, cases: list[tuple[str, int, bool]]) -> list[dict[str, Any]]:
+    """Trains once for each case; returns the attributes of `Training`, because a test module cannot be unpickled."""
     from models.network.devices import start_tensorflow
 
     start_tensorflow(FOUR_CPUS)
     return [
-        train_on(folder / str(number), devices, shards, dropout=dropout)
+        vars(train_on(folder / str(number), devices, shards, dropout=dropout))
         for number, (devices, shards, dropout) in enumerate(cases)
     ]
 
@@ -117,7 +117,8 @@ SAME_BITS = {
     "2 shards, the default of 2 devices": [("cpu:0,cpu:1", 0), ("cpu:3,cpu:2", 0), ("cpu:0", 2)],
     "1 shard, the default of 1 device": [("cpu:0", 0), ("cpu:1", 0), ("cpu:0", 1)],
 }
-WITHOUT_DROPOUT = [("cpu:0", 0), ("cpu:0,cpu:1", 0), ("cpu:0,cpu:1,cpu:2", 0), ("auto", 0)]
+# From two on: with one shard, Adam squares the slices of a row separately (`Replicas.compute`).
+WITHOUT_DROPOUT = [("cpu:0,cpu:1", 0), ("cpu:0,cpu:1,cpu:2", 0), ("auto", 0)]
 CASES = [
     *((devices, shards, True) for cases in SAME_BITS.values() for devices, shards in cases),
     *((devices, shards, False) for devices, shards in WITHOUT_DROPOUT),
@@ -128,7 +129,7 @@ CASES = [
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, bool], Training]:
     """The result of each case."""
     results = run_in_process(__file__, "train_cases", tmp_path_factory.mktemp("cases"), CASES)
-    return dict(zip(CASES, results, strict=True))
+    return {case: Training(**result) for case, result in zip(CASES, results, strict=True)}
 
 
 @pytest.mark.parametrize("group", SAME_BITS)
@@ -143,14 +144,11 @@ def test_the_same_number_of_shards_gives_the_same_bits_on_any_devices(
 def test_another_number_of_devices_gives_the_same_weights_up_to_rounding_without_dropout(
     trainings: dict[tuple[str, int, bool], Training],
 ) -> None:
-    one, two, *others = (trainings[devices, shards, False] for devices, shards in WITHOUT_DROPOUT)
-    assert len({result.sha256 for result in (one, two, *others)}) == len(WITHOUT_DROPOUT)
+    two, *others = (trainings[devices, shards, False] for devices, shards in WITHOUT_DROPOUT)
+    assert len({result.sha256 for result in (two, *others)}) == len(WITHOUT_DROPOUT)
     for other in others:
         for weights, expected in zip(other.weights, two.weights, strict=True):
             np.testing.assert_allclose(weights, expected, rtol=0, atol=TOLERANCE)
-    # With one shard, Adam squares the slices of a row separately (`Replicas.compute`).
-    for weights, expected in zip(one.weights, two.weights, strict=True):
-        np.testing.assert_allclose(weights, expected, rtol=0, atol=ONE_SHARD_TOLERANCE)
 
 
 def test_another_number_of_devices_gives_a_network_of_the_same_quality(
@@ -199,7 +197,7 @@ def test_a_training_killed_on_two_devices_ends_with_the_same_bits_on_two_or_one(
         )
     shutil.copytree(tmp_path / "0", tmp_path / "1")
     results = run_in_process(__file__, "train_cases", tmp_path, [("cpu:0,cpu:1", 4, True), ("cpu:0", 4, True)])
-    assert [result.sha256 for result in results] == [trainings["cpu:0", 4, True].sha256] * 2
+    assert [result["sha256"] for result in results] == [trainings["cpu:0", 4, True].sha256] * 2
     assert [epoch.steps for epoch in read_history(tmp_path / "0" / HISTORY)] == [8] * SETTINGS.epochs
 
 
