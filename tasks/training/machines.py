@@ -166,6 +166,7 @@ class _Training:
     ) -> None:
         self._members, self._connections, self._reporter, self._timeout = members, connections, reporter, timeout
         self._process: TrainingProcess | None = None
+        self._kept: list[Report | None] = []  # reports that came before the answer to `save`
 
     def run(
         self, plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, addresses: Sequence[str],
@@ -202,6 +203,8 @@ class _Training:
             WorkerError: another machine is lost.
             SpamscoreError: the training failed here or there.
         """
+        if self._kept:
+            return self._kept.pop(0)
         process = self._process
         ready = connection.wait(
             [*(peer.fileno() for peer in self._connections.values()), *([process.connection] if process else [])],
@@ -243,9 +246,11 @@ class _Training:
 
     def _save(self, process: TrainingProcess) -> str:
         process.save()
-        while not isinstance(report := self.receive(), Saved | Finished):
-            pass
-        return report.checkpoint if isinstance(report, Saved) else "nothing, because the training has ended"
+        others = []
+        while not isinstance(report := self.receive(), Saved):
+            others.append(report)
+        self._kept = others
+        return report.checkpoint or "nothing, no network is trained"
 
 
 def _read_message(members: Membership, worker: int, peer: Connection, seconds: float) -> Message | None:

@@ -66,9 +66,9 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint was written on request."""
+    """A checkpoint was written on request; None if no network was being trained."""
 
-    checkpoint: str
+    checkpoint: str | None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,9 @@ def _run(
         replicas = _start(plan, devices, console, cluster)
         reports.send(Started(list(replicas.strategy.extended.worker_devices)))
         while (number := requests.get()) != _END:
-            if number != _SAVE:  # a request that came after the last step has nothing to save
+            if number == _SAVE:  # it came after the last step
+                reports.send(Saved(None))
+            else:
                 reports.network = number, len(plan.folds)
                 on_progress = _Progress(number, requests, reports.send)
                 reports.send(Finished(number, plan.train(number, on_progress, replicas)))

@@ -134,10 +134,10 @@ class _Trainings:
         running = [process for process in self._processes if process.number is not None]
         for process in running:
             process.save()
-        names: list[str] = []
-        while len(names) < len(running) and any(process.number is not None for process in running):
-            names += [report.checkpoint for report in self._receive() if isinstance(report, Saved)]
-        return ", ".join(names) or "nothing, because the trainings have ended"
+        saved: list[Saved] = []
+        while len(saved) < len(running):
+            saved += [report for report in self._receive() if isinstance(report, Saved)]
+        return ", ".join(report.checkpoint for report in saved if report.checkpoint) or "nothing, no network is trained"
 
 
 def _is_one_cpu(devices: list[str]) -> bool:
