@@ -246,7 +246,7 @@ class _Training:
 
     def _save(self, process: TrainingProcess) -> str:
         process.save()
-        others = []
+        others: list[Report | None] = []
         while not isinstance(report := self.receive(), Saved):
             others.append(report)
         self._kept = others
