@@ -76,12 +76,13 @@ def train_on(folder: Path, devices: str, shards: int, *, dropout: bool = True) -
     )  # fmt: skip
 
 
-def train_cases(folder: Path, cases: list[tuple[str, int, bool]]) -> list[Training]:
+def train_cases(folder: Path, cases: list[tuple[str, int, bool]]) -> list[dict[str, Any]]:
+    """Trains once for each case; returns the attributes of `Training`, because a test module cannot be unpickled."""
     from models.network.devices import start_tensorflow
 
     start_tensorflow(FOUR_CPUS)
     return [
-        train_on(folder / str(number), devices, shards, dropout=dropout)
+        vars(train_on(folder / str(number), devices, shards, dropout=dropout))
         for number, (devices, shards, dropout) in enumerate(cases)
     ]
 
@@ -127,7 +128,7 @@ CASES = [
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, bool], Training]:
     """The result of each case."""
     results = run_in_process(__file__, "train_cases", tmp_path_factory.mktemp("cases"), CASES)
-    return dict(zip(CASES, results, strict=True))
+    return {case: Training(**result) for case, result in zip(CASES, results, strict=True)}
 
 
 @pytest.mark.parametrize("group", SAME_BITS)
@@ -195,7 +196,7 @@ def test_a_training_killed_on_two_devices_ends_with_the_same_bits_on_two_or_one(
         )
     shutil.copytree(tmp_path / "0", tmp_path / "1")
     results = run_in_process(__file__, "train_cases", tmp_path, [("cpu:0,cpu:1", 4, True), ("cpu:0", 4, True)])
-    assert [result.sha256 for result in results] == [trainings["cpu:0", 4, True].sha256] * 2
+    assert [result["sha256"] for result in results] == [trainings["cpu:0", 4, True].sha256] * 2
     assert [epoch.steps for epoch in read_history(tmp_path / "0" / HISTORY)] == [8] * SETTINGS.epochs
 
 
