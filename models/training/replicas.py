@@ -177,10 +177,7 @@ def _gather(gradient: Gradient) -> Gradient:
 
 
 def _add(values: Gradient, shards: int) -> tf.Tensor:
-    """Adds values [shards, ...], one after the other: the order of `tf.reduce_sum` is not defined.
-
-    The slices of a row are added in their order too.
-    """
+    """Adds values [shards, ...], or the slices of each row, in their order. That of `tf.reduce_sum` is not defined."""
     if isinstance(values, tf.IndexedSlices):
         return tf.convert_to_tensor(values)
     total, *rest = tf.unstack(values, shards)

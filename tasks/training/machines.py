@@ -166,7 +166,7 @@ class _Training:
     ) -> None:
         self._members, self._connections, self._reporter, self._timeout = members, connections, reporter, timeout
         self._process: TrainingProcess | None = None
-        self._kept: list[Report | None] = []  # reports that came before the answer to `save`
+        self._finished: Finished | None = None  # the report of the network that was trained last
 
     def run(
         self, plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, addresses: Sequence[str],
@@ -181,14 +181,15 @@ class _Training:
             self._wait_for_start(addresses)
             summary = None
             for number in numbers:
+                self._finished = None
                 process.train(number)
-                while not isinstance(report := self.receive(), Finished):
-                    if isinstance(report, Stepped):
+                while self._finished is None:
+                    if isinstance(report := self.receive(), Stepped):
                         self._reporter.step(number, report.progress)
                     else:
                         self._reporter.update()
                 self._reporter.finish(number)
-                summary = report.summary
+                summary = self._finished.summary
             assert summary is not None, "the final network is the last one"  # noqa: S101
             return summary
         finally:
@@ -203,8 +204,6 @@ class _Training:
             WorkerError: another machine is lost.
             SpamscoreError: the training failed here or there.
         """
-        if self._kept:
-            return self._kept.pop(0)
         process = self._process
         ready = connection.wait(
             [*(peer.fileno() for peer in self._connections.values()), *([process.connection] if process else [])],
@@ -221,6 +220,8 @@ class _Training:
             report = Failed(WorkerError(_describe_death(died)), "")
         if isinstance(report, Failed):
             self._raise_failure(report)
+        if isinstance(report, Finished):
+            self._finished = report
         return report
 
     def _raise_failure(self, failed: Failed) -> None:
@@ -246,11 +247,9 @@ class _Training:
 
     def _save(self, process: TrainingProcess) -> str:
         process.save()
-        others: list[Report | None] = []
         while not isinstance(report := self.receive(), Saved):
-            others.append(report)
-        self._kept = others
-        return report.checkpoint or "nothing, no network is trained"
+            pass
+        return report.checkpoint or "nothing, because the training has ended"
 
 
 def _read_message(members: Membership, worker: int, peer: Connection, seconds: float) -> Message | None:

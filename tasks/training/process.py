@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SECONDS_TO_SAVE = 60.0
 _SECONDS_BETWEEN_REPORTS = 0.1
 _SAVE, _END = "save", "end"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # they are left to the parent
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint was written on request; None if no network was being trained."""
+    """The answer to a request for a checkpoint; `checkpoint` is None if no network was being trained any more."""
 
     checkpoint: str | None
 
@@ -113,7 +114,12 @@ class TrainingProcess:
         self.connection, connection = context.Pipe()
         self.number: int | None = None
         self._process = context.Process(target=_run, args=(connection, plan, devices, console, cluster))
-        self._process.start()
+        # The process inherits the mask, and ignores the signals before it removes it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         connection.close()
 
     def train(self, number: int) -> None:
@@ -128,6 +134,10 @@ class TrainingProcess:
     def request_end(self) -> None:
         """Lets the process write a checkpoint after its step, if it trains, and end."""
         self._send(_END)
+
+    def kill(self) -> None:
+        """Kills the process."""
+        self._process.kill()
 
     def join(self, seconds: float = SECONDS_TO_SAVE) -> None:
         """Waits for the end of the process, and kills it when the time is over."""
@@ -183,8 +193,9 @@ def _run(
     cluster: Cluster | None,
 ) -> None:  # fmt: skip
     """Runs the process."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, requests), daemon=True).start()
     reports = _Reports(connection)
@@ -198,10 +209,10 @@ def _run(
         while (number := requests.get()) != _END:
             if number == _SAVE:  # it came after the last step
                 reports.send(Saved(None))
-            else:
-                reports.network = number, len(plan.folds)
-                on_progress = _Progress(number, requests, reports.send)
-                reports.send(Finished(number, plan.train(number, on_progress, replicas)))
+                continue
+            reports.network = number, len(plan.folds)
+            on_progress = _Progress(number, requests, reports.send)
+            reports.send(Finished(number, plan.train(number, on_progress, replicas)))
     except _EndRequest:
         pass
     except BaseException as error:
@@ -251,8 +262,11 @@ class _Reports(logging.Handler):
 
     def send(self, report: Report | logging.LogRecord) -> None:
         """Sends a report."""
-        with self.lock or contextlib.nullcontext():
-            self._connection.send(report)
+        try:
+            with self.lock or contextlib.nullcontext():
+                self._connection.send(report)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(1)  # the parent has ended
 
     def emit(self, record: logging.LogRecord) -> None:
         """Sends a log record, with the name of the network."""

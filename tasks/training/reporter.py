@@ -35,6 +35,7 @@ class TrainingReporter:
             finished: number of held-out folds that were finished by an earlier run.
         """
         self._report, self._settings, self._finished_folds = report, settings, finished
+        self._is_final_finished = False
         self._running: dict[int, Progress] = {}
         self._first_step: tuple[float, float] | None = None  # its end, in seconds, and the share done by then
         self.save: Callable[[], str] = self._save_running
@@ -54,18 +55,22 @@ class TrainingReporter:
     def finish(self, number: int) -> None:
         """Reports that a network is trained."""
         self._running.pop(number, None)
-        self._finished_folds += number != FINAL
+        if number == FINAL:
+            self._is_final_finished = True
+        else:
+            self._finished_folds += 1
 
     def update(self) -> None:
         """Shows the progress and handles messages and SIGTERM. Call it every second or more often.
 
         The estimate of the time left omits the first step, which compiles the network.
         """
-        if not self._running:
-            self._report.update(0, 1, "starting")
-            return
         folds = self._settings.held_out_folds
-        now, done = time.monotonic(), compute_share_done(self._running, self._finished_folds, folds)
+        done = compute_share_done(self._running, self._finished_folds, folds, self._is_final_finished)
+        if not self._running:
+            self._report.update(done, 1, "starting")
+            return
+        now = time.monotonic()
         self._first_step = self._first_step or (now, done)
         status = _describe(self._running, folds)
         started, done_before = self._first_step
@@ -102,7 +107,9 @@ def _describe(running: dict[int, Progress], folds: int) -> str:
     return "; ".join(parts)
 
 
-def compute_share_done(running: dict[int, Progress], finished_folds: int, folds: int) -> float:
+def compute_share_done(
+    running: dict[int, Progress], finished_folds: int, folds: int, is_final_finished: bool = False
+) -> float:
     """Returns the share of all steps of a model's trainings that are done, from 0 to 1, without early stopping.
 
     A fold's network learns from all messages except one fold, so it takes (folds - 1) / folds of the steps of the final
@@ -112,11 +119,11 @@ def compute_share_done(running: dict[int, Progress], finished_folds: int, folds:
         running: progress of the networks that are being trained, by number.
         finished_folds: number of folds that are finished.
         folds: number of folds.
+        is_final_finished: whether the final network is finished.
     """
     fold_share = (folds - 1) / folds if folds else 0.0
-    done = finished_folds * fold_share
+    done = finished_folds * fold_share + is_final_finished
     for number, progress in running.items():
         network_done = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
         done += network_done * (1.0 if number == FINAL else fold_share)
-    # The final network is the last to finish if the trainings run one after the other.
     return done / (folds * fold_share + 1)

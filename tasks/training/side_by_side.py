@@ -72,9 +72,12 @@ def train_side_by_side(
         return trainings.run()
     except BaseException:
         for process in started:
-            process.request_end()
+            if process.number is None:
+                process.kill()  # it may be importing TensorFlow, which takes seconds
         raise
     finally:
+        for process in started:
+            process.request_end()
         for process in started:
             process.join()
 
@@ -91,10 +94,8 @@ class _Trainings:
     def run(self) -> TrainingSummary:
         """Returns the summary of the final network, when all networks are trained."""
         while self._waiting or any(process.number is not None for process in self._processes):
-            self._receive()
             self._reporter.update()
-        for process in self._processes:
-            process.request_end()
+            self._receive()
         assert self._summary is not None, "the final network is one of the unfinished"  # noqa: S101
         return self._summary
 
@@ -104,6 +105,8 @@ class _Trainings:
         by_connection = {process.connection: process for process in self._processes}
         for ready in connection.wait(list(by_connection), _SECONDS_BETWEEN_UPDATES):
             process = by_connection[ready]  # type: ignore[index]
+            if not process.connection.poll():
+                continue  # a message that was handled meanwhile has received the report
             number = process.number
             try:
                 report = process.receive()
@@ -134,10 +137,11 @@ class _Trainings:
         running = [process for process in self._processes if process.number is not None]
         for process in running:
             process.save()
-        saved: list[Saved] = []
-        while len(saved) < len(running):
-            saved += [report for report in self._receive() if isinstance(report, Saved)]
-        return ", ".join(report.checkpoint for report in saved if report.checkpoint) or "nothing, no network is trained"
+        answers: list[Saved] = []
+        while len(answers) < len(running):
+            answers += [report for report in self._receive() if isinstance(report, Saved)]
+        names = [answer.checkpoint for answer in answers if answer.checkpoint]
+        return ", ".join(names) or "nothing, because the trainings have ended"
 
 
 def _is_one_cpu(devices: list[str]) -> bool:

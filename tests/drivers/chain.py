@@ -28,6 +28,7 @@ SMALL = {
     "network": {"embedding_size": "8", "rnn_units": "8", "bidirectional": "false", "ngram_buckets": "4096"},
     "training": {
         "epochs": "4", "learning_rate": "0.02", "batch_size": "32", "augmentation": "0", "held_out_folds": "0",
+        "processes": "1",
     },
 }  # fmt: skip
 DATE = "2026-01-31"
