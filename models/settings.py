@@ -216,11 +216,7 @@ class NetworkSettings:
         choices=("max+mean", "max", "last"),
     )
     dropout: float = setting(
-        0.4,
-        "share of embedding and recurrent outputs dropped in training",
-        low=0.0,
-        high=0.75,
-        reason=_SHARE_KEPT,
+        0.4, "share of embedding and recurrent outputs dropped in training", low=0.0, high=0.75, reason=_SHARE_KEPT
     )
     word_dropout: float = setting(
         0.1, "share of words replaced by the unknown word in training", low=0.0, high=0.75, reason=_SHARE_KEPT
@@ -259,32 +255,27 @@ class TrainingSettings:
     augmentation: float = setting(
         0.7,
         "how often training messages are rewritten with evasion tricks and typing errors; 0 for never",
-        low=0.0,
-        high=1.0,
-    )
+        low=0.0, high=1.0,
+    )  # fmt: skip
     held_out_folds: int = setting(
         3,
         "folds of the training messages, each scored by a network trained on the others, for calibration and "
         "threshold; 0 uses the validation part alone",
-        low=0,
-        high=20,
-    )
+        low=0, high=20,
+    )  # fmt: skip
     seed: int = setting(7, "seed of weights, shuffling and dropout", low=0, high=2**31 - 1)
+    # TrainModel adds a number other than 0 to its fingerprint.
     shards: int = setting(
         0,
         "parts that each step is cut into; equal numbers give equal weights on any number of devices or machines that "
         "divides it; 0 is one for each device",
-        low=0,
-        high=4096,
-        affects_result=False,  # TrainModel adds a number other than 0 to its fingerprint
-    )
+        low=0, high=4096, affects_result=False,
+    )  # fmt: skip
     processes: int = setting(
         0,
         "networks that are trained at once, in processes that share the cores; 0 for as many as cores and memory allow",
-        low=0,
-        high=64,
-        affects_result=False,
-    )
+        low=0, high=64, affects_result=False,
+    )  # fmt: skip
     workers: str = setting(
         "",
         "host:port of each machine that takes part in the training, separated by commas; empty for TF_CONFIG or this "

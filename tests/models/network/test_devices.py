@@ -164,8 +164,8 @@ def catch_placement_error(settings: DeviceSettings) -> str:
 
 
 def test_an_operation_that_its_device_cannot_run_runs_on_the_cpu_only_with_soft_placement() -> None:
-    assert run_in_process("catch_placement_error", DeviceSettings()).endswith("/device:CPU:0")
-    refused = run_in_process("catch_placement_error", DeviceSettings(soft_placement=False))
+    assert run_in_process(__file__, "catch_placement_error", DeviceSettings()).endswith("/device:CPU:0")
+    refused = run_in_process(__file__, "catch_placement_error", DeviceSettings(soft_placement=False))
     assert refused.startswith("refused: ")
     assert ELSEWHERE.lower() in refused.lower()
 
@@ -246,6 +246,7 @@ def test_a_share_of_unknown_memory_is_an_error_that_names_memory_limit(
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a new Python process without TensorFlow's environment variables."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # has tests/drivers
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
 
 
