@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -91,7 +92,7 @@ class Bench:
             self.one_message(),
             self.repeated(count),
         ]
-        rows.append(self.training())
+        rows += [self.training(), self.side_by_side()]
         self.measure_other_rates(count)
         return rows
 
@@ -257,6 +258,22 @@ class Bench:
         ours, baseline = (self.job("train", way, epochs)["seconds"] for way in ("ours", "fit"))
         title = "an epoch of training, against `model.fit` of the same network and steps, padded to the longest message"
         return Row(title, ours, baseline, _ratios(baseline, ours), 1.2, True, "s")
+
+    def side_by_side(self) -> Row:
+        """Compares training the networks of a model in several processes with training one after the other."""
+        pairs = [tuple(self.train_again(processes) for processes in (0, 1)) for _ in range(self.runs)]
+        ours, baseline = ([pair[side] for pair in pairs] for side in (0, 1))
+        title = "training side by side, against one after the other"
+        return Row(title, ours, baseline, _ratios(baseline, ours), 1.5, True, "s")
+
+    def train_again(self, processes: int) -> float:
+        """Trains a model with another seed, which is deleted afterwards, and returns the seconds of the command."""
+        before = set(self.folder.glob("artifacts/training/*"))
+        seconds = self.luigi("TrainModel", "--training-seed", "8", "--training-processes", str(processes))
+        for path in set(self.folder.glob("artifacts/training/*")) - before:
+            shutil.rmtree(path)
+        print(f"TrainModel with [training] processes = {processes}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        return seconds
 
     def measure_other_rates(self, count: int) -> None:
         """Measures rates without a target, and batches of other sizes."""
