@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test docs drill quality bench bench-quick bench-training gpu lint format audit fuzz clean
+.PHONY: help score watch test docs drill quality bench bench-quick bench-workers gpu lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -40,8 +40,8 @@ bench: $(VENV)/installed-test  ## measure how fast a night is, write docs/perfor
 bench-quick: $(VENV)/installed-test  ## the same from less, in under three minutes; prints the table
 	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS) --quick --folder .bench
 
-bench-training: $(VENV)/installed-test  ## measure training side by side and with two workers: make bench-training CORPUS=file
-	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/training $(CORPUS)
+bench-workers: $(VENV)/installed-test  ## measure training with two workers: make bench-workers CORPUS=file
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/workers $(CORPUS)
 
 gpu: $(VENV)/installed  ## check training and scoring on this machine's GPUs: make gpu GPU='--devices gpu:1'
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu $(GPU)

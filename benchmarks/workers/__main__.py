@@ -1,7 +1,6 @@
-"""`make bench-training`: how much faster several cores and several workers train, as ratios within one run.
+"""`make bench-workers`: how much faster two workers of one core each train than one worker of one core.
 
-Prints a Markdown table: training side by side against one after the other, and two workers of one core each against one
-worker of one core, for two sizes of the network. Needs two cores that nothing else uses.
+Prints a Markdown table with a row for each size of the network. Needs two cores that nothing else uses.
 """
 
 from __future__ import annotations
@@ -43,14 +42,6 @@ def wait(process: subprocess.Popen[bytes], folder: Path) -> None:
         sys.exit((folder / "output").read_text("utf-8"))
 
 
-def measure_model(prepared: Path, scratch: Path, corpus: tuple[str, ...], processes: int) -> float:
-    """Trains a model with all held-out folds and the default settings; returns the seconds of TrainModel."""
-    folder = Path(shutil.copytree(prepared, scratch / f"{processes}-{time.monotonic_ns()}"))
-    before = time.monotonic()
-    wait(start(folder, [0, 1], "TrainModel", *corpus, "--training-processes", str(processes)), folder)
-    return time.monotonic() - before
-
-
 def measure_epoch(prepared: Path, scratch: Path, arguments: tuple[str, ...], workers: int, epochs: int) -> float:
     """Trains one network with workers of one core each; returns the median seconds of an epoch, without the first."""
     addresses = []
@@ -73,39 +64,37 @@ def measure_epoch(prepared: Path, scratch: Path, arguments: tuple[str, ...], wor
         return statistics.median(float(row["seconds"]) for row in list(csv.DictReader(file))[1:])
 
 
-def format_row(name: str, before: list[float], after: list[float], unit: str) -> str:
+def format_row(name: str, one: list[float], two: list[float]) -> str:
     """Formats a row: medians, and the ratio of each pair as its median and spread."""
-    ratios = [a / b for a, b in zip(before, after, strict=True)]
+    ratios = [a / b for a, b in zip(one, two, strict=True)]
     return (
-        f"| {name} | {statistics.median(before):.1f} {unit} | {statistics.median(after):.1f} {unit} "
+        f"| {name} | {statistics.median(one):.2f} | {statistics.median(two):.2f} "
         f"| **{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) |"
     )
 
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(prog="make bench-training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make bench-workers", description=__doc__)
     parser.add_argument("corpus", type=Path, help="a file of labelled messages, such as SMSSpamCollection")
     parser.add_argument("--pairs", type=int, default=3, help="times that each pair is measured (default: 3)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs for the workers (default: 4)")
     options = parser.parse_args()
     corpus = ("--corpus-source", "file", "--corpus-path", str(options.corpus.resolve()))
-    print("| training | before | after | times as fast |\n| --- | ---: | ---: | ---: |", flush=True)
+    print(
+        "| seconds of an epoch | one worker | two workers | times as fast |\n| --- | ---: | ---: | ---: |", flush=True
+    )
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         prepared = scratch / "prepared"
         prepared.mkdir()
         wait(start(prepared, [0, 1], "BuildVocabulary", *corpus), prepared)
-        pairs = [[measure_model(prepared, scratch, corpus, n) for n in (1, 0)] for _ in range(options.pairs)]
-        title = "model with three held-out folds: one after the other, side by side"
-        print(format_row(title, *map(list, zip(*pairs, strict=True)), "s"), flush=True)
         for network, settings in NETWORKS.items():
             pairs = [
                 [measure_epoch(prepared, scratch, (*corpus, *settings), n, options.epochs) for n in (1, 2)]
                 for _ in range(options.pairs)
             ]
-            title = f"network {network}: epoch with one worker of one core, with two"
-            print(format_row(title, *map(list, zip(*pairs, strict=True)), "s"), flush=True)
+            print(format_row(f"network {network}", *map(list, zip(*pairs, strict=True))), flush=True)
 
 
 if __name__ == "__main__":
