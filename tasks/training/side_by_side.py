@@ -45,12 +45,19 @@ def count_processes(plan: TrainingPlan, devices: DeviceSettings, cores: int) -> 
 
 def available_memory(root: Path = Path("/")) -> int:
     """Returns the memory in bytes that new processes may use: of the machine or, if it is less, of the container."""
-    lines = dict(line.split(":") for line in (root / "proc/meminfo").read_text("ascii").splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = (root / "sys/fs/cgroup" / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and (maximum := limit.read_text("ascii").strip()) != "max":
-        available = min(available, int(maximum) - int(used.read_text("ascii")))
+    available = _read_figures(root / "proc/meminfo")["MemAvailable:"] * 1024
+    group = root / "sys/fs/cgroup"
+    limit = group / "memory.max"
+    if limit.is_file() and (maximum := limit.read_text("ascii").strip()) != "max":
+        # The kernel counts cached files as used memory; it drops the inactive ones when a process needs more.
+        used = int((group / "memory.current").read_text("ascii"))
+        available = min(available, int(maximum) - used + _read_figures(group / "memory.stat")["inactive_file"])
     return max(0, available)
+
+
+def _read_figures(path: Path) -> dict[str, int]:
+    """Reads lines that begin with a name and a number."""
+    return {words[0]: int(words[1]) for words in map(str.split, path.read_text("ascii").splitlines())}
 
 
 def train_side_by_side(

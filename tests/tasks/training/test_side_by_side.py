@@ -41,7 +41,7 @@ from models.training.history import HISTORY, read_history
 from tasks.training.plan import TrainingPlan
 from tasks.training.side_by_side import available_memory, count_processes
 
-FOLDS: Settings = {"training": {"held_out_folds": "2", "epochs": "3"}}
+FOLDS: Settings = {"training": {"held_out_folds": "2", "epochs": "2"}}
 TWO = merge_settings(SMALL, FOLDS, {"training": {"processes": "2", "checkpoint_steps": "3"}})
 # Checkpoints only at the end of an epoch, when a process ends, and when a message asks for one.
 RARE = merge_settings(TWO, {"training": {"checkpoint_steps": "1000"}})
@@ -150,7 +150,7 @@ def test_two_processes_train_the_same_bits_as_one_after_the_other(folder: Path, 
     model, output = finish(folder)
     assert model == expected
     for name in ("final network", "held-out fold 1/2", "held-out fold 2/2"):
-        assert f"{name}: epoch 3/3: loss " in output
+        assert f"{name}: epoch 2/2: loss " in output
     (training,) = (folder / "artifacts" / "training").iterdir()
     assert sorted(path.name for path in (training / "held_out").iterdir()) == ["1.npy", "2.npy"]
 
@@ -419,24 +419,26 @@ def test_as_many_networks_are_trained_at_once_as_are_set_or_cores_and_networks_a
 
 
 @pytest.mark.parametrize(
-    ("files", "expected_bytes"),
+    ("limit", "used", "cached", "expected_bytes"),
     [
-        ({}, 4096 * 1024),
-        ({"memory.max": "max\n", "memory.current": "1000\n"}, 4096 * 1024),
-        ({"memory.max": "3000000\n", "memory.current": "1000000\n"}, 2_000_000),
-        ({"memory.max": "3000000\n", "memory.current": "3000001\n"}, 0),
-        ({"memory.max": "9000000000\n", "memory.current": "1000000\n"}, 4096 * 1024),
-        ({"memory.max": "3000000\n"}, 4096 * 1024),
+        (None, 0, 0, 4096 * 1024),
+        ("max", 1000, 0, 4096 * 1024),
+        ("3000000", 1_000_000, 0, 2_000_000),
+        ("3000000", 1_000_000, 400_000, 2_400_000),
+        ("3000000", 3_000_001, 0, 0),
+        ("9000000000", 1_000_000, 0, 4096 * 1024),
     ],
-    ids=["no container", "no limit", "a limit", "above the limit", "a limit above the machine", "no figure of its use"],
+    ids=["no container", "no limit", "a limit", "cached files", "above the limit", "a limit above the machine"],
 )
 def test_the_available_memory_is_that_of_the_machine_or_of_the_container(
-    tmp_path: Path, files: dict[str, str], expected_bytes: int
+    tmp_path: Path, limit: str | None, used: int, cached: int, expected_bytes: int
 ) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal:  8192 kB\nMemFree:  1 kB\nMemAvailable:    4096 kB\n")
     cgroup = tmp_path / "sys" / "fs" / "cgroup"
     cgroup.mkdir(parents=True)
-    for name, content in files.items():
-        (cgroup / name).write_text(content)
+    if limit is not None:
+        (cgroup / "memory.max").write_text(f"{limit}\n")
+        (cgroup / "memory.current").write_text(f"{used}\n")
+        (cgroup / "memory.stat").write_text(f"anon 5\nfile 7\ninactive_file {cached}\nactive_file 9\n")
     assert available_memory(tmp_path) == expected_bytes
