@@ -257,6 +257,13 @@ ANOTHER_VALUE = [
     ("training", "augmentation", "0.5", TRAINING),
     ("training", "held_out_folds", "2", TRAINING),
     ("training", "seed", "8", TRAINING),
+    ("training", "shards", "2", TRAINING),
+    ("training", "processes", "2", NOTHING),
+    ("training", "workers", "one:1,two:1", NOTHING),
+    ("training", "worker", "17", NOTHING),
+    ("training", "worker_timeout", "5", NOTHING),
+    ("training", "start_from", "version:1", TRAINING),
+    ("training", "start_variables", "embedding/*", TRAINING),
     ("training", "checkpoint_steps", "7", NOTHING),
     ("training", "keep_checkpoints", "3", NOTHING),
     ("training", "keep_checkpoint_every_hours", "2", NOTHING),
@@ -343,7 +350,11 @@ for section, key, value, required in json.load(sys.stdin):
 print(json.dumps(results))
 """
 # Other settings that a value requires.
-REQUIRED_SETTINGS = {"sql": [["messages", "query", "SELECT 1"]]}
+REQUIRED_SETTINGS = {
+    "sql": [["messages", "query", "SELECT 1"]],
+    "embedding/*": [["training", "start_from", "version:1"]],
+    "17": [["training", "workers", ",".join(f"host-{number}:1" for number in range(18))]],
+}
 
 
 @pytest.fixture(scope="module")
