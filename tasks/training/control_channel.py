@@ -27,8 +27,7 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_
 class Connection:
     """A connection to a worker."""
 
-    def __init__(self, connected: socket.socket, worker: int) -> None:
-        self.worker = worker
+    def __init__(self, connected: socket.socket) -> None:
         self._socket, self._received = connected, b""
         connected.settimeout(None)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -105,7 +104,7 @@ def connect_to_workers(
             except OSError as error:
                 reasons[worker] = error.strerror or str(error)
                 continue
-            connections[worker] = Connection(connected, worker)
+            connections[worker] = Connection(connected)
             connections[worker].send({**hello, "worker": worker})
             missing.remove(worker)
         if missing and time.monotonic() > deadline:
@@ -138,7 +137,7 @@ def accept_chief(members: Membership, timeout: float, on_wait: Callable[[str], N
                 connected, _ = server.accept()
             except TimeoutError:
                 continue
-            connection = Connection(connected, 0)
+            connection = Connection(connected)
             with contextlib.suppress(EOFError):
                 message = connection.receive(1.0)
                 if message is not None and message.get("worker") == members.worker:

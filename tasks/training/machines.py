@@ -30,7 +30,6 @@ from tasks.training.control_channel import Connection, Message, accept_chief, co
 from tasks.training.membership import Membership
 from tasks.training.plan import TrainingPlan
 from tasks.training.process import (
-    Cluster,
     Failed,
     Finished,
     ProcessDiedError,
@@ -79,7 +78,7 @@ class Chief:
         numbers = plan.list_unfinished()
         self._connections = connect_to_workers(self._members, {"networks": numbers}, self._timeout, on_wait)
         port = _find_free_port()
-        ports = [port, *(self._check(worker, self._connections[worker]) for worker in sorted(self._connections))]
+        ports = [port, *(self._check(worker, peer, on_wait) for worker, peer in sorted(self._connections.items()))]
         addresses = [f"{_host(address)}:{port}" for address, port in zip(self._members.addresses, ports, strict=True)]
         for peer in self._connections.values():
             peer.send({"start": addresses})
@@ -92,15 +91,10 @@ class Chief:
             peer.send(_end_message(error))
             peer.close()
 
-    def _check(self, worker: int, peer: Connection) -> int:
+    def _check(self, worker: int, peer: Connection, on_wait: Callable[[str], None]) -> int:
         """Compares a worker's model with this one's, and returns the port of its TensorFlow server."""
         name = self._members.describe(worker)
-        try:
-            answer = peer.receive(self._timeout)
-        except EOFError:
-            answer = None
-        if answer is None or "port" not in answer:
-            raise WorkerError(f"{name} did not answer: see its output. Start TrainModel again on all machines.")
+        answer = _wait_for_message("port", self._members, worker, peer, self._timeout, on_wait)
         if difference := _find_difference(self._model, {key: answer.get(key) for key in self._model}):
             path, ours, theirs = difference
             raise WorkerError(
@@ -135,7 +129,8 @@ def follow_chief(
     connections = {0: chief}
     try:
         chief.send({**model, "port": _find_free_port()})
-        start = _receive_start(members, chief, timeout, on_wait)
+        # It comes when the chief has heard from all workers.
+        start = _wait_for_message("start", members, 0, chief, timeout, on_wait)
         training = _Training(members, connections, reporter, timeout)
         with tempfile.TemporaryDirectory(prefix="spamscore-worker-") as folder:
             quiet = plan(Path(folder))
@@ -173,9 +168,8 @@ class _Training:
         numbers: Sequence[int],
     ) -> TrainingSummary:  # fmt: skip
         """Trains networks one after the other, and returns the summary of the last one."""
-        process = self._process = TrainingProcess(
-            plan, devices, console, Cluster(tuple(addresses), self._members.worker)
-        )
+        cluster = replace(self._members, addresses=tuple(addresses))
+        process = self._process = TrainingProcess(plan, devices, console, cluster)
         self._reporter.save = lambda: self._save(process)
         try:
             self._wait_for_start(addresses)
@@ -281,17 +275,23 @@ def _read_message(members: Membership, worker: int, peer: Connection, seconds: f
     raise error_class(text)
 
 
-def _receive_start(members: Membership, chief: Connection, timeout: float, on_wait: Callable[[str], None]) -> Message:
-    """Waits until the chief has heard from all workers."""
+def _wait_for_message(
+    key: str, members: Membership, worker: int, peer: Connection, timeout: float, on_wait: Callable[[str], None]
+) -> Message:
+    """Waits for the message of a machine that has this key.
+
+    Raises:
+        WorkerError: it does not come in time, or the machine is lost or failed.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        on_wait("waiting for the other workers")
-        message = _read_message(members, 0, chief, _SECONDS_BETWEEN_UPDATES)
-        if message and "start" in message:
+        on_wait(f"waiting for an answer of {members.describe(worker)}")
+        message = _read_message(members, worker, peer, _SECONDS_BETWEEN_UPDATES)
+        if message and key in message:
             return message
     raise WorkerError(
-        f"{members.describe(0)} did not start the training within [training] worker_timeout = {timeout:g} s: see its "
-        "output. Start TrainModel again on all machines."
+        f"{members.describe(worker)} did not answer within [training] worker_timeout = {timeout:g} s: see its output. "
+        "Start TrainModel again on all machines."
     )
 
 

@@ -26,6 +26,7 @@ from models.settings import DeviceSettings
 from models.training.job import Progress, TrainingSummary
 from tasks.scheduler.failures import find_expected_error
 from tasks.settings.operation import ConsoleSettings
+from tasks.training.membership import Membership
 from tasks.training.plan import TrainingPlan, describe_network
 
 if TYPE_CHECKING:
@@ -35,19 +36,6 @@ SECONDS_TO_SAVE = 60.0
 _SECONDS_BETWEEN_REPORTS = 0.1
 _SAVE, _END = "save", "end"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)  # they are left to the parent
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The workers of a training on several machines, for TensorFlow.
-
-    Attributes:
-        addresses: host and port of the TensorFlow server of each worker.
-        worker: number of this worker, from 0.
-    """
-
-    addresses: tuple[str, ...]
-    worker: int
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,7 @@ class TrainingProcess:
     """
 
     def __init__(
-        self, plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, cluster: Cluster | None = None
+        self, plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, cluster: Membership | None = None
     ) -> None:
         context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
         self.connection, connection = context.Pipe()
@@ -190,7 +178,7 @@ class _EndRequest(BaseException):
 
 def _run(
     connection: Connection, plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings,
-    cluster: Cluster | None,
+    cluster: Membership | None,
 ) -> None:  # fmt: skip
     """Runs the process."""
     for number in _SIGNALS:
@@ -220,7 +208,9 @@ def _run(
         reports.send(Failed(expected if isinstance(expected, SpamscoreError) else None, traceback.format_exc()))
 
 
-def _start(plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, cluster: Cluster | None) -> Replicas:
+def _start(
+    plan: TrainingPlan, devices: DeviceSettings, console: ConsoleSettings, cluster: Membership | None
+) -> Replicas:
     from models.network.devices import select_devices, start_tensorflow
 
     if cluster is None:

@@ -217,6 +217,24 @@ def test_sigterm_ends_a_worker_that_waits_for_another(machine: Callable[[int], P
         assert worker.wait().code == 143, worker.output
 
 
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_worker_that_accepts_the_connection_and_says_nothing_is_named_and_sigterm_does_not_wait_for_it(
+    machine: Callable[[int], Path], is_ended: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        timeout = ("--training-worker-timeout", "120" if is_ended else "3")
+        with running([start(machine(0), 0, f"127.0.0.1:1,{address}", *timeout)]) as (chief,):
+            connection, _ = silent.accept()
+            with connection:
+                if is_ended:
+                    chief.process.terminate()
+                done = chief.wait()
+    assert done.code == (143 if is_ended else 30), done.output
+    if not is_ended:
+        assert f"worker 1 ({address}) did not answer within [training] worker_timeout = 3 s" in done.last_line
+
+
 def test_a_worker_that_stops_answering_before_the_first_step_is_named_within_the_timeout(
     machine: Callable[[int], Path],
 ) -> None:
