@@ -211,7 +211,8 @@ class _Training:
         try:
             report = process.receive()
         except ProcessDiedError as died:
-            report = Failed(WorkerError(_describe_death(died)), "")
+            advice = "Run the same command on all machines; the training continues from the latest checkpoint."
+            report = Failed(WorkerError(f"{died.describe()}. {advice}"), "")
         if isinstance(report, Failed):
             self._raise_failure(report)
         if isinstance(report, Finished):
@@ -299,13 +300,6 @@ def _end_message(error: BaseException | None) -> Message:
     if error is None:
         return {"end": None}
     return {"end": type(error).__name__, "message": describe_error(error)}
-
-
-def _describe_death(died: ProcessDiedError) -> str:
-    return (
-        f"the training process ended with exit code {died.exit_code}, perhaps because memory ran out: see the system's "
-        "log. Run the same command on all machines; the training continues from the latest checkpoint."
-    )
 
 
 def _find_difference(ours: Any, theirs: Any, path: str = "") -> tuple[str, Any, Any] | None:

@@ -86,6 +86,15 @@ class ProcessDiedError(Exception):
         super().__init__(f"exit code {exit_code}")
         self.exit_code = exit_code
 
+    def describe(self, network: str = "") -> str:
+        """Describes the death in one line without the way out; `network` is the network that was being trained."""
+        code = self.exit_code or 0
+        signal_or_code = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return (
+            f"the training process{network and f' of the {network}'} ended with {signal_or_code}, perhaps because "
+            "memory ran out: see the system's log"
+        )
+
 
 class TrainingProcess:
     """A training process, as its parent sees it.

@@ -156,10 +156,7 @@ def _is_one_cpu(devices: list[str]) -> bool:
 
 
 def _describe_death(died: ProcessDiedError, number: int | None, folds: int) -> WorkerError:
-    name = "" if number is None else f" of the {describe_network(number, folds)}"
-    code = died.exit_code or 0
-    signal = f"signal {-code}" if code < 0 else f"exit code {code}"
     return WorkerError(
-        f"the training process{name} ended with {signal}, perhaps because memory ran out: see the system's log. Run "
-        "the same command again, it continues from the latest checkpoints; [training] processes = 1 needs less memory."
+        f"{died.describe('' if number is None else describe_network(number, folds))}. Run the same command again, it "
+        "continues from the latest checkpoints; [training] processes = 1 needs less memory."
     )
