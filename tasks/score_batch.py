@@ -14,7 +14,7 @@ import luigi
 
 from models.errors import ArtifactError, InputError
 from models.settings import DeviceSettings
-from tasks.artifacts.exports import MODEL_CARD, exports_folder, version_folder, version_in_service
+from tasks.artifacts.exports import MODEL_CARD, exports_folder, no_version_error, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import artifacts_folder
@@ -313,10 +313,7 @@ def require_version_in_service() -> int:
     version = version_in_service()
     if version is None:
         if not (refusal := ExportModel().refusal()):
-            raise ArtifactError(
-                f"{exports_folder()}: no model version is exported yet. To export one: luigi --module pipeline "
-                "ExportModel"
-            )
+            raise no_version_error()
         raise ArtifactError(
             f"{exports_folder()}: no version is in service, because the trained model was refused: {refusal}. "
             "Provide more labelled messages ([corpus]), change [network] and [training], or overrule it: "

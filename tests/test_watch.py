@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import DATE, SMALL, STAGES, environment, kill_group_on_exit, merge_settings, query, write_settings
+from chain import (
+    DATE,
+    SMALL,
+    STAGES,
+    RunningCommand,
+    environment,
+    kill_group_on_exit,
+    merge_settings,
+    query,
+    write_settings,
+)
 from eventually import eventually
 from page import Page, chromium
 
@@ -30,15 +40,8 @@ GREEN, RED, YELLOW = "#00DD00", "#DD0000", "#EEBB00"
 ENDLESS = {"training": {"epochs": "400", "patience": "400", "learning_rate": "0.001"}}
 
 
-class WatchCommand:
+class WatchCommand(RunningCommand):
     """A running `spamscore watch` command."""
-
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
-        self.folder, self.process = folder, process
-
-    @property
-    def output(self) -> str:
-        return (self.folder / "output").read_text()
 
     def wait_for(self, read: Callable[[], Any], accepts: Callable[[Any], object] = bool) -> Any:
         return eventually(read, accepts, self._check_runs, lambda: self.output)

@@ -26,7 +26,6 @@ class Replicas:
 
     Attributes:
         strategy: the strategy of `tf.distribute`; variables are created in its scope.
-        worker: number of this process among the workers, from 0.
         workers: number of workers.
         shards: number of shards that each step is cut into.
         local_shards: number of shards that this process computes.
@@ -45,7 +44,7 @@ class Replicas:
         Raises:
             SettingsError: the shards cannot be divided among the replicas.
         """
-        self.strategy, self.worker, self.workers = strategy, worker, workers
+        self.strategy, self.workers = strategy, workers
         replicas = strategy.num_replicas_in_sync
         self.shards = shards or replicas
         if self.shards % replicas:

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from models.errors import ArtifactError
-from tasks.artifacts.exports import exports_folder, version_in_service
+from tasks.artifacts.exports import no_version_error, version_in_service
 from tasks.artifacts.trainings import verified_training_folder
 from tasks.scoring.scorer import load_scorer, load_threshold
 from tasks.stage import prepare_tensorflow
@@ -90,10 +89,7 @@ def resolve_version(requested: int | None) -> int:
     """
     version = requested if requested is not None else version_in_service()
     if version is None:
-        raise ArtifactError(
-            f"{exports_folder()}: no model version is exported yet. To export one, run in the folder of your "
-            "luigi.cfg: luigi --module pipeline ExportModel"
-        )
+        raise no_version_error()
     return version
 
 

@@ -101,6 +101,14 @@ def find_version(fingerprint: str) -> int | None:
     return None
 
 
+def no_version_error() -> ArtifactError:
+    """Builds the error for a project that has no exported version yet."""
+    return ArtifactError(
+        f"{exports_folder()}: no model version is exported yet. To export one, run in the folder of your luigi.cfg: "
+        "luigi --module pipeline ExportModel"
+    )
+
+
 def version_in_service() -> int | None:
     """Returns the version that the next batch is scored with; None before the first export."""
     versions = list_versions()

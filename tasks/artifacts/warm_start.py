@@ -175,9 +175,7 @@ def _source_error(name: str, received: str) -> WarmStartError:
     )
 
 
-def _list_checkpoint_files(folder: Path, checkpoint: str | None) -> list[Path]:
-    if checkpoint is None:
-        return []
+def _list_checkpoint_files(folder: Path, checkpoint: str) -> list[Path]:
     return sorted(path for path in (folder / "checkpoints").glob(f"{checkpoint}.*") if _CHECKPOINT.fullmatch(path.name))
 
 

@@ -36,6 +36,17 @@ DATE = "2026-01-31"
 Settings = dict[str, dict[str, str]]
 
 
+class RunningCommand:
+    """A command that was started in a folder, with its output in the file ``output`` there."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder, self.process = folder, process
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output").read_text("utf-8")
+
+
 @dataclass(frozen=True)
 class CommandResult:
     """The exit code of a command and all of its output."""

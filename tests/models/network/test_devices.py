@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from new_process import run_in_process
 
 from models.errors import DeviceError, SettingsError
 from models.network import devices
-from models.network.devices import configure_gpu, start_tensorflow
+from models.network.devices import configure_gpu, hide_unselected_gpus, start_tensorflow
 from models.settings import DeviceSettings
 
 TEXTS = [" ".join(["free win now call"[: count % 17]] * (count % 23)) for count in range(300)]
@@ -125,6 +126,33 @@ def test_two_devices_share_the_work_and_give_the_same_scores_as_one() -> None:
     assert devices_0 == [{":CPU:0"}]
     assert devices_1 == [{":CPU:1"}]
     assert devices_both == devices_0 + devices_1
+
+
+def start_in_cluster(settings: DeviceSettings) -> int:
+    """Returns the number of GPUs that a strategy for several machines would use."""
+    start_tensorflow(dataclasses.replace(settings, devices="auto"), "QUIET", lambda: hide_unselected_gpus(settings))
+    import tensorflow as tf
+
+    return len(tf.config.get_visible_devices("GPU"))
+
+
+@pytest.mark.parametrize(
+    ("selected", "error", "message"),
+    [
+        ("cpu:1", SettingsError, "devices = cpu:1: with several workers, expected auto, cpu:0 or names of GPUs"),
+        ("cpu:0,gpu:0", SettingsError, "devices = cpu:0,gpu:0: with several workers, expected auto"),
+        ("gpu:3", DeviceError, "device gpu:3 does not exist on this machine, which has 0 GPUs"),
+    ],
+)
+def test_several_workers_use_the_first_cpu_or_gpus_that_exist(selected: str, error: type, message: str) -> None:
+    raised = run_in_process(__file__, "start_in_cluster", DeviceSettings(devices=selected))
+    assert isinstance(raised, error)
+    assert message in str(raised)
+
+
+@pytest.mark.parametrize("selected", ["auto", "cpu:0"])
+def test_several_workers_without_gpus_use_the_first_cpu(selected: str) -> None:
+    assert run_in_process(__file__, "start_in_cluster", DeviceSettings(devices=selected)) == 0
 
 
 def test_settings_reach_tensorflow() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from chain import LUIGI, environment, kill_group_on_exit, write_settings
+from chain import LUIGI, RunningCommand, environment, kill_group_on_exit, write_settings
 from eventually import Value, eventually
 from luigid import Luigid
 
@@ -23,15 +23,8 @@ SUPPORTED = "pause (wait after the chunk that is being scored); resume (continue
 GONE, BACK = "does not answer", "answers again"
 
 
-class Run:
+class Run(RunningCommand):
     """The real command on tasks that wait until the test releases them."""
-
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
-        self.folder, self.process = folder, process
-
-    @property
-    def output(self) -> str:
-        return (self.folder / "output").read_text()
 
     def release(self, *numbers: int) -> None:
         for number in numbers:

@@ -11,11 +11,20 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from chain import LUIGI, SMALL, CommandResult, Settings, environment, luigi_cold, merge_settings, write_settings
+from chain import (
+    LUIGI,
+    SMALL,
+    CommandResult,
+    RunningCommand,
+    Settings,
+    environment,
+    luigi_cold,
+    merge_settings,
+    write_settings,
+)
 from eventually import eventually
 
 # A plain RNN and no held-out folds, because every worker compiles each network for each of its shards.
@@ -29,20 +38,8 @@ TRAINING: Settings = merge_settings(
 )
 
 
-@dataclass
-class Worker:
+class Worker(RunningCommand):
     """A started worker."""
-
-    folder: Path
-    process: subprocess.Popen[str]
-    log: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.log = self.folder / "output"
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text("utf-8")
 
     def wait(self) -> CommandResult:
         return CommandResult(self.process.wait(timeout=240), self.output)

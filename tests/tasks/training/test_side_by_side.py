@@ -22,6 +22,7 @@ from chain import (
     LUIGI,
     SMALL,
     CommandResult,
+    RunningCommand,
     Settings,
     environment,
     kill_group_on_exit,
@@ -91,15 +92,8 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return copy
 
 
-class Run:
+class Run(RunningCommand):
     """A running command that trains two networks at once."""
-
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
-        self.folder, self.process = folder, process
-
-    @property
-    def output(self) -> str:
-        return (self.folder / "output").read_text()
 
     def checkpoints(self, network: str) -> list[int]:
         """Returns the numbers of the checkpoints of a network: ``.`` is the final one."""
