@@ -15,6 +15,21 @@ DOCS = [
     "sphinx-copybutton>=0.5.2,<0.6",
 ]
 
+# The front end, `spamscore api`. uvloop and httptools make uvicorn faster; swagger-ui-bundle has the scripts of /docs.
+API = [
+    "fastapi>=0.130,<0.200",
+    "httptools>=0.6.4,<0.10",
+    "swagger-ui-bundle>=1.1,<2",
+    "uvicorn>=0.40,<0.60",
+    "uvloop>=0.21,<0.24",
+]
+# The protocols of TensorFlow Serving, for clients and for the gRPC port of the front end.
+SERVING = [
+    "grpcio-health-checking>=1.71,<2",
+    "grpcio-reflection>=1.71,<2",
+    "tensorflow-serving-api>=2.21,<2.22",
+]
+
 setup(
     name="spamscore",
     version="0.1.0",
@@ -69,9 +84,13 @@ setup(
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "mysql": ["pymysql[rsa]>=1.1,<2"],
+        "api": API,
+        "serving": SERVING,
         "docs": DOCS,
         "test": [
+            *API,
             *DOCS,
+            *SERVING,
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
             "import-linter>=2.17,<3",
@@ -84,6 +103,7 @@ setup(
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.8,<4",
             "pyyaml>=6,<7",
+            "schemathesis>=4.32,<5",
         ],
         "fuzz": ["atheris>=3,<4"],
         "lint": [

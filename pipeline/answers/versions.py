@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import ArtifactError
-from tasks.artifacts.exports import list_versions, read_version_manifest, version_folder, version_in_service
+from tasks.artifacts.exports import list_versions, read_version_manifest, served_versions, version_folder
 from tasks.artifacts.folders import MANIFEST, read_json
 from tasks.artifacts.locations import METRICS, evaluation_folder
+from tasks.artifacts.model_config import ServedVersions
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ExportedVersion:
         folder: folder of the export.
         threshold: threshold at the time of the export; None for a version exported before it was stored.
         approved: whether EvaluateModel approved it; False if a person overruled the gate; None as above.
+        candidate: whether it has the label canary.
     """
 
     version: int
@@ -37,6 +39,7 @@ class ExportedVersion:
     folder: str
     threshold: float | None
     approved: bool | None
+    candidate: bool
 
 
 def exported_versions() -> list[ExportedVersion]:
@@ -45,17 +48,17 @@ def exported_versions() -> list[ExportedVersion]:
     Raises:
         ArtifactError: a file of a version is missing or damaged.
     """
-    in_service = version_in_service()
-    return [_describe_version(version, version == in_service) for version in reversed(list_versions())]
+    served = served_versions()
+    return [_describe_version(version, served) for version in reversed(list_versions())]
 
 
-def _describe_version(version: int, in_service: bool) -> ExportedVersion:
+def _describe_version(version: int, served: ServedVersions | None) -> ExportedVersion:
     manifest = read_version_manifest(version)
     metrics = _read_metrics(str(manifest.get("evaluation")))
     exported_at = manifest.get("exported_at")
     return ExportedVersion(
         version=version,
-        in_service=in_service,
+        in_service=served is not None and version == served.stable,
         exported_at=_parse_time(exported_at, version) if exported_at else None,
         pr_auc=metrics.get("pr_auc"),
         mcc=metrics.get("mcc"),
@@ -63,6 +66,7 @@ def _describe_version(version: int, in_service: bool) -> ExportedVersion:
         folder=str(version_folder(version)),
         threshold=(manifest.get("threshold") or {}).get("value"),
         approved=(manifest.get("judged") or {}).get("approved"),
+        candidate=served is not None and version == served.canary,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import click
 
+from models.errors import InputError
 from pipeline import printing
 from pipeline.commands.context import read_settings
 from pipeline.commands.options import (
@@ -20,6 +22,8 @@ from pipeline.commands.options import (
     yes_option,
 )
 from pipeline.printing import Column, print_json, print_lines, print_rows
+from tasks.settings.loading import load
+from tasks.settings.serving import ServingSettings
 
 
 @click.command(
@@ -38,7 +42,7 @@ def models(output_format: str | None) -> None:
     the checkpoints. Threshold is the one at the time of the export; each batch stores its own.
 
     In a pipe, prints one line per version, separated by tabs: version, in service (true or false), exported at, PR AUC,
-    MCC, training, threshold.
+    MCC, training, threshold, candidate (true or false).
     """
     read_settings()
     from pipeline.answers.versions import exported_versions
@@ -60,6 +64,7 @@ _VERSION_COLUMNS = [
     Column("MCC", lambda version: version.mcc, "{:.4f}".format, align_right=True),
     Column("training", lambda version: version.training, drop_priority=1),
     Column("threshold", lambda version: version.threshold, "{:g}".format, align_right=True, drop_priority=3),
+    Column("", lambda version: version.candidate, lambda value: "candidate" if value else "", style="bold yellow"),
 ]
 
 
@@ -69,37 +74,92 @@ _VERSION_COLUMNS = [
         "spamscore models                                lists the versions",
         "spamscore serve 3",
         "spamscore serve 3 --yes                         without a question, for scripts",
+        "spamscore serve 4 --canary                      a candidate, which clients ask for by its label",
+        "spamscore serve --no-canary                     removes the candidate's label",
         "spamscore serve --refused                       the model that the gate refused",
     ),
 )
 @click.argument("version", type=POSITIVE_INTEGER, required=False)
+@click.option("--canary/--no-canary", default=None, help="Make VERSION the candidate; or remove the candidate's label.")
 @click.option("--refused", is_flag=True, help="Export the model that EvaluateModel refused, as the next version.")
 @yes_option
-def serve(version: int | None, refused: bool, yes: bool) -> None:
+def serve(version: int | None, canary: bool | None, refused: bool, yes: bool) -> None:
     """Put VERSION of the model in service: the next batches are scored with it. It can be older or newer.
 
     It stays in service until a newer version is exported. Dates that are already scored do not change. To score a date
     again: luigi --module pipeline ScoreBatch --date DATE --model-version VERSION
 
+    The batch, the commands and the front end use the version from the moment the command ends. TensorFlow Serving
+    reads it from exports/<model_name>/models.config at its next poll, as the label stable. If the server does not keep
+    VERSION loaded, the command first waits [serving] load_seconds.
+
+    --canary gives VERSION the label canary instead. Clients of TensorFlow Serving and of the front end can ask for it
+    by its label or number; nothing else changes. `spamscore serve VERSION` promotes it.
+
     --refused overrules the gate: the model of the current settings, which EvaluateModel refused, is exported as the
     next version. Its manifest and model card record the refusal.
     """
     read_settings()
-    if (version is None) != refused:
-        raise click.UsageError("expected either VERSION or --refused. To list the versions: spamscore models")
-    if version is None:
+    if [version is not None, refused, canary is False].count(True) != 1 or (canary and version is None):
+        raise click.UsageError(
+            "expected either VERSION, with or without --canary, or --no-canary, or --refused. To list the versions: "
+            "spamscore models"
+        )
+    if refused:
         _overrule(yes)
-        return
+    elif version is None:
+        _remove_candidate()
+    elif canary:
+        _label_candidate(version)
+    else:
+        _put_in_service(version, yes)
+
+
+def _put_in_service(version: int, yes: bool) -> None:
     from pipeline.answers.rollback import require_servable
     from tasks.artifacts.exports import put_in_service
 
     in_service = require_servable(version)
     if version == in_service:
+        put_in_service(version)  # writes the files for TensorFlow Serving if they are missing
         print_lines([f"version {version} is in service already"])
         return
     confirm(f"Version {in_service} is in service. Score the next batches with version {version} instead?", yes)
+    _wait_until_loaded(version)
     put_in_service(version)
     print_lines([f"version {version} is in service until a newer one is exported; before, it was version {in_service}"])
+
+
+def _label_candidate(version: int) -> None:
+    from pipeline.answers.rollback import require_servable
+    from tasks.artifacts.exports import put_in_service
+    from tasks.artifacts.model_config import CANARY
+
+    if version == require_servable(version):
+        raise InputError(
+            f"version {version} is in service, so it cannot be the candidate too. Expected another version. To list "
+            "them: spamscore models"
+        )
+    _wait_until_loaded(version)
+    put_in_service(version, CANARY)
+    print_lines([f"version {version} is the candidate; to put it in service: spamscore serve {version}"])
+
+
+def _remove_candidate() -> None:
+    from tasks.artifacts.exports import remove_candidate
+
+    removed = remove_candidate()
+    print_lines([f"version {removed} is no candidate any more" if removed else "there is no candidate"])
+
+
+def _wait_until_loaded(version: int) -> None:
+    """Waits until servers have loaded a version: TensorFlow Serving moves a label to no other version."""
+    from tasks.artifacts.exports import announce_version
+
+    seconds = load(ServingSettings).load_seconds
+    if announce_version(version) and seconds:
+        with status_line(f"Waiting {seconds} s ([serving] load_seconds) while servers load version {version} …"):
+            time.sleep(seconds)
 
 
 def _overrule(yes: bool) -> None:

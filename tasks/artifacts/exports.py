@@ -1,7 +1,8 @@
 """Publishes, verifies and lists the exported versions of the model, and selects the version in service.
 
-Versions are in `exports/<model>/<version>/`, numbered from 1. TensorFlow Serving watches this folder and ignores other
-names in it. The newest version is in service, unless another one was chosen since its export (`service.json`).
+Versions are in `exports/<model>/<version>/`, numbered from 1. `models.config` beside them names the version in service:
+the batch, the commands, the front end and TensorFlow Serving all read it there (`tasks.artifacts.model_config`). An
+export puts its version in service. A person can put another one in service, until the next export.
 """
 
 from __future__ import annotations
@@ -20,17 +21,23 @@ from tasks.artifacts.folders import (
     clear_folder,
     list_manifest_files,
     lock_folder,
-    read_json,
     read_manifest,
     sync_folder,
     verify_file,
-    write_json,
 )
 from tasks.artifacts.locations import artifacts_folder
+from tasks.artifacts.model_config import (
+    STABLE,
+    ServedVersions,
+    list_more,
+    read_model_config,
+    serve_versions,
+    write_model_config,
+)
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
-SERVICE, MODEL_CARD = "service.json", "model_card.md"
+MODEL_CARD = "model_card.md"
 
 
 def exports_folder() -> Path:
@@ -109,57 +116,120 @@ def no_version_error() -> ArtifactError:
     )
 
 
+def served_versions() -> ServedVersions | None:
+    """Returns the version in service, the candidate, and the versions that servers load; None before the first export.
+
+    Versions without a `models.config` were exported by an older spamscore: then the newest one is in service.
+
+    Raises:
+        ArtifactError: `models.config` is not as spamscore writes it.
+    """
+    if served := read_model_config(exports_folder()):
+        return served
+    versions = list_versions()
+    return serve_versions(versions, versions[-1], None) if versions else None
+
+
 def version_in_service() -> int | None:
     """Returns the version that the next batch is scored with; None before the first export."""
-    versions = list_versions()
-    if not versions:
-        return None
-    chosen = read_json(exports_folder() / SERVICE) if (exports_folder() / SERVICE).is_file() else {}
-    # A choice holds until a newer version is exported.
-    if chosen.get("newest") != versions[-1]:
-        return versions[-1]
-    if not isinstance(chosen.get("version"), int):
-        raise ArtifactError(
-            f"{exports_folder() / SERVICE}: version: expected a number, received {chosen.get('version')!r}. "
-            "Choose the version again with `spamscore serve`, or delete the file to put the newest version in service."
-        )
-    return int(chosen["version"])
+    served = served_versions()
+    return served.stable if served else None
 
 
-def put_in_service(version: int) -> None:
-    """Puts a version in service, until a newer one is exported.
-
-    Waits for a running export: a rollback must not be overridden by a newer version a moment later.
+def announce_version(version: int) -> bool:
+    """Lists a version for servers to load, before a label moves to it. Returns whether it was not listed before.
 
     Raises:
         ArtifactError: the version does not exist, or it was changed after the export.
     """
     verify_version(version)
     with lock_folder(exports_folder()):
-        write_json(exports_folder() / SERVICE, {"version": version, "newest": list_versions()[-1]})
+        served = _require_served()
+        if version in served.loaded:
+            return False
+        write_model_config(exports_folder(), list_more(served, version))
+        return True
+
+
+def put_in_service(version: int, label: str = STABLE) -> None:
+    """Puts a version in service until a newer one is exported, or makes it the candidate.
+
+    Waits for a running export: a rollback must not be overridden by a newer version a moment later.
+
+    Args:
+        version: the version.
+        label: STABLE for the version in service; CANARY for the candidate, which stays until it is put in service or
+            removed.
+
+    Raises:
+        ArtifactError: the version does not exist, or it was changed after the export.
+    """
+    verify_version(version)
+    with lock_folder(exports_folder()):
+        served = _require_served()
+        # Requests for the old version of the label may still be on their way: it stays loaded until the next change.
+        versions = list_versions()
+        if label == STABLE:
+            served = serve_versions(versions, version, served.canary, (served.stable,))
+        else:
+            served = serve_versions(versions, served.stable, version)
+        write_model_config(exports_folder(), served)
+
+
+def remove_candidate() -> int | None:
+    """Removes the label of the candidate. Returns the version that had it; None if there was none."""
+    with lock_folder(exports_folder()):
+        served = served_versions()
+        if served is None or served.canary is None:
+            return None
+        write_model_config(exports_folder(), serve_versions(list_versions(), served.stable, None))
+        return served.canary
+
+
+def _require_served() -> ServedVersions:
+    served = served_versions()
+    if served is None:
+        raise no_version_error()
+    return served
 
 
 def publish_version(fingerprint: str, build: Callable[[Path, int], None]) -> int:
-    """Builds an export and publishes it as the next version, completely or not at all; returns the version.
+    """Builds an export, publishes it as the next version, completely or not at all, and puts it in service.
 
-    An export that is already published keeps its version.
+    An export that is already published keeps its version. If the process that published it was killed before the
+    version was in service, it is put in service now.
 
     Args:
         fingerprint: fingerprint of the export. Another process that builds the same export waits here.
         build: fills a folder; takes the folder and the version number.
+
+    Returns:
+        The version.
     """
     partial = exports_folder() / f"{fingerprint}.partial"
     with lock_folder(partial):
-        if (published := find_version(fingerprint)) is not None:
-            shutil.rmtree(partial)
-            return published
+        published = find_version(fingerprint)
         with lock_folder(exports_folder()):
-            clear_folder(partial)
-            version = max(list_versions(), default=0) + 1
-            build(partial, version)
-            sync_folder(partial)
-            partial.rename(exports_folder() / str(version))
-        return version
+            served = read_model_config(exports_folder())
+            if published is not None:
+                shutil.rmtree(partial)
+            else:
+                clear_folder(partial)
+                # The number of a version that was deleted is not used again: a server may still have it loaded.
+                published = max([*list_versions(), served.next_version - 1 if served else 0], default=0) + 1
+                build(partial, published)
+                sync_folder(partial)
+                partial.rename(exports_folder() / str(published))
+            if not is_released(published):
+                canary, before = (served.canary, (served.stable,)) if served else (None, ())
+                write_model_config(exports_folder(), serve_versions(list_versions(), published, canary, before))
+        return published
+
+
+def is_released(version: int) -> bool:
+    """Returns whether an exported version was in service since its export, which a killed export leaves undone."""
+    served = read_model_config(exports_folder())
+    return served is not None and version < served.next_version
 
 
 class VersionTarget(luigi.Target):
@@ -172,5 +242,6 @@ class VersionTarget(luigi.Target):
         return f"{exports_folder()}/<version of {self.fingerprint}>"
 
     def exists(self) -> bool:
-        """Returns whether a version has this fingerprint."""
-        return find_version(self.fingerprint) is not None
+        """Returns whether a version has this fingerprint and was put in service."""
+        version = find_version(self.fingerprint)
+        return version is not None and is_released(version)

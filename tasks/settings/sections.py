@@ -14,6 +14,7 @@ from models.settings import (
 from tasks.settings.inputs import CorpusSettings, MessagesSettings
 from tasks.settings.operation import AlertSettings, ConsoleSettings, MetricsSettings, RunSettings
 from tasks.settings.scoring import DriftSettings, ReportSettings, ScoringSettings
+from tasks.settings.serving import ServingSettings
 from tasks.settings.storage import ArtifactSettings, DatabaseSettings
 
 SECTIONS: dict[str, type] = {
@@ -28,6 +29,7 @@ SECTIONS: dict[str, type] = {
     "gate": GateSettings,
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
+    "serving": ServingSettings,
     "devices": DeviceSettings,
     "report": ReportSettings,
     "drift": DriftSettings,

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.command_line import cli
 from tasks.artifacts.folders import read_manifest, write_json, write_manifest
+from tasks.artifacts.model_config import serve_versions, write_model_config
 
 SPAMSCORE = Path(sys.executable).with_name("spamscore")
 # Control, invisible and bidirectional characters that must not reach a terminal.
@@ -126,7 +127,7 @@ def export_version(
     checkpoints: bool = False,
     **manifest_entries: object,
 ) -> None:
-    """Writes the manifests of an exported version, without a model."""
+    """Writes the manifests of an exported version, without a model, and puts it in service."""
     training_folder = folder / "artifacts" / "training" / training
     if checkpoints:
         training_folder.mkdir(parents=True)
@@ -139,3 +140,5 @@ def export_version(
     if metrics is not None:
         (folder / "artifacts" / "evaluation" / f"e{version}").mkdir(parents=True)
         write_json(folder / "artifacts" / "evaluation" / f"e{version}" / "metrics.json", metrics)
+    exported = sorted(int(entry.name) for entry in path.parent.iterdir() if entry.name.isdecimal())
+    write_model_config(path.parent, serve_versions(exported, version, None))

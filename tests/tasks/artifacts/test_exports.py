@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from models.errors import ArtifactError
 from tasks.artifacts import exports
@@ -33,8 +35,14 @@ def publish_in(folder: Path, fingerprint: str) -> None:
     publish(fingerprint)
 
 
+SERVER_FILES = {"models.config", "batching.config", "monitoring.config"}
+
+
 def names() -> list[str]:
-    return sorted(path.name for path in exports.exports_folder().iterdir())
+    """The files and folders of the exports, without those for TensorFlow Serving."""
+    found = {path.name for path in exports.exports_folder().iterdir()}
+    assert found >= SERVER_FILES
+    return sorted(found - SERVER_FILES)
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +96,104 @@ def test_the_newest_version_is_in_service_unless_another_was_chosen_since() -> N
     assert exports.version_in_service() == 3
 
 
+def read_server_config() -> tuple[list[int], dict[str, int]]:
+    """The versions that TensorFlow Serving loads, and the version of each label."""
+    content = (exports.exports_folder() / "models.config").read_text("utf-8")
+    (model,) = text_format.Parse(content, ModelServerConfig()).model_config_list.config
+    assert (model.name, model.model_platform) == ("spam_ham", "tensorflow")
+    assert model.base_path == str(exports.exports_folder().resolve())
+    return list(model.model_version_policy.specific.versions), dict(model.version_labels)
+
+
+def test_the_server_loads_the_newest_versions_those_with_a_label_and_the_next_one(set_settings: SetSettings) -> None:
+    set_settings(serving={"keep_loaded": "2"})
+    publish("a")
+    assert read_server_config() == ([1, 2], {"stable": 1})
+    publish("b")
+    publish("c")
+    assert read_server_config() == ([2, 3, 4], {"stable": 3})
+    assert exports.announce_version(2) is False
+    assert exports.announce_version(1) is True
+    assert read_server_config() == ([1, 2, 3, 4], {"stable": 3})
+    exports.put_in_service(1)
+    assert read_server_config() == ([1, 2, 3, 4], {"stable": 1})
+    exports.put_in_service(2, "canary")
+    publish("d")
+    assert read_server_config() == ([1, 2, 3, 4, 5], {"stable": 4, "canary": 2})
+    exports.put_in_service(2)
+    assert read_server_config() == ([2, 3, 4, 5], {"stable": 2})
+    assert exports.remove_candidate() is None
+    exports.put_in_service(3, "canary")
+    assert exports.remove_candidate() == 3
+    assert read_server_config() == ([2, 3, 4, 5], {"stable": 2})
+
+
+def test_the_files_for_batching_and_monitoring_keep_an_operators_changes() -> None:
+    publish("a")
+    assert "max_batch_size { value: 1024 }" in (exports.exports_folder() / "batching.config").read_text()
+    (exports.exports_folder() / "batching.config").write_text("max_batch_size { value: 64 }")
+    (exports.exports_folder() / "monitoring.config").unlink()
+    publish("b")
+    assert (exports.exports_folder() / "batching.config").read_text() == "max_batch_size { value: 64 }"
+    assert "enable: true" in (exports.exports_folder() / "monitoring.config").read_text()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda _: "",
+        lambda text: text[:-3],
+        lambda text: text.replace("stable", "latest"),
+        lambda text: text.replace("value: 1", "value: one"),
+        lambda text: text.replace("value: 1", "value: 0"),
+        lambda text: text + "\n",
+        lambda text: text.replace("        versions: 1\n        versions: 2\n", ""),
+    ],
+)
+def test_a_changed_models_config_is_refused_with_the_way_out(edit: Callable[[str], str]) -> None:
+    publish("a")
+    path = exports.exports_folder() / "models.config"
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(ArtifactError, match=r"models\.config: expected the file as .* writes it.*spamscore serve"):
+        exports.version_in_service()
+
+
+def test_a_version_whose_export_was_killed_before_it_was_in_service_is_put_in_service_by_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("a")
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exports, "write_model_config", kill)
+        with pytest.raises(KeyboardInterrupt):
+            publish("b")
+    assert (exports.list_versions(), exports.version_in_service()) == ([1, 2], 1)
+    assert not exports.VersionTarget("b").exists()
+    assert publish("b") == 2
+    assert (exports.list_versions(), exports.version_in_service()) == ([1, 2], 2)
+    assert exports.VersionTarget("b").exists()
+
+
+def test_the_number_of_a_deleted_version_is_not_used_again() -> None:
+    publish("a")
+    publish("b")
+    shutil.rmtree(exports.version_folder(2))
+    assert publish("c") == 3
+    assert exports.version_in_service() == 3
+
+
+def test_of_versions_that_an_older_spamscore_exported_the_newest_is_in_service() -> None:
+    publish("a")
+    publish("b")
+    (exports.exports_folder() / "models.config").unlink()
+    assert exports.version_in_service() == 2
+    exports.put_in_service(1)
+    assert read_server_config() == ([1, 2, 3], {"stable": 1})
+
+
 def publish_slowly_in(folder: Path, started: Path) -> None:
     os.chdir(folder)
 
@@ -127,7 +233,7 @@ def test_of_concurrent_choices_one_is_in_service() -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0] * len(processes)
     assert exports.version_in_service() in (1, 2)
-    assert names() == ["1", "2", "3", "service.json"]
+    assert names() == ["1", "2", "3"]
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
