@@ -79,6 +79,7 @@ setup(
         "tensorflow>=2.21,<2.22",
         "threadpoolctl>=3.5,<4",
         "tzdata>=2025.2",
+        "urllib3>=2.5,<3",
     ],
     extras_require={
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],
