@@ -15,11 +15,11 @@ DOCS = [
     "sphinx-copybutton>=0.5.2,<0.6",
 ]
 
-# The front end, `spamscore api`. uvloop and httptools make uvicorn faster; swagger-ui-bundle has the scripts of /docs.
+# The front end, `spamscore api`. uvloop and httptools make uvicorn faster; fastapi-offline has the scripts of /docs.
 API = [
     "fastapi>=0.130,<0.200",
+    "fastapi-offline>=1.7.7,<2",
     "httptools>=0.6.4,<0.10",
-    "swagger-ui-bundle>=1.1,<2",
     "uvicorn>=0.40,<0.60",
     "uvloop>=0.21,<0.24",
 ]
