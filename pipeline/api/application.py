@@ -1,4 +1,7 @@
-"""The ASGI application of the front end."""
+"""The FastAPI application of the front end: health, metrics, documentation and pages.
+
+`pipeline.api.front_door` stands before it and answers the REST APIs.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline.api.documentation import add_documentation
-from pipeline.api.front_door import FrontDoor
 from pipeline.api.health import create_health_router
-from pipeline.api.limits import UNPROCESSABLE, RequestError
+from pipeline.api.limits import FAILED, INTERNAL, UNPROCESSABLE, RequestError
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
@@ -28,7 +30,7 @@ _DESCRIPTION = "Spam probabilities of text messages, from the model version that
 
 
 def create_application(service: ModelService, settings: ApiSettings, metrics: Metrics) -> FastAPI:
-    """Creates the application: REST APIs, health, metrics, documentation and pages.
+    """Creates the application.
 
     Args:
         service: scores and explains messages.
@@ -46,7 +48,6 @@ def create_application(service: ModelService, settings: ApiSettings, metrics: Me
         title="spamscore", version=version("spamscore"), description=_DESCRIPTION, lifespan=run_backend,
         docs_url=None, redoc_url=None, exception_handlers=_EXCEPTION_HANDLERS,
     )  # fmt: skip
-    application.add_middleware(FrontDoor, service=service, settings=settings, metrics=metrics)
     application.include_router(create_health_router(service, metrics))
     add_documentation(application, settings, load(ArtifactSettings).model_name)
     return application
@@ -66,8 +67,14 @@ async def _answer_validation_error(_: Request, error: RequestValidationError) ->
     return JSONResponse({"error": "; ".join(problems)}, UNPROCESSABLE)
 
 
+async def _answer_unexpected_error(_: Request, __: Exception) -> JSONResponse:
+    """The front door logs the error."""
+    return JSONResponse({"error": FAILED}, INTERNAL)
+
+
 _EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     HTTPException: _answer_http_exception,
     RequestError: _answer_request_error,
     RequestValidationError: _answer_validation_error,
+    Exception: _answer_unexpected_error,
 }

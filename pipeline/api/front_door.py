@@ -1,4 +1,4 @@
-"""Answers the REST APIs without FastAPI, whose routing takes longer than a score; hands on all other requests to it."""
+"""Answers the REST APIs, and hands on all other requests to FastAPI, whose routing takes as long as a score."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from pipeline.api.authentication import Authentication
 from pipeline.api.limits import (
     CLIENT_LEFT,
+    FAILED,
     INTERNAL,
     NOT_ALLOWED,
     OK,
@@ -39,7 +40,6 @@ log = logging.getLogger("spamscore")
 
 # Of the paths of FastAPI, those that need the token. The pages have sessions; health and the documentation are public.
 _PROTECTED = ("/metrics", "/v1")
-_FAILED = "the request failed; the log of the front end has the error"
 
 
 class RestProtocol(Protocol):
@@ -61,7 +61,7 @@ class RestProtocol(Protocol):
 
 
 class FrontDoor:
-    """ASGI middleware: authentication, limits, errors and metrics of every request, and the REST APIs."""
+    """The ASGI application that the server runs: authentication, limits, errors and metrics of every request."""
 
     def __init__(self, application: Any, service: ModelService, settings: ApiSettings, metrics: Metrics) -> None:
         self._application, self._settings, self._metrics = application, settings, metrics
@@ -108,7 +108,7 @@ class FrontDoor:
             return await _send_stopping(send)
         except Exception as error:
             log.error("a request to %s failed: %s", protocol.name, describe_failure(error))
-            await send_error(send, RequestError(INTERNAL, _FAILED), INTERNAL)
+            await send_error(send, RequestError(INTERNAL, FAILED), INTERNAL)
             return INTERNAL
 
     async def _hand_on(self, scope: Any, receive: Receive, send: Send) -> int:
@@ -142,7 +142,7 @@ class FrontDoor:
             log.error("a request failed: %s", describe_failure(error))
             if status:
                 raise ClientLeftError from None  # the answer is cut off, and uvicorn closes the connection
-            await send_error(send_noted, RequestError(INTERNAL, _FAILED), INTERNAL)
+            await send_error(send_noted, RequestError(INTERNAL, FAILED), INTERNAL)
         return status or CLIENT_LEFT
 
 

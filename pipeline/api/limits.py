@@ -15,6 +15,8 @@ Headers = list[tuple[bytes, bytes]]
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED = 200, 400, 401, 403, 404, 405
 TOO_LARGE, UNPROCESSABLE, TOO_MANY, CLIENT_LEFT, INTERNAL, UNAVAILABLE = 413, 422, 429, 499, 500, 503
 
+FAILED = "the request failed; the log of the front end has the error"
+
 # A client that leaves is noticed only after this time: most requests are answered before, without a watching task.
 _WATCH_SECONDS = 0.05
 

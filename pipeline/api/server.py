@@ -20,13 +20,12 @@ from pipeline.api.application import create_application
 from pipeline.api.authentication import require_protection
 from pipeline.api.backends.local import LocalBackend
 from pipeline.api.connection import Connection
+from pipeline.api.front_door import FrontDoor
 from pipeline.api.limits import describe_failure
 from pipeline.api.metrics import Metrics
 from pipeline.api.model_service import ModelService
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from pipeline.api.backends.backend import Backend
     from pipeline.api.protocols.tensorflow_grpc import GrpcServer
     from tasks.settings.serving import ApiSettings
@@ -56,7 +55,8 @@ def run_server(settings: ApiSettings, announce: Callable[[str], None]) -> int:
     require_protection(settings)
     metrics = Metrics()
     service = ModelService(_create_backend(settings, metrics), settings, metrics)
-    config = _configure(create_application(service, settings, metrics), service, settings)
+    application = FrontDoor(create_application(service, settings, metrics), service, settings, metrics)
+    config = _configure(application, service, settings)
     listener = _listen(settings)
     grpc_server = None
     if settings.grpc_port:
@@ -71,7 +71,7 @@ def run_server(settings: ApiSettings, announce: Callable[[str], None]) -> int:
     return server.unanswered
 
 
-def _configure(application: FastAPI, service: ModelService, settings: ApiSettings) -> uvicorn.Config:
+def _configure(application: FrontDoor, service: ModelService, settings: ApiSettings) -> uvicorn.Config:
     connection: Any = functools.partial(Connection, service=service, header_timeout=settings.header_timeout)
     timeouts: dict[str, Any] = {
         "timeout_keep_alive": settings.idle_timeout,

@@ -9,9 +9,9 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from models.errors import SpamscoreError
+from models.errors import ArtifactError, SpamscoreError
 from pipeline.api.backends.backend import NotServedError, VersionState, Wanted
-from pipeline.api.limits import UNAVAILABLE, RequestError
+from pipeline.api.limits import UNAVAILABLE, RequestError, describe_failure
 from tasks.artifacts.exports import list_versions, no_version_error, served_versions
 from tasks.artifacts.model_config import CANARY, STABLE, ServedVersions
 
@@ -65,7 +65,7 @@ class VersionStore:
             return self._models[version]
         try:
             return await self._load(version)
-        except (SpamscoreError, OSError) as error:
+        except ArtifactError as error:
             raise RequestError(UNAVAILABLE, f"model version {version} cannot be loaded: {error}") from None
 
     async def resolve(self, wanted: Wanted) -> int:
@@ -129,7 +129,7 @@ class VersionStore:
             if version not in self._models:
                 text, failed_at = self._failures.get(version, ("", -_RETRY_SECONDS))
                 if time.monotonic() - failed_at < _RETRY_SECONDS:
-                    raise SpamscoreError(text)
+                    raise ArtifactError(text)
                 self._models[version] = await asyncio.to_thread(self._load_counted, version)
             self._models.move_to_end(version)
             self._evict()
@@ -138,16 +138,17 @@ class VersionStore:
     def _load_counted(self, version: int) -> LoadedModel:
         try:
             model = _load_warm(version)
-        except (SpamscoreError, OSError) as error:
-            self._failures[version] = (str(error), time.monotonic())
+        except Exception as error:  # whatever is wrong with its files, the other versions keep answering
+            text = str(error) if isinstance(error, SpamscoreError | OSError) else describe_failure(error)
+            self._failures[version] = (text, time.monotonic())
             self._metrics.loads.labels("failed").inc()
-            raise
+            raise ArtifactError(text) from error
         self._failures.pop(version, None)
         self._metrics.loads.labels("loaded").inc()
-        # What loading leaves behind has cycles. Collecting them takes half a second while TensorFlow's own objects are
-        # looked through too; so those are set aside after the first time.
-        gc.collect()
+        _release_memory()
         if not self._frozen:
+            # A collection looks through all objects of TensorFlow, which takes half a second, in which no request is
+            # answered. They stay anyway, so later collections leave them out.
             gc.freeze()
             self._frozen = True
         return model
@@ -165,6 +166,14 @@ class VersionStore:
 
 async def _list_versions() -> list[int]:
     return await asyncio.to_thread(list_versions)
+
+
+def _release_memory() -> None:
+    """Frees what loading leaves behind: objects in cycles, and TensorFlow's compiled operations."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def _load_warm(version: int) -> LoadedModel:
