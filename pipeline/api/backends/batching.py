@@ -41,7 +41,9 @@ class Batching:
         self._settings, self._metrics = settings, metrics
         self._queue: deque[_Waiting] = deque()
         self._messages = 0
-        self._planned = False
+        self._expected = 1
+        self._soon = False
+        self._timer: asyncio.TimerHandle | None = None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scoring")
         self._idle_threads = threads
         metrics.waiting.set_function(lambda: self._messages)
@@ -80,32 +82,43 @@ class Batching:
         waiting = _Waiting(model, texts, loop.create_future())
         self._queue.append(waiting)
         self._messages += len(texts)
-        self._plan(loop, self._settings.batch_milliseconds / 1000)
+        self._plan(loop)
         return waiting.answer
 
-    def _plan(self, loop: asyncio.AbstractEventLoop, seconds: float = 0.0) -> None:
-        """Lets the loop score the next batch after it has read the requests that have arrived."""
-        if not self._planned:
-            self._planned = True
-            if seconds:
-                loop.call_later(seconds, self._score_next)
-            else:
-                loop.call_soon(self._score_next)
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Plans the next batch: at once if as many messages wait as the latest batch had, else at the end of the wait.
+
+        Clients that wait for an answer before they send the next message arrive again as many as they were. A single
+        one never waits.
+        """
+        if self._soon:
+            return
+        seconds = self._settings.batch_milliseconds / 1000
+        if self._messages >= self._expected or not seconds:
+            self._soon = True
+            loop.call_soon(self._score_next)
+        elif self._timer is None:
+            self._timer = loop.call_later(seconds, self._score_next)
 
     def _score_next(self) -> None:
         """Scores one batch in the event loop if it is small, and large ones in threads as long as one is idle."""
-        self._planned = False
+        self._soon = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         loop = asyncio.get_running_loop()
         while batch := self._take_batch():
             texts = [text for waiting in batch for text in waiting.texts]
             self._metrics.batches.observe(len(texts))
+            self._expected = min(len(texts), INLINE_MESSAGES)
             if _is_inline(batch[0].model, len(texts)):
                 try:
                     _answer(batch, _score(batch[0].model, texts))
                 except Exception as error:
                     self._fail(batch, error)
                 if self._queue:
-                    self._plan(loop)
+                    self._soon = True
+                    loop.call_soon(self._score_next)
                 return
             self._idle_threads -= 1
             future = loop.run_in_executor(self._pool, _score, batch[0].model, texts)
