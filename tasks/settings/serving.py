@@ -97,7 +97,8 @@ class ServingSettings:
         ):
             if not re.fullmatch(form, value := getattr(self, key)):
                 raise SettingsError(
-                    f"[serving] {key} = {value}: expected an address such as {example}. Set it in luigi.cfg."
+                    f"[serving] {key} = {value}: expected an address such as {example}. Set it in luigi.cfg "
+                    "or with --server."
                 )
         if not re.fullmatch(r"[!-~]*", self.token):
             raise SettingsError(
