@@ -51,7 +51,7 @@ _MAX_CONCURRENCY = 1024
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    default=1e-6,
+    default=1e-5,
     show_default=True,
     metavar="X",
     help="Largest difference of a probability that counts as agreement.",
@@ -71,6 +71,9 @@ def check_server(
 
     The batch's probabilities are computed here, with the versions that the answers name, so these must be in the
     exports of this folder. The exit code is 1 if a probability differs by more than --tolerance, or if a call fails.
+
+    A served model computes in single precision, and a batch rounds to six decimals: differences of one or two
+    millionths are usual. Another version, or other weights, differ a hundred times as much on many messages.
 
     The latency is that of this client, with --concurrency calls at the same time, including the network and retries:
     with a larger concurrency calls wait for each other. For the latency of a single call, use --concurrency 1.
