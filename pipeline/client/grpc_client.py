@@ -191,8 +191,8 @@ def _credentials(server: ModelServer) -> Any:
 def _channel_options(server: ModelServer) -> list[tuple[str, Any]]:
     """Returns the options of a channel: retries, limits and reconnection.
 
-    gRPC adds jitter to the pauses, and makes no attempt after the deadline. Retries stop while more than half of the
-    latest calls fail (retryThrottling), so that clients do not keep an overloaded server down.
+    gRPC adds jitter to the pauses, and makes no attempt after the deadline. After five failed attempts it makes only
+    the first attempt of a call, until calls succeed again (retryThrottling): retries must not keep a server overloaded.
     """
     retry = {
         "maxAttempts": server.retries + 1,

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -40,6 +40,13 @@ _BLOCK_BYTES = 2**16
 _MAX_PAUSE = 2.0
 _OVERLOADED = (429, 502, 503)
 Read = TypeVar("Read")
+
+
+class _Time(NamedTuple):
+    """The time that a call has: its end by the monotonic clock, and its length in seconds."""
+
+    end: float
+    seconds: float
 
 
 class _RetryUntil(urllib3.Retry):
@@ -114,7 +121,7 @@ class RestClient:
             ServerError: the call fails.
         """
         return self._read(
-            self._request("GET", "", self._deadline(timeout)),
+            self._request("GET", "", self._start(timeout)),
             "model_version_status",
             lambda answer: sorted(
                 (
@@ -131,13 +138,13 @@ class RestClient:
         Raises:
             ServerError: the call fails.
         """
-        return self._metadata(self._deadline(timeout))
+        return self._metadata(self._start(timeout))
 
-    def _metadata(self, deadline: float) -> Metadata:
+    def _metadata(self, limit: _Time) -> Metadata:
         version = f"/versions/{self.server.version}" if self.server.version else ""
         label = f"/labels/{quote(self.server.label, safe='')}" if self.server.label and not version else ""
         return self._read(
-            self._request("GET", f"{version}{label}/metadata", deadline),
+            self._request("GET", f"{version}{label}/metadata", limit),
             "model_spec and metadata",
             lambda answer: Metadata(
                 int(answer["model_spec"]["version"]),
@@ -157,13 +164,14 @@ class RestClient:
         count: int,
         read: Callable[[Any], Any],
     ) -> Scores:
-        deadline = self._deadline(timeout)
-        version = self.server.version or self._metadata(deadline).version
-        answer = self._request("POST", f"/versions/{version}:{verb}", deadline, json.dumps(body).encode())
+        limit = self._start(timeout)
+        version = self.server.version or self._metadata(limit).version
+        answer = self._request("POST", f"/versions/{version}:{verb}", limit, json.dumps(body).encode())
         return check_scores(self.server, self._read(answer, "probabilities", read), count, version)
 
-    def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + (timeout or self.server.timeout)
+    def _start(self, timeout: float | None) -> _Time:
+        seconds = timeout or self.server.timeout
+        return _Time(time.monotonic() + seconds, seconds)
 
     def _read(self, answer: Any, expected: str, read: Callable[[Any], Read]) -> Read:
         """Reads an answer; whatever is missing or has another type makes it an answer of another form."""
@@ -172,16 +180,15 @@ class RestClient:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise answer_error(self.server, f"JSON with {expected}", "JSON without it") from None
 
-    def _request(self, method: str, path: str, deadline: float, body: bytes | None = None) -> Any:
+    def _request(self, method: str, path: str, limit: _Time, body: bytes | None = None) -> Any:
         """Sends a request and returns the JSON of the answer.
 
         Raises:
             ServerError: the call fails, or the answer is not JSON.
         """
-        started = time.monotonic()
-        remaining = deadline - started
+        remaining = limit.end - time.monotonic()
         if remaining <= 0:
-            raise call_error(self.server, "DEADLINE_EXCEEDED", "")
+            raise self._too_late(limit)
         try:
             response = self._pool.request(
                 method,
@@ -189,15 +196,15 @@ class RestClient:
                 body=body,
                 headers=self._headers(),
                 timeout=urllib3.Timeout(total=remaining),
-                retries=self._retries(deadline),
+                retries=self._retries(limit.end),
                 redirect=False,
                 preload_content=False,
             )
-            content = self._read_content(response, deadline)
+            content = self._read_content(response, limit)
         except urllib3.exceptions.HTTPError as error:
-            raise self._connection_error(error) from None
+            raise self._connection_error(error, limit) from None
         if response.status != 200:
-            raise http_error(self.server, response.status, _error_text(content))
+            raise http_error(self.server, response.status, _error_text(content), limit.seconds)
         try:
             return json.loads(content)
         except ValueError:
@@ -223,31 +230,35 @@ class RestClient:
             respect_retry_after_header=False,
         )
 
-    def _read_content(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _read_content(self, response: urllib3.BaseHTTPResponse, limit: _Time) -> bytes:
         """Reads the body of an answer, up to a limit of bytes and until the deadline."""
-        blocks, size = [], 0
+        content = bytearray()
         try:
-            for block in response.stream(_BLOCK_BYTES):
-                blocks.append(block)
-                size += len(block)
-                if size > _MAX_ANSWER_BYTES:
-                    response.close()
-                    raise answer_error(self.server, f"at most {_MAX_ANSWER_BYTES} bytes", "more")
-                if time.monotonic() > deadline:
-                    response.close()
-                    raise call_error(self.server, "DEADLINE_EXCEEDED", "")
+            # `read1` returns what has arrived, so that a server that sends slowly is left at the deadline.
+            while block := response.read1(_BLOCK_BYTES):
+                content += block
+                if len(content) > _MAX_ANSWER_BYTES:
+                    raise answer_error(self.server, f"at most {_MAX_ANSWER_BYTES:,} bytes", "more")
+                if time.monotonic() > limit.end:
+                    raise self._too_late(limit)
+        except ServerError:
+            response.close()
+            raise
         finally:
             response.release_conn()
-        return b"".join(blocks)
+        return bytes(content)
 
-    def _connection_error(self, error: Exception) -> ServerError:
+    def _too_late(self, limit: _Time) -> ServerError:
+        return call_error(self.server, "DEADLINE_EXCEEDED", "", limit.seconds)
+
+    def _connection_error(self, error: Exception, limit: _Time) -> ServerError:
         """Builds the error for a connection that failed, from the last cause that urllib3 gives."""
         cause = getattr(error, "reason", None) or error
         # A refused connection is a kind of timeout for urllib3.
         timed_out = isinstance(cause, urllib3.exceptions.TimeoutError) and not isinstance(
             cause, urllib3.exceptions.NewConnectionError
         )
-        return call_error(self.server, "DEADLINE_EXCEEDED" if timed_out else "UNAVAILABLE", str(cause))
+        return self._too_late(limit) if timed_out else call_error(self.server, "UNAVAILABLE", str(cause))
 
 
 def _error_text(content: bytes) -> str:

@@ -65,23 +65,37 @@ class ModelServer:
         return self.tls or bool(self.ca_file or self.certificate_file) or self.address.startswith("https://")
 
 
-def configured_server(rest: bool = False, **changes: Any) -> ModelServer:
-    """Returns the server of [serving], with the model of [artifacts].
+def configured_server(
+    rest: bool = False, model: str | None = None, version: int | None = None, label: str | None = None, **changes: Any
+) -> ModelServer:
+    """Returns the server of [serving], for gRPC or REST.
 
     Args:
         rest: the REST port instead of the gRPC port.
-        changes: attributes that differ from the settings; those that are None are not changed.
+        model: name of the model; None for [artifacts] model_name.
+        version: number of the version; None to ask by the label.
+        label: label of the version; None, without a version too, for stable.
+        changes: values of [serving] that differ from the settings; those that are None are not changed.
 
     Raises:
-        SettingsError: a setting has a bad value, a file of TLS is missing or damaged, or a token would be sent without
-            TLS to another machine.
+        SettingsError: a value is not valid, a file of TLS is missing or damaged, or a token would be sent without TLS
+            to another machine.
     """
-    settings = load(ServingSettings)
-    values = {field.name: getattr(settings, field.name, None) for field in dataclasses.fields(ModelServer)}
-    values["address"] = settings.rest_server if rest else settings.server
-    values["model"] = load(ArtifactSettings).model_name
-    values["label"] = None if changes.get("version") else STABLE
-    server = ModelServer(**{**values, **{name: value for name, value in changes.items() if value is not None}})
+    given = {name: value for name, value in changes.items() if value is not None}
+    settings = dataclasses.replace(load(ServingSettings), **given)
+    server = ModelServer(
+        address=settings.rest_server if rest else settings.server,
+        model=model or load(ArtifactSettings).model_name,
+        version=version,
+        label=label or (None if version else STABLE),
+        timeout=settings.timeout,
+        retries=settings.retries,
+        tls=settings.tls,
+        ca_file=settings.ca_file,
+        certificate_file=settings.certificate_file,
+        key_file=settings.key_file,
+        token=settings.token,
+    )
     _check_tls(server)
     return server
 

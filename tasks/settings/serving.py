@@ -96,8 +96,10 @@ class ServingSettings:
             ("rest_server", REST_ADDRESS, "127.0.0.1:8501 or https://proxy.internal/serving"),
         ):
             if not re.fullmatch(form, value := getattr(self, key)):
+                shown = "…" if "@" in value else value  # it may have a password
                 raise SettingsError(
-                    f"[serving] {key} = {value}: expected an address such as {example}. Set it in luigi.cfg."
+                    f"[serving] {key} = {shown}: expected an address such as {example}. Set it in luigi.cfg "
+                    "or with --server."
                 )
         if not re.fullmatch(r"[!-~]*", self.token):
             raise SettingsError(
