@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from pydantic_core import to_json
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.api.limits import INTERNAL, ClientLeftError, Receive, RequestError, Send, read_body
+from pipeline.api.pages.routes import page_router
+from pipeline.api.pages.sessions import Sessions
 from pipeline.api.protocols import predictions
+from pipeline.api.served_hosts import list_served_hosts
 
 if TYPE_CHECKING:
     from pipeline.api.model_service import ModelService
@@ -37,7 +41,10 @@ def create_application(service: ModelService, settings: ApiSettings) -> FastAPI:
     application = FastAPI(title="spamscore", lifespan=run_backend, docs_url=None, redoc_url=None)
     application.state.service = service
     application.state.settings = settings
+    application.include_router(page_router(service, Sessions(settings.token, settings.session_hours), settings))
     application.add_middleware(FrontDoor, service=service, settings=settings)
+    # The last one is the first to see a request.
+    application.add_middleware(TrustedHostMiddleware, allowed_hosts=list_served_hosts(settings), www_redirect=False)
     return application
 
 
