@@ -21,6 +21,7 @@ Page = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 SIGN_IN = "/sign-in"
+_ARRIVED = "arrived"
 _CONFLICT = 409
 _STATUSES: dict[type[SpamscoreError], int] = {InputError: _CONFLICT, DatabaseError: UNAVAILABLE}
 
@@ -40,13 +41,16 @@ class Guard:
         """Returns the endpoint of a page; a public one can be used without a session."""
 
         async def respond(request: Request) -> Response:
-            session = self._sessions.read(request)
-            started = None
+            session, started = self._sessions.read(request), None
+            arrives = session is None and _arrives(request)
             # Not on a POST: it may be forged, and its answer would replace the session of the person.
-            if session is None and not self._sessions.needs_token and request.method != "POST":
+            if session is None and not arrives and not self._sessions.needs_token and request.method != "POST":
                 session = started = self._sessions.start()
             visit = Visit(request, session, can_sign_out=session is not None and self._sessions.needs_token)
-            response = await self._respond(page, visit, public)
+            if arrives:
+                response = visit.render("arrival.html", arrived=_ARRIVED)
+            else:
+                response = await self._respond(page, visit, public)
             if started:
                 self._sessions.write(started, request, response)
             for name, value in PAGE_HEADERS.items():
@@ -89,3 +93,12 @@ class Guard:
             if not has_csrf_token(session, token):
                 raise RequestError(FORBIDDEN, "The page belongs to a session that has ended. Reload the page.")
         return visit
+
+
+def _arrives(request: Request) -> bool:
+    """Returns whether a link on a page of another site leads here.
+
+    The browser leaves out the cookie of the session then. A page that opens itself again gets it.
+    """
+    from_other_site = request.headers.get("sec-fetch-site") == "cross-site"
+    return from_other_site and request.method != "POST" and request.url.query != _ARRIVED

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 
-from models.evaluation.explanation import MIN_CHANGE, Explanation, Part
 from pipeline.answers.explanations import MAX_TABLE_WORDS, STRONG_CHANGE, ExplainedMessage
 from pipeline.api.limits import TOO_LARGE, RequestError
 from pipeline.api.pages.visit import Visit
+
+if TYPE_CHECKING:
+    from models.evaluation.explanation import Explanation
 
 MAX_CHARACTERS = 10_000  # a message is scored once for each of its words, up to 200 times
 
@@ -82,16 +84,14 @@ def _render(
 
 def list_words(explanation: Explanation) -> list[ShownWord]:
     """Returns every word of a message in its order, with the spaces between them."""
+    from models.evaluation.explanation import MIN_CHANGE
+
     words, end = [], explanation.parts[0].start if explanation.parts else 0
     for part in explanation.parts:
-        change = f"{part.change:+.2f}" if abs(part.change) >= MIN_CHANGE else ""
-        words.append(ShownWord(explanation.message[end : part.start], part.text, change, _select_style(part)))
+        change, style = "", ""
+        if abs(part.change) >= MIN_CHANGE:
+            change, style = f"{part.change:+.2f}", "to-spam" if part.change > 0 else "to-ham"
+            style += " strong" * (abs(part.change) >= STRONG_CHANGE)
+        words.append(ShownWord(explanation.message[end : part.start], part.text, change, style))
         end = part.end
     return words
-
-
-def _select_style(part: Part) -> str:
-    if abs(part.change) < MIN_CHANGE:
-        return ""
-    direction = "to-spam" if part.change > 0 else "to-ham"
-    return f"{direction} strong" if abs(part.change) >= STRONG_CHANGE else direction
