@@ -67,6 +67,10 @@ class Page:
         feature = {"name": "prefers-color-scheme", "value": mode}
         self._call("Emulation.setEmulatedMedia", features=[feature])
 
+    def allow_scripts(self, allowed: bool) -> None:
+        """Switches the scripts of pages on or off; `value` works either way."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
     def reload(self) -> None:
         """Loads the page again, as a person does."""
         self.value("window.before = true")
