@@ -116,6 +116,14 @@ class Page:
         """Types into the element that has the focus."""
         self._call("Input.insertText", text=text)
 
+    def list_frames(self) -> list[dict[str, Any]]:
+        """Returns the URL of each frame in the page, and whether the browser refused to show it."""
+        frames = [child["frame"] for child in self._call("Page.getFrameTree")["frameTree"].get("childFrames", [])]
+        loaded = [frame for frame in frames if frame["url"] != "about:blank"]
+        return [
+            {"url": frame.get("unreachableUrl", frame["url"]), "refused": "unreachableUrl" in frame} for frame in loaded
+        ]
+
     def press(self, key: str) -> None:
         """Presses a key, such as s, Enter or Tab."""
         text = {"Enter": "\r", "Tab": "", " ": " "}.get(key, key)

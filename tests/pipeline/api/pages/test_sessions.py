@@ -163,7 +163,7 @@ def test_styles_and_scripts_need_no_session(server: FrontEnd) -> None:
         answer = Visitor(server).get(f"/static/{name}")
         assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert Visitor(server).get("/static/../sessions.py").status_code == 404
+    assert Visitor(server).get("/static/%2e%2e/sessions.py").status_code == 404
 
 
 def test_a_person_signs_in_by_keyboard_and_out_again(server: FrontEnd, tmp_path: Path) -> None:
