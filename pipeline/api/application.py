@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from pipeline.api.documentation import add_documentation
 from pipeline.api.health import create_health_router
 from pipeline.api.limits import FAILED, INTERNAL, UNPROCESSABLE, RequestError
+from pipeline.api.pages.routes import page_router
+from pipeline.api.pages.sessions import Sessions
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
@@ -49,6 +51,7 @@ def create_application(service: ModelService, settings: ApiSettings, metrics: Me
         docs_url=None, redoc_url=None, exception_handlers=_EXCEPTION_HANDLERS,
     )  # fmt: skip
     application.include_router(create_health_router(service, metrics))
+    application.include_router(page_router(service, Sessions(settings.token, settings.session_hours), settings))
     add_documentation(application, settings, load(ArtifactSettings).model_name)
     return application
 

@@ -40,6 +40,8 @@ log = logging.getLogger("spamscore")
 
 # Of the paths of FastAPI, those that need the token. The pages have sessions; health and the documentation are public.
 _PROTECTED = ("/metrics", "/v1")
+# A probe addresses the machine by a number.
+_PROBES = ("/livez", "/readyz")
 
 
 class RestProtocol(Protocol):
@@ -130,8 +132,9 @@ class FrontDoor:
             await send(message)
 
         try:
-            if scope["path"].startswith(_PROTECTED):
-                self._authentication.check_headers(scope["headers"])
+            if scope["path"] not in _PROBES:
+                needs_token = scope["path"].startswith(_PROTECTED)
+                self._authentication.check_headers(scope["headers"], needs_token)
             await self._application(scope, receive_limited, send_noted)
         except RequestError as error:
             if not status:

@@ -184,6 +184,16 @@ class ApiSettings:
         "", "PEM file with the authorities whose certificates clients must have (mutual TLS); empty for none",
         affects_result=False,
     )  # fmt: skip
+    labelling: bool = setting(
+        True, "let people label messages at /label, which shows the messages of published batches", affects_result=False
+    )
+    session_hours: int = setting(12, "hours for which a browser stays signed in", low=1, high=720, affects_result=False)
+    hosts: str = setting(
+        "",
+        "names by which browsers reach the front end, such as spam.internal for a proxy in front of it, separated by "
+        "commas; requests with another Host are refused; empty for the names of loopback, or for any elsewhere",
+        affects_result=False,
+    )
     allow_anyone: bool = setting(
         False, "listen on an address other than loopback without a token and without mutual TLS", affects_result=False
     )

@@ -146,7 +146,7 @@ class _Calls:
         """Returns the answer of a call, or ends it with an error."""
         start, code = time.perf_counter(), grpc.StatusCode.CANCELLED
         try:
-            self._authentication.check(_authorization(context.invocation_metadata()))
+            self._authentication.check_token(_authorization(context.invocation_metadata()))
             answer = await compute(request)
             code = grpc.StatusCode.OK
             return answer
