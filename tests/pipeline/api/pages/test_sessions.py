@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from pipeline.api.pages.sessions import Session, Sessions
 
-TOKEN = "a token of 24 characters"
+TOKEN = "a-token-of-24-characters"
 PAGES = ("/", "/label", "/label/2026-01-31")
 
 
