@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -29,6 +31,13 @@ def from_buffers(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) 
     """
     offsets = np.append(starts, len(content)).astype(np.int32)
     return pa.Array.from_buffers(pa.string(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+def join_strings(strings: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Concatenates strings. Returns what `to_buffers` returns."""
+    starts = np.zeros(len(strings) + 1, np.int64)
+    np.cumsum([len(string) for string in strings], out=starts[1:])
+    return np.frombuffer(b"".join(strings), np.uint8), starts
 
 
 def replace_at(strings: pa.Array, indices: npt.NDArray[np.int64], replacements: pa.Array) -> pa.Array:

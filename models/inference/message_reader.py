@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from models.hashing.arrow_strings import matches
 from models.hashing.compiled import compiled
 from models.inference.token_reader import FastTokenReader
-from models.inference.word_cache import IntArray, TokenCache, TokenRuns, WordCache
-from models.inference.word_cutter import (
+from models.inference.word_cache import TokenCache, TokenRuns, WordCache
+from models.inference.word_cutter import WordCutter
+from models.inference.word_loops import (
     ENDS_IN_CURRENCY,
     IS_LETTER,
     LETTER_AT_EDGE,
@@ -29,7 +30,7 @@ from models.inference.word_cutter import (
     STARTS_WITH_DIGIT,
     BoolArray,
     FlagArray,
-    WordCutter,
+    IntArray,
 )
 from models.text.arrow_tensors import Texts, as_arrow
 from models.text.cleaning import NOT_PLAIN, max_bytes
@@ -122,8 +123,8 @@ class MessageReader:
 
     def _read_whole(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Does the same for messages that go through the encoder whole."""
-        tokens, lengths = self._cutter.cut_whole(texts)
-        return self._words.tokens.rows(tokens).astype(np.int32), lengths
+        content, starts, lengths = self._cutter.cut_whole(texts)
+        return self._words.tokens.rows(content, starts).astype(np.int32), lengths
 
     def _may_be_truncated(self, texts: pa.Array) -> BoolArray:
         """Returns which messages may exceed [text] max_characters, bool [messages]."""

@@ -16,10 +16,9 @@ from models.hashing.compiled import compiled
 from models.inference.growing_array import GrowingArray
 from models.inference.interner import Interner
 from models.inference.token_reader import FastTokenReader, TokenFeatures
-from models.inference.word_cutter import FlagArray, WordCutter
+from models.inference.word_cutter import WordCutter
+from models.inference.word_loops import ByteArray, FlagArray, IntArray
 from models.text.encoder import TableIdentity, TokenTable, expand_runs
-
-IntArray = npt.NDArray[np.int64]
 
 
 class TokenRuns(NamedTuple):
@@ -70,19 +69,20 @@ class TokenCache:
 
     def empty_row(self) -> int:
         """Returns the row of the empty token, which stands for an empty message."""
-        return int(self.rows(pa.array([b""]))[0])
+        return int(self.rows(np.zeros(0, np.uint8), np.zeros(2, np.int64))[0])
 
-    def rows(self, tokens: pa.Array) -> IntArray:
+    def rows(self, content: ByteArray, starts: IntArray) -> IntArray:
         """Returns the rows of tokens, int64 [tokens]. New tokens are read and added.
 
         Args:
-            tokens: Arrow binary, [tokens].
+            content: concatenated bytes of the tokens.
+            starts: offset of each token followed by the end of the last one, int64 [tokens + 1].
         """
         count = len(self._tokens)
         with self._tokens.undo_on_error():
-            numbers = self._tokens.intern(*to_buffers(tokens))
+            numbers = self._tokens.intern(content, starts)
             if len(self._tokens) > count:
-                self._append(self._reader.read(self._tokens.strings(count).cast(pa.binary())))
+                self._append(self._reader.read(*self._tokens.buffers(count)))
         return 1 + numbers
 
     def subset(self, rows: IntArray) -> TokenCache:
@@ -145,7 +145,7 @@ class WordCache:
         with self._words.undo_on_error():
             numbers, starts = self._words.intern_words(*to_buffers(texts))
             if len(self._words) > count:
-                self._add(self._words.strings(count))
+                self._add(*self._words.buffers(count))
         self._recurred.values[numbers] = True
         self._recurred.values[count:] = False
         return numbers, starts
@@ -176,9 +176,10 @@ class WordCache:
         """Returns the tokens of words."""
         return TokenRuns(self._firsts.values[numbers], self._sizes.values[numbers], self._rows.values)
 
-    def _add(self, words: pa.Array) -> None:
-        cut = self._cutter.cut(words)
-        self._append(cut.firsts, cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
+    def _add(self, content: ByteArray, starts: IntArray) -> None:
+        cut = self._cutter.cut(content, starts)
+        rows = self.tokens.rows(cut.content, cut.starts)
+        self._append(cut.firsts, cut.sizes, rows.astype(np.int32), cut.flags)
 
     def _append(self, firsts: IntArray, sizes: IntArray, rows: npt.NDArray[np.int32], flags: FlagArray) -> None:
         self._firsts.append(len(self._rows) + firsts)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.hashing.arrow_strings import join_strings
 from models.inference.token_reader import FastTokenReader
 from models.settings import TextSettings, VocabularySettings
 from models.text.arrow_tensors import arrow_to_tensor
@@ -50,7 +51,7 @@ def read_with_encoder(tokens: list[str], buckets: int) -> Features:
 
 
 def read_fast(tokens: list[str], buckets: int) -> Features:
-    features = reader(buckets).read(pa.array(tokens).cast(pa.binary()))
+    features = reader(buckets).read(*join_strings([token.encode() for token in tokens]))
     remaining = iter(features.ngrams.tolist())
     ngrams = [[next(remaining) for _ in range(count)] for count in features.counts]
     assert next(remaining, None) is None
