@@ -1,16 +1,19 @@
-"""Converts Arrow strings to bytes and back, and matches and replaces them."""
+"""Converts Arrow strings to bytes and back, and replaces them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+# Strings: their concatenated bytes, uint8; and the offset of each followed by the end of the last one, int64.
+Buffers: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
-def to_buffers(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def to_buffers(strings: pa.Array) -> Buffers:
     """Returns the concatenated bytes of Arrow strings and their offsets.
 
     Returns:
@@ -33,7 +36,7 @@ def from_buffers(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) 
     return pa.Array.from_buffers(pa.string(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
 
 
-def join_strings(strings: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def join_strings(strings: Sequence[bytes]) -> Buffers:
     """Concatenates strings. Returns what `to_buffers` returns."""
     starts = np.zeros(len(strings) + 1, np.int64)
     np.cumsum([len(string) for string in strings], out=starts[1:])
@@ -45,14 +48,3 @@ def replace_at(strings: pa.Array, indices: npt.NDArray[np.int64], replacements: 
     source = np.arange(len(strings))
     source[indices] = len(strings) + np.arange(len(indices))
     return pa.concat_arrays([strings, replacements]).take(pa.array(source))
-
-
-def matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """Returns whether a regular expression is found in each string, bool [strings]."""
-    is_match: npt.NDArray[np.bool_] = pc.match_substring_regex(strings, pattern).to_numpy(zero_copy_only=False)
-    return is_match
-
-
-def fully_matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """Returns whether a regular expression matches each whole string, bool [strings]."""
-    return matches(strings, f"^(?:{pattern})$")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.hashing.arrow_strings import from_buffers, to_buffers
+from models.hashing.arrow_strings import Buffers, from_buffers, to_buffers
 from models.hashing.compiled import compiled
 
 ByteArray = npt.NDArray[np.uint8]
@@ -104,7 +104,7 @@ class Interner:
         """The current content, for `find`."""
         return StringTable(self._factor, self._slots, self._hashes, self._starts, self._content)
 
-    def buffers(self, first: int = 0) -> tuple[ByteArray, IntArray]:
+    def buffers(self, first: int = 0) -> Buffers:
         """Returns the bytes and offsets of the strings in the order of their numbers, as `intern` takes them.
 
         Args:

@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from models.hashing.arrow_strings import from_buffers, join_strings, replace_at, to_buffers
+from models.hashing.arrow_strings import Buffers, from_buffers, join_strings, replace_at, to_buffers
 from models.inference.word_loops import BY_RULES, ByteArray, FlagArray, IntArray, cut_words, find_not_plain
-from models.text.arrow_tensors import arrow_to_tensor
 from models.text.encoder import TextEncoder
 from models.text.word_rules import cut_word, fold_word
 
@@ -77,17 +76,14 @@ class WordCutter:
             tokens = np.concatenate([tokens, more])
         return WordTokens(tokens, token_starts, firsts, sizes, flags)
 
-    def cut_whole(self, messages: pa.Array) -> tuple[ByteArray, IntArray, IntArray]:
+    def cut_whole(self, messages: Sequence[bytes]) -> tuple[Buffers, IntArray]:
         """Cuts messages into tokens with the cleaning rules.
 
-        Args:
-            messages: Arrow strings, [messages].
-
         Returns:
-            The bytes and offsets of the tokens; and the number of tokens of each message, int64 [messages].
+            The tokens, and the number of tokens of each message, int64 [messages].
         """
-        tokens = self._cut(self._fold(arrow_to_tensor(messages)))
-        return *join_strings(tokens.flat_values.numpy()), tokens.row_lengths().numpy()
+        tokens = self._cut(self._fold(tf.constant(messages, tf.string, [len(messages)])))
+        return join_strings(tokens.flat_values.numpy()), tokens.row_lengths().numpy()
 
     def _cut_by_rules(self, words: Sequence[bytes]) -> list[list[bytes]]:
         """Cuts folded words with the cleaning rules."""
@@ -97,7 +93,7 @@ class WordCutter:
         return [next(by_encoder) if tokens is None else tokens for tokens in cut]
 
 
-def _fold_words(content: ByteArray, starts: IntArray) -> tuple[ByteArray, IntArray]:
+def _fold_words(content: ByteArray, starts: IntArray) -> Buffers:
     """Folds the characters of words; plain words stay as they are."""
     needs_folding = np.zeros(len(starts) - 1, bool)
     find_not_plain(content, starts, needs_folding)
