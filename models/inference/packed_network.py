@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from models.hashing.compiled import compiled
 from models.inference.cells import Cell, IntArray, Pooled
-from models.inference.growing_array import GrowingArray
+from models.inference.growing_array import MIN_CAPACITY, GrowingArray
 from models.inference.shared_work import SharedWork
 from models.inference.vectors import FloatArray, sum_pairwise
 from models.network.features import collect_features, max_features, new_slots
@@ -32,6 +32,10 @@ from models.network.network import LINEAR, LOGIT, has_linear
 from models.text.encoder import EncodedMessages, TableIdentity, TokenTable
 
 TokenArray = npt.NDArray[np.int32]
+
+# Capacity of the input cache from the start, 32 MiB. While a large cache is copied, dozens of messages could be scored.
+_RESERVED_VALUES = 2**23
+_MIN_SQUARES = 1e-12
 
 
 class PackedNetwork:
@@ -109,7 +113,8 @@ class _InputCache:
 
     def _create(self, identity: TableIdentity) -> GrowingArray:
         """Creates the entry of a table, with the rows that it shares with the previous table."""
-        inputs = GrowingArray(np.float32, (self._cell.biases.size,))
+        columns = self._cell.biases.size
+        inputs = GrowingArray(np.float32, (columns,), max(_RESERVED_VALUES // columns, MIN_CAPACITY))
         if identity.previous is not None:
             if previous := self._inputs.get(identity.previous):
                 inputs.append(previous.values[: identity.shared_rows])
@@ -164,14 +169,15 @@ class _LinearScore:
             starts: index in the rows of the messages of the first token of those that are scored.
             lengths: number of their tokens.
         """
-        sums = np.empty((2, len(starts)))
-        table = messages.table
-        _sum_features(messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._squares, sums)
-        return sums[0] / np.sqrt(np.maximum(sums[1], 1e-12)) + self._bias
+        logits, table = np.empty(len(starts)), messages.table
+        _score_features(
+            messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._squares, self._bias, logits
+        )
+        return logits
 
 
 @compiled
-def _sum_features(
+def _score_features(
     rows: TokenArray,
     starts: IntArray,
     lengths: IntArray,
@@ -179,12 +185,13 @@ def _sum_features(
     ngram_starts: IntArray,
     weights: FloatArray,
     squares: FloatArray,
-    sums: npt.NDArray[np.float64],
+    bias: float,
+    logits: npt.NDArray[np.float64],
 ) -> None:
-    """Sums weights and squares over the distinct features of each message, into `sums`, [2, messages]."""
+    """Computes Σ weights / √(Σ squares) + bias over the distinct features of each message, into the last argument."""
     capacity = max_features(rows, starts, lengths, ngram_starts)
     slots, features = new_slots(capacity), np.empty(capacity, np.int32)
-    values = np.empty((2, capacity))
+    values, sums = np.empty((2, capacity)), np.empty(2)
     for message in range(len(starts)):
         tokens = rows[starts[message] : starts[message] + lengths[message]]
         count = collect_features(tokens, ngrams, ngram_starts, len(weights), message, slots, features)
@@ -192,7 +199,8 @@ def _sum_features(
             feature = features[count - 1 - index]
             values[0, index], values[1, index] = weights[feature], squares[feature]
         for kind in range(2):
-            sums[kind, message] = values[kind, 0] + sum_pairwise(values[kind, 1:count]) if count else 0.0
+            sums[kind] = values[kind, 0] + sum_pairwise(values[kind, 1:count]) if count else 0.0
+        logits[message] = sums[0] / math.sqrt(max(sums[1], _MIN_SQUARES)) + bias
 
 
 def _choose_pooling(network: keras.Model) -> Callable[[Pooled, IntArray], FloatArray]:

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import tensorflow as tf
 
-from models.hashing.arrow_strings import Buffers, from_buffers, join_strings, replace_at, to_buffers
+from models.hashing.arrow_strings import Buffers, join_strings, replace_at
 from models.inference.word_loops import BY_RULES, ByteArray, FlagArray, IntArray, cut_words, find_not_plain
 from models.text.encoder import TextEncoder
 from models.text.word_rules import cut_word, fold_word
@@ -100,6 +99,5 @@ def _fold_words(content: ByteArray, starts: IntArray) -> Buffers:
     if not needs_folding.any():
         return content, starts
     indices = np.flatnonzero(needs_folding)
-    words = from_buffers(content, starts[:-1])
-    folded = [fold_word(word) for word in words.take(pa.array(indices)).to_pylist()]
-    return to_buffers(replace_at(words, indices, pa.array(folded, pa.string())))
+    words = (content[starts[index] : starts[index + 1]].tobytes().decode() for index in indices)
+    return replace_at((content, starts), indices, [fold_word(word).encode() for word in words])

@@ -28,7 +28,11 @@ def test_strings_are_joined_to_the_buffers_of_arrow(texts: list[bytes]) -> None:
         np.testing.assert_array_equal(joined, expected)
 
 
-def test_strings_are_replaced_at_the_given_indices() -> None:
-    texts = pa.array(["a", "b", "c"])
-    assert replace_at(texts, np.array([2, 0]), pa.array(["new", ""])).to_pylist() == ["", "b", "new"]
-    assert replace_at(texts, np.zeros(0, np.int64), texts.slice(3)).to_pylist() == ["a", "b", "c"]
+@given(texts=st.lists(st.binary(max_size=5), max_size=8), data=st.data())
+def test_strings_are_replaced_at_the_given_indices(texts: list[bytes], data: st.DataObject) -> None:
+    indices = data.draw(st.sets(st.sampled_from(range(len(texts)))).map(sorted) if texts else st.just([]))
+    new = data.draw(st.lists(st.binary(max_size=5), min_size=len(indices), max_size=len(indices)))
+    content, starts = replace_at(join_strings(texts), np.array(indices, np.int64), new)
+    expected = dict(enumerate(texts)) | dict(zip(indices, new, strict=True))
+    replaced = [content[start:stop].tobytes() for start, stop in itertools.pairwise(starts)]
+    assert replaced == list(expected.values())
