@@ -39,6 +39,9 @@ from models.text.texts import Texts, as_buffers, take
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
+# Words that loops cut, that need a rule, and that only TensorFlow cuts; and a message that it cuts whole.
+_WARM_UP_MESSAGES = ("hello WORLD 4u! £1.50", "don't caf\u00e9 &amp; www.example.test", "\u65e5\u672c", "f r e e")
+
 # A message that every model can score. If it fails too, the cause is not a message.
 PLAIN_MESSAGE = "hello"
 # Up to so many messages may all fail by chance. If all of a larger number fail, the model or the device is broken.
@@ -132,6 +135,13 @@ class Scorer:
             probabilities[missing] = to_probabilities(self.logits(encoded))
             self._cache.put(distinct[missing], probabilities[missing])
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
+
+    def warm_up(self) -> None:
+        """Scores messages that use every part of the scorer, so that no later message waits for it to be prepared.
+
+        TensorFlow traces a function when it is first called, which takes up to a second. Compiled loops are loaded.
+        """
+        self.score(_WARM_UP_MESSAGES)
 
     def help(self) -> bool:
         """Computes a piece of another thread's call. Returns False if there is none."""

@@ -104,6 +104,17 @@ def scorer_network(batch: dict[str, np.ndarray]) -> float:
     return float(network_and_encoder()[0](batch, training=False).numpy()[0])
 
 
+def test_after_the_warm_up_no_message_makes_tensorflow_trace_a_function() -> None:
+    network, _ = network_and_encoder()
+    encoder = TextEncoder(network_and_encoder()[1].vocabulary, BUCKETS)
+    fresh = Scorer(encoder, network, ["/device:CPU:0"])
+    fresh.warm_up()
+    functions = [method.__self__ for method in (encoder.compiled_fold, encoder.compiled_tokens, encoder.compiled_read)]
+    assert [function.experimental_get_tracing_count() for function in functions] == [1, 1, 1]
+    fresh.score(["n e w", "中文 e.g. a_b_c_d", "don't ＦＲＥＥ", "£ 5"])
+    assert [function.experimental_get_tracing_count() for function in functions] == [1, 1, 1]
+
+
 def test_no_messages_have_no_scores() -> None:
     assert scorer().score([]).probabilities.shape == (0,)
 
