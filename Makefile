@@ -43,8 +43,8 @@ bench-quick: $(VENV)/installed-test  ## the same from less, in under three minut
 bench-workers: $(VENV)/installed-test  ## measure training with two workers: make bench-workers CORPUS=file
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/workers $(CORPUS)
 
-bench-serve: $(VENV)/installed  ## measure how fast the model answers online: make bench-serve CORPUS=file
-	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/serving $(CORPUS)
+bench-serve: $(VENV)/installed-test  ## measure how fast the model answers online: make bench-serve CORPUS=file
+	PYTHONPATH=$(CURDIR):benchmarks/performance $(BIN)/python benchmarks/serving $(CORPUS)
 
 gpu: $(VENV)/installed  ## check training and scoring on this machine's GPUs: make gpu GPU='--devices gpu:1'
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu $(GPU)

@@ -11,10 +11,8 @@ import tempfile
 from pathlib import Path
 
 import in_process
-from bench import Bench, table
-
-# Each returns rows of the table.
-ROWS = (in_process.rows,)
+from bench import BIN, Bench, Row, table
+from front_end import FrontEndBench
 
 
 def main() -> None:
@@ -23,11 +21,23 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="file SMSSpamCollection")
     parser.add_argument("--runs", type=int, default=5, help="number of runs for each figure")
     parser.add_argument("--folder", type=Path, help="working folder, not deleted; a temporary folder if not given")
+    parser.add_argument("--minutes", type=float, default=10, help="time under load while the version changes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench((options.folder or Path(scratch)).resolve(), options.corpus.resolve(), options.runs)
         bench.prepare()
-        print("\n".join(table([row for rows in ROWS for row in rows(bench)])))
+        rows = [*in_process.rows(bench), *FrontEndBench(bench).rows(), *change_versions(bench, options.minutes)]
+        print("\n".join(table(rows)))
+
+
+def change_versions(bench: Bench, minutes: float) -> list[Row]:
+    """Exports a second version, trained for one epoch, and changes between the two under load."""
+    quick = ("--training-epochs", "1", "--training-held-out-folds", "0")
+    allowances = ("pr-auc-allowance", "recall-allowance", "calibration-allowance", "flip-budget")
+    any_quality = [word for name in allowances for word in (f"--gate-{name}", "1")]
+    if len(list(bench.folder.glob("artifacts/exports/*/*/saved_model.pb"))) == 1:
+        bench.run([str(BIN / "luigi"), "--module", "pipeline", "ExportModel", *quick, *any_quality])
+    return FrontEndBench(bench).soak(minutes)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ class Row:
     Attributes:
         title: what is measured.
         values: figures, one for each run.
-        aim: value that the median must reach.
+        aim: value that the median must reach; None for a figure without one.
         higher_is_better: whether it must be at least the aim, or at most.
         unit: of the figures; empty for a ratio.
     """
 
     title: str
     values: Sequence[float]
-    aim: float
+    aim: float | None
     higher_is_better: bool
     unit: str = ""
 
@@ -38,6 +38,8 @@ class Row:
     def reached(self) -> bool:
         """Whether the median reaches the aim."""
         median = statistics.median(self.values)
+        if self.aim is None:
+            return True
         return median >= self.aim if self.higher_is_better else median <= self.aim
 
 
@@ -51,9 +53,10 @@ def _line(row: Row) -> str:
     median, least, most = (
         _format(value) for value in (statistics.median(row.values), min(row.values), max(row.values))
     )
-    aim = f"{'≥' if row.higher_is_better else '≤'} {row.aim:g} {row.unit}".rstrip()
+    aim = "" if row.aim is None else f"{'≥' if row.higher_is_better else '≤'} {row.aim:g} {row.unit}".rstrip()
     measured = f"**{median}** ({least} to {most}) {row.unit}".rstrip()
-    return f"| {row.title} | {measured} | {aim} | {'reached' if row.reached else 'not reached'} |"
+    result = "" if row.aim is None else "reached" if row.reached else "not reached"
+    return f"| {row.title} | {measured} | {aim} | {result} |"
 
 
 def _format(value: float) -> str:
@@ -81,15 +84,20 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = f"[corpus]\nsource = file\npath = {self.corpus}\nformat = sms\n"
         (self.folder / "luigi.cfg").write_text(settings, encoding="utf-8")
-        self._run([str(BIN / "luigi"), "--module", "pipeline", "ExportModel"])
+        self.run([str(BIN / "luigi"), "--module", "pipeline", "ExportModel"])
+
+    @property
+    def export(self) -> Path:
+        """The SavedModel of the first version."""
+        return next(self.folder.glob("artifacts/exports/*/1"))
 
     def job(self, script: str, *arguments: object) -> Any:
         """Runs a script of this folder in its own process, in the working folder; returns what it prints as JSON."""
-        output = json.loads(self._run([sys.executable, str(HERE / script), *map(str, arguments)]))
+        output = json.loads(self.run([sys.executable, str(HERE / script), *map(str, arguments)]))
         print(f"{script} {' '.join(map(str, arguments))}: done", file=sys.stderr, flush=True)
         return output
 
-    def _run(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str]) -> str:
         """Runs a command and returns its output. If it fails, the benchmark stops with what it printed."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPAMSCORE_")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import json
 import os
+import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -13,15 +15,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
-from measure import BIN, Bench, Row
+from bench import BIN, HERE, Bench, Row
 from messages import distinct_messages, real_messages
 
-HERE = Path(__file__).parent
 Figures = dict[str, Any]
+# Requests of each measurement.
 _WARM_UP, _SINGLE, _SHARED, _LARGE = 2_000, 1_000, 8_000, 300
 _LARGE_REQUEST = 1_000
 _IN_FLIGHT = 32
@@ -29,112 +30,118 @@ _SWITCH_SECONDS = 10
 
 
 class FrontEndBench:
-    """The front end and its baselines, in the folder of a `Bench` with two exported versions.
+    """The front end and its baselines, in the folder of a `Bench`.
 
     Every measurement uses messages that were not scored before: a message that was is answered from a cache.
     """
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        real = real_messages(bench.corpus)
-        self._texts = distinct_messages(real, 10**9, seed=int(time.time()))
+        self._texts = distinct_messages(real_messages(bench.corpus), 10**9, seed=int(time.time()))
 
     def rows(self) -> list[Row]:
         """Runs the benchmarks and returns their rows."""
-        return [*self.one_at_a_time(), self.shared_batches(), self.against_plain_server(), self.large_requests()]
+        return [*self.one_at_a_time(), *self.shared_batches(), self.large_requests()]
 
     def one_at_a_time(self) -> list[Row]:
         """Compares one message a request with a call of the signature in process, and the tail with the median."""
-        medians, tails, signatures = [], [], []
+        medians, tails, ratios = [], [], []
         for _ in range(self._bench.runs):
             with self.api() as port:
                 latencies = sorted(self.load(port, self.bodies(_SINGLE), 1)["latencies"])
             medians.append(1000 * statistics.median(latencies))
-            tails.append(1000 * latencies[len(latencies) * 99 // 100])
-            signatures.append(1000 * self.signature_median(_SINGLE))
+            tails.append(latencies[len(latencies) * 99 // 100] / statistics.median(latencies))
+            ratios.append(medians[-1] / (1000 * self.signature_median(_SINGLE)))
         return [
-            Row(
-                "front end, one message at a time, against the signature in process: median",
-                medians, signatures, _ratios(medians, signatures), 0.8, False, "ms",
-            ),
-            Row(
-                "front end, one message at a time: 99th percentile against the median",
-                tails, medians, _ratios(tails, medians), 3.0, False, "ms",
-            ),
-        ]  # fmt: skip
+            Row("front end, one message at a time: median against the signature in process", ratios, 0.8, False),
+            Row("front end, one message at a time: p99 against the median", tails, 3.0, False),
+            Row("front end, one message at a time: median", medians, None, False, "ms"),
+        ]
 
-    def shared_batches(self) -> Row:
-        """Compares 32 requests in flight that share batches with the same ones scored one by one."""
-        together, alone = [], []
+    def shared_batches(self) -> list[Row]:
+        """Compares 32 requests in flight with the same scored one by one, and with a plain server."""
+        together, alone, plain = [], [], []
         for _ in range(self._bench.runs):
             with self.api() as port:
                 together.append(self.rate(port, _SHARED))
-            with self.api(largest_batch="1") as port:
-                alone.append(self.rate(port, _SHARED // 4))
-        title = "front end, 32 in flight: batches shared, against one by one"
-        return Row(title, together, alone, _ratios(together, alone), 4.0, True, "/s")
-
-    def against_plain_server(self) -> Row:
-        """Compares 32 requests in flight with the same at a plain server over the SavedModel."""
-        ours, plain = [], []
-        for _ in range(self._bench.runs):
-            with self.api() as port:
-                ours.append(self.rate(port, _SHARED))
+            with self.api(largest_batch=1) as port:
+                alone.append(self.rate(port, _SHARED))
             with self.plain_server() as port:
                 plain.append(self.rate(port, _SHARED // 2))
-        title = "front end, 32 in flight, against a plain server over the SavedModel that batches too"
-        return Row(title, ours, plain, _ratios(ours, plain), 2.0, True, "/s")
+        return [
+            Row("front end, 32 in flight: batches shared, against one by one", _ratios(together, alone), 4.0, True),
+            Row(
+                "front end, 32 in flight, against a plain server over the SavedModel that batches too",
+                _ratios(together, plain), 2.0, True,
+            ),
+            Row("front end, 32 in flight: requests a second", together, None, True),
+            Row("front end, 32 in flight, one by one: requests a second", alone, None, True),
+            Row("plain server, 32 in flight: requests a second", plain, None, True),
+        ]  # fmt: skip
 
     def large_requests(self) -> Row:
         """Compares requests of 1,000 messages with the rate of a batch on as many threads."""
-        ours, batches = [], []
-        count = _LARGE * _LARGE_REQUEST
-        name = self._bench.snapshot(f"serving-{count}", lambda: itertools.islice(self._texts, count))
-        for _ in range(self._bench.runs):
+        ratios = []
+        for number in range(self._bench.runs):
             with self.api() as port:
-                ours.append(_LARGE_REQUEST * self.rate(port, _LARGE, _LARGE_REQUEST, in_flight=4))
-            figures = self._bench.job("batch", name, "sqlite")
-            batches.append(figures["messages"] / figures["seconds"])
-        title = "front end, 1,000 messages a request, 4 in flight, against the batch on as many threads"
-        return Row(title, ours, batches, _ratios(ours, batches), 0.7, True, "messages/s")
+                ours = _LARGE_REQUEST * self.rate(port, _LARGE, _LARGE_REQUEST, in_flight=4)
+            ratios.append(ours / self.batch_rate(f"2026-01-{number + 1:02}", _LARGE * _LARGE_REQUEST))
+        return Row("front end, 1,000 messages a request, against the batch on as many threads", ratios, 0.7, True)
 
-    def soak(self, minutes: float) -> Figures:
-        """Sends requests at 70 % of the top rate while the version in service changes every ten seconds.
+    def batch_rate(self, date: str, count: int) -> float:
+        """Scores a batch of new messages with ScoreBatch, and returns its messages a second."""
+        inbox = self._bench.folder / "inbox"
+        inbox.mkdir(exist_ok=True)
+        with (inbox / f"{date}.jsonl").open("w", encoding="utf-8") as lines:
+            for number, text in enumerate(itertools.islice(self._texts, count)):
+                lines.write(json.dumps({"message_id": str(number), "text": text}) + "\n")
+        files = ("--messages-source", "file", "--messages-path", "inbox/{date}.jsonl")
+        self._bench.run([str(BIN / "luigi"), "--module", "pipeline", "ScoreBatch", "--date", date, *files])
+        with contextlib.closing(sqlite3.connect(self._bench.folder / "spamscore.db")) as connection:
+            query = "SELECT scored / seconds_total FROM score_batches WHERE batch_date = ?"
+            return float(connection.execute(query, (date,)).fetchone()[0])
 
-        Returns:
-            Counts of requests, failures and wrong answers; memory in MiB after a tenth of the time and at the end.
-        """
+    def soak(self, minutes: float) -> list[Row]:
+        """Sends requests at 70 % of the top rate while the version in service changes every ten seconds."""
         texts = list(itertools.islice(self._texts, 2_000))
         expected = {version: self.expected_answers(version, texts) for version in (1, 2)}
-        with self.api() as port, self.server_process(port) as server:
+        bodies = [json.dumps({"messages": [text]}) for text in texts]
+        with self.api() as port:
             rate = 0.7 * self.rate(port, _SHARED)
-            bodies = [json.dumps({"messages": [text]}) for text in texts]
-            command = self.load_command(port, bodies, _IN_FLIGHT, "--repeat", "--answers", "--seconds", minutes * 60)
-            client = subprocess.Popen([*command, "--rate", f"{rate:.0f}"], stdout=subprocess.PIPE)  # noqa: S603
-            end, memory = time.monotonic() + minutes * 60, []
-            for version in itertools.cycle((1, 2)):
-                if time.monotonic() > end - _SWITCH_SECONDS:
-                    break
-                self._bench.command([str(BIN / "spamscore"), "serve", str(version), "--yes"])
-                memory.append(server.memory_info().rss / 2**20)
-                time.sleep(_SWITCH_SECONDS)
+            seconds = 60 * minutes
+            options = ("--repeat", "--answers", "--seconds", seconds, "--rate", f"{rate:.0f}")
+            client = subprocess.Popen(  # noqa: S603 - our own script
+                self.load_command(port, bodies, _IN_FLIGHT, *options), stdout=subprocess.PIPE
+            )
+            memory = self._change_versions(_find_listener(port), seconds)
             result = json.loads(client.communicate()[0])
-        wrong = [
-            answer
-            for number, answers in result["answers"].items()
-            for answer in map(json.loads, answers)
-            if answer["predictions"][0]["probability"] != expected[answer["model_version"]][int(number)]
-        ]
+        answers = [(int(number), json.loads(answer)) for number, found in result["answers"].items() for answer in found]
+        wrong = sum(
+            answer["predictions"][0]["probability"] != expected[answer["model_version"]][number]
+            for number, answer in answers
+        )
+        print(f"soak: {len(result['latencies']):,} requests at {rate:,.0f} a second, {len(memory)} changes", flush=True)
+        print(f"soak: memory in MiB at each change: {[round(each) for each in memory]}", flush=True)
         settled = memory[len(memory) // 10 :]
-        return {
-            "requests": len(result["latencies"]), "rate": rate, "changes": len(memory),
-            "failures": len(result["failures"]), "first_failure": result["failures"][:1], "wrong": len(wrong),
-            "versions": len({json.loads(answer)["model_version"] for found in result["answers"].values()
-                             for answer in found}),
-            "memory_start": settled[0], "memory_end": settled[-1], "memory_growth": settled[-1] / settled[0] - 1,
-            "median_ms": 1000 * statistics.median(result["latencies"]),
-            "p99_ms": 1000 * sorted(result["latencies"])[len(result["latencies"]) * 99 // 100],
-        }  # fmt: skip
+        growth = statistics.mean(settled[-5:]) / statistics.mean(settled[:5]) - 1
+        return [
+            Row(f"{minutes:g} minutes while the version changes: failed requests", [len(result["failures"])], 0, False),
+            Row(f"{minutes:g} minutes while the version changes: wrong answers", [wrong], 0, False),
+            Row("the same: versions seen in answers", [len({each["model_version"] for _, each in answers})], 2, True),
+            Row("the same: growth of memory", [growth], 0.05, False),
+        ]
+
+    def _change_versions(self, server: psutil.Process, seconds: float) -> list[float]:
+        """Changes the version in service every ten seconds. Returns the memory of the server in MiB at each change."""
+        end, memory = time.monotonic() + seconds - _SWITCH_SECONDS, []
+        for version in itertools.cycle((1, 2)):
+            if time.monotonic() > end:
+                return memory
+            next_change = time.monotonic() + _SWITCH_SECONDS
+            self._bench.run([str(BIN / "spamscore"), "serve", str(version), "--yes"])
+            memory.append(server.memory_info().rss / 2**20)
+            time.sleep(max(0.0, next_change - time.monotonic()))
+        raise AssertionError
 
     def expected_answers(self, version: int, texts: Sequence[str]) -> list[float | None]:
         """Returns the probabilities that `spamscore text` prints for messages without line breaks."""
@@ -175,15 +182,12 @@ class FrontEndBench:
         """Returns the median seconds of a call of the SavedModel's signature with one message, in a process."""
         path = self._bench.folder / "texts.json"
         path.write_text(json.dumps(list(itertools.islice(self._texts, _WARM_UP + count))), encoding="utf-8")
-        command = [sys.executable, str(HERE / "signature.py"), str(self._export()), str(path), str(_WARM_UP)]
+        command = [sys.executable, str(HERE / "signature.py"), str(self._bench.export), str(path), str(_WARM_UP)]
         done = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own script
         return statistics.median(json.loads(done.stdout))
 
-    def _export(self) -> Path:
-        return next(self._bench.folder.glob("artifacts/exports/*/1"))
-
     @contextlib.contextmanager
-    def api(self, **settings: str) -> Iterator[int]:
+    def api(self, **settings: object) -> Iterator[int]:
         """Starts the front end and yields its port, once it is ready and warm."""
         port = _free_port()
         path = self._bench.folder / "serving.cfg"
@@ -196,18 +200,9 @@ class FrontEndBench:
     def plain_server(self) -> Iterator[int]:
         """Starts the plain server over the SavedModel and yields its port, once it is warm."""
         port = _free_port()
-        command = [sys.executable, str(HERE / "plain_server.py"), str(self._export()), "--port", str(port)]
+        command = [sys.executable, str(HERE / "plain_server.py"), str(self._bench.export), "--port", str(port)]
         with self._server(command, port, "/", {}):
             yield port
-
-    @contextlib.contextmanager
-    def server_process(self, port: int) -> Iterator[psutil.Process]:
-        """Yields the process that listens on a port."""
-        yield next(
-            psutil.Process(connection.pid)
-            for connection in psutil.net_connections("tcp4")
-            if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
-        )
 
     @contextlib.contextmanager
     def _server(self, command: Sequence[str], port: int, path: str, variables: dict[str, str]) -> Iterator[None]:
@@ -227,6 +222,15 @@ class FrontEndBench:
             process.wait()
 
 
+def _find_listener(port: int) -> psutil.Process:
+    """Returns the process that listens on a port."""
+    return next(
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections("tcp4")
+        if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+    )
+
+
 def _answers(port: int, path: str) -> bool:
     """Returns whether a server answers a GET request; any status but 503 counts."""
     try:
@@ -239,8 +243,6 @@ def _answers(port: int, path: str) -> bool:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
