@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -25,6 +24,7 @@ TokenArray = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 
 GRU, LSTM, SIMPLE = range(3)
+MAX_AND_MEAN, MAX, LAST = range(3)
 _ONE, _HALF = np.float32(1), np.float32(0.5)
 _LOWEST = np.finfo(np.float32).min
 # For each cell, by gate, whether its activation is a sigmoid, whose weights are halved.
@@ -34,20 +34,6 @@ _SIGMOIDS = {
     SIMPLE: (False,),
 }
 _KINDS: Mapping[type, int] = {keras.layers.GRU: GRU, keras.layers.LSTM: LSTM, keras.layers.SimpleRNN: SIMPLE}
-
-
-class Pooled(NamedTuple):
-    """What is left of the states of each message, float32 [directions, messages, units] each.
-
-    Attributes:
-        last: the states after the last token.
-        maxima: the maximum of each unit over the tokens.
-        sums: the sum of each unit over the tokens.
-    """
-
-    last: FloatArray
-    maxima: FloatArray
-    sums: FloatArray
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,9 @@ class Cell:
         _project(vectors, self.kernels, self.biases, inputs)
         return inputs.reshape(len(vectors), -1)
 
-    def run(self, inputs: FloatArray, tokens: TokenArray, starts: IntArray, lengths: IntArray) -> Pooled:
+    def run(
+        self, inputs: FloatArray, tokens: TokenArray, starts: IntArray, lengths: IntArray, pooling: int
+    ) -> FloatArray:
         """Runs the recurrence over messages.
 
         Args:
@@ -104,12 +92,15 @@ class Cell:
             tokens: rows of the token table.
             starts: index in `tokens` of each message's first token.
             lengths: number of tokens of each message, at least one, in descending order.
+            pooling: `MAX_AND_MEAN`, `MAX` or `LAST`.
+
+        Returns:
+            The pooled states, float32 [messages, directions * units]; with the mean, twice as many.
         """
-        shape = (len(self.biases), len(starts), self.recurrent_kernels.shape[1])
-        pooled = Pooled(np.zeros(shape, np.float32), np.full(shape, _LOWEST, np.float32), np.zeros(shape, np.float32))
-        _run(
-            self.kind, _tanh(), inputs, tokens, starts, lengths, self.recurrent_kernels, self.candidate_biases, *pooled
-        )
+        columns = len(self.biases) * self.recurrent_kernels.shape[1] * (2 if pooling == MAX_AND_MEAN else 1)
+        pooled = np.empty((len(starts), columns), np.float32)
+        kernels, biases = self.recurrent_kernels, self.candidate_biases
+        _run(self.kind, pooling, _tanh(), inputs, tokens, starts, lengths, kernels, biases, pooled)
         return pooled
 
 
@@ -131,6 +122,7 @@ def _project(vectors: FloatArray, kernels: FloatArray, biases: FloatArray, input
 @compiled
 def _run(
     kind: int,
+    pooling: int,
     tanh: int,
     inputs: FloatArray,
     tokens: TokenArray,
@@ -138,22 +130,22 @@ def _run(
     lengths: IntArray,
     kernels: FloatArray,
     candidate_biases: FloatArray,
-    states: FloatArray,
-    maxima: FloatArray,
-    sums: FloatArray,
+    pooled: FloatArray,
 ) -> None:
-    """Runs the recurrence, and updates the last three arguments after each step.
+    """Runs the recurrence, and pools the states of each message into the last argument.
 
     It requires that messages are sorted by length, the longest first: each step computes the first ones, which still
     have a token. The rows of all directions follow each other in the buffers, so that one call computes tanh of all.
     """
     directions, units, columns = kernels.shape
     active = len(starts)
+    states = np.zeros((directions, active, units), np.float32)
+    maxima, sums = np.full_like(states, _LOWEST), np.zeros_like(states)
     rows = np.empty((directions, active), np.int32)
     products = np.empty((directions * active, columns), np.float32)
     gates = np.empty((directions * active, 2 * units if kind == GRU else columns), np.float32)
     candidates = np.empty((directions * active, units), np.float32)
-    carries = np.zeros(states.shape, np.float32)
+    carries = np.zeros_like(states)
     for step in range(lengths[0] if active else 0):
         while lengths[active - 1] <= step:
             active -= 1
@@ -178,6 +170,17 @@ def _run(
                     if not state[unit] <= maximum[unit]:  # also if it is NaN, as all later states are then
                         maximum[unit] = state[unit]
                     total[unit] += state[unit]
+    for message in range(len(starts)):
+        for direction in range(directions):
+            for unit in range(units):
+                column = direction * units + unit
+                if pooling == LAST:
+                    pooled[message, column] = states[direction, message, unit]
+                else:
+                    pooled[message, column] = maxima[direction, message, unit]
+                if pooling == MAX_AND_MEAN:
+                    mean = sums[direction, message, unit] / np.float32(lengths[message])
+                    pooled[message, directions * units + column] = mean
 
 
 @compiled

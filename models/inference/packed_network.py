@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.hashing.compiled import compiled
-from models.inference.cells import Cell, IntArray, Pooled
+from models.inference.cells import LAST, MAX, MAX_AND_MEAN, Cell, IntArray
 from models.inference.growing_array import MIN_CAPACITY, GrowingArray
 from models.inference.shared_work import SharedWork
 from models.inference.vectors import FloatArray, sum_pairwise
@@ -52,7 +51,7 @@ class PackedNetwork:
         both = isinstance(recurrent, keras.layers.Bidirectional)
         self._cell = Cell.from_layers([recurrent.forward_layer, recurrent.backward_layer] if both else [recurrent])
         self._inputs = _InputCache(network.get_layer("embedding"), self._cell)
-        self._pooling = _choose_pooling(network)
+        self._pooling = _find_pooling(network)
         kernel, self._bias = (weight.numpy() for weight in network.get_layer(LOGIT).weights)
         self._kernel = kernel[:, 0]
         self._linear = _LinearScore(network.get_layer(LINEAR)) if has_linear(network) else None
@@ -83,7 +82,7 @@ class PackedNetwork:
         """Writes the logits of messages, the longest first, to `logits[rows]`."""
         starts = messages.starts[rows]
         lengths = messages.starts[rows + 1] - starts
-        pooled = self._pooling(self._cell.run(inputs, messages.rows, starts, lengths), lengths)
+        pooled = self._cell.run(inputs, messages.rows, starts, lengths, self._pooling)
         logits_of_rows = (pooled * self._kernel).sum(axis=1) + self._bias
         if self._linear is not None:
             logits_of_rows += self._linear.logits(messages, starts, lengths)
@@ -203,17 +202,7 @@ def _score_features(
         logits[message] = sums[0] / math.sqrt(max(sums[1], _MIN_SQUARES)) + bias
 
 
-def _choose_pooling(network: keras.Model) -> Callable[[Pooled, IntArray], FloatArray]:
-    """Returns the function that joins the states of all directions, float32 [messages, pooled units]."""
+def _find_pooling(network: keras.Model) -> int:
     if not any(layer.name == "pooling" for layer in network.layers):
-        return lambda pooled, _lengths: np.concatenate(pooled.last, axis=1)
-    return _pool_max_and_mean if network.get_layer("pooling").with_mean else _pool_max
-
-
-def _pool_max(pooled: Pooled, _lengths: IntArray) -> FloatArray:
-    return np.concatenate(pooled.maxima, axis=1)
-
-
-def _pool_max_and_mean(pooled: Pooled, lengths: IntArray) -> FloatArray:
-    means = pooled.sums / lengths[:, np.newaxis].astype(np.float32)
-    return np.concatenate([*pooled.maxima, *means], axis=1)
+        return LAST
+    return MAX_AND_MEAN if network.get_layer("pooling").with_mean else MAX

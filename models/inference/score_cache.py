@@ -108,8 +108,8 @@ class Duplicates(NamedTuple):
 
 def find_duplicates(hashes: HashArray) -> Duplicates:
     """Finds messages that occur more than once, by their hashes."""
-    in_order = np.sort(hashes)
-    if len(hashes) < 2 or not (in_order[1:] == in_order[:-1]).any():
+    in_order = np.sort(hashes) if len(hashes) > 1 else hashes
+    if not (in_order[1:] == in_order[:-1]).any():
         return Duplicates(np.arange(len(hashes)), np.arange(len(hashes)))
     _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     # Hashes differ from process to process, and the order in which messages are scored must not.
