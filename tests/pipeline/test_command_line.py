@@ -21,8 +21,8 @@ from pipeline.command_line import cli
 
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
-    "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config",
-    "selftest", "completion",
+    "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "ask", "check-server", "prune",
+    "watch", "config", "selftest", "completion",
 ]  # fmt: skip
 WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}
 

@@ -168,7 +168,7 @@ def test_messages_are_read_in_every_format_and_unusable_rows_are_counted(
     [
         ("label,text\nmaybe,hello\n", 1, "expected messages with labels, received none: 1 no label"),
         ("a,b\n1,2\n", 1, "label"),
-        (None, 2, "does not exist"),
+        (None, 1, "no such file"),
     ],
 )
 def test_a_file_without_labelled_messages_is_refused(
