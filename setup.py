@@ -15,11 +15,13 @@ DOCS = [
     "sphinx-copybutton>=0.5.2,<0.6",
 ]
 
-# The front end, `spamscore api`. uvloop and httptools make uvicorn faster; swagger-ui-bundle has the scripts of /docs.
+# The front end, `spamscore api`. uvloop and httptools make uvicorn faster; itsdangerous signs the cookies of sessions;
+# fastapi-offline has the scripts of /docs.
 API = [
     "fastapi>=0.130,<0.200",
+    "fastapi-offline>=1.7.7,<2",
     "httptools>=0.6.4,<0.10",
-    "swagger-ui-bundle>=1.1,<2",
+    "itsdangerous>=2.2,<3",
     "uvicorn>=0.40,<0.60",
     "uvloop>=0.21,<0.24",
 ]
@@ -54,7 +56,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=PACKAGES, exclude=["*.__pycache__"]),
-    package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed"]},
+    package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed", "*.css", "*.js", "*.svg"]},
     install_requires=[
         "alembic>=1.16,<2",
         'backports.zstd>=1,<2; python_version < "3.14"',
@@ -77,7 +79,6 @@ setup(
         "sqlalchemy>=2.1,<2.2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
-        "threadpoolctl>=3.5,<4",
         "tzdata>=2025.2",
         "urllib3>=2.5,<3",
     ],

@@ -33,11 +33,14 @@ from models.inference.packed_network import PackedNetwork
 from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
 from models.network.network import INPUTS
 from models.statistics.calibration import to_probabilities
-from models.text.arrow_tensors import Texts, as_arrow
 from models.text.encoder import EncodedMessages, TextEncoder
+from models.text.texts import Texts, as_buffers, take
 
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+# Words that loops cut, that need a rule, and that only TensorFlow cuts; and a message that it cuts whole.
+_WARM_UP_MESSAGES = ("hello WORLD 4u! £1.50", "don't caf\u00e9 &amp; www.example.test", "\u65e5\u672c", "f r e e")
 
 # A message that every model can score. If it fails too, the cause is not a message.
 PLAIN_MESSAGE = "hello"
@@ -117,20 +120,28 @@ class Scorer:
         """Scores messages, in order. Duplicates are scored once, and messages in the score cache not again."""
         with self._reading:
             start = time.monotonic()
-            messages = as_arrow(texts)
-            hashes = hash_messages(messages)
+            messages = as_buffers(texts)
+            hashes = hash_messages(*messages)
             duplicates = find_duplicates(hashes)
-            hashes = hashes[duplicates.firsts]
-            probabilities = self._cache.get(hashes)
+            distinct = hashes[duplicates.firsts]
+            probabilities = self._cache.get(distinct)
             missing = np.flatnonzero(np.isnan(probabilities))
-            all_new = len(missing) == len(messages)
-            encoded = self._reader.read(messages if all_new else messages.take(pa.array(duplicates.firsts[missing])))
+            if len(missing) < len(hashes):
+                messages = as_buffers(take(texts, duplicates.firsts[missing]))
+            encoded = self._reader.read_buffers(*messages)
             seconds_text = time.monotonic() - start
         with self._computing:
             start = time.monotonic()
             probabilities[missing] = to_probabilities(self.logits(encoded))
-            self._cache.put(hashes[missing], probabilities[missing])
+            self._cache.put(distinct[missing], probabilities[missing])
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
+
+    def warm_up(self) -> None:
+        """Scores messages that use every part of the scorer, so that no later message waits for it to be prepared.
+
+        TensorFlow traces a function when it is first called, which takes up to a second. Compiled loops are loaded.
+        """
+        self.score(_WARM_UP_MESSAGES)
 
     def help(self) -> bool:
         """Computes a piece of another thread's call. Returns False if there is none."""

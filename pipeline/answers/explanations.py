@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.database.batches import BatchRow
 
 MAX_TABLE_WORDS = 8
-_STRONG_CHANGE = 1.0  # in logits; from a probability of 0.27 to 0.5
+STRONG_CHANGE = 1.0  # in logits; from a probability of 0.27 to 0.5
 _SPAM_STYLES, _HAM_STYLES = ("red", "bold red"), ("cyan", "bold cyan")
 _MAX_NAMED_MESSAGES = 5  # in one error
 
@@ -38,6 +38,7 @@ class ExplainedMessage:
     message: str
     explanation: Explanation | None
     flagged: bool | None
+    threshold: float
     model_version: int
     batch_date: datetime.date | None = None
     message_id: str | None = None
@@ -77,10 +78,10 @@ class MessageExplainer:
         from models.evaluation.explanation import explain
 
         if not message.strip():
-            return ExplainedMessage(message, None, None, self.version, date, message_id)
+            return ExplainedMessage(message, None, None, self.threshold, self.version, date, message_id)
         (explanation,) = explain(self._scorer, [message], threshold=self.threshold)
         flagged = explanation.probability >= self.threshold
-        return ExplainedMessage(message, explanation, flagged, self.version, date, message_id)
+        return ExplainedMessage(message, explanation, flagged, self.threshold, self.version, date, message_id)
 
 
 def load_explainer(version: int, checkpoint: str | None = None) -> MessageExplainer:
@@ -187,7 +188,7 @@ def _select_style(change: float) -> str:
 
     if abs(change) < MIN_CHANGE:
         return ""
-    return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= _STRONG_CHANGE]
+    return (_SPAM_STYLES if change > 0 else _HAM_STYLES)[abs(change) >= STRONG_CHANGE]
 
 
 def _make_word_table(parts: Sequence[Part]) -> Any:

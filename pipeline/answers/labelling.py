@@ -97,9 +97,22 @@ def resolve_person(who: str | None) -> str:
         name = getpass.getuser() if who is None else who
     except (KeyError, OSError):
         raise InputError("the system user has no name. Give your name: --who NAME") from None
+    return check_person(name, "--who")
+
+
+def check_person(name: str, source: str) -> str:
+    """Returns the name of a person with single spaces.
+
+    Args:
+        name: the name as the person gave it.
+        source: where the name is from, for the error.
+
+    Raises:
+        InputError: the name is empty, too long or not printable.
+    """
     name = " ".join(name.split())
     if not name or len(name) > MESSAGE_ID_LENGTH or not name.isprintable():
-        raise InputError(f"--who {name[:40]!r}: expected a name of 1 to {MESSAGE_ID_LENGTH} printable characters")
+        raise InputError(f"{source} {name[:40]!r}: expected a name of 1 to {MESSAGE_ID_LENGTH} printable characters")
     return name
 
 

@@ -57,7 +57,7 @@ class LoadedModel:
 
     def __init__(self, version: int, scorer: Scorer, threshold: float, checkpoint: str | None = None) -> None:
         self.version, self.threshold, self.checkpoint = version, threshold, checkpoint
-        self._scorer = scorer
+        self.scorer = scorer
 
     def predict(self, messages: Sequence[str]) -> list[Prediction]:
         """Scores messages, and returns one prediction per message in the same order.
@@ -67,7 +67,7 @@ class LoadedModel:
         from models.inference.scorer import score_isolating_failures
 
         indices = [index for index, message in enumerate(messages) if message.strip()]
-        result = score_isolating_failures(self._scorer, [messages[index] for index in indices])
+        result = score_isolating_failures(self.scorer, [messages[index] for index in indices])
         for number, failure in result.failures.items():
             log.warning("message %d cannot be scored: %s", indices[number] + 1, failure)
         scores = zip(indices, result.scores.probabilities.tolist(), strict=True)

@@ -7,6 +7,8 @@ calls are read-only, so a repeated call changes nothing; it is repeated only if 
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -117,6 +119,12 @@ class AsyncGrpcClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def asking(self, version: int | None, label: str | None) -> AsyncGrpcClient:
+        """Returns a client that asks for another version or label over the same connection."""
+        other = copy.copy(self)
+        other.server = dataclasses.replace(self.server, version=version, label=label)
+        return other
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -42,7 +42,9 @@ try:
     with _without_tensorflow():
         import grpc
         import grpc.aio as grpc_aio
+        from tensorflow.core.example import example_pb2
         from tensorflow.core.framework import types_pb2
+        from tensorflow.core.protobuf import saved_model_pb2
         from tensorflow_serving.apis import (
             classification_pb2,
             get_model_metadata_pb2,
@@ -59,6 +61,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "classification_pb2",
+    "example_pb2",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
     "grpc",
@@ -66,5 +69,6 @@ __all__ = [
     "model_service_pb2_grpc",
     "predict_pb2",
     "prediction_service_pb2_grpc",
+    "saved_model_pb2",
     "types_pb2",
 ]

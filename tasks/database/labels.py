@@ -107,6 +107,16 @@ def read_labels(engine: Engine, date: datetime.date | None = None) -> list[Messa
         return [MessageLabel(*row) for row in connection.execute(statement)]
 
 
+def count_labelled_messages(engine: Engine) -> dict[datetime.date, int]:
+    """Returns the number of messages that have a label, by date; a message that several people labelled counts once."""
+    if not has_table(engine, labels_table.name):
+        return {}
+    table = labels_table.c
+    counts = sa.select(table.batch_date, sa.func.count(table.message_id.distinct())).group_by(table.batch_date)
+    with read_transaction(engine) as connection:
+        return dict(connection.execute(counts).tuples().all())
+
+
 def resolve_labels(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:
     """Returns label and text of each labelled message, sorted by text: for each text its latest label, from any person.
 

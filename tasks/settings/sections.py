@@ -14,7 +14,7 @@ from models.settings import (
 from tasks.settings.inputs import CorpusSettings, MessagesSettings
 from tasks.settings.operation import AlertSettings, ConsoleSettings, MetricsSettings, RunSettings
 from tasks.settings.scoring import DriftSettings, ReportSettings, ScoringSettings
-from tasks.settings.serving import ServingSettings
+from tasks.settings.serving import ApiSettings, ServingSettings
 from tasks.settings.storage import ArtifactSettings, DatabaseSettings
 
 SECTIONS: dict[str, type] = {
@@ -30,6 +30,7 @@ SECTIONS: dict[str, type] = {
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
     "serving": ServingSettings,
+    "api": ApiSettings,
     "devices": DeviceSettings,
     "report": ReportSettings,
     "drift": DriftSettings,

@@ -16,33 +16,39 @@ from chain import kill_group_on_exit
 
 CHROMIUM = shutil.which("chromium")
 MODES = {"light": 1, "dark": 0}  # values of Chromium's preferredColorScheme
-# Measures which elements overflow the page to the right, which texts have a contrast below 4.5 (WCAG 2.2), and the
-# smallest font size in pixels.
+# A function that measures, for a document, which elements overflow it to the right, which texts have a contrast below
+# 4.5 (WCAG 2.2), and the smallest font size in pixels.
 MEASURE = """
-const page = document.querySelector('iframe').contentDocument, view = page.defaultView;
-const width = page.documentElement.clientWidth, elements = [...page.querySelectorAll('body *')];
-const describe = element => element.tagName + '.' + (element.getAttribute('class') || '') + ' ' +
-  element.textContent.trim().slice(0, 40);
-const hasText = element => [...element.childNodes].some(node => node.nodeType == 3 && node.textContent.trim());
-const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-const luminance = colour => channels(colour).slice(0, 3).map(value => value / 255)
-  .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
-const background = element => { for (; element; element = element.parentElement) {
-  const colour = view.getComputedStyle(element).backgroundColor; if (channels(colour)[3] !== 0) return colour; } };
-const contrast = element => {
-  const colours = [view.getComputedStyle(element).color, background(element)].map(luminance);
-  return (Math.max(...colours) + 0.05) / (Math.min(...colours) + 0.05); };
-const texts = elements.filter(element => hasText(element) && !element.closest('svg'));
-document.body.textContent = 'MEASURED' + JSON.stringify({
-  width, scrolls_to: page.documentElement.scrollWidth, background: view.getComputedStyle(page.body).backgroundColor,
-  outside: elements.filter(element => !element.closest('svg') && element.getBoundingClientRect().right > width + 1)
-    .map(describe),
-  faint: texts.filter(element => contrast(element) < 4.5).map(describe),
-  smallest: Math.min(...texts.map(element => parseFloat(view.getComputedStyle(element).fontSize))),
-  lettering: Math.min(...[...page.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)),
-  drawings: [...page.querySelectorAll('svg')].map(drawing => drawing.getBoundingClientRect().width),
-}) + 'END';
+page => {
+  const view = page.defaultView;
+  const width = page.documentElement.clientWidth, elements = [...page.querySelectorAll('body *')];
+  const describe = element => element.tagName + '.' + (element.getAttribute('class') || '') + ' ' +
+    element.textContent.trim().slice(0, 40);
+  const hasText = element => [...element.childNodes].some(node => node.nodeType == 3 && node.textContent.trim());
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => channels(colour).slice(0, 3).map(value => value / 255)
+    .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const background = element => { for (; element; element = element.parentElement) {
+    const colour = view.getComputedStyle(element).backgroundColor; if (channels(colour)[3] !== 0) return colour; } };
+  const contrast = element => {
+    const colours = [view.getComputedStyle(element).color, background(element)].map(luminance);
+    return (Math.max(...colours) + 0.05) / (Math.min(...colours) + 0.05); };
+  const texts = elements.filter(element => hasText(element) && !element.closest('svg'));
+  return {
+    width, scrolls_to: page.documentElement.scrollWidth, background: view.getComputedStyle(page.body).backgroundColor,
+    outside: elements.filter(element => !element.closest('svg') && element.getBoundingClientRect().right > width + 1)
+      .map(describe),
+    faint: texts.filter(element => contrast(element) < 4.5).map(describe),
+    smallest: Math.min(...texts.map(element => parseFloat(view.getComputedStyle(element).fontSize))),
+    lettering: Math.min(...[...page.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)),
+    drawings: [...page.querySelectorAll('svg')].map(drawing => drawing.getBoundingClientRect().width),
+  };
+}
+"""
+_MEASURE_FRAME = f"""
+const measured = ({MEASURE})(document.querySelector('iframe').contentDocument);
+document.body.textContent = 'MEASURED' + JSON.stringify(measured) + 'END';
 """
 
 
@@ -61,7 +67,8 @@ def measure_page(page: str, folder: Path, width: int, mode: str) -> dict[str, An
     frame = f'<iframe style="border:0" width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>'
     outer = folder / f"outer-{width}-{mode}.html"
     outer.write_text(
-        f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}<script>onload = () => {{ {MEASURE} }}</script>', "utf-8"
+        f'<!DOCTYPE html><meta charset="utf-8"><body>{frame}<script>onload = () => {{ {_MEASURE_FRAME} }}</script>',
+        "utf-8",
     )
     options = (
         "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'chromium'}", "--dump-dom",

@@ -1,6 +1,6 @@
 """Controls a page in headless Chromium over the DevTools protocol: reads values, clicks, types, takes screenshots.
 
-Nothing leaves the machine: the browser resolves no host name except loopback.
+Nothing leaves the machine: the browser resolves no host name except *.test, to loopback.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM
+from browser import CHROMIUM, MEASURE
 from chain import kill_group_on_exit
 from eventually import eventually
 from PIL import Image
@@ -26,27 +26,60 @@ WIDTH, HEIGHT = 1280, 1150
 _READS_AT_REST = 6
 _OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--window-size={WIDTH},{HEIGHT}",
+    "--host-resolver-rules=MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--window-size={WIDTH},{HEIGHT}",
 )  # fmt: skip
 
 
 class Page:
-    """One tab. Messages are JSON, each ends with a NUL byte, over two pipes."""
+    """One tab. Messages are JSON, each ends with a NUL byte, over two pipes.
+
+    Attributes:
+        requested: URLs that the tab requested, in their order.
+    """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from = to_browser, os.fdopen(from_browser, "rb")
         self._number, self._buffer = 0, b""
         self._session: str | None = None
+        self.requested: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Page.enable")
-        self._call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
+        self._call("Network.enable")
+        self.resize(WIDTH, HEIGHT)
 
     def open(self, url: str) -> None:
         """Loads a URL; reloads the page even if only the fragment after # differs."""
         self._call("Page.navigate", url="about:blank")
         self._call("Page.navigate", url=url)
         self.wait_for("document.readyState == 'complete'")
+
+    def resize(self, width: int, height: int, phone: bool = False) -> None:
+        """Sets the size of the tab in CSS pixels, and whether it is that of a phone: with touch, without a mouse."""
+        self._width = width
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+        )  # fmt: skip
+        self._call("Emulation.setTouchEmulationEnabled", enabled=phone)
+
+    def set_mode(self, mode: str) -> None:
+        """Sets the preferred colours: `light` or `dark`."""
+        feature = {"name": "prefers-color-scheme", "value": mode}
+        self._call("Emulation.setEmulatedMedia", features=[feature])
+
+    def allow_scripts(self, allowed: bool) -> None:
+        """Switches the scripts of pages on or off; `value` works either way."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def reload(self) -> None:
+        """Loads the page again, as a person does."""
+        self.value("window.before = true")
+        self._call("Page.reload")
+        self.wait_for("!window.before && document.readyState == 'complete'")
+
+    def measure(self) -> dict[str, Any]:
+        """Returns what `browser.MEASURE` measures on the page."""
+        return dict(self.value(f"({MEASURE})(document)"))
 
     def value(self, expression: str) -> Any:
         """Evaluates a JavaScript expression and returns its value."""
@@ -83,9 +116,24 @@ class Page:
         """Types into the element that has the focus."""
         self._call("Input.insertText", text=text)
 
+    def list_frames(self) -> list[dict[str, Any]]:
+        """Returns the URL of each frame in the page, and whether the browser refused to show it."""
+        frames = [child["frame"] for child in self._call("Page.getFrameTree")["frameTree"].get("childFrames", [])]
+        loaded = [frame for frame in frames if frame["url"] != "about:blank"]
+        return [
+            {"url": frame.get("unreachableUrl", frame["url"]), "refused": "unreachableUrl" in frame} for frame in loaded
+        ]
+
+    def press(self, key: str) -> None:
+        """Presses a key, such as s, Enter or Tab."""
+        text = {"Enter": "\r", "Tab": "", " ": " "}.get(key, key)
+        code = {"Enter": 13, "Tab": 9, " ": 32}.get(key, ord(key[0].upper()))
+        self._call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
+        self._call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
     def take_screenshot(self, path: Path, height: int = HEIGHT) -> None:
         """Writes a screenshot as a PNG with 256 colours, which keeps the file small."""
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
+        clip = {"x": 0, "y": 0, "width": self._width, "height": height, "scale": 1}
         shot = base64.b64decode(self._call("Page.captureScreenshot", format="png", clip=clip)["data"])
         with Image.open(io.BytesIO(shot)) as image:
             image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
@@ -99,6 +147,8 @@ class Page:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._receive()
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requested.append(answer["params"]["request"]["url"])
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]

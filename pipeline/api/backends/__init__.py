@@ -1,0 +1,1 @@
+"""What computes the scores of the front end: the network in this process, or TensorFlow Serving."""

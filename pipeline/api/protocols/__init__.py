@@ -1,0 +1,1 @@
+"""The protocols of the front end: its own REST API, and TensorFlow Serving's REST and gRPC."""

@@ -1,0 +1,34 @@
+"""A folder with a model in service and published batches of messages that need labels."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from published_batches import publish, write_snapshot
+
+from tasks.database.schema import open_database
+from tasks.settings.storage import DatabaseSettings
+
+# Words that no two messages share: near-duplicates are left out.
+_WORDS = (
+    "apple", "bread", "cloud", "dance", "eagle", "flute", "grape", "house", "ivory", "joker", "kneel", "lemon", "mango",
+    "night", "ocean", "piano", "queen", "river", "sugar", "table", "uncle", "voice", "water", "yacht", "zebra",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def publish_messages(trained: Path) -> Callable[..., dict[str, str]]:
+    """Publishes a batch of 25 messages, or of given ones, and returns their texts; the first is the most uncertain."""
+
+    def publish_texts(date: datetime.date, texts: dict[str, str] | None = None) -> dict[str, str]:
+        texts = texts or {f"m-{number:02}": f"{word} {number} {word}s" for number, word in enumerate(_WORDS, 1)}
+        engine = open_database(DatabaseSettings(url=f"sqlite:///{trained}/spamscore.db"))
+        publish(engine, {key: 0.5 + 0.01 * index for index, key in enumerate(texts)}, date)
+        engine.dispose()
+        write_snapshot(trained, [(number, key, text) for number, (key, text) in enumerate(texts.items(), 1)], date)
+        return texts
+
+    return publish_texts
