@@ -29,21 +29,22 @@ class FrontEnd:
     process: subprocess.Popen[str]
 
     @property
-    def host(self) -> str:
-        """Host and port."""
-        return self.url.partition("://")[2]
+    def port(self) -> int:
+        """Its port."""
+        return int(self.url.rpartition(":")[2])
 
 
 @contextlib.contextmanager
-def front_end(folder: Path, *options: str, **variables: str) -> Iterator[FrontEnd]:
+def front_end(folder: Path, *options: str, port: int | None = None, **variables: str) -> Iterator[FrontEnd]:
     """Starts the command, waits until it listens, and ends it at the end of the block.
 
     Args:
         folder: working folder; its output is in the file ``api.log`` there.
         options: of the command.
+        port: its port; a free one if not given.
         variables: of its environment.
     """
-    port = free_port()
+    port = port or free_port()
     log = folder / "api.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
