@@ -16,12 +16,12 @@ DOCS = [
 ]
 
 # The front end, `spamscore api`. uvloop and httptools make uvicorn faster; itsdangerous signs the cookies of sessions;
-# swagger-ui-bundle has the scripts of /docs.
+# fastapi-offline has the scripts of /docs.
 API = [
     "fastapi>=0.130,<0.200",
+    "fastapi-offline>=1.7.7,<2",
     "httptools>=0.6.4,<0.10",
     "itsdangerous>=2.2,<3",
-    "swagger-ui-bundle>=1.1,<2",
     "uvicorn>=0.40,<0.60",
     "uvloop>=0.21,<0.24",
 ]
@@ -81,6 +81,7 @@ setup(
         "tensorflow>=2.21,<2.22",
         "threadpoolctl>=3.5,<4",
         "tzdata>=2025.2",
+        "urllib3>=2.5,<3",
     ],
     extras_require={
         "postgresql": ["pgpq>=0.12,<0.13", "psycopg[binary]>=3.2,<4"],

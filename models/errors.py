@@ -13,6 +13,7 @@
     ├── StorageError        a disk that is full, read-only or not writable
     ├── DatabaseError       a database that cannot be reached, or that has another schema
     ├── SchedulerError      Luigi's scheduler does not answer
+    ├── ServerError         a model server that does not answer, or whose answer cannot be used
     ├── DateNotOverError    a date whose messages have not all arrived yet
     ├── AlreadyRunningError another run is doing the same work
     ├── DatesError          some dates of a run over several dates failed
@@ -91,6 +92,21 @@ class SchedulerError(SpamscoreError):
     """Luigi's scheduler does not answer."""
 
     exit_code = 35  # the same code as for a database: in both cases it is unknown which tasks are done
+
+
+class ServerError(SpamscoreError):
+    """A model server that does not answer, or whose answer cannot be used. Names its address, model and version.
+
+    Attributes:
+        kind: the reason in a word or two, to count failed calls by: "unreachable", "TLS", "deadline", "overloaded",
+            "not served" (a model, version or label that the server does not have), "signature", "not allowed",
+            "too large", "form" (an answer that is not as expected) or "failed".
+        temporary: whether the same call can succeed later without a change of settings.
+    """
+
+    def __init__(self, message: str, kind: str, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.kind, self.temporary = kind, temporary
 
 
 class DateNotOverError(SpamscoreError):

@@ -28,6 +28,8 @@ from pipeline.commands.reports import drift, report
 from pipeline.commands.rollback import prune, restore, verify, withdraw
 from pipeline.commands.selftest import selftest
 from pipeline.commands.serving.api import api
+from pipeline.commands.serving.ask import ask
+from pipeline.commands.serving.check_server import check_server
 from pipeline.commands.settings import config
 from pipeline.commands.text import text
 from pipeline.commands.versions import checkpoints, models, serve, weights
@@ -64,7 +66,7 @@ def cli(debug: bool) -> None:
 
 COMMANDS = (
     text, explain, batches, scores, summary, report, drift, uncertain, label, labels, models, checkpoints, weights,
-    extract, verify, withdraw, restore, serve, prune, watch, api, config, selftest,
+    extract, verify, withdraw, restore, serve, prune, api, ask, check_server, watch, config, selftest,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -108,13 +108,18 @@ def _find_faults(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
 
 def _parse_labels(rows: pd.DataFrame, labels: Labels) -> pd.Series:
     """Returns the label of each row: spam, ham, or an empty text for neither."""
+    source_labels = rows["label"].map(label_parser(labels))
+    feedback_labels = rows["label"].map(label_parser(Labels(("spam",), ("ham",))))
+    return source_labels.mask(rows["feedback"], feedback_labels)
+
+
+def label_parser(labels: Labels) -> Callable[[object], str]:
+    """Returns a function from a value of the label column to spam, ham, or an empty text for neither."""
     values = {
         **{_normalize_label(label): "spam" for label in labels.spam},
         **{_normalize_label(label): "ham" for label in labels.ham},
     }
-    source_labels = rows["label"].map(lambda label: values.get(_normalize_label(label), ""))
-    feedback_labels = rows["label"].map(lambda label: {"spam": "spam", "ham": "ham"}.get(_normalize_label(label), ""))
-    return source_labels.mask(rows["feedback"], feedback_labels)
+    return lambda label: values.get(_normalize_label(label), "")
 
 
 def _normalize_label(label: object) -> str:

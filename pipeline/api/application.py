@@ -1,35 +1,43 @@
-"""The ASGI application of the front end."""
+"""The FastAPI application of the front end: health, metrics, documentation and pages.
+
+`pipeline.api.front_door` stands before it and answers the REST APIs.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
-from pydantic_core import to_json
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
-from pipeline.api.limits import INTERNAL, ClientLeftError, Receive, RequestError, Send, read_body
+from pipeline.api.documentation import add_documentation
+from pipeline.api.health import create_health_router
+from pipeline.api.limits import FAILED, INTERNAL, UNPROCESSABLE, RequestError
 from pipeline.api.pages.routes import page_router
 from pipeline.api.pages.sessions import Sessions
-from pipeline.api.protocols import predictions
-from pipeline.api.served_hosts import list_served_hosts
+from tasks.settings.loading import load
+from tasks.settings.storage import ArtifactSettings
 
 if TYPE_CHECKING:
+    from pipeline.api.metrics import Metrics
     from pipeline.api.model_service import ModelService
     from tasks.settings.serving import ApiSettings
 
-log = logging.getLogger("spamscore")
+_DESCRIPTION = "Spam probabilities of text messages, from the model version that is in service."
 
 
-def create_application(service: ModelService, settings: ApiSettings) -> FastAPI:
-    """Creates the application: REST API, health and page.
+def create_application(service: ModelService, settings: ApiSettings, metrics: Metrics) -> FastAPI:
+    """Creates the application.
 
     Args:
-        service: scores and explains messages. It is `application.state.service` for the routes.
+        service: scores and explains messages.
         settings: [api].
+        metrics: counts requests.
     """
 
     @contextlib.asynccontextmanager
@@ -38,49 +46,38 @@ def create_application(service: ModelService, settings: ApiSettings) -> FastAPI:
         yield
         await service.backend.stop()
 
-    application = FastAPI(title="spamscore", lifespan=run_backend, docs_url=None, redoc_url=None)
-    application.state.service = service
-    application.state.settings = settings
+    application = FastAPI(
+        title="spamscore", version=version("spamscore"), description=_DESCRIPTION, lifespan=run_backend,
+        docs_url=None, redoc_url=None, exception_handlers=_EXCEPTION_HANDLERS,
+    )  # fmt: skip
+    application.include_router(create_health_router(service, metrics))
     application.include_router(page_router(service, Sessions(settings.token, settings.session_hours), settings))
-    application.add_middleware(FrontDoor, service=service, settings=settings)
-    # The last one is the first to see a request.
-    application.add_middleware(TrustedHostMiddleware, allowed_hosts=list_served_hosts(settings), www_redirect=False)
+    add_documentation(application, settings, load(ArtifactSettings).model_name)
     return application
 
 
-class FrontDoor:
-    """Answers requests for predictions itself, without the routing of FastAPI, and hands on all others."""
-
-    def __init__(self, application: Any, service: ModelService, settings: ApiSettings) -> None:
-        self._application, self._service, self._settings = application, service, settings
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answers a request."""
-        if scope["type"] != "http" or scope["path"] != predictions.PATH or scope["method"] != "POST":
-            await self._application(scope, receive, send)
-            return
-        try:
-            body = await read_body(scope["headers"], receive, self._settings.max_body_bytes, self._settings.timeout)
-            answer = await predictions.answer_predictions(self._service, body, scope["query_string"])
-            await send_json(send, 200, answer)
-        except RequestError as error:
-            await send_error(send, error)
-        except ClientLeftError:
-            return
-        except Exception as error:
-            log.error("a request failed: %s", type(error).__name__)
-            await send_error(send, RequestError(INTERNAL, "the request failed; the log of the server says why"))
+async def _answer_http_exception(_: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def send_json(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    """Sends an answer in JSON."""
-    length = (b"content-length", b"%d" % len(content))
-    start = [(b"content-type", b"application/json"), length, *(headers or [])]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": content})
+async def _answer_request_error(_: Request, error: RequestError) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, error.status)
 
 
-async def send_error(send: Send, error: RequestError) -> None:
-    """Sends an error in JSON: {"error": "…"}."""
-    headers = [] if error.retry_after is None else [(b"retry-after", b"%d" % error.retry_after)]
-    await send_json(send, error.status, to_json({"error": str(error)}), headers)
+async def _answer_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI's own answer would repeat the request."""
+    problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+    return JSONResponse({"error": "; ".join(problems)}, UNPROCESSABLE)
+
+
+async def _answer_unexpected_error(_: Request, __: Exception) -> JSONResponse:
+    """The front door logs the error."""
+    return JSONResponse({"error": FAILED}, INTERNAL)
+
+
+_EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    HTTPException: _answer_http_exception,
+    RequestError: _answer_request_error,
+    RequestValidationError: _answer_validation_error,
+    Exception: _answer_unexpected_error,
+}

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 400, 401, 403, 404, 413, 422
-TOO_MANY, INTERNAL, UNAVAILABLE = 429, 500, 503
+OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED = 200, 400, 401, 403, 404, 405
+TOO_LARGE, UNPROCESSABLE, TOO_MANY, CLIENT_LEFT, INTERNAL, UNAVAILABLE = 413, 422, 429, 499, 500, 503
+
+FAILED = "the request failed; the log of the front end has the error"
+
+# A client that leaves is noticed only after this time: most requests are answered before, without a watching task.
+_WATCH_SECONDS = 0.05
 
 
 class RequestError(Exception):
-    """A request that is not answered. Its text is sent to the client, so it holds nothing of a message.
+    """A request that is not answered. Its text is sent to the client, so it contains nothing of a message.
 
     Attributes:
         status: status code of the HTTP answer.
@@ -31,7 +38,7 @@ class ClientLeftError(Exception):
     """The client closed the connection before it had an answer."""
 
 
-async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, limit: int, seconds: float) -> bytes:
+async def read_body(headers: Headers, receive: Receive, limit: int, seconds: float) -> bytes:
     """Reads the body of a request, and stops as soon as it is over the limit.
 
     Args:
@@ -46,12 +53,12 @@ async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, limit:
     """
     for name, value in headers:
         if name == b"content-length" and int(value) > limit:
-            raise _too_large(limit)
+            raise body_error(limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body"):
         if len(body) > limit:
-            raise _too_large(limit)
+            raise body_error(limit)
         return body
     parts, size = [body], len(body)
     try:
@@ -61,17 +68,59 @@ async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, limit:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limit:
-                    raise _too_large(limit)
+                    raise body_error(limit)
     except TimeoutError:
-        raise RequestError(
-            UNAVAILABLE, f"the body did not arrive within {seconds:g} seconds, the limit of [api] timeout"
-        ) from None
+        raise timeout_error("the body did not arrive", seconds) from None
     if message["type"] == "http.disconnect":
         raise ClientLeftError
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> RequestError:
+def body_error(limit: int) -> RequestError:
+    """Returns the error for a body over the limit."""
     return RequestError(
         TOO_LARGE, f"the body is larger than {limit:,} bytes, the limit of [api] max_body_bytes; send fewer messages"
     )
+
+
+def timeout_error(problem: str, seconds: float) -> RequestError:
+    """Returns the error for a request that takes too long."""
+    return RequestError(UNAVAILABLE, f"{problem} within {seconds:g} seconds, the limit of [api] timeout", 1)
+
+
+class DropIfClientLeaves:
+    """Cancels its `async with` block when the client closes the connection, and raises ClientLeftError."""
+
+    def __init__(self, receive: Receive) -> None:
+        """Takes the ASGI channel of a request whose body was read."""
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._start)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._timer.cancel()
+        if self._watch is None:
+            return
+        left = self._watch.done()
+        self._watch.cancel()
+        if left and isinstance(error, asyncio.CancelledError) and self._task:
+            self._task.uncancel()
+            raise ClientLeftError from None
+
+    def _start(self) -> None:
+        self._watch = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task:
+            self._task.cancel()
+
+
+def describe_failure(error: BaseException) -> str:
+    """Returns class and place of an unexpected error. Its text may quote a message, so it is left out."""
+    places = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} in {places[-1].filename}:{places[-1].lineno}" if places else type(error).__name__

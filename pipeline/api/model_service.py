@@ -1,15 +1,19 @@
-"""Answers which spam probability messages have, and why; all protocols and the page call it."""
+"""Answers which spam probability messages have, and why. All protocols and the page call it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.api.backends.backend import IN_SERVICE, Backend, Wanted
-from pipeline.api.limits import UNPROCESSABLE, RequestError
+from pipeline.api.backends.backend import IN_SERVICE, Backend, Scores, Wanted
+from pipeline.api.limits import UNPROCESSABLE, RequestError, timeout_error
 
 if TYPE_CHECKING:
     from pipeline.answers.explanations import ExplainedMessage
+    from pipeline.api.metrics import Metrics
     from tasks.settings.serving import ApiSettings
 
 
@@ -31,11 +35,16 @@ class Predictions:
 
 
 class ModelService:
-    """Scores and explains messages with a backend."""
+    """Scores and explains messages with a backend, within the limits of [api].
 
-    def __init__(self, backend: Backend, settings: ApiSettings) -> None:
-        self.backend = backend
-        self._settings = settings
+    Attributes:
+        backend: computes the scores.
+        draining: whether the front end is stopping.
+    """
+
+    def __init__(self, backend: Backend, settings: ApiSettings, metrics: Metrics) -> None:
+        self.backend, self.draining = backend, False
+        self._settings, self._metrics = settings, metrics
 
     async def predict(self, texts: list[str], wanted: Wanted = IN_SERVICE) -> Predictions:
         """Returns the predictions of messages, equal to those of a batch and of `spamscore text`.
@@ -43,16 +52,26 @@ class ModelService:
         Raises:
             RequestError: there are too many messages, or the backend cannot score them now.
         """
-        self._require_allowed(len(texts))
         scored = [text for text in texts if text.strip()]
-        scores = await self.backend.score(scored, wanted)
-        probabilities = scores.probabilities
+        scores = await self._score(scored, len(texts), wanted)
+        probabilities, threshold = scores.probabilities, scores.threshold
         if len(scored) < len(texts):
             remaining = iter(probabilities)
             probabilities = [next(remaining) if text.strip() else None for text in texts]
-        threshold = scores.threshold
         flagged = [None if value is None else value >= threshold for value in probabilities]
+        self._metrics.count_messages(flagged)
         return Predictions(probabilities, flagged, threshold, scores.version)
+
+    async def score(self, texts: list[str], wanted: Wanted = IN_SERVICE) -> Scores:
+        """Returns the probabilities of messages as TensorFlow Serving does: empty messages have one too.
+
+        Raises:
+            RequestError: as `predict`.
+        """
+        scores = await self._score(texts, len(texts), wanted)
+        threshold = scores.threshold
+        self._metrics.count_messages([None if value is None else value >= threshold for value in scores.probabilities])
+        return scores
 
     async def explain(self, text: str, wanted: Wanted = IN_SERVICE) -> ExplainedMessage:
         """Returns the prediction of a message and the words that changed it.
@@ -60,13 +79,25 @@ class ModelService:
         Raises:
             RequestError: the backend cannot score the message now.
         """
-        return await self.backend.explain(text, wanted)
+        async with self._in_time():
+            return await self.backend.explain(text, wanted)
 
-    def _require_allowed(self, messages: int) -> None:
+    async def _score(self, texts: list[str], received: int, wanted: Wanted) -> Scores:
         limit = self._settings.max_messages
-        if messages > limit:
+        if received > limit:
             raise RequestError(
                 UNPROCESSABLE,
-                f"received {messages:,} messages, expected at most {limit:,}, the limit of [api] max_messages; send "
+                f"received {received:,} messages, expected at most {limit:,}, the limit of [api] max_messages; send "
                 "several requests",
             )
+        async with self._in_time():
+            return await self.backend.score(texts, wanted)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        seconds = self._settings.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise timeout_error("there is no answer", seconds) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from pipeline.printing import print_lines
 
 if TYPE_CHECKING:
     from pipeline.answers.probabilities import Prediction
+    from pipeline.client.asking import ServedPrediction
 
 
 @click.command(
@@ -62,16 +64,19 @@ def text(
         model = probabilities.load_version(version, checkpoint)
     if messages:
         decoded = [probabilities.decode_argument(message) for message in messages]
-        _print_predictions(model.predict(decoded), output_format, show_message=len(messages) > 1)
+        print_predictions(model.predict(decoded), output_format, show_message=len(messages) > 1)
     elif interactive:
         for message in probabilities.prompt_messages("Message: "):
-            _print_predictions(model.predict([message]), output_format, show_message=False)
+            print_predictions(model.predict([message]), output_format, show_message=False)
     elif sys.stdin is not None:
         for batch in probabilities.read_line_batches(sys.stdin.buffer):
-            _print_predictions(model.predict(batch), output_format, show_message=True)
+            print_predictions(model.predict(batch), output_format, show_message=True)
 
 
-def _print_predictions(predictions: list[Prediction], output_format: str | None, show_message: bool) -> None:
+def print_predictions(
+    predictions: Sequence[Prediction | ServedPrediction], output_format: str | None, show_message: bool
+) -> None:
+    """Prints predictions as `spamscore text` does: for a person, as numbers, or as JSON lines."""
     if output_format == "json":
         print_lines(printing.format_json(prediction.to_dict()) for prediction in predictions)
     elif output_format == "plain":
@@ -84,7 +89,7 @@ def _print_predictions(predictions: list[Prediction], output_format: str | None,
     sys.stdout.flush()
 
 
-def _show_predictions(predictions: list[Prediction], show_message: bool) -> None:
+def _show_predictions(predictions: Sequence[Prediction | ServedPrediction], show_message: bool) -> None:
     console = printing.open_console()
     for prediction in predictions:
         number = "nan" if prediction.spam_probability is None else f"{prediction.spam_probability:.4f}"

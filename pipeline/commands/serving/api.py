@@ -7,10 +7,14 @@ from typing import Any
 
 import click
 
+from models.errors import SettingsError
+from pipeline.command_group import FAILED
 from pipeline.commands.context import read_settings
-from pipeline.commands.options import examples
+from pipeline.commands.options import examples, print_note
 from tasks.settings.loading import load
+from tasks.settings.operation import ConsoleSettings
 from tasks.settings.serving import ApiSettings
+from tasks.stage import configure_logging
 
 _PORT = click.IntRange(0, 65_535)
 
@@ -30,12 +34,25 @@ _PORT = click.IntRange(0, 65_535)
 def api(host: str | None, port: int | None, grpc_port: int | None, backend: str | None) -> None:
     """Answer messages with the model version in service, until SIGTERM or ^C.
 
-    An option takes precedence over the setting of the same name in [api] of luigi.cfg.
+    POST /v1/predictions scores messages. The paths of TensorFlow Serving are there too, and with --grpc-port its gRPC
+    services. /docs describes the API, /readyz and /metrics are for operation. Another version that is put in service is
+    loaded while the one before answers.
+
+    An option takes precedence over its setting in [api] of luigi.cfg. At SIGTERM the command answers the requests that
+    it has, for up to [api] drain_seconds, and exits with 0; with 1 if requests are left then. A second SIGTERM ends it
+    at once.
     """
     read_settings()
     options: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "backend": backend}
     given = {name: value for name, value in options.items() if value is not None}
     settings = dataclasses.replace(load(ApiSettings), **given)
-    from pipeline.api.server import run_server
-
-    run_server(settings)
+    configure_logging(load(ConsoleSettings))
+    try:
+        from pipeline.api.server import run_server
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"spamscore api: {error.name} is not installed. Install it: pip install 'spamscore[api]'"
+        ) from None
+    if unanswered := run_server(settings, print_note):
+        print_note(f"{unanswered} requests were not answered within [api] drain_seconds")
+        raise click.exceptions.Exit(FAILED)
