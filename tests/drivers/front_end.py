@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 from chain import environment, kill_group_on_exit
+from eventually import eventually
 from servers import free_port, wait_for_port
 from spamscore_command import SPAMSCORE
 
@@ -36,7 +37,7 @@ class FrontEnd:
 
 @contextlib.contextmanager
 def front_end(folder: Path, *options: str, port: int | None = None, **variables: str) -> Iterator[FrontEnd]:
-    """Starts the command, waits until it listens, and ends it at the end of the block.
+    """Starts the command, waits until its model is loaded, and ends it at the end of the block.
 
     Args:
         folder: working folder; its output is in the file ``api.log`` there.
@@ -53,7 +54,9 @@ def front_end(folder: Path, *options: str, port: int | None = None, **variables:
         )  # fmt: skip
     with kill_group_on_exit(process):
         wait_for_port(port, process, log)
-        yield FrontEnd(f"http://127.0.0.1:{port}", process)
+        server = FrontEnd(f"http://127.0.0.1:{port}", process)
+        eventually(lambda: Visitor(server).get("/readyz").ok, detail=lambda: log.read_text("utf-8", "replace"))
+        yield server
 
 
 class Visitor:

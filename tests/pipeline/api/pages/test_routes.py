@@ -16,7 +16,7 @@ from tasks.settings.serving import ApiSettings
         ({}, None),
         ({"host": "::1"}, None),
         ({"host": "0.0.0.0", "token": "secret"}, None),
-        ({"host": "0.0.0.0", "tls_client_ca": "ca.pem"}, None),
+        ({"host": "0.0.0.0", **dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), "a.pem")}, None),
         ({"host": "0.0.0.0", "allow_anyone": True}, "Set [api] token"),
         ({"labelling": False, "token": "secret"}, "[api] labelling = false"),
     ],
