@@ -49,8 +49,10 @@ try:
             classification_pb2,
             get_model_metadata_pb2,
             get_model_status_pb2,
+            model_service_pb2,
             model_service_pb2_grpc,
             predict_pb2,
+            prediction_service_pb2,
             prediction_service_pb2_grpc,
         )
 except ModuleNotFoundError as error:
@@ -66,8 +68,10 @@ __all__ = [
     "get_model_status_pb2",
     "grpc",
     "grpc_aio",
+    "model_service_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
+    "prediction_service_pb2",
     "prediction_service_pb2_grpc",
     "saved_model_pb2",
     "types_pb2",

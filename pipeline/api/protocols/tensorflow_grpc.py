@@ -44,8 +44,10 @@ from pipeline.client.protocol import (
     get_model_status_pb2,
     grpc,
     grpc_aio,
+    model_service_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    prediction_service_pb2,
     prediction_service_pb2_grpc,
     types_pb2,
 )
@@ -57,8 +59,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 
-PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
-_SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in ((prediction_service_pb2, "PredictionService"), (model_service_pb2, "ModelService"))
+)
 _CODES = {
     BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
     UNPROCESSABLE: grpc.StatusCode.INVALID_ARGUMENT,
