@@ -97,8 +97,7 @@ class Scorer:
             encoder: encodes raw messages.
             network: computes calibrated logits of encoded messages.
             devices: names of logical devices, as `models.network.devices.select_devices` returns them.
-            batch_size: number of messages in one call of the network; "auto" measures the fastest one on the first
-                messages.
+            batch_size: number of messages in one call of the network; "auto" measures which one is the fastest.
         """
         self.devices = list(devices)
         self._reader = MessageReader(encoder)
@@ -137,10 +136,7 @@ class Scorer:
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
 
     def warm_up(self) -> None:
-        """Scores messages that use every part of the scorer, so that no later message waits for it to be prepared.
-
-        TensorFlow traces a function when it is first called, which takes up to a second. Compiled loops are loaded.
-        """
+        """Scores messages that use every part: TensorFlow traces a function at its first call, in up to a second."""
         self.score(_WARM_UP_MESSAGES)
 
     def help(self) -> bool:
