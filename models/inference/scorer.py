@@ -2,8 +2,8 @@
 
 On one CPU the network is `models.inference.packed_network`, with which the score of a message is the same to the last
 bit in any batch. On several devices, or a GPU, it is the Keras model. There, messages of similar length share a batch,
-and batches are padded to a few fixed widths, so that each width is traced once and there is little padding. Neither the
-padding nor the other messages of a batch change a score by more than rounding does.
+and batches are padded to a few fixed widths, so that each width is traced once. Neither the padding nor the other
+messages of a batch change a score by more than rounding does.
 
 `score_isolating_failures` also handles messages that make scoring fail: it finds them by bisection, and scores the
 others.
@@ -39,9 +39,8 @@ from models.text.texts import Texts, as_buffers, take
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
-# Words that loops cut, that need a rule, and that only TensorFlow cuts; and a message that it cuts whole.
+# Words that loops cut, that need a rule, that TensorFlow cuts; and a message that it cuts whole.
 _WARM_UP_MESSAGES = ("hello WORLD 4u! £1.50", "don't caf\u00e9 &amp; www.example.test", "\u65e5\u672c", "f r e e")
-
 # A message that every model can score. If it fails too, the cause is not a message.
 PLAIN_MESSAGE = "hello"
 # Up to so many messages may all fail by chance. If all of a larger number fail, the model or the device is broken.
@@ -136,7 +135,7 @@ class Scorer:
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
 
     def warm_up(self) -> None:
-        """Scores messages that use every part: TensorFlow traces a function at its first call, in up to a second."""
+        """Scores messages that use every part of the scorer: loads compiled loops, and traces TensorFlow functions."""
         self.score(_WARM_UP_MESSAGES)
 
     def help(self) -> bool:
