@@ -114,7 +114,7 @@ def count_labelled_messages(engine: Engine) -> dict[datetime.date, int]:
     table = labels_table.c
     counts = sa.select(table.batch_date, sa.func.count(table.message_id.distinct())).group_by(table.batch_date)
     with read_transaction(engine) as connection:
-        return dict(connection.execute(counts).tuples().all())
+        return dict(connection.execute(counts).all())
 
 
 def resolve_labels(labels: Iterable[MessageLabel]) -> list[tuple[str, str]]:

@@ -42,6 +42,7 @@ class Page:
         self._number, self._buffer = 0, b""
         self._session: str | None = None
         self.requested: list[str] = []
+        self._leaves = False
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Page.enable")
@@ -124,11 +125,19 @@ class Page:
             {"url": frame.get("unreachableUrl", frame["url"]), "refused": "unreachableUrl" in frame} for frame in loaded
         ]
 
-    def press(self, key: str) -> None:
-        """Presses a key, such as s, Enter or Tab."""
+    def allow_leaving(self) -> None:
+        """Answers yes when the page asks whether to leave it."""
+        self._leaves = True
+
+    def press(self, key: str, held: bool = False) -> None:
+        """Presses a key, such as s, Enter or Tab; a key that is held down repeats twice."""
         text = {"Enter": "\r", "Tab": "", " ": " "}.get(key, key)
         code = {"Enter": 13, "Tab": 9, " ": 32}.get(key, ord(key[0].upper()))
-        self._call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
+        for repeats in [False, True, True] if held else [False]:
+            self._call(
+                "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code,
+                autoRepeat=repeats,
+            )  # fmt: skip
         self._call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     def take_screenshot(self, path: Path, height: int = HEIGHT) -> None:
@@ -140,16 +149,22 @@ class Page:
                 path, optimize=True
             )
 
-    def _call(self, method: str, **parameters: Any) -> Any:
+    def _send(self, method: str, **parameters: Any) -> int:
         self._number += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._number, "method": method, "params": parameters, **session}
         os.write(self._to, json.dumps(message).encode() + b"\0")
+        return self._number
+
+    def _call(self, method: str, **parameters: Any) -> Any:
+        number = self._send(method, **parameters)
         while True:
             answer = self._receive()
             if answer.get("method") == "Network.requestWillBeSent":
                 self.requested.append(answer["params"]["request"]["url"])
-            if answer.get("id") == self._number:
+            if answer.get("method") == "Page.javascriptDialogOpening" and self._leaves:
+                self._send("Page.handleJavaScriptDialog", accept=True)
+            if answer.get("id") == number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
 

@@ -130,6 +130,6 @@ def require_published_batch(engine: Engine, date: datetime.date) -> BatchRow:
     if batch := find_published_batch(engine, date):
         return batch
     raise InputError(
-        f"{date} has no published batch: it was never scored, or its batch was withdrawn. spamscore batches lists its "
-        f"batches, and spamscore restore {date} --batch N publishes one again"
+        f"{date} has no published batch: it was never scored, or its batch was withdrawn. To publish one again that "
+        f"spamscore batches lists: spamscore restore {date} --batch N"
     )

@@ -6,6 +6,7 @@ accepts the cookie, and a new token ends all sessions. Without a token the key i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -16,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 COOKIE = "spamscore_session"
+# The browser refuses a cookie with this prefix that is not for TLS, or that another host of the domain sets.
+_TLS_PREFIX = "__Host-"
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,12 @@ class Sessions:
         """Returns whether a token is the right one, in a time that does not depend on where they differ."""
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
-    def is_signed_in(self, request: Request) -> bool:
-        """Returns whether a request has a valid session, or needs none because no token is set."""
-        return not self.needs_token or self.read(request) is not None
-
     def read(self, request: Request) -> Session | None:
         """Returns the session of a request, or None if it has none, or one that is forged or too old."""
-        cookie = request.cookies.get(_cookie_name(request), "")
-        try:
-            return Session(**self._serializer.loads(cookie, max_age=self._seconds))
-        except BadSignature:
-            return None
+        for name in _cookie_names(request):
+            with contextlib.suppress(BadSignature):
+                return Session(**self._serializer.loads(request.cookies.get(name, ""), max_age=self._seconds))
+        return None
 
     def start(self) -> Session:
         """Returns a new session. `write` sends it to the browser."""
@@ -73,22 +71,24 @@ class Sessions:
 
     def write(self, session: Session, request: Request, response: Response) -> None:
         """Sets the cookie: scripts cannot read it, and requests that another site causes do not carry it."""
+        over_tls = _is_over_tls(request)
         response.set_cookie(
-            _cookie_name(request), self._serializer.dumps(asdict(session)), max_age=self._seconds,
-            secure=request.url.scheme == "https", httponly=True, samesite="strict",
+            _cookie_names(request)[not over_tls], self._serializer.dumps(asdict(session)), max_age=self._seconds,
+            secure=over_tls, httponly=True, samesite="strict",
         )  # fmt: skip
 
     def end(self, request: Request, response: Response) -> None:
         """Deletes the cookie."""
-        response.delete_cookie(
-            _cookie_name(request), secure=request.url.scheme == "https", httponly=True, samesite="strict"
-        )
+        for name in _cookie_names(request):
+            response.delete_cookie(name, secure=name.startswith(_TLS_PREFIX), httponly=True, samesite="strict")
 
 
-def _cookie_name(request: Request) -> str:
-    """Returns a name for each port: browsers send a cookie to all ports of a host.
-
-    With TLS, the prefix __Host- makes the browser refuse a cookie of this name that another host of the domain sets.
-    """
+def _cookie_names(request: Request) -> tuple[str, str]:
+    """Returns the names of the cookie with and without TLS, for each port: browsers send a cookie to all ports."""
     name = f"{COOKIE}_{request.url.port}" if request.url.port else COOKIE
-    return f"__Host-{name}" if request.url.scheme == "https" else name
+    return _TLS_PREFIX + name, name
+
+
+def _is_over_tls(request: Request) -> bool:
+    """Returns whether the browser uses TLS, also if a proxy decrypts it: then the browser names https as the origin."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
 from tasks.database.connection import connect, read_transaction, write_transaction
-from tasks.database.labels import MessageLabel, change_labels, find_disputed_messages, read_labels, resolve_labels
+from tasks.database.labels import (
+    MessageLabel,
+    change_labels,
+    count_labelled_messages,
+    find_disputed_messages,
+    read_labels,
+    resolve_labels,
+)
 from tasks.database.schema import open_database
 from tasks.database.tables import labels
 from tasks.settings.storage import DatabaseSettings
@@ -51,6 +58,14 @@ def test_a_deleted_label_is_gone_with_its_text(engine: Engine) -> None:
     change_labels(engine, [ONE, remaining])
     change_labels(engine, [], deleted=[changed(ONE, label="none"), changed(ONE, message_id="never labelled")])
     assert read_labels(engine) == [remaining]
+
+
+def test_a_message_that_several_people_labelled_counts_once(engine: Engine) -> None:
+    assert count_labelled_messages(engine) == {}
+    another_day = datetime.date(2026, 2, 1)
+    others = [changed(ONE, labelled_by="bob"), changed(ONE, message_id="m-2"), changed(ONE, batch_date=another_day)]
+    change_labels(engine, [ONE, *others])
+    assert count_labelled_messages(engine) == {DATE: 2, another_day: 1}
 
 
 def test_either_all_labels_are_written_or_none(engine: Engine) -> None:

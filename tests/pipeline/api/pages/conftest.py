@@ -17,6 +17,7 @@ _WORDS = (
     "apple", "bread", "cloud", "dance", "eagle", "flute", "grape", "house", "ivory", "joker", "kneel", "lemon", "mango",
     "night", "ocean", "piano", "queen", "river", "sugar", "table", "uncle", "voice", "water", "yacht", "zebra",
 )  # fmt: skip
+_LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,9 @@ def publish_messages(trained: Path) -> Callable[..., dict[str, str]]:
     """Publishes a batch of 25 messages, or of given ones, and returns their texts; the first is the most uncertain."""
 
     def publish_texts(date: datetime.date, texts: dict[str, str] | None = None) -> dict[str, str]:
-        texts = texts or {f"m-{number:02}": f"{word} {number} {word}s" for number, word in enumerate(_WORDS, 1)}
+        if texts is None:
+            end = str(date.toordinal()).translate(_LETTERS)  # also no two dates
+            texts = {f"m-{number:02}": f"{word}{end} {end}{word}" for number, word in enumerate(_WORDS, 1)}
         engine = open_database(DatabaseSettings(url=f"sqlite:///{trained}/spamscore.db"))
         publish(engine, {key: 0.5 + 0.01 * index for index, key in enumerate(texts)}, date)
         engine.dispose()

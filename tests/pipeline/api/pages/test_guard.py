@@ -205,17 +205,17 @@ def test_a_page_of_the_same_host_on_another_port_can_neither_read_nor_send(
     "host", ["evil.test", "evil.test:{port}", "127.0.0.1.evil.test:{port}", "localhost.:{port}", ""]
 )
 def test_a_request_for_another_host_is_refused(server: FrontEnd, path: str, host: str) -> None:
-    host = host.format(port=server.host.partition(":")[2])
+    host = host.format(port=server.port)
     assert Visitor(server).get(path, Host=host or "@").status_code == 400
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]"])
 def test_the_names_of_loopback_are_served(server: FrontEnd, name: str) -> None:
-    assert Visitor(server).get("/", Host=f"{name}:{server.host.partition(':')[2]}").status_code == 200
+    assert Visitor(server).get("/", Host=f"{name}:{server.port}").status_code == 200
 
 
 def test_a_name_that_is_rebound_to_loopback_reads_nothing(server: FrontEnd, page: Page) -> None:
-    page.open(f"http://rebound.test:{server.host.partition(':')[2]}/label")
+    page.open(f"http://rebound.test:{server.port}/label")
     assert "the header Host has a name that is not served" in page.value("document.body.innerText")
 
 
