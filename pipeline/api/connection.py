@@ -33,12 +33,12 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._service, self._header_timeout = service, header_timeout
         self._timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._head_bytes: int | None = None  # None while no head is expected
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts to wait for a head."""
         super().connection_made(transport)
-        self._wait_for_head()
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the wait."""
@@ -47,22 +47,23 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads data."""
-        waiting = self._timer is not None
+        expected = self._head_bytes is not None
         super().data_received(data)
         if self.parser is None or self.transport.is_closing():
             return
-        if self._timer is None and self._is_idle() and self.timeout_keep_alive_task is None:
-            self._wait_for_head()  # the data was no more than an empty line
-        if waiting and self._timer is not None:
+        if self._head_bytes is None:
+            if self._timer is None and self.timeout_keep_alive_task is None and self._is_idle():
+                self._expect_head()  # the data was an empty line, or the end of a body that nobody needed
+        elif expected:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and self._is_idle():
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
 
     def on_message_begin(self) -> None:
         """Starts to wait for the rest of a head."""
         super().on_message_begin()
-        self._wait_for_head()
+        self._expect_head()
 
     def on_headers_complete(self) -> None:
         """Ends the wait for the head."""
@@ -73,32 +74,33 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends the wait for a body that nobody needs."""
-        if self.cycle is not None and self.cycle.response_complete:
+        if self._is_idle():
             self._stop_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Waits for the rest of the body if there is one."""
         super().on_response_complete()
-        if self.cycle is not None and self.cycle.more_body and self._timer is None:
+        if self.cycle.more_body and self._timer is None:
             self._start_timer()
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _wait_for_head(self) -> None:
+    def _expect_head(self) -> None:
         self._head_bytes = 0
         if self._timer is None:
             self._start_timer()
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._header_timeout, self._close)
+        self._timer = self.loop.call_later(self._header_timeout, self._give_up)
 
     def _stop_timer(self) -> None:
+        self._head_bytes = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _close(self) -> None:
+    def _give_up(self) -> None:
         self._timer = None
         self.transport.abort()

@@ -66,7 +66,8 @@ class FrontDoor:
     """The ASGI application that the server runs: authentication, limits, errors and metrics of every request."""
 
     def __init__(self, application: Any, service: ModelService, settings: ApiSettings, metrics: Metrics) -> None:
-        self._application, self._settings, self._metrics = application, settings, metrics
+        self._application, self._service = application, service
+        self._settings, self._metrics = settings, metrics
         self._authentication = Authentication(settings)
         self._predictions: RestProtocol = predictions.Predictions(service)
         self._tensorflow: RestProtocol = tensorflow_rest.TensorFlowRest(service)
@@ -107,7 +108,7 @@ class FrontDoor:
         except ClientLeftError:
             return CLIENT_LEFT
         except asyncio.CancelledError:
-            return await _send_stopping(send)
+            return await self._send_stopping(send)
         except Exception as error:
             log.error("a request to %s failed: %s", protocol.name, describe_failure(error))
             await send_error(send, RequestError(INTERNAL, FAILED), INTERNAL)
@@ -140,13 +141,20 @@ class FrontDoor:
             if not status:
                 await send_error(send_noted, error, error.status)
         except asyncio.CancelledError:
-            return await _send_stopping(send)
+            return await self._send_stopping(send)
         except Exception as error:
             log.error("a request failed: %s", describe_failure(error))
             if status:
                 raise ClientLeftError from None  # the answer is cut off, and uvicorn closes the connection
             await send_error(send_noted, RequestError(INTERNAL, FAILED), INTERNAL)
         return status or CLIENT_LEFT
+
+    async def _send_stopping(self, send: Send) -> int:
+        """Ends a request that was cancelled because the time for draining is over."""
+        self._service.cut_off += 1
+        error = RequestError(UNAVAILABLE, "the front end stops: [api] drain_seconds are over")
+        await send_error(send, error, UNAVAILABLE)
+        return UNAVAILABLE
 
 
 class _MethodError(RequestError):
@@ -179,9 +187,3 @@ async def send_error(send: Send, error: RequestError, status: int) -> None:
     if status == UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
     await send_json(send, status, to_json({"error": str(error)}), headers)
-
-
-async def _send_stopping(send: Send) -> int:
-    """Ends a request that was cancelled because the time for draining is over."""
-    await send_error(send, RequestError(UNAVAILABLE, "the front end stops: [api] drain_seconds are over"), UNAVAILABLE)
-    return UNAVAILABLE

@@ -38,10 +38,11 @@ class ModelService:
     Attributes:
         backend: computes the scores.
         draining: whether the front end is stopping.
+        cut_off: requests that were not answered when the time for draining was over.
     """
 
     def __init__(self, backend: Backend, settings: ApiSettings, metrics: Metrics) -> None:
-        self.backend, self.draining = backend, False
+        self.backend, self.draining, self.cut_off = backend, False, 0
         self._settings, self._metrics = settings, metrics
 
     async def predict(self, texts: list[str], wanted: Wanted = IN_SERVICE) -> Predictions:

@@ -35,7 +35,6 @@ log = logging.getLogger("spamscore")
 _BACKLOG = 1024
 # After SIGTERM, requests that have arrived in a socket are still read and answered.
 _READ_SECONDS = 0.2
-_CANCEL_SECONDS = 1.0
 
 
 def run_server(settings: ApiSettings, announce: Callable[[str], None]) -> int:
@@ -66,9 +65,10 @@ def run_server(settings: ApiSettings, announce: Callable[[str], None]) -> int:
     server = _Server(config, service, settings, grpc_server)
     scheme = "https" if settings.tls_certificate else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    announce(f"listens at {scheme}://{host}:{listener.getsockname()[1]}; its API is at /docs")
+    address = f"{scheme}://{host}:{listener.getsockname()[1]}"
+    server.when_started = lambda: announce(f"listens at {address}; its API is at {address}/docs")
     server.run(sockets=[listener])
-    return server.unanswered
+    return service.cut_off + server.unfinished
 
 
 def _configure(application: FrontDoor, service: ModelService, settings: ApiSettings) -> uvicorn.Config:
@@ -117,14 +117,17 @@ class _Server(uvicorn.Server):
     """Adds to uvicorn: the gRPC port, and an end that loses no request.
 
     Attributes:
-        unanswered: requests that were not answered when the time for draining was over.
+        when_started: called once it listens.
+        unfinished: requests that were in progress when a second signal ended it.
     """
+
+    when_started: Callable[[], None]
 
     def __init__(
         self, config: uvicorn.Config, service: ModelService, settings: ApiSettings, grpc_server: GrpcServer | None
     ) -> None:
         super().__init__(config)
-        self.unanswered = 0
+        self.unfinished = 0
         self._service, self._settings, self._grpc_server = service, settings, grpc_server
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -133,6 +136,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._grpc_server:
             await self._grpc_server.start()
+        self.when_started()
 
     async def on_tick(self, counter: int) -> bool:
         """Tells grpc.health whether messages can be scored."""
@@ -148,9 +152,7 @@ class _Server(uvicorn.Server):
         grpc_end = asyncio.ensure_future(self._stop_grpc())
         await asyncio.sleep(_READ_SECONDS)
         await super().shutdown(sockets)
-        self.unanswered = len(self.server_state.tasks)
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_CANCEL_SECONDS)
+        self.unfinished = len(self.server_state.tasks)
         if self.force_exit:
             grpc_end.cancel()
         await asyncio.wait([grpc_end])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from models.errors import SettingsError
 from pipeline.api.authentication import Authentication
 from pipeline.api.backends.backend import Wanted
 from pipeline.api.limits import (
@@ -111,10 +112,16 @@ class GrpcServer:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"{host}:{settings.grpc_port}"
-        if credentials := _credentials(settings):
-            self._server.add_secure_port(address, credentials)
-        else:
-            self._server.add_insecure_port(address)
+        try:
+            if credentials := _credentials(settings):
+                self._server.add_secure_port(address, credentials)
+            else:
+                self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise SettingsError(
+                f"[api] host = {settings.host}, grpc_port = {settings.grpc_port}: cannot listen there. Choose another "
+                "port, or stop the program that uses it."
+            ) from None
         await self._server.start()
 
     async def set_ready(self, ready: bool) -> None:
