@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from pipeline.api.protocols.predictions import MAX_EXPLAINED, PATH, PredictionAnswer, PredictionQuery, PredictionRequest
-from pipeline.api.protocols.tensorflow_rest import PREFIX
+from pipeline.api.protocols.tensorflow_rest import PREFIX, VERSION_DIGITS
 from tasks.settings.serving import ApiSettings
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -145,8 +145,10 @@ def _tensorflow_paths(model_name: str) -> dict[str, Any]:
             _object({"results": {"type": "array"}}, ["results"]),
         ),
     }
-    version = _path_parameter("version", {"type": "integer", "minimum": 1})
-    label = _path_parameter("label", {"type": "string", "enum": ["stable", "canary"]})
+    version = _path_parameter("version", {"type": "integer", "minimum": 1, "maximum": 10**VERSION_DIGITS - 1})
+    label = _path_parameter(
+        "label", {"type": "string", "enum": ["stable"]}, "stable; or canary if there is a candidate."
+    )
     paths: dict[str, Any] = {}
     for suffix, name, parameters in (
         ("", "", []),
@@ -176,8 +178,8 @@ def _tensorflow_paths(model_name: str) -> dict[str, Any]:
     return paths
 
 
-def _path_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
+def _path_parameter(name: str, schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
 
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from pipeline.api.backends.backend import IN_SERVICE, Wanted
-from pipeline.api.limits import UNPROCESSABLE, RequestError
+from pipeline.api.limits import NOT_FOUND, UNPROCESSABLE, RequestError
 from pipeline.api.protocols.json_bodies import JSON_TYPES, parse_json
 
 if TYPE_CHECKING:
@@ -149,5 +149,5 @@ def _parse_query(query: bytes) -> tuple[bool, Wanted]:
     except ValueError:
         raise RequestError(UNPROCESSABLE, f"query: expected at most {_MAX_PARAMETERS} parameters") from None
     if parameters.version is not None and parameters.label is not None:
-        raise RequestError(UNPROCESSABLE, "query: expected version or label, received both")
+        raise RequestError(NOT_FOUND, "no model version is named by both version and label; give one of the two")
     return parameters.explain, Wanted(parameters.version, parameters.label)

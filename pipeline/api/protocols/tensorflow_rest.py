@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from pipeline.api.model_service import ModelService
 
 PREFIX = "/v1/models"
-_VERSION = r"(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
+VERSION_DIGITS = 18
+_VERSION = rf"(?:/versions/(?P<version>\d{{1,{VERSION_DIGITS}}})|/labels/(?P<label>[^/:]+))?"
+_CALL_SUFFIX = re.compile("(?i):(?:classify|regress|predict)$")
 _CALL = re.compile(rf"(?i){PREFIX}/(?P<name>[^/:]+){_VERSION}:(?P<call>classify|regress|predict)")
 _QUESTION = re.compile(rf"(?i){PREFIX}/(?P<name>[^/:]+){_VERSION}(?:/(?P<call>metadata))?")
 
@@ -57,7 +59,7 @@ class TensorFlowRest:
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Returns the methods of a path."""
-        return ("POST",) if _CALL.fullmatch(path) else ("GET",)
+        return ("POST",) if _CALL_SUFFIX.search(path) else ("GET",)
 
     def call(self, path: str) -> str:
         """Returns the name of the call, for the metrics."""

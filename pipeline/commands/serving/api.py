@@ -49,10 +49,13 @@ def api(host: str | None, port: int | None, grpc_port: int | None, backend: str 
     configure_logging(load(ConsoleSettings))
     try:
         from pipeline.api.server import run_server
+
+        unanswered = run_server(settings, print_note)
     except ModuleNotFoundError as error:
+        extra = "api,serving" if str(error.name).startswith("grpc") else "api"
         raise SettingsError(
-            f"spamscore api: {error.name} is not installed. Install it: pip install 'spamscore[api]'"
+            f"spamscore api: {error.name} is not installed. Install it: pip install 'spamscore[{extra}]'"
         ) from None
-    if unanswered := run_server(settings, print_note):
+    if unanswered:
         print_note(f"{unanswered} requests were not answered within [api] drain_seconds")
         raise click.exceptions.Exit(FAILED)

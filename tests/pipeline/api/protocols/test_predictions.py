@@ -99,7 +99,7 @@ ERRORS: list[tuple[str, bytes, int, str]] = [
     ("?version=0", body({"messages": []}), 422, "query: version"),
     (f"?version={SECRET}", body({"messages": []}), 422, "query: version"),
     ("?label=newest", body({"messages": []}), 422, "query: label"),
-    ("?version=1&label=stable", body({"messages": []}), 422, "received both"),
+    ("?version=1&label=stable", body({"messages": []}), 404, "give one of the two"),
     (f"?{SECRET}=1", body({"messages": []}), 422, "query"),
     ("?" + "a=1&" * 30, body({"messages": []}), 422, "at most 20 parameters"),
     ("?version=7", body({"messages": [SECRET]}), 404, "version 7"),
