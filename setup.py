@@ -79,7 +79,6 @@ setup(
         "sqlalchemy>=2.1,<2.2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
-        "threadpoolctl>=3.5,<4",
         "tzdata>=2025.2",
         "urllib3>=2.5,<3",
     ],

@@ -66,6 +66,7 @@ def test_checking_whether_a_batch_is_complete_imports_no_tensorflow(tmp_path: Pa
 
 # Test files for a topic that several modules share.
 WITHOUT_MODULE = {
+    "pipeline/commands/serving/test_one_version_everywhere.py",
     "pipeline/test_bad_artifacts.py",
     "pipeline/test_bad_corpora.py",
     "pipeline/test_bad_messages.py",

@@ -20,6 +20,7 @@ from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
 from prometheus_client import generate_latest
 
 from pipeline import Nightly
+from tasks.artifacts.model_config import ServedVersions, write_model_config
 from tasks.database.batches import BatchRow
 from tasks.monitoring.alerts import KINDS, Alerts
 from tasks.monitoring.prometheus import batch_metrics, run_metrics
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+SCRIPTS = sorted(DEPLOY.glob("serving/*.sh"))
 UNITS = sorted([*DEPLOY.glob("*.service"), *DEPLOY.glob("*.timer")])
 
 
@@ -199,3 +201,78 @@ def test_nightly_cfg_has_no_password() -> None:
     parser = configparser.RawConfigParser()
     parser.read(DEPLOY / "nightly.cfg", encoding="utf-8")
     assert not [key for section in parser.sections() for key in parser.options(section) if re.search("pass|token", key)]
+
+
+# deploy/serving
+
+
+def run_script(name: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script of deploy/serving on a machine with the system's programs alone, and no container engine."""
+    return subprocess.run(
+        [DEPLOY / "serving" / name, *arguments], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "ENGINE": "", **variables},
+    )  # fmt: skip
+
+
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
+    assert len(SCRIPTS) == 3
+    assert run("shellcheck", "shellcheck", *SCRIPTS) == ""
+
+
+@pytest.fixture
+def exports(tmp_path: Path, set_settings: Any) -> Path:
+    """A folder with the files that an export writes for the server."""
+    folder = tmp_path / "spam_ham"
+    folder.mkdir()
+    write_model_config(folder, ServedVersions(1, None, (1, 2)))
+    return folder
+
+
+FLAGS = (
+    "--model_config_file={folder}/models.config --model_config_file_poll_wait_seconds=5 "
+    "--file_system_poll_wait_seconds=5 --allow_version_labels_for_unavailable_models=true --enable_batching=true "
+    "--batching_parameters_file={folder}/batching.config --monitoring_config_file={folder}/monitoring.config "
+    "--rest_api_timeout_in_ms=30000"
+)
+
+
+def make_program(path: Path) -> Path:
+    """Writes a program that prints its arguments."""
+    path.write_text('#!/bin/sh\necho "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_the_server_is_started_with_the_files_of_the_exports(exports: Path, tmp_path: Path) -> None:
+    make_program(tmp_path / "tensorflow_model_server")
+    done = run_script(
+        "serve.sh", exports, "--num_load_threads=2", PATH=f"{tmp_path}:/usr/bin:/bin", GRPC_PORT="1500", TLS_CONFIG="t"
+    )
+    flags = f"--port=1500 --rest_api_port=8501 {FLAGS} --ssl_config_file=t --num_load_threads=2\n"
+    assert (done.returncode, done.stdout) == (0, flags.format(folder=exports))
+
+
+def test_the_container_gets_the_folder_at_the_path_that_models_config_has(exports: Path, tmp_path: Path) -> None:
+    config = exports / "models.config"
+    config.write_text(config.read_text().replace(str(exports), "/models/spam_ham"))
+    done = run_script("serve.sh", exports, ENGINE=str(make_program(tmp_path / "podman")))
+    assert done.returncode == 0, done.stderr
+    assert f" --volume {exports}:/models/spam_ham:ro --entrypoint tensorflow_model_server " in done.stdout
+    assert " --publish 127.0.0.1:8500:8500 --publish 127.0.0.1:8501:8501 " in done.stdout
+    assert done.stdout.endswith(f"--port=8500 --rest_api_port=8501 {FLAGS}\n".format(folder="/models/spam_ham"))
+
+
+def test_without_a_server_or_an_export_the_scripts_say_so_in_one_line(exports: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "programs"
+    empty.mkdir()
+    for name in ("bash", "realpath", "dirname", "sed", "env"):
+        (empty / name).symlink_to(shutil.which(name) or name)
+    path = {"PATH": str(empty)}
+    for script, argument, code, words in (
+        ("serve.sh", exports, 1, "neither tensorflow_model_server nor podman nor docker is installed"),
+        ("serve.sh", tmp_path, 1, "models.config: no such file"),
+        ("check-real-server.sh", tmp_path, 3, "NOT CHECKED: there is no tensorflow_model_server"),
+    ):
+        done = run_script(script, argument, **path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+        assert words in done.stderr

@@ -1,14 +1,21 @@
-"""Converts Arrow strings to bytes and back, and matches and replaces them."""
+"""Strings as concatenated bytes: conversion from and to Arrow strings, joining and replacing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from models.hashing.compiled import compiled
+
+# Strings: their concatenated bytes, uint8; and the offset of each followed by the end of the last one, int64.
+Buffers: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
-def to_buffers(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def to_buffers(strings: pa.Array) -> Buffers:
     """Returns the concatenated bytes of Arrow strings and their offsets.
 
     Returns:
@@ -31,19 +38,40 @@ def from_buffers(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) 
     return pa.Array.from_buffers(pa.string(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
 
 
-def replace_at(strings: pa.Array, indices: npt.NDArray[np.int64], replacements: pa.Array) -> pa.Array:
-    """Returns the strings with those at `indices` replaced. Each index may occur once."""
-    source = np.arange(len(strings))
-    source[indices] = len(strings) + np.arange(len(indices))
-    return pa.concat_arrays([strings, replacements]).take(pa.array(source))
+def join_strings(strings: Sequence[bytes]) -> Buffers:
+    """Concatenates strings. Returns what `to_buffers` returns."""
+    starts = np.zeros(len(strings) + 1, np.int64)
+    np.cumsum([len(string) for string in strings], out=starts[1:])
+    return np.frombuffer(b"".join(strings), np.uint8), starts
 
 
-def matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """Returns whether a regular expression is found in each string, bool [strings]."""
-    is_match: npt.NDArray[np.bool_] = pc.match_substring_regex(strings, pattern).to_numpy(zero_copy_only=False)
-    return is_match
+def replace_at(strings: Buffers, indices: npt.NDArray[np.int64], replacements: Sequence[bytes]) -> Buffers:
+    """Returns strings with those at `indices`, in ascending order, replaced."""
+    content, starts = strings
+    new_content, new_starts = join_strings(replacements)
+    replaced = np.empty(len(content) + len(new_content), np.uint8)
+    replaced_starts = np.zeros_like(starts)
+    _replace(content, starts, indices, new_content, new_starts, replaced, replaced_starts)
+    return replaced[: replaced_starts[-1]], replaced_starts
 
 
-def fully_matches(strings: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
-    """Returns whether a regular expression matches each whole string, bool [strings]."""
-    return matches(strings, f"^(?:{pattern})$")
+@compiled
+def _replace(
+    content: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    new_content: npt.NDArray[np.uint8],
+    new_starts: npt.NDArray[np.int64],
+    output: npt.NDArray[np.uint8],
+    output_starts: npt.NDArray[np.int64],
+) -> None:
+    position = replacement = 0
+    for string in range(len(starts) - 1):
+        source, start, stop = content, starts[string], starts[string + 1]
+        if replacement < len(indices) and indices[replacement] == string:
+            source, start, stop = new_content, new_starts[replacement], new_starts[replacement + 1]
+            replacement += 1
+        for index in range(start, stop):
+            output[position] = source[index]
+            position += 1
+        output_starts[string + 1] = position

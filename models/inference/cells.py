@@ -1,224 +1,283 @@
-"""Recurrent cells over projected inputs, for all messages of a batch and all directions at once.
+"""Recurrent cells: the weights of a Keras layer in the form in which compiled loops run them, and these loops.
 
 Each cell computes what the Keras layer of its name computes, with one change: a sigmoid is computed as
-(tanh(x / 2) + 1) / 2, which costs half as much. The division by two is folded into the weights. Arrays are
-[directions, messages, units].
+(tanh(x / 2) + 1) / 2, which costs half as much. The division by two is folded into the weights.
+
+The input part of a recurrence does not depend on context, so it is computed once for each distinct token. Each step
+adds to it the product of the states with the recurrent kernel. The first axis of weights and states is the direction.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.row_products import RowProducts
+from models.hashing.compiled import compiled
+from models.inference.vectors import FloatArray, apply_loop, find_loop, multiply_rows
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
+TokenArray = npt.NDArray[np.int32]
+IntArray = npt.NDArray[np.int64]
+
+GRU, LSTM, SIMPLE = range(3)
+MAX_AND_MEAN, MAX, LAST = range(3)
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+_LOWEST = np.finfo(np.float32).min
+# For each cell, by gate, whether its activation is a sigmoid, whose weights are halved.
+_SIGMOIDS = {
+    GRU: (True, True, False),  # update, reset, candidate
+    LSTM: (True, True, False, True),  # input, forget, candidate, output
+    SIMPLE: (False,),
+}
+_KINDS: Mapping[type, int] = {keras.layers.GRU: GRU, keras.layers.LSTM: LSTM, keras.layers.SimpleRNN: SIMPLE}
 
 
-class _Cell(ABC):
-    """The weights of a recurrent layer for each direction: kernel [size, gates * units], recurrent kernel, bias.
+@dataclass(frozen=True)
+class Cell:
+    """The weights of a recurrent layer, for each direction.
 
     Attributes:
-        groups: gates that are computed together, as the number of gates in each group.
-        halves_inputs: for each group, whether its activation is a sigmoid, whose weights are halved.
+        kind: `GRU`, `LSTM` or `SIMPLE`.
+        kernels: of the inputs, float32 [directions, size, gates * units].
+        biases: of the inputs, float32 [directions, gates * units].
+        recurrent_kernels: of the states, float32 [directions, units, gates * units].
+        candidate_biases: of a GRU's candidate, to which the reset gate also applies, float32 [directions, units].
     """
 
-    groups: ClassVar[tuple[int, ...]] = ()
-    halves_inputs: ClassVar[tuple[bool, ...]] = ()
+    kind: int
+    kernels: FloatArray
+    biases: FloatArray
+    recurrent_kernels: FloatArray
+    candidate_biases: FloatArray
 
-    def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
-        self.directions, self.units = len(weights), weights[0][1].shape[0]
-        self._kernels = RowProducts(self._split_groups([layer[0] for layer in weights]))
-        self._biases = self._split_groups([self._input_bias(layer[2])[np.newaxis] for layer in weights])
-        self.recurrent = RowProducts(self._split_groups([self._recurrent_kernel(layer[1]) for layer in weights]))
+    @classmethod
+    def from_layers(cls, layers: Sequence[keras.layers.Layer]) -> Cell:
+        """Copies the weights of a layer for each direction."""
+        kind = _KINDS[type(layers[0])]
+        kernels, recurrent_kernels, biases = (
+            np.stack([layer.weights[index].numpy() for layer in layers]) for index in range(3)
+        )
+        units = recurrent_kernels.shape[1]
+        factors = np.repeat([_HALF if is_sigmoid else _ONE for is_sigmoid in _SIGMOIDS[kind]], units)
+        candidate_biases = np.zeros((len(layers), units), np.float32)
+        if kind == GRU:  # with `reset_after`; Cho et al. 2014
+            # The step multiplies what belongs to the candidate by twice the reset gate.
+            recurrent_kernels[:, :, 2 * units :] *= _HALF
+            candidate_biases = biases[:, 1, 2 * units :] * _HALF
+            biases[:, 1, 2 * units :] = 0
+            biases = biases[:, 0] + biases[:, 1]
+        return cls(kind, kernels * factors, biases * factors, recurrent_kernels * factors, candidate_biases)
 
-    def _input_bias(self, bias: FloatArray) -> FloatArray:
-        return bias
-
-    def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
-        return kernel
-
-    def _split_groups(self, values: Sequence[FloatArray]) -> list[FloatArray]:
-        """Splits the values of all gates into groups, and halves those of sigmoid gates.
-
-        Args:
-            values: [size, gates * units] for each direction.
-
-        Returns:
-            For each group, [directions, size, gates * units].
-        """
-        factors = [0.5 if is_halved else 1.0 for is_halved in self.halves_inputs]
-        scaled = (np.stack(values) * np.repeat(factors, np.array(self.groups) * self.units)).astype(np.float32)
-        return np.split(scaled, np.cumsum(np.array(self.groups[:-1]) * self.units), axis=-1)
-
-    def project(self, vectors: FloatArray) -> list[FloatArray]:
-        """Computes the input part of each group of gates, which does not depend on context.
+    def project(self, vectors: FloatArray) -> FloatArray:
+        """Computes the inputs of the gates from token vectors, float32 [tokens, directions * gates * units].
 
         Args:
             vectors: float32 [tokens, size].
+        """
+        inputs = np.empty((len(vectors), *self.biases.shape), np.float32)
+        _project(vectors, self.kernels, self.biases, inputs)
+        return inputs.reshape(len(vectors), -1)
+
+    def run(
+        self, inputs: FloatArray, tokens: TokenArray, starts: IntArray, lengths: IntArray, pooling: int
+    ) -> FloatArray:
+        """Runs the recurrence over messages.
+
+        Args:
+            inputs: of each row of the token table, from `project`.
+            tokens: rows of the token table.
+            starts: index in `tokens` of each message's first token.
+            lengths: number of tokens of each message, at least one, in descending order.
+            pooling: `MAX_AND_MEAN`, `MAX` or `LAST`.
 
         Returns:
-            For each group and direction, float32 [tokens, gates * units]: first all directions of the first group, then
-            those of the next.
+            The pooled states, float32 [messages, directions * units]; with the mean, twice as many.
         """
-        rows = self._kernels.pad_count(len(vectors))
-        products = self._kernels.allocate(rows).multiply(np.pad(vectors, [(0, rows - len(vectors)), (0, 0)]))
-        groups = ((product + bias)[:, : len(vectors)] for product, bias in zip(products, self._biases, strict=True))
-        return [inputs for group in groups for inputs in group]
-
-    @abstractmethod
-    def start(self, messages: int) -> Any:
-        """Starts a run over messages, with all states zero."""
+        columns = len(self.biases) * self.recurrent_kernels.shape[1] * (2 if pooling == MAX_AND_MEAN else 1)
+        pooled = np.empty((len(starts), columns), np.float32)
+        kernels, biases = self.recurrent_kernels, self.candidate_biases
+        _run(self.kind, pooling, _tanh(), inputs, tokens, starts, lengths, kernels, biases, pooled)
+        return pooled
 
 
-class _Run:
-    """States and buffers for one batch."""
-
-    def __init__(self, cell: Any, messages: int) -> None:
-        self.cell = cell
-        shape = (cell.directions, messages, cell.units)
-        self.state = np.zeros(shape, np.float32)
-        self.buffers = [np.empty((*shape[:2], cell.units * gates), np.float32) for gates in cell.groups]
-        self.products = cell.recurrent.allocate(messages)
-
-    def _gather_inputs(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> list[FloatArray]:
-        """Gathers the inputs of the next token of each message, by group of gates, into reused buffers."""
-        rows = len(tokens[0])
-        for group, buffer in enumerate(self.buffers):
-            for direction, indices in enumerate(tokens):
-                table = inputs[group * self.cell.directions + direction]
-                table.take(indices, axis=0, out=buffer[direction, :rows], mode="clip")
-        return [buffer[:, :rows] for buffer in self.buffers]
+@functools.cache
+def _tanh() -> int:
+    return find_loop(np.tanh)
 
 
-class Gru(_Cell):
-    """`keras.layers.GRU` with its `reset_after`; Cho et al. 2014. Groups: update and reset gate; candidate."""
-
-    groups, halves_inputs = (2, 1), (True, False)
-
-    def __init__(self, weights: Sequence[Sequence[FloatArray]]) -> None:
-        super().__init__(weights)
-        # The reset gate also applies to the candidate's recurrent bias, so this bias is kept apart.
-        biases = [layer[2][1, 2 * self.units :] * np.float32(0.5) for layer in weights]
-        self.candidate_bias = np.stack(biases)[:, np.newaxis]
-
-    def _recurrent_kernel(self, kernel: FloatArray) -> FloatArray:
-        # The candidate's recurrent kernel is halved, because `step` multiplies by twice the reset gate.
-        return np.concatenate([kernel[:, : 2 * self.units], kernel[:, 2 * self.units :] * np.float32(0.5)], axis=1)
-
-    def _input_bias(self, bias: FloatArray) -> FloatArray:
-        gates = bias[1].copy()
-        gates[2 * self.units :] = 0
-        return bias[0] + gates
-
-    def start(self, messages: int) -> _GruRun:
-        """Starts a run over messages, with all states zero."""
-        return _GruRun(self, messages)
+@compiled
+def _project(vectors: FloatArray, kernels: FloatArray, biases: FloatArray, inputs: FloatArray) -> None:
+    products = np.empty((len(vectors), biases.shape[1]), np.float32)
+    for direction in range(len(biases)):
+        multiply_rows(vectors, kernels[direction], products)
+        for token in range(len(vectors)):
+            for column in range(biases.shape[1]):
+                inputs[token, direction, column] = products[token, column] + biases[direction, column]
 
 
-class _GruRun(_Run):
-    def __init__(self, cell: Any, messages: int) -> None:
-        super().__init__(cell, messages)
-        self.reset = np.empty_like(self.state)
+@compiled
+def _run(
+    kind: int,
+    pooling: int,
+    tanh: int,
+    inputs: FloatArray,
+    tokens: TokenArray,
+    starts: IntArray,
+    lengths: IntArray,
+    kernels: FloatArray,
+    candidate_biases: FloatArray,
+    pooled: FloatArray,
+) -> None:
+    """Runs the recurrence, and pools the states of each message into the last argument.
 
-    def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Processes the next token of each message, and returns the states in a reused buffer.
-
-        Args:
-            inputs: as `_Cell.project` returns them.
-            tokens: rows of `inputs` for each direction, int32 [messages].
-        """
-        units, rows = self.cell.units, len(tokens[0])
-        gates, candidate = self._gather_inputs(inputs, tokens)
-        state, reset = self.state[:, :rows], self.reset[:, :rows]
-        gates_from_state, candidate_from_state = self.products.multiply(state)
-        gates += gates_from_state
-        np.tanh(gates, out=gates)
-        gates += 1
-        np.add(candidate_from_state, self.cell.candidate_bias, out=reset)
-        reset *= gates[:, :, units:]
-        candidate += reset
-        np.tanh(candidate, out=candidate)
-        # update * state + (1 - update) * candidate
-        gates *= np.float32(0.5)
-        state -= candidate
-        state *= gates[:, :, :units]
-        state += candidate
-        return state
-
-
-class Lstm(_Cell):
-    """`keras.layers.LSTM`; Hochreiter and Schmidhuber 1997. Groups: input and forget gate; candidate; output gate."""
-
-    groups, halves_inputs = (2, 1, 1), (True, False, True)
-
-    def start(self, messages: int) -> _LstmRun:
-        """Starts a run over messages, with all states zero."""
-        return _LstmRun(self, messages)
-
-
-class _LstmRun(_Run):
-    def __init__(self, cell: Any, messages: int) -> None:
-        super().__init__(cell, messages)
-        self.carry = np.zeros_like(self.state)
-
-    def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Processes the next token of each message, and returns the states in a reused buffer.
-
-        Args:
-            inputs: as `_Cell.project` returns them.
-            tokens: rows of `inputs` for each direction, int32 [messages].
-        """
-        units, rows = self.cell.units, len(tokens[0])
-        groups = self._gather_inputs(inputs, tokens)
-        state, carry = self.state[:, :rows], self.carry[:, :rows]
-        for group, from_state in zip(groups, self.products.multiply(state), strict=True):
-            group += from_state
-            np.tanh(group, out=group)
-        gates, candidate, output = groups
-        for gate in (gates, output):
-            gate += 1
-            gate *= np.float32(0.5)
-        carry *= gates[:, :, units:]
-        candidate *= gates[:, :, :units]
-        carry += candidate
-        np.tanh(carry, out=state)
-        state *= output
-        return state
+    It requires that messages are sorted by length, the longest first: each step computes the first ones, which still
+    have a token. The rows of all directions follow each other in the buffers, so that one call computes tanh of all.
+    """
+    directions, units, columns = kernels.shape
+    active = len(starts)
+    states = np.zeros((directions, active, units), np.float32)
+    maxima, sums = np.full_like(states, _LOWEST), np.zeros_like(states)
+    rows = np.empty((directions, active), np.int32)
+    products = np.empty((directions * active, columns), np.float32)
+    gates = np.empty((directions * active, 2 * units if kind == GRU else columns), np.float32)
+    candidates = np.empty((directions * active, units), np.float32)
+    carries = np.zeros_like(states)
+    for step in range(lengths[0] if active else 0):
+        while lengths[active - 1] <= step:
+            active -= 1
+        for message in range(active):
+            rows[0, message] = tokens[starts[message] + step]
+            if directions == 2:
+                rows[1, message] = tokens[starts[message] + lengths[message] - 1 - step]
+        for direction in range(directions):
+            first = direction * active
+            multiply_rows(states[direction, :active], kernels[direction], products[first : first + active])
+        if kind == GRU:
+            _step_gru(tanh, inputs, rows, active, products, gates, candidate_biases, candidates, states)
+        elif kind == LSTM:
+            _step_lstm(tanh, inputs, rows, active, products, gates, candidates, carries, states)
+        else:
+            _step_simple(tanh, inputs, rows, active, products, gates, states)
+        for direction in range(directions):
+            for message in range(active):
+                state = states[direction, message]
+                maximum, total = maxima[direction, message], sums[direction, message]
+                for unit in range(units):
+                    if not state[unit] <= maximum[unit]:  # also if it is NaN, as all later states are then
+                        maximum[unit] = state[unit]
+                    total[unit] += state[unit]
+    for message in range(len(starts)):
+        for direction in range(directions):
+            for unit in range(units):
+                column = direction * units + unit
+                if pooling == LAST:
+                    pooled[message, column] = states[direction, message, unit]
+                else:
+                    pooled[message, column] = maxima[direction, message, unit]
+                if pooling == MAX_AND_MEAN:
+                    mean = sums[direction, message, unit] / np.float32(lengths[message])
+                    pooled[message, directions * units + column] = mean
 
 
-class Simple(_Cell):
-    """`keras.layers.SimpleRNN`; Elman 1990."""
+@compiled
+def _step_gru(
+    tanh: int,
+    inputs: FloatArray,
+    rows: TokenArray,
+    active: int,
+    products: FloatArray,
+    gates: FloatArray,
+    candidate_biases: FloatArray,
+    candidates: FloatArray,
+    states: FloatArray,
+) -> None:
+    directions, _, units = states.shape
+    for direction in range(directions):
+        first = direction * 3 * units
+        for message in range(active):
+            row = direction * active + message
+            token, product, gate = inputs[rows[direction, message]], products[row], gates[row]
+            for column in range(2 * units):
+                gate[column] = token[first + column] + product[column]
+    apply_loop(tanh, gates, directions * active * 2 * units)
+    for direction in range(directions):
+        first, bias = (direction * 3 + 2) * units, candidate_biases[direction]
+        for message in range(active):
+            row = direction * active + message
+            token, product, gate = inputs[rows[direction, message]], products[row], gates[row]
+            candidate = candidates[row]
+            for unit in range(units):
+                reset = gate[units + unit] + _ONE
+                candidate[unit] = token[first + unit] + (product[2 * units + unit] + bias[unit]) * reset
+    apply_loop(tanh, candidates, directions * active * units)
+    for direction in range(directions):
+        for message in range(active):
+            row = direction * active + message
+            gate, candidate, state = gates[row], candidates[row], states[direction, message]
+            for unit in range(units):
+                update = (gate[unit] + _ONE) * _HALF
+                state[unit] = (state[unit] - candidate[unit]) * update + candidate[unit]
 
-    groups, halves_inputs = (1,), (False,)
 
-    def start(self, messages: int) -> _SimpleRun:
-        """Starts a run over messages, with all states zero."""
-        return _SimpleRun(self, messages)
+@compiled
+def _step_lstm(
+    tanh: int,
+    inputs: FloatArray,
+    rows: TokenArray,
+    active: int,
+    products: FloatArray,
+    gates: FloatArray,
+    outputs: FloatArray,
+    carries: FloatArray,
+    states: FloatArray,
+) -> None:
+    directions, _, units = states.shape
+    _add_inputs(inputs, rows, active, products, gates)
+    apply_loop(tanh, gates, directions * active * 4 * units)
+    for direction in range(directions):
+        for message in range(active):
+            row = direction * active + message
+            gate, output, carry = gates[row], outputs[row], carries[direction, message]
+            for unit in range(units):
+                add, keep = (gate[unit] + _ONE) * _HALF, (gate[units + unit] + _ONE) * _HALF
+                carry[unit] = carry[unit] * keep + gate[2 * units + unit] * add
+                output[unit] = carry[unit]
+    apply_loop(tanh, outputs, directions * active * units)
+    for direction in range(directions):
+        for message in range(active):
+            row = direction * active + message
+            gate, output, state = gates[row], outputs[row], states[direction, message]
+            for unit in range(units):
+                state[unit] = output[unit] * ((gate[3 * units + unit] + _ONE) * _HALF)
 
 
-class _SimpleRun(_Run):
-    def step(self, inputs: Sequence[FloatArray], tokens: Sequence[IntArray]) -> FloatArray:
-        """Processes the next token of each message, and returns the states in a reused buffer.
+@compiled
+def _step_simple(
+    tanh: int,
+    inputs: FloatArray,
+    rows: TokenArray,
+    active: int,
+    products: FloatArray,
+    values: FloatArray,
+    states: FloatArray,
+) -> None:
+    directions, _, units = states.shape
+    _add_inputs(inputs, rows, active, products, values)
+    apply_loop(tanh, values, directions * active * units)
+    for direction in range(directions):
+        states[direction, :active] = values[direction * active : (direction + 1) * active]
 
-        Args:
-            inputs: as `_Cell.project` returns them.
-            tokens: rows of `inputs` for each direction, int32 [messages].
-        """
-        (values,) = self._gather_inputs(inputs, tokens)
-        state = self.state[:, : len(tokens[0])]
-        values += self.products.multiply(state)[0]
-        return np.tanh(values, out=state)
 
-
-CELLS: Mapping[type, type[_Cell]] = {
-    keras.layers.GRU: Gru,
-    keras.layers.LSTM: Lstm,
-    keras.layers.SimpleRNN: Simple,
-}
+@compiled
+def _add_inputs(inputs: FloatArray, rows: TokenArray, active: int, products: FloatArray, sums: FloatArray) -> None:
+    columns = products.shape[1]
+    for direction in range(len(rows)):
+        for message in range(active):
+            row = direction * active + message
+            token, product, total = inputs[rows[direction, message]], products[row], sums[row]
+            for column in range(columns):
+                total[column] = token[direction * columns + column] + product[column]

@@ -11,12 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MIN_CAPACITY = 1024
+
 
 class GrowingArray:
     """Rows of one shape and dtype, in a buffer that grows by half when it is full."""
 
-    def __init__(self, dtype: npt.DTypeLike, shape: tuple[int, ...] = ()) -> None:
-        self._buffer: npt.NDArray[Any] = np.empty((1024, *shape), dtype)
+    def __init__(self, dtype: npt.DTypeLike, shape: tuple[int, ...] = (), capacity: int = MIN_CAPACITY) -> None:
+        """Starts without rows.
+
+        Args:
+            dtype: of the values.
+            shape: of a row.
+            capacity: rows before the buffer grows for the first time. Rows that are not used take no memory where the
+                operating system provides it page by page.
+        """
+        self._buffer: npt.NDArray[Any] = np.empty((capacity, *shape), dtype)
         self._length = 0
 
     def __len__(self) -> int:

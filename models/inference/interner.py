@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.hashing.arrow_strings import from_buffers, to_buffers
+from models.hashing.arrow_strings import Buffers, from_buffers, to_buffers
 from models.hashing.compiled import compiled
 
 ByteArray = npt.NDArray[np.uint8]
@@ -22,6 +22,24 @@ SlotArray = npt.NDArray[np.int32]
 _INITIAL_CAPACITY = 2**12  # strings
 _EMPTY = -1
 _ONE, _QUARTER, _HALF = np.uint64(1), np.uint64(16), np.uint64(32)
+
+
+class StringTable(NamedTuple):
+    """The content of an `Interner` for compiled loops.
+
+    Attributes:
+        factor: of the hash, odd.
+        slots: numbers of strings, or `_EMPTY`.
+        hashes: of the strings.
+        starts: offset of each string followed by the end of the last one.
+        content: concatenated bytes of the strings.
+    """
+
+    factor: np.uint64
+    slots: SlotArray
+    hashes: HashArray
+    starts: IntArray
+    content: ByteArray
 
 
 class Interner:
@@ -81,14 +99,28 @@ class Interner:
             if done < texts:
                 self._grow(int(starts[done + 1] - starts[done]))
 
+    @property
+    def table(self) -> StringTable:
+        """The current content, for `find`."""
+        return StringTable(self._factor, self._slots, self._hashes, self._starts, self._content)
+
+    def buffers(self, first: int = 0) -> Buffers:
+        """Returns the bytes and offsets of the strings in the order of their numbers, as `intern` takes them.
+
+        Args:
+            first: number of the first string to return.
+        """
+        starts = self._starts[first : self._count + 1]
+        return self._content[starts[0] : starts[-1]], starts - starts[0]
+
     def strings(self, first: int = 0) -> pa.Array:
         """Returns the strings in the order of their numbers, as Arrow strings. They are not checked to be UTF-8.
 
         Args:
             first: number of the first string to return.
         """
-        starts = self._starts[first : self._count + 1]
-        return from_buffers(self._content[starts[0] : starts[-1]], starts[:-1] - starts[0])
+        content, starts = self.buffers(first)
+        return from_buffers(content, starts[:-1])
 
     def subset(self, numbers: IntArray) -> Interner:
         """Returns a new interner with some of the strings.
@@ -204,6 +236,33 @@ def _intern(
                 break
         firsts[text + 1] = word
     return len(texts) - 1, count
+
+
+@compiled
+def find(table: StringTable, content: ByteArray, start: int, stop: int) -> int:
+    """Returns the number of a string, or -1 if it is not in the table.
+
+    Args:
+        table: of the interner.
+        content: bytes that contain the string.
+        start: offset of the string.
+        stop: offset of its end.
+    """
+    hashed, last_slot = np.uint64(0), len(table.slots) - 1
+    for index in range(start, stop):
+        hashed = (hashed + np.uint64(content[index]) + _ONE) * table.factor
+    slot = _slot(hashed, last_slot)
+    while table.slots[slot] != _EMPTY:
+        number = table.slots[slot]
+        first = table.starts[number]
+        if table.hashes[number] == hashed and table.starts[number + 1] - first == stop - start:
+            equal = 0
+            while equal < stop - start and content[start + equal] == table.content[first + equal]:
+                equal += 1
+            if equal == stop - start:
+                return int(number)
+        slot = (slot + 1) & last_slot
+    return _EMPTY
 
 
 @compiled

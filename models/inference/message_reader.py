@@ -9,18 +9,18 @@ off. A test checks that both ways give equal results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from models.hashing.arrow_strings import matches
+from models.hashing.arrow_strings import Buffers, join_strings
 from models.hashing.compiled import compiled
 from models.inference.token_reader import FastTokenReader
-from models.inference.word_cache import IntArray, TokenCache, TokenRuns, WordCache
-from models.inference.word_cutter import (
+from models.inference.word_cache import TokenCache, TokenRuns, WordCache
+from models.inference.word_cutter import WordCutter
+from models.inference.word_loops import (
     ENDS_IN_CURRENCY,
     IS_LETTER,
     LETTER_AT_EDGE,
@@ -28,20 +28,23 @@ from models.inference.word_cutter import (
     NEEDS_CONTEXT,
     STARTS_WITH_DIGIT,
     BoolArray,
+    ByteArray,
     FlagArray,
-    WordCutter,
+    IntArray,
 )
-from models.text.arrow_tensors import Texts, as_arrow
 from models.text.cleaning import NOT_PLAIN, max_bytes
 from models.text.encoder import EncodedMessages, TextEncoder, expand_runs
+from models.text.texts import Texts, as_buffers
 
 # Maximum number of words, and of tokens. Beyond it those that did not recur are dropped, so that memory does not grow
 # with the messages: a token with the network's cached inputs takes about a kilobyte.
 MAX_CACHED = 45_000
 _SLICE_MESSAGES = 20_000
-_SLICE_CHARACTERS = 8 * 2**20
+_SLICE_BYTES = 8 * 2**20
 # Spaced-out letters, or any character that folding may change into a letter. Letters of plain messages are ASCII.
-_SPACED_OR_FOLDED = rf"\b(?:[A-Za-z][ ._*+-]){{3,}}[A-Za-z]\b|{NOT_PLAIN}"
+_SPACED_OR_FOLDED = re.compile(rf"\b(?:[A-Za-z][ ._*+-]){{3,}}[A-Za-z]\b|{NOT_PLAIN}", re.ASCII)
+# In UTF-8 every byte of a character except the first is 10xxxxxx.
+_TOP_BITS, _CONTINUATION = 0xC0, 0x80
 _VERTICAL_TAB = 0x0B
 
 
@@ -66,53 +69,65 @@ class MessageReader:
         self._words = WordCache(self._cutter, TokenCache(FastTokenReader(encoder)))
 
     def read(self, texts: Texts) -> EncodedMessages:
+        """Encodes messages."""
+        return self.read_buffers(*as_buffers(texts))
+
+    def read_buffers(self, content: ByteArray, starts: IntArray) -> EncodedMessages:
         """Encodes messages.
 
         Args:
-            texts: messages.
+            content: concatenated bytes of the messages, which are UTF-8.
+            starts: offset of each message followed by the end of the last one, int64 [messages + 1].
         """
         if max(len(self._words.tokens), len(self._words)) > self._max_cached:
             self._words = self._words.recurring(self._max_cached // 2)
-        limit = max_bytes(self._text)
-        parts = [self._read_slice(texts_slice) for texts_slice in _slices(as_arrow(texts), limit)]
-        rows = [np.zeros(0, np.int32), *(rows for rows, _ in parts)]
-        lengths = [np.zeros(0, np.int64), *(lengths for _, lengths in parts)]
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-        return EncodedMessages(np.concatenate(rows), starts, self._words.tokens.table())
+        parts = [self._read_slice(*part) for part in _slices(content, starts, max_bytes(self._text))]
+        rows, lengths = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
+        message_starts = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=message_starts[1:])
+        return EncodedMessages(rows, message_starts, self._words.tokens.table())
 
-    def _read_slice(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
+    def _read_slice(self, content: ByteArray, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Encodes a slice of messages.
 
         Returns:
             Rows of the token table, int32 [tokens]; and the number of tokens of each message, int64 [messages].
         """
-        rows, lengths = self._read_by_word(texts) if self._splits_words else self._read_whole(texts)
+        if self._splits_words:
+            rows, lengths = self._read_by_word(content, starts)
+        else:
+            rows, lengths = self._read_whole(_texts_at(content, starts, range(len(starts) - 1)))
         return self._fit_lengths(rows, lengths)
 
-    def _read_by_word(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
-        words, starts = self._words.numbers(texts)
-        needs_whole = self._may_be_truncated(texts) | _contains_vertical_tab(texts)
-        may_be_spaced = np.zeros(len(texts), bool)
-        _find_context_dependent(words, starts, self._words.flags, needs_whole, may_be_spaced)
-        indices = np.flatnonzero(may_be_spaced & ~needs_whole)
-        needs_whole[indices[matches(texts.take(pa.array(indices)), _SPACED_OR_FOLDED)]] = True
+    def _read_by_word(self, content: ByteArray, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
+        words, word_starts = self._words.numbers(content, starts)
+        needs_whole = np.zeros(len(starts) - 1, bool)
+        may_be_spaced = np.zeros(len(starts) - 1, bool)
+        _find_context_dependent(
+            content, starts, words, word_starts, self._words.flags, self._text.max_characters, needs_whole,
+            may_be_spaced,
+        )  # fmt: skip
+        if may_be_spaced.any():
+            indices = np.flatnonzero(may_be_spaced & ~needs_whole)
+            texts = _texts_at(content, starts, indices)
+            needs_whole[indices] = [_SPACED_OR_FOLDED.search(text.decode()) is not None for text in texts]
         runs = self._words.runs(words)
         if needs_whole.any():
             # A message of white space only has no words and no tokens.
-            runs = self._replace_words(runs, texts, starts, np.flatnonzero(needs_whole & (np.diff(starts) > 0)))
-        ends = np.concatenate([[0], np.cumsum(runs.sizes)])[starts]
-        return runs.tokens(), np.diff(ends)
+            whole = np.flatnonzero(needs_whole & (np.diff(word_starts) > 0))
+            runs = self._replace_words(runs, _texts_at(content, starts, whole), word_starts, whole)
+        return runs.join(word_starts)
 
-    def _replace_words(self, runs: TokenRuns, texts: pa.Array, starts: IntArray, whole: IntArray) -> TokenRuns:
+    def _replace_words(self, runs: TokenRuns, texts: Sequence[bytes], starts: IntArray, whole: IntArray) -> TokenRuns:
         """Replaces the words of messages that are read whole: the first one by all tokens, the others by none.
 
         Args:
             runs: tokens of all words. It is changed.
-            texts: all messages.
+            texts: the messages that are read whole.
             starts: index of each message's first word followed by the number of words, int64 [messages + 1].
             whole: indices of the messages that are read whole.
         """
-        rows, sizes = self._read_whole(texts.take(pa.array(whole)))
+        rows, sizes = self._read_whole(texts)
         # These arrays may be changed, because they are copies of the cache.
         firsts = starts[whole]
         runs.sizes[expand_runs(firsts, starts[whole + 1] - firsts)] = 0
@@ -120,53 +135,58 @@ class MessageReader:
         runs.firsts[firsts] = len(runs.rows) + np.cumsum(sizes) - sizes
         return TokenRuns(runs.firsts, runs.sizes, np.concatenate([runs.rows, rows]))
 
-    def _read_whole(self, texts: pa.Array) -> tuple[npt.NDArray[np.int32], IntArray]:
+    def _read_whole(self, texts: Sequence[bytes]) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Does the same for messages that go through the encoder whole."""
         tokens, lengths = self._cutter.cut_whole(texts)
-        return self._words.tokens.rows(tokens).astype(np.int32), lengths
-
-    def _may_be_truncated(self, texts: pa.Array) -> BoolArray:
-        """Returns which messages may exceed [text] max_characters, bool [messages]."""
-        return pc.binary_length(texts).to_numpy(zero_copy_only=False) > self._text.max_characters
+        return self._words.tokens.rows(*tokens).astype(np.int32), lengths
 
     def _fit_lengths(self, rows: npt.NDArray[np.int32], lengths: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Truncates messages to [text] max_tokens, and gives empty messages the empty token."""
         if lengths.max(initial=0) > self._text.max_tokens:
             within = expand_runs(np.zeros_like(lengths), lengths)
             rows, lengths = rows[within < self._text.max_tokens], np.minimum(lengths, self._text.max_tokens)
-        is_empty = lengths == 0
-        if is_empty.any():
+        if not lengths.all():
+            is_empty = lengths == 0
             rows = np.insert(rows, (np.cumsum(lengths) - lengths)[is_empty], self._words.tokens.empty_row())
             lengths = np.maximum(lengths, 1)
         return rows, lengths
 
 
-def _contains_vertical_tab(texts: pa.Array) -> BoolArray:
-    """Returns which messages contain a vertical tab, which splits words here but not in the cleaning rules."""
-    content = texts.buffers()[2]
-    if content is None or _VERTICAL_TAB not in np.frombuffer(content, np.uint8):
-        return np.zeros(len(texts), bool)
-    return pc.match_substring(texts, "\v").to_numpy(zero_copy_only=False)
+def _texts_at(content: ByteArray, starts: IntArray, indices: Iterable[int]) -> list[bytes]:
+    """Returns the bytes of some messages."""
+    return [content[starts[index] : starts[index + 1]].tobytes() for index in indices]
 
 
-def _slices(texts: pa.Array, limit: int) -> Iterator[pa.Array]:
-    """Yields slices of bounded size. A message is cut to `limit` characters, which include its first `limit` bytes."""
-    lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False)
-    if lengths.max(initial=0) > limit:
-        texts = pc.utf8_slice_codeunits(texts, 0, limit)
-    ends = np.cumsum(np.minimum(lengths, limit), dtype=np.int64)
-    start = 0
-    while start < len(texts):
-        offset = ends[start - 1] if start else 0
-        stop = int(np.searchsorted(ends, offset + _SLICE_CHARACTERS, side="right"))
-        stop = max(start + 1, min(stop, start + _SLICE_MESSAGES))
-        yield texts.slice(start, stop - start).cast(pa.string())
-        start = stop
+def _slices(content: ByteArray, starts: IntArray, limit: int) -> Iterator[Buffers]:
+    """Yields slices of bounded size. A message is cut at the end of the character that contains its last read byte."""
+    if len(content) > limit and np.diff(starts).max() > limit:
+        content, starts = join_strings(
+            [_cut_bytes(text, limit) for text in _texts_at(content, starts, range(len(starts) - 1))]
+        )
+    start, messages = 0, len(starts) - 1
+    while start < messages or start == 0:
+        stop = int(np.searchsorted(starts, starts[start] + _SLICE_BYTES, side="right")) - 1
+        stop = min(max(start + 1, min(stop, start + _SLICE_MESSAGES)), messages)
+        yield content[starts[start] : starts[stop]], starts[start : stop + 1] - starts[start]
+        start = max(stop, 1)
+
+
+def _cut_bytes(text: bytes, limit: int) -> bytes:
+    while limit < len(text) and text[limit] & _TOP_BITS == _CONTINUATION:
+        limit += 1
+    return text[:limit]
 
 
 @compiled
 def _find_context_dependent(
-    words: IntArray, starts: IntArray, flags: FlagArray, needs_whole: BoolArray, may_be_spaced: BoolArray
+    content: ByteArray,
+    starts: IntArray,
+    words: IntArray,
+    word_starts: IntArray,
+    flags: FlagArray,
+    max_bytes: int,
+    needs_whole: BoolArray,
+    may_be_spaced: BoolArray,
 ) -> None:
     """Finds the messages whose tokens depend on several words, and those that may contain spaced-out letters.
 
@@ -174,15 +194,22 @@ def _find_context_dependent(
     that ends with a letter and one that starts with a letter.
 
     Args:
+        content: concatenated bytes of the messages.
+        starts: offset of each message followed by the end of the last one, int64 [messages + 1].
         words: numbers of the words of all messages, int64 [words].
-        starts: index of each message's first word followed by the number of words, int64 [messages + 1].
+        word_starts: index of each message's first word followed by the number of words, int64 [messages + 1].
         flags: flags of each word, by number.
-        needs_whole: output, whether words of a message depend on each other, [messages]; true values stay true.
-        may_be_spaced: output, whether a message may contain spaced-out letters, [messages].
+        max_bytes: of a message whose end cannot be cut off.
+        needs_whole: output, whether words of a message depend on each other, [messages], at first false.
+        may_be_spaced: output, whether a message may contain spaced-out letters, [messages], at first false.
     """
     for message in range(len(starts) - 1):
-        previous = second_last = third_last = 0  # flags of the last three words
+        needs_whole[message] = starts[message + 1] - starts[message] > max_bytes
         for index in range(starts[message], starts[message + 1]):
+            # It splits words here, but not in the cleaning rules.
+            needs_whole[message] |= content[index] == _VERTICAL_TAB
+        previous = second_last = third_last = 0  # flags of the last three words
+        for index in range(word_starts[message], word_starts[message + 1]):
             word = flags[words[index]]
             if word & NEEDS_CONTEXT or (previous & ENDS_IN_CURRENCY and word & STARTS_WITH_DIGIT):
                 needs_whole[message] = True

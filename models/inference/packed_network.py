@@ -2,39 +2,39 @@
 
 Messages of a batch are sorted by length, and each step computes only those that still have a token, so there is no
 padding. The input part of the recurrence, which does not depend on context, is computed once for each distinct token:
-its vector times the kernel (the embedding is "folded" into the input projection). Matrix products and activations are
-NumPy's, which releases Python's lock (the GIL), so several threads score several chunks at once.
+its vector times the kernel (the embedding is "folded" into the input projection). The loops are compiled, and release
+Python's lock (the GIL), so several threads score several chunks at once.
 
-Every row of a batch is computed by the same operations, whatever the other rows are (`models.inference.row_products`).
-So the logit of a message is the same to the last bit in any batch. Other devices than one CPU, training and the export
-run the Keras model (`models.network.network`). Tests check that both give equal results.
+Every row of a batch is computed by the same operations, whatever the other rows are (`models.inference.vectors`). So
+the logit of a message is the same to the last bit in any batch. Other devices than one CPU, training and the export run
+the Keras model (`models.network.network`). Tests check that both give equal results.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
-from models.inference.cells import CELLS, FloatArray
-from models.inference.growing_array import GrowingArray
-from models.inference.shared_work import Piece, SharedWork
-from models.network.features import distinct_features
+from models.hashing.compiled import compiled
+from models.inference.cells import LAST, MAX, MAX_AND_MEAN, Cell, IntArray
+from models.inference.growing_array import MIN_CAPACITY, GrowingArray
+from models.inference.shared_work import SharedWork
+from models.inference.vectors import FloatArray, sum_pairwise
+from models.network.features import collect_features, max_features, new_slots
 from models.network.network import LINEAR, LOGIT, has_linear
 from models.text.encoder import EncodedMessages, TableIdentity, TokenTable
 
-IntArray = npt.NDArray[np.int64]
+TokenArray = npt.NDArray[np.int32]
 
-# Tokens whose features are in memory at once. A token has about twelve features that no other token of its message has,
-# of five bytes each.
-_MAX_LINEAR_TOKENS = 100_000
+# Capacity of the input cache from the start, 32 MiB. While a large cache is copied, dozens of messages could be scored.
+_RESERVED_VALUES = 2**23
+_MIN_SQUARES = 1e-12
 
 
 class PackedNetwork:
@@ -46,18 +46,12 @@ class PackedNetwork:
     """
 
     def __init__(self, network: keras.Model) -> None:
-        """Copies the weights, so that later changes of the network have no effect.
-
-        From now on every NumPy matrix product in this process uses one thread: the threads that score share the work
-        instead, and the bits of a row would depend on the number of threads that share a product.
-        """
-        threadpool_limits(1, "blas")
+        """Copies the weights, so that later changes of the network have no effect."""
         recurrent = network.get_layer("recurrent")
         both = isinstance(recurrent, keras.layers.Bidirectional)
-        layers = [recurrent.forward_layer, recurrent.backward_layer] if both else [recurrent]
-        self._cell = CELLS[type(layers[0])]([[weight.numpy() for weight in layer.weights] for layer in layers])
+        self._cell = Cell.from_layers([recurrent.forward_layer, recurrent.backward_layer] if both else [recurrent])
         self._inputs = _InputCache(network.get_layer("embedding"), self._cell)
-        self._pooling = _choose_pooling(network)
+        self._pooling = _find_pooling(network)
         kernel, self._bias = (weight.numpy() for weight in network.get_layer(LOGIT).weights)
         self._kernel = kernel[:, 0]
         self._linear = _LinearScore(network.get_layer(LINEAR)) if has_linear(network) else None
@@ -73,98 +67,89 @@ class PackedNetwork:
             messages: from `models.inference.message_reader` or `models.text.encoder.encode_messages`.
             batch_size: number of messages computed together; does not change the logits.
         """
-        logits, linear = np.zeros(len(messages), np.float32), np.zeros(len(messages))
-        pieces = [] if self._linear is None else self._linear.pieces(messages, linear)
-        inputs, lengths = self._inputs.get(messages.table), messages.lengths
-        order = np.argsort(-lengths, kind="stable")
-        for start in range(0, len(order), batch_size):
-            pieces.append(partial(self._score, messages, inputs, order[start : start + batch_size], logits))
-        self._work.run(pieces)
-        logits += linear
+        logits = np.zeros(len(messages), np.float32)
+        inputs = self._inputs.get(messages.table)
+        order = np.argsort(-messages.lengths, kind="stable")
+        self._work.run([
+            partial(self._score, messages, inputs, order[start : start + batch_size], logits)
+            for start in range(0, len(order), batch_size)
+        ])  # fmt: skip
         return logits
 
     def _score(
-        self, messages: EncodedMessages, inputs: list[FloatArray], rows: IntArray, logits: npt.NDArray[np.float32]
+        self, messages: EncodedMessages, inputs: FloatArray, rows: IntArray, logits: npt.NDArray[np.float32]
     ) -> None:
-        """Writes the logits of the recurrent part for messages, the longest first, to `logits[rows]`."""
+        """Writes the logits of messages, the longest first, to `logits[rows]`."""
         starts = messages.starts[rows]
-        pooled = self._run(inputs, messages.rows, starts, messages.starts[rows + 1] - starts)
-        logits[rows] = (pooled * self._kernel).sum(axis=1) + self._bias
-
-    def _run(
-        self,
-        inputs: list[FloatArray],
-        tokens: npt.NDArray[np.int32],
-        starts: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-    ) -> FloatArray:
-        """Runs the recurrence over messages sorted by length, the longest first.
-
-        Returns:
-            The pooled states, [messages, units].
-        """
-        count = len(starts)
-        padded = self._cell.recurrent.pad_count(count)
-        run = self._cell.start(padded)
-        pooled = self._pooling(self._cell.directions, count, self._cell.units)
-        first = np.zeros(padded, np.int64)
-        first[:count] = starts
-        last = np.zeros(padded, np.int64)
-        last[:count] = starts + lengths - 1
-        active = np.searchsorted(-lengths, -np.arange(lengths[0]), side="left").tolist()
-        for step, messages in enumerate(active):
-            rows = self._cell.recurrent.pad_count(messages)
-            positions = (first[:rows] + step, last[:rows] - step)[: self._cell.directions]
-            states = run.step(inputs, [tokens.take(indices, mode="clip") for indices in positions])
-            pooled.add(states[:, :messages], active[step + 1] if step + 1 < len(active) else 0)
-        return pooled.result(lengths)
+        lengths = messages.starts[rows + 1] - starts
+        pooled = self._cell.run(inputs, messages.rows, starts, lengths, self._pooling)
+        logits_of_rows = (pooled * self._kernel).sum(axis=1) + self._bias
+        if self._linear is not None:
+            logits_of_rows += self._linear.logits(messages, starts, lengths)
+        logits[rows] = logits_of_rows
 
 
 class _InputCache:
     """A cache of the inputs of the recurrence, for each row of token tables that grow."""
 
-    def __init__(self, embedding: keras.layers.Layer, cell: Any) -> None:
+    def __init__(self, embedding: keras.layers.Layer, cell: Cell) -> None:
         self._words, self._shapes = embedding.words.numpy(), embedding.shapes.numpy()
-        self._ngrams = None if embedding.ngrams is None else embedding.ngrams.numpy()
+        no_ngrams = np.zeros((0, self._words.shape[1]), np.float32)
+        self._ngrams = no_ngrams if embedding.ngrams is None else embedding.ngrams.numpy()
         self._cell = cell
-        self._columns: weakref.WeakKeyDictionary[TableIdentity, list[GrowingArray]] = weakref.WeakKeyDictionary()
+        self._inputs: weakref.WeakKeyDictionary[TableIdentity, GrowingArray] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def get(self, table: TokenTable) -> list[FloatArray]:
+    def get(self, table: TokenTable) -> FloatArray:
         """Returns the inputs of the recurrence for each row of a table, as `project` of the cell returns them."""
         if table.identity is None:
-            return self._project(table, 0, len(table.words))
+            return self._project(table, 0)
         with self._lock:
-            columns = self._columns.get(table.identity) or self._create(table.identity, table)
-            rows = len(columns[0])
-            if rows < len(table.words):
-                for column, values in zip(columns, self._project(table, rows, len(table.words)), strict=True):
-                    column.append(values)
-            return [column.values for column in columns]
+            inputs = self._inputs.get(table.identity) or self._create(table.identity)
+            if len(inputs) < len(table.words):
+                inputs.append(self._project(table, len(inputs)))
+            return inputs.values
 
-    def _create(self, identity: TableIdentity, table: TokenTable) -> list[GrowingArray]:
+    def _create(self, identity: TableIdentity) -> GrowingArray:
         """Creates the entry of a table, with the rows that it shares with the previous table."""
-        columns = [GrowingArray(np.float32, column.shape[1:]) for column in self._project(table, 0, 0)]
+        columns = self._cell.biases.size
+        inputs = GrowingArray(np.float32, (columns,), max(_RESERVED_VALUES // columns, MIN_CAPACITY))
         if identity.previous is not None:
-            for column, previous_column in zip(columns, self._columns.get(identity.previous, columns), strict=True):
-                column.append(previous_column.values[: identity.shared_rows])
+            if previous := self._inputs.get(identity.previous):
+                inputs.append(previous.values[: identity.shared_rows])
             identity.previous = None
-        self._columns[identity] = columns
-        return columns
+        self._inputs[identity] = inputs
+        return inputs
 
-    def _project(self, table: TokenTable, start: int, stop: int) -> list[FloatArray]:
-        return self._cell.project(self._vectors(table, start, stop))
+    def _project(self, table: TokenTable, start: int) -> FloatArray:
+        """Computes the inputs of the rows of a table from `start` on."""
+        vectors = np.empty((len(table.words) - start, self._words.shape[1]), np.float32)
+        _compute_vectors(
+            table.words[start:], table.shapes[start:], table.ngrams, table.starts[start:],
+            self._words, self._shapes, self._ngrams, vectors,
+        )  # fmt: skip
+        return self._cell.project(vectors)
 
-    def _vectors(self, table: TokenTable, start: int, stop: int) -> FloatArray:
-        """Computes token vectors as `models.network.network.TokenVectors` does, float32 [tokens, size]."""
-        vectors = self._words[table.words[start:stop]] + self._shapes[table.shapes[start:stop]]
-        if self._ngrams is not None and stop > start:
-            starts = table.starts[start : stop + 1]
-            buckets = table.ngrams[starts[0] : starts[-1]] % len(self._ngrams)
-            matrix = (np.ones(len(buckets), np.float32), buckets, starts - starts[0])
-            sums = sp.csr_matrix(matrix, shape=(stop - start, len(self._ngrams))) @ self._ngrams
-            vectors += sums / np.sqrt(np.maximum(np.diff(starts), 1))[:, np.newaxis].astype(np.float32)
-        return vectors
+
+@compiled
+def _compute_vectors(
+    words: TokenArray,
+    shapes: TokenArray,
+    ngrams: TokenArray,
+    starts: IntArray,
+    word_vectors: FloatArray,
+    shape_vectors: FloatArray,
+    ngram_vectors: FloatArray,
+    vectors: FloatArray,
+) -> None:
+    """Computes token vectors as `models.network.network.TokenVectors` does, into the last argument."""
+    for token in range(len(words)):
+        vector, total = vectors[token], np.zeros(vectors.shape[1], np.float32)
+        vector[:] = word_vectors[words[token]] + shape_vectors[shapes[token]]
+        if len(ngram_vectors):
+            for index in range(starts[token], starts[token + 1]):
+                total += ngram_vectors[ngrams[index] % len(ngram_vectors)]
+            vector += total / np.float32(math.sqrt(max(starts[token + 1] - starts[token], 1)))
 
 
 class _LinearScore:
@@ -175,79 +160,49 @@ class _LinearScore:
         self._weights, self._squares = weights, squares
         self._bias, self._buckets = float(bias[0]), layer.buckets
 
-    def pieces(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> list[Piece]:
-        """Returns the pieces of work that compute the logits of the linear part into `logits`, float64 [messages]."""
-        pieces: list[Piece] = []
-        start = 0
-        while start < len(messages):
-            stop = int(np.searchsorted(messages.starts, messages.starts[start] + _MAX_LINEAR_TOKENS, side="right")) - 1
-            stop = max(stop, start + 1)
-            pieces.append(partial(self._score, messages.slice(start, stop), logits[start:stop]))
-            start = stop
-        return pieces
+    def logits(self, messages: EncodedMessages, starts: IntArray, lengths: IntArray) -> npt.NDArray[np.float64]:
+        """Computes the logits of the linear part, float64 [messages].
 
-    def _score(self, messages: EncodedMessages, logits: npt.NDArray[np.float64]) -> None:
-        logits[:] = self._compute(messages)
-
-    def _compute(self, messages: EncodedMessages) -> npt.NDArray[np.float64]:
-        features = distinct_features(messages, self._buckets)
-        sums, squared_norms = (
-            np.add.reduceat(values[features.indices], features.indptr[:-1], dtype=np.float64)
-            for values in (self._weights, self._squares)
+        Args:
+            messages: the messages, of which some are scored.
+            starts: index in the rows of the messages of the first token of those that are scored.
+            lengths: number of their tokens.
+        """
+        logits, table = np.empty(len(starts)), messages.table
+        _score_features(
+            messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._squares, self._bias, logits
         )
-        return sums / np.sqrt(np.maximum(squared_norms, 1e-12)) + self._bias
+        return logits
 
 
-def _choose_pooling(network: keras.Model) -> Any:
+@compiled
+def _score_features(
+    rows: TokenArray,
+    starts: IntArray,
+    lengths: IntArray,
+    ngrams: TokenArray,
+    ngram_starts: IntArray,
+    weights: FloatArray,
+    squares: FloatArray,
+    bias: float,
+    logits: npt.NDArray[np.float64],
+) -> None:
+    """Computes Σ weights / √(Σ squares) + bias over the distinct features of each message, into the last argument."""
+    capacity = max_features(rows, starts, lengths, ngram_starts)
+    slots, features = new_slots(capacity), np.empty(capacity, np.int32)
+    values, sums = np.empty((2, capacity)), np.empty(2)
+    for message in range(len(starts)):
+        tokens = rows[starts[message] : starts[message] + lengths[message]]
+        count = collect_features(tokens, ngrams, ngram_starts, len(weights), message, slots, features)
+        for index in range(count):
+            feature = features[count - 1 - index]
+            values[0, index], values[1, index] = weights[feature], squares[feature]
+        for kind in range(2):
+            sums[kind] = values[kind, 0] + sum_pairwise(values[kind, 1:count]) if count else 0.0
+        logits[message] = sums[0] / math.sqrt(max(sums[1], _MIN_SQUARES)) + bias
+
+
+def _find_pooling(network: keras.Model) -> int:
     if not any(layer.name == "pooling" for layer in network.layers):
-        return _LastPooling
-    return _MaxAndMeanPooling if network.get_layer("pooling").with_mean else _MaxPooling
-
-
-class _MaxPooling:
-    """The maximum of each unit over the tokens of a message."""
-
-    def __init__(self, directions: int, messages: int, units: int) -> None:
-        self._maxima = np.full((directions, messages, units), np.finfo(np.float32).min, np.float32)
-
-    def add(self, states: FloatArray, _remaining: int) -> None:
-        """Adds the states after a step, [directions, messages that have a token, units]."""
-        maxima = self._maxima[:, : states.shape[1]]
-        np.maximum(maxima, states, out=maxima)
-
-    def result(self, _lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Returns the pooled states, float32 [messages, units of all directions]."""
-        return np.concatenate(list(self._maxima), axis=1)
-
-
-class _MaxAndMeanPooling(_MaxPooling):
-    """The maximum and the mean."""
-
-    def __init__(self, directions: int, messages: int, units: int) -> None:
-        super().__init__(directions, messages, units)
-        self._sums = np.zeros((directions, messages, units), np.float32)
-
-    def add(self, states: FloatArray, remaining: int) -> None:
-        """Adds the states after a step."""
-        super().add(states, remaining)
-        self._sums[:, : states.shape[1]] += states
-
-    def result(self, lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Returns the pooled states, float32 [messages, twice the units of all directions]."""
-        means = self._sums / lengths[:, np.newaxis].astype(np.float32)
-        return np.concatenate([super().result(lengths), *means], axis=1)
-
-
-class _LastPooling:
-    """The state after the last token of a message."""
-
-    def __init__(self, directions: int, messages: int, units: int) -> None:
-        self._states = np.zeros((directions, messages, units), np.float32)
-
-    def add(self, states: FloatArray, remaining: int) -> None:
-        """Keeps the states after a step of the messages that end with it: all after the first `remaining`."""
-        self._states[:, remaining : states.shape[1]] = states[:, remaining:]
-
-    def result(self, _lengths: npt.NDArray[np.int64]) -> FloatArray:
-        """Returns the pooled states, float32 [messages, units of all directions]."""
-        return np.concatenate(list(self._states), axis=1)
+        return LAST
+    return MAX_AND_MEAN if network.get_layer("pooling").with_mean else MAX

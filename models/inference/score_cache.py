@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from models.hashing.arrow_strings import to_buffers
+from models.hashing.compiled import compiled
 from models.hashing.siphash import siphashes
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,6 +25,7 @@ HashArray = npt.NDArray[np.uint64]
 
 SLOTS = 2**20  # 16 bytes each
 _KEY = secrets.token_bytes(16)
+_ODD, _HALF = np.uint64(1), np.uint64(32)
 
 
 class ScoreCache:
@@ -33,8 +33,9 @@ class ScoreCache:
 
     def __init__(self, slots: int = SLOTS) -> None:
         # Hash and probability are stored next to each other, so that a look-up at random fetches one cache line.
-        self._entries = np.zeros(slots, [("hash", np.uint64), ("probability", np.float64)])
-        self._entries["probability"] = np.nan
+        self._hashes = np.zeros((slots, 2), np.uint64)
+        self._probabilities = self._hashes.view(np.float64)
+        self._probabilities[:, 1] = np.nan
         self._lock = threading.Lock()
 
     def get(self, hashes: HashArray) -> FloatArray:
@@ -43,10 +44,10 @@ class ScoreCache:
         Args:
             hashes: of the messages, as `hash_messages` returns them.
         """
+        probabilities = np.empty(len(hashes))
         with self._lock:
-            first, second = (self._entries[slots] for slots in self._slots(hashes))
-        probabilities = np.where(first["hash"] == hashes, first["probability"], np.nan)
-        return np.where(second["hash"] == hashes, second["probability"], probabilities)
+            _get(self._hashes, self._probabilities, hashes, probabilities)
+        return probabilities
 
     def put(self, hashes: HashArray, probabilities: FloatArray) -> None:
         """Stores the probabilities of messages that are not in the cache. Messages that share a slot may be lost.
@@ -55,28 +56,42 @@ class ScoreCache:
             hashes: of the messages, each once.
             probabilities: float64 [messages].
         """
-        entries = np.empty(len(hashes), self._entries.dtype)
-        entries["hash"], entries["probability"] = hashes, probabilities
-        first, second = self._slots(hashes)
         with self._lock:
-            first_used, second_free = (
-                ~np.isnan(self._entries["probability"][first]), np.isnan(self._entries["probability"][second]),
-            )  # fmt: skip
-            use_second = first_used & (second_free | (hashes % np.uint64(2) == 1))
-            self._entries[np.where(use_second, second, first)] = entries
-
-    def _slots(self, hashes: HashArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        first, second = (halves % np.uint64(len(self._entries)) for halves in (hashes >> np.uint64(32), hashes))
-        return first.astype(np.int64), second.astype(np.int64)
+            _put(self._hashes, self._probabilities, hashes, probabilities)
 
 
-def hash_messages(texts: pa.Array) -> HashArray:
+@compiled
+def _get(cached_hashes: HashArray, cached: FloatArray, hashes: HashArray, probabilities: FloatArray) -> None:
+    for message in range(len(hashes)):
+        first, second = _slots(hashes[message], len(cached))
+        probabilities[message] = np.nan
+        for slot in (first, second):
+            if cached_hashes[slot, 0] == hashes[message]:
+                probabilities[message] = cached[slot, 1]
+
+
+@compiled
+def _put(cached_hashes: HashArray, cached: FloatArray, hashes: HashArray, probabilities: FloatArray) -> None:
+    for message in range(len(hashes)):
+        first, second = _slots(hashes[message], len(cached))
+        first_used, second_free = not np.isnan(cached[first, 1]), np.isnan(cached[second, 1])
+        slot = second if first_used and (second_free or hashes[message] & _ODD) else first
+        cached_hashes[slot, 0], cached[slot, 1] = hashes[message], probabilities[message]
+
+
+@compiled
+def _slots(hashed: np.uint64, slots: int) -> tuple[int, int]:
+    return int((hashed >> _HALF) % np.uint64(slots)), int(hashed % np.uint64(slots))
+
+
+def hash_messages(content: npt.NDArray[np.uint8], starts: IntArray) -> HashArray:
     """Computes the hashes of messages, uint64 [messages]. They differ from process to process.
 
     Args:
-        texts: Arrow strings, [messages].
+        content: concatenated bytes of the messages.
+        starts: offset of each message followed by the end of the last one, int64 [messages + 1].
     """
-    return siphashes(*to_buffers(texts), _KEY)
+    return siphashes(content, starts, _KEY)
 
 
 class Duplicates(NamedTuple):
@@ -93,7 +108,7 @@ class Duplicates(NamedTuple):
 
 def find_duplicates(hashes: HashArray) -> Duplicates:
     """Finds messages that occur more than once, by their hashes."""
-    in_order = np.sort(hashes)
+    in_order = np.sort(hashes) if len(hashes) > 1 else hashes
     if not (in_order[1:] == in_order[:-1]).any():
         return Duplicates(np.arange(len(hashes)), np.arange(len(hashes)))
     _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)

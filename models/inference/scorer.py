@@ -2,8 +2,8 @@
 
 On one CPU the network is `models.inference.packed_network`, with which the score of a message is the same to the last
 bit in any batch. On several devices, or a GPU, it is the Keras model. There, messages of similar length share a batch,
-and batches are padded to a few fixed widths, so that each width is traced once and there is little padding. Neither the
-padding nor the other messages of a batch change a score by more than rounding does.
+and batches are padded to a few fixed widths, so that each width is traced once. Neither the padding nor the other
+messages of a batch change a score by more than rounding does.
 
 `score_isolating_failures` also handles messages that make scoring fail: it finds them by bisection, and scores the
 others.
@@ -33,12 +33,14 @@ from models.inference.packed_network import PackedNetwork
 from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
 from models.network.network import INPUTS
 from models.statistics.calibration import to_probabilities
-from models.text.arrow_tensors import Texts, as_arrow
 from models.text.encoder import EncodedMessages, TextEncoder
+from models.text.texts import Texts, as_buffers, take
 
 Result = TypeVar("Result")
 _WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
+# Words that loops cut, that need a rule, that TensorFlow cuts; and a message that it cuts whole.
+_WARM_UP_MESSAGES = ("hello WORLD 4u! £1.50", "don't caf\u00e9 &amp; www.example.test", "\u65e5\u672c", "f r e e")
 # A message that every model can score. If it fails too, the cause is not a message.
 PLAIN_MESSAGE = "hello"
 # Up to so many messages may all fail by chance. If all of a larger number fail, the model or the device is broken.
@@ -94,8 +96,7 @@ class Scorer:
             encoder: encodes raw messages.
             network: computes calibrated logits of encoded messages.
             devices: names of logical devices, as `models.network.devices.select_devices` returns them.
-            batch_size: number of messages in one call of the network; "auto" measures the fastest one on the first
-                messages.
+            batch_size: number of messages in one call of the network; "auto" measures which one is the fastest.
         """
         self.devices = list(devices)
         self._reader = MessageReader(encoder)
@@ -117,20 +118,25 @@ class Scorer:
         """Scores messages, in order. Duplicates are scored once, and messages in the score cache not again."""
         with self._reading:
             start = time.monotonic()
-            messages = as_arrow(texts)
-            hashes = hash_messages(messages)
+            messages = as_buffers(texts)
+            hashes = hash_messages(*messages)
             duplicates = find_duplicates(hashes)
-            hashes = hashes[duplicates.firsts]
-            probabilities = self._cache.get(hashes)
+            distinct = hashes[duplicates.firsts]
+            probabilities = self._cache.get(distinct)
             missing = np.flatnonzero(np.isnan(probabilities))
-            all_new = len(missing) == len(messages)
-            encoded = self._reader.read(messages if all_new else messages.take(pa.array(duplicates.firsts[missing])))
+            if len(missing) < len(hashes):
+                messages = as_buffers(take(texts, duplicates.firsts[missing]))
+            encoded = self._reader.read_buffers(*messages)
             seconds_text = time.monotonic() - start
         with self._computing:
             start = time.monotonic()
             probabilities[missing] = to_probabilities(self.logits(encoded))
-            self._cache.put(hashes[missing], probabilities[missing])
+            self._cache.put(distinct[missing], probabilities[missing])
             return Scores(probabilities[duplicates.inverse], seconds_text, time.monotonic() - start)
+
+    def warm_up(self) -> None:
+        """Scores messages that use every part of the scorer: loads compiled loops, and traces TensorFlow functions."""
+        self.score(_WARM_UP_MESSAGES)
 
     def help(self) -> bool:
         """Computes a piece of another thread's call. Returns False if there is none."""

@@ -24,6 +24,11 @@ class SharedWork:
         Raises:
             Exception: the error of the first piece that failed.
         """
+        if len(pieces) == 1:  # which no other thread could take in time
+            start = time.thread_time()
+            pieces[0]()
+            self._thread.seconds = self.seconds() + time.thread_time() - start
+            return
         futures: list[Future[float]] = [Future() for _ in pieces]
         pending = deque(zip(pieces, futures, strict=True))
         self._calls.append(pending)

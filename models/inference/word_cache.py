@@ -9,17 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from models.hashing.arrow_strings import to_buffers
 from models.hashing.compiled import compiled
 from models.inference.growing_array import GrowingArray
 from models.inference.interner import Interner
 from models.inference.token_reader import FastTokenReader, TokenFeatures
-from models.inference.word_cutter import FlagArray, WordCutter
+from models.inference.word_cutter import WordCutter
+from models.inference.word_loops import ByteArray, FlagArray, IntArray
 from models.text.encoder import TableIdentity, TokenTable, expand_runs
-
-IntArray = npt.NDArray[np.int64]
 
 
 class TokenRuns(NamedTuple):
@@ -35,11 +32,18 @@ class TokenRuns(NamedTuple):
     sizes: IntArray
     rows: npt.NDArray[np.int32]
 
-    def tokens(self) -> npt.NDArray[np.int32]:
-        """Returns the rows of the token table for all words, in order, int32 [tokens of all words]."""
-        tokens = np.empty(int(self.sizes.sum()), np.int32)
-        _concatenate_runs(self.rows, self.firsts, self.sizes, tokens)
-        return tokens
+    def join(self, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
+        """Joins the tokens of the words of texts.
+
+        Args:
+            starts: index of each text's first word followed by the number of words, int64 [texts + 1].
+
+        Returns:
+            The rows of the token table for all words, in order, int32; and the number of tokens of each text, int64.
+        """
+        tokens, sizes = np.empty(int(self.sizes.sum()), np.int32), np.empty(len(starts) - 1, np.int64)
+        _join_runs(self.rows, self.firsts, self.sizes, starts, tokens, sizes)
+        return tokens, sizes
 
 
 class TokenCache:
@@ -70,19 +74,20 @@ class TokenCache:
 
     def empty_row(self) -> int:
         """Returns the row of the empty token, which stands for an empty message."""
-        return int(self.rows(pa.array([b""]))[0])
+        return int(self.rows(np.zeros(0, np.uint8), np.zeros(2, np.int64))[0])
 
-    def rows(self, tokens: pa.Array) -> IntArray:
+    def rows(self, content: ByteArray, starts: IntArray) -> IntArray:
         """Returns the rows of tokens, int64 [tokens]. New tokens are read and added.
 
         Args:
-            tokens: Arrow binary, [tokens].
+            content: concatenated bytes of the tokens.
+            starts: offset of each token followed by the end of the last one, int64 [tokens + 1].
         """
         count = len(self._tokens)
         with self._tokens.undo_on_error():
-            numbers = self._tokens.intern(*to_buffers(tokens))
+            numbers = self._tokens.intern(content, starts)
             if len(self._tokens) > count:
-                self._append(self._reader.read(self._tokens.strings(count).cast(pa.binary())))
+                self._append(self._reader.read(*self._tokens.buffers(count)))
         return 1 + numbers
 
     def subset(self, rows: IntArray) -> TokenCache:
@@ -131,11 +136,12 @@ class WordCache:
     def __len__(self) -> int:
         return len(self._words)
 
-    def numbers(self, texts: pa.Array) -> tuple[IntArray, IntArray]:
+    def numbers(self, content: ByteArray, starts: IntArray) -> tuple[IntArray, IntArray]:
         """Returns the numbers of the words of texts. New words are cut and added.
 
         Args:
-            texts: Arrow strings, [texts].
+            content: concatenated bytes of the texts.
+            starts: offset of each text followed by the end of the last one, int64 [texts + 1].
 
         Returns:
             Numbers, int64 [words]; and the index of each text's first word followed by the number of words, int64
@@ -143,12 +149,12 @@ class WordCache:
         """
         count = len(self._words)
         with self._words.undo_on_error():
-            numbers, starts = self._words.intern_words(*to_buffers(texts))
+            numbers, firsts = self._words.intern_words(content, starts)
             if len(self._words) > count:
-                self._add(self._words.strings(count))
+                self._add(*self._words.buffers(count))
         self._recurred.values[numbers] = True
         self._recurred.values[count:] = False
-        return numbers, starts
+        return numbers, firsts
 
     def recurring(self, max_size: int) -> WordCache:
         """Returns a new cache with the words that recurred in a later call, or an empty one if they are too many.
@@ -157,7 +163,7 @@ class WordCache:
             max_size: maximum number of words, and of tokens.
         """
         numbers = np.flatnonzero(self._recurred.values)
-        rows, inverse = np.unique(self.runs(numbers).tokens(), return_inverse=True)
+        rows, inverse = np.unique(self.runs(numbers).join(np.array([0, len(numbers)]))[0], return_inverse=True)
         if max(len(numbers), len(rows)) > max_size:
             numbers, rows, inverse = numbers[:0], rows[:0], inverse[:0]
         subset = WordCache(self._cutter, self.tokens.subset(rows.astype(np.int64)))
@@ -176,9 +182,10 @@ class WordCache:
         """Returns the tokens of words."""
         return TokenRuns(self._firsts.values[numbers], self._sizes.values[numbers], self._rows.values)
 
-    def _add(self, words: pa.Array) -> None:
-        cut = self._cutter.cut(words)
-        self._append(cut.firsts, cut.sizes, self.tokens.rows(cut.tokens).astype(np.int32), cut.flags)
+    def _add(self, content: ByteArray, starts: IntArray) -> None:
+        cut = self._cutter.cut(content, starts)
+        rows = self.tokens.rows(cut.content, cut.starts)
+        self._append(cut.firsts, cut.sizes, rows.astype(np.int32), cut.flags)
 
     def _append(self, firsts: IntArray, sizes: IntArray, rows: npt.NDArray[np.int32], flags: FlagArray) -> None:
         self._firsts.append(len(self._rows) + firsts)
@@ -189,12 +196,20 @@ class WordCache:
 
 
 @compiled
-def _concatenate_runs(
-    rows: npt.NDArray[np.int32], firsts: IntArray, sizes: IntArray, output: npt.NDArray[np.int32]
+def _join_runs(
+    rows: npt.NDArray[np.int32],
+    firsts: IntArray,
+    sizes: IntArray,
+    starts: IntArray,
+    joined: npt.NDArray[np.int32],
+    joined_sizes: IntArray,
 ) -> None:
-    """Concatenates runs of rows into `output`, which must have capacity for all of them."""
+    """Joins runs of rows into `joined`, which must have capacity for all of them."""
     position = 0
-    for first, size in zip(firsts, sizes):  # noqa: B905 - compiled by Numba; both have the same length
-        for row in range(first, first + size):
-            output[position] = rows[row]
-            position += 1
+    for text in range(len(starts) - 1):
+        first = position
+        for word in range(starts[text], starts[text + 1]):
+            for row in range(firsts[word], firsts[word] + sizes[word]):
+                joined[position] = rows[row]
+                position += 1
+        joined_sizes[text] = position - first

@@ -29,7 +29,7 @@ TIE = "\u2040"
 _SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
 # The model must not memorise the number of a person or a company. Three digits show what kind of number it is.
 LONG_NUMBERS = ((r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE), (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE))
-_SIGNAL_RULES: tuple[tuple[str, str], ...] = (
+SIGNAL_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)<(?:#|decimal|time)>", " " + MASKED_CODE + " "),  # placeholders for numbers in anonymised corpora
     (r"([\pL\pM])'([\pL\pM])", r"\1\2"),
     (r"(" + CURRENCY + r")\s(\d)", r"\1\2"),
@@ -93,7 +93,7 @@ class TextCleaner(tf.Module):
         texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
         texts = tf.strings.regex_replace(texts, "[\x00" + TIE + "]", " ")
         texts = _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
-        for pattern, replacement in _SIGNAL_RULES:
+        for pattern, replacement in SIGNAL_RULES:
             texts = tf.strings.regex_replace(texts, pattern, replacement)
         return texts
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +113,8 @@ def read_labelled_messages(path: str) -> LabelledMessages:
     """
     from models.training.corpus import Labels, label_parser
 
+    if not Path(path).is_file():
+        raise InputError(f"--messages {path}: no such file (looked in {Path.cwd()}). Expected labelled messages.")
     settings = resolve_source(dataclasses.replace(load(CorpusSettings), source="file", path=path))
     parse = label_parser(Labels(settings.spam_labels, settings.ham_labels))
     texts: list[str] = []

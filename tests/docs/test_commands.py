@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pytest
 import warm
 from chain import DATE, CommandResult, environment, kill_group_on_exit
 from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
+from serving import RunningModelServer, model_server
 
 import pipeline
 from pipeline.command_line import cli
@@ -53,7 +54,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"2026-04-01", "2026-01-03"),
     (r"2026-03-31", "2026-01-02"),
     (r"--batch 3", "--batch 1"),
-    (r"serve [23]", "serve 1"),
+    (r"serve [234]", "serve 1"),
     (r"--model-version 2", "--model-version 1"),
     (r"version:3", "version:1"),
     (r"ckpt-72", "ckpt-150"),
@@ -66,13 +67,17 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
         r"^(spamscore (?:withdraw|restore|serve|prune(?!.*--dry-run)|.*--accept|extract.*--again)\b(?!.*--yes).*)$",
         r"\1 --yes",
     ),
+    # The settings of the scene name the server that runs, which has neither TLS nor a candidate.
+    (r" --tls\b| --(?:server|ca-file|certificate|key) \S+", ""),
+    (r"--label canary", "--label stable"),
     # The port may be in use.
     (r"^spamscore watch\b", "spamscore watch --port 0"),
 ]  # fmt: skip
 # Commands that have nothing to do in the fixture: pattern, exit code, and words of the output. Their work is tested in
-# tests/pipeline/test_nightly_chain.py and test_reports.py.
+# tests/pipeline/test_nightly_chain.py, test_reports.py and commands/serving/.
 EXPECTED: list[tuple[str, int, str]] = [
     ("spamscore serve --refused", 1, "exported already"),
+    ("spamscore serve 1 --canary", 1, "cannot be the candidate too"),
     ("spamscore drift .*--accept", 0, "nothing to accept"),
 ]
 # Commands that must run before a command, because each example of the reference runs alone.
@@ -85,6 +90,7 @@ WARM = ("luigi", "spamscore", "saved_model_cli")
 REPLACEMENTS = {"jq": "cat", "sqlite3": "true", "ask_people": "cat"}
 # Files that the reader has or fills in.
 FILES = {
+    "labelled.csv": "label,text\nham,Lunch at one?\nspam,FREE entry: text WIN to 80086\n",
     "messages.txt": "Lunch at one?\nFREE entry, text WIN to 80086\n",
     "m.txt": "Lunch at one?\n",
     "message.txt": "FREE entry, text WIN to 80086\n",
@@ -206,6 +212,7 @@ RULES = [
     Rule(r"(printf|paste|sqlite3|eval) ", run),
     Rule(r"make ", dry_run_make, "each target has its own test or takes long; make -n does not run the recipes"),
     Rule(r"\.ci/run$", check_script, "it runs all tests"),
+    Rule(r"deploy/serving/", check_script, "TensorFlow Serving is not installed; test_deploy.py runs the scripts"),
     Rule(r"\. \.venv/bin/activate$", check_syntax, "the tests run in this environment; make score creates it"),
     Rule(r"\.venv/bin/pre-commit install$", check_syntax, "it would change this checkout's hooks"),
     Rule(r"pip install ", check_extras, "it would change this environment"),
@@ -260,8 +267,19 @@ def scene(finished: tuple[Path, CommandResult], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def served(finished: tuple[Path, CommandResult]) -> Iterator[RunningModelServer]:
+    """A model server with the exports of the finished chain."""
+    with model_server(finished[0] / "artifacts" / "exports" / "spam_ham") as server:
+        yield server
+
+
 @pytest.mark.parametrize("page", SCENES)
-def test_the_commands_of_a_page_work_in_their_order(page: str, scene: Path) -> None:
+def test_the_commands_of_a_page_work_in_their_order(page: str, scene: Path, request: pytest.FixtureRequest) -> None:
+    if any(re.match(r"spamscore (ask|check-server)", command) for command in SCENES[page]):
+        server = request.getfixturevalue("served")
+        with open(scene / "luigi.cfg", "a", encoding="utf-8") as settings:
+            settings.write(f"[serving]\nserver = {server.grpc}\nrest_server = {server.rest}\n")
     for command in SCENES[page]:
         find_rule(command).test(command, scene)
 

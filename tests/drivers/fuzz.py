@@ -274,7 +274,7 @@ def feed_manifests(content: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     valid = b'{"fingerprint": "1", "training": "2", "evaluation": "3"}'
     for path, read in (
-        (exports_folder() / "service.json", version_in_service),
+        (exports_folder() / "models.config", version_in_service),
         (folder / "manifest.json", lambda: find_version("2")),
         (folder / "manifest.json", exported_versions),
         (Path("model.json"), lambda: load_trained_model(Path())),

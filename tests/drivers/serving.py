@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,8 @@ class RunningModelServer:
     log: Path
 
     def read_log(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")
+        """Returns the end of the log."""
+        return self.log.read_text("utf-8", errors="replace")[-4000:]
 
 
 @contextlib.contextmanager
@@ -172,12 +172,6 @@ class Certificates:
             root_certificates=self.authority.read_bytes() if mutual else None,
             require_client_auth=mutual,
         )
-
-    def ssl_config(self, mutual: bool) -> str:
-        """Returns an SSLConfig, the file of --ssl_config_file."""
-        fields = {"server_key": self.server_key, "server_cert": self.server, "custom_ca": self.authority}
-        lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in fields.items()]
-        return "\n".join([*lines, f"client_verify: {str(mutual).lower()}", ""])
 
 
 def create_certificates(folder: Path) -> Certificates:

@@ -255,7 +255,7 @@ def test_a_version_copied_over_another_is_refused(artifacts: Path) -> None:
     exports = artifacts / "exports" / "spam_ham"
     shutil.copytree(exports / "1", exports / "2")
     with pytest.raises(ArtifactError, match=r"2/manifest.json: version: expected 2, received 1"):
-        score_batch(artifacts)
+        put_in_service(2)
 
 
 def test_a_version_still_belongs_to_its_training_after_the_training_is_repeated(artifacts: Path) -> None:

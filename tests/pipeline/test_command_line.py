@@ -21,10 +21,10 @@ from pipeline.command_line import cli
 
 COMMANDS = [
     "text", "explain", "batches", "scores", "summary", "report", "drift", "uncertain", "label", "labels", "models",
-    "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "prune", "watch", "config",
-    "selftest", "completion",
+    "checkpoints", "weights", "extract", "verify", "withdraw", "restore", "serve", "prune", "api", "ask",
+    "check-server", "watch", "config", "selftest", "completion",
 ]  # fmt: skip
-WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "watch", "completion"}
+WITHOUT_JSON = {"label", "withdraw", "restore", "serve", "prune", "api", "watch", "completion"}
 
 
 def make_context() -> click.Context:

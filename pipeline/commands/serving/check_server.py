@@ -32,7 +32,7 @@ _MAX_CONCURRENCY = 1024
 )
 @click.option(
     "--messages",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(),
     required=True,
     metavar="FILE",
     help="Labelled messages, in the format, columns and labels of [corpus].",

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from models.inference.message_reader import MessageReader
 from models.inference.packed_network import PackedNetwork
@@ -131,12 +130,6 @@ def test_a_thread_that_helps_changes_no_logit() -> None:
             while not call.done():
                 helped += packed.help()
             np.testing.assert_array_equal(call.result(), expected)
-
-
-def test_matrix_products_take_one_thread_each() -> None:
-    with threadpool_limits(2, "blas"):
-        PackedNetwork(network())
-        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_no_messages_have_no_logits() -> None:

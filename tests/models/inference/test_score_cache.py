@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.inference.score_cache import ScoreCache, find_duplicates, hash_messages
-from models.text.arrow_tensors import as_arrow
+from models.text.cleaning import encode_utf8
+from models.text.texts import as_buffers
 
 
 def hashes(texts: list[str]) -> np.ndarray:
-    return hash_messages(as_arrow(texts))
+    return hash_messages(*as_buffers(texts))
 
 
 @given(
@@ -52,5 +53,7 @@ def test_almost_no_score_is_lost_with_slots_for_all() -> None:
 @given(texts=st.lists(st.text(max_size=2)))
 def test_each_message_maps_to_its_first_occurrence(texts: list[str]) -> None:
     duplicates = find_duplicates(hashes(texts))
-    assert [texts[index] for index in duplicates.firsts[duplicates.inverse]] == as_arrow(texts).to_pylist()
+    assert [texts[index] for index in duplicates.firsts[duplicates.inverse]] == [
+        text.decode() for text in encode_utf8(texts)
+    ]
     assert [texts[index] for index in duplicates.firsts] == list(dict.fromkeys(texts))

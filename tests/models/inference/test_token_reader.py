@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 
-import pyarrow as pa
 import pytest
+import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.hashing.arrow_strings import join_strings
 from models.inference.token_reader import FastTokenReader
 from models.settings import TextSettings, VocabularySettings
-from models.text.arrow_tensors import arrow_to_tensor
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 
@@ -45,12 +45,12 @@ def reader(buckets: int) -> FastTokenReader:
 
 
 def read_with_encoder(tokens: list[str], buckets: int) -> Features:
-    words, shapes, ngrams = encoder(buckets).read(arrow_to_tensor(pa.array(tokens)))
+    words, shapes, ngrams = encoder(buckets).read(tf.constant(tokens))
     return list(zip(words.numpy().tolist(), shapes.numpy().tolist(), ngrams.to_list(), strict=True))
 
 
 def read_fast(tokens: list[str], buckets: int) -> Features:
-    features = reader(buckets).read(pa.array(tokens).cast(pa.binary()))
+    features = reader(buckets).read(*join_strings([token.encode() for token in tokens]))
     remaining = iter(features.ngrams.tolist())
     ngrams = [[next(remaining) for _ in range(count)] for count in features.counts]
     assert next(remaining, None) is None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
-import pyarrow as pa
+import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.hashing.arrow_strings import join_strings
 from models.inference.word_cutter import WordCutter
 from models.settings import TextSettings, VocabularySettings
-from models.text.arrow_tensors import arrow_to_tensor, tensor_to_arrow
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
 
@@ -38,17 +39,16 @@ def cutter() -> WordCutter:
 
 
 def cut_fast(texts: list[str]) -> list[list[bytes]]:
-    cut = cutter().cut(pa.array(texts, pa.string()))
+    cut = cutter().cut(*join_strings([text.encode() for text in texts]))
     runs = list(zip(cut.firsts.tolist(), cut.sizes.tolist(), strict=True))
-    assert sum(size for _, size in runs) == len(cut.tokens)
-    tokens = cut.tokens.to_pylist()
+    tokens = [cut.content[start:stop].tobytes() for start, stop in itertools.pairwise(cut.starts)]
+    assert sum(size for _, size in runs) == len(tokens)
     return [tokens[first : first + size] for first, size in runs]
 
 
 def cut_by_rules(texts: list[str]) -> list[list[bytes]]:
-    cut = encoder().tokens(encoder().fold(arrow_to_tensor(pa.array(texts, pa.string()))))
-    tokens = iter(tensor_to_arrow(cut.flat_values).to_pylist())
-    return [[next(tokens) for _ in range(size)] for size in cut.row_lengths().numpy()]
+    cut = encoder().tokens(encoder().fold(tf.constant(texts, tf.string, [len(texts)])))
+    return cut.to_list()
 
 
 @settings(deadline=None, max_examples=300)
@@ -60,6 +60,7 @@ def test_words_are_cut_as_the_cleaning_rules_cut_them(texts: list[str]) -> None:
 
 
 def test_whole_messages_are_cut_by_the_cleaning_rules() -> None:
-    tokens, sizes = cutter().cut_whole(pa.array(["f r e e now", "", "£ 5!"]))
+    (content, starts), sizes = cutter().cut_whole([b"f r e e now", b"", "£ 5!".encode()])
     assert sizes.tolist() == [2, 0, 2]
-    assert tokens.to_pylist() == [b"free", b"now", "£5".encode(), b"!"]
+    tokens = [content[start:stop].tobytes().decode() for start, stop in itertools.pairwise(starts)]
+    assert tokens == ["free", "now", "£5", "!"]

@@ -20,7 +20,9 @@ from spamscore_command import (
     strip_styles,
 )
 
-from tasks.artifacts.folders import lock_folder, write_json
+from tasks.artifacts.exports import put_in_service
+from tasks.artifacts.folders import lock_folder
+from tasks.artifacts.model_config import CANARY
 
 
 def test_models_lists_the_versions_with_their_metrics_and_marks_the_one_in_service(folder: Path) -> None:
@@ -29,15 +31,19 @@ def test_models_lists_the_versions_with_their_metrics_and_marks_the_one_in_servi
     export_version(folder, 10, "t10")
     exported_at = "2026-01-31T02:05:06+00:00"
     assert get_rows("models") == [
-        ["10", "true", exported_at, "", "", "t10", ""], ["9", "false", exported_at, "0.98765", "0.9", "t9", "0.801326"],
+        ["10", "true", exported_at, "", "", "t10", "", "false"],
+        ["9", "false", exported_at, "0.98765", "0.9", "t9", "0.801326", "false"],
     ]  # fmt: skip
     versions = json.loads(get_output("models", "--json"))
     assert [(version["pr_auc"], version["approved"]) for version in versions] == [(None, None), (0.98765, False)]
-    write_json(folder / "artifacts" / "exports" / "spam_ham" / "service.json", {"version": 9, "newest": 10})
+    put_in_service(9)
+    put_in_service(10, CANARY)
+    assert [line[7] for line in get_rows("models")] == ["true", "false"]
     assert [line[1] for line in get_rows("models")] == ["false", "true"]
     code, screen = Terminal("models").wait()
     assert code == 0
     assert re.search(r"9 +in service +2026-01-31 02:05 +0.9877 +0.9000 +t9 +0.801326", strip_styles(screen))
+    assert re.search(r"10 .*candidate", strip_styles(screen))
 
 
 def test_without_a_model_a_note_names_the_command_to_export_one(folder: Path) -> None:
@@ -66,12 +72,46 @@ def test_a_version_without_checkpoints_is_not_put_in_service(folder: Path) -> No
     export_version(folder, 2, "t2")
     assert "model version 7: not in artifacts/exports/spam_ham; there are: 1, 2" in get_error(1, "serve", "7", "--yes")
     assert "the checkpoints of version 2 are missing" in get_error(1, "serve", "2", "--yes")
-    assert not (folder / "artifacts" / "exports" / "spam_ham" / "service.json").exists()
+    assert get_rows("models")[0][:2] == ["2", "true"]
     assert run("serve", "0").exit_code == 2
-    for words in ([], ["1", "--refused"]):
+    for words in ([], ["1", "--refused"], ["--canary"], ["1", "--no-canary"], ["--no-canary", "--refused"]):
         result = run("serve", *words)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "expected either VERSION or --refused" in result.stderr
+        assert "expected either VERSION, with or without --canary" in result.stderr
+
+
+def test_a_candidate_is_labelled_promoted_and_removed(folder: Path) -> None:
+    for version in (1, 2, 3):
+        export_version(folder, version, f"t{version}", checkpoints=True)
+    assert get_output("serve", "2", "--canary") == (
+        "version 2 is the candidate; to put it in service: spamscore serve 2\n"
+    )
+    assert [line[0] for line in get_rows("models") if line[7] == "true"] == ["2"]
+    assert [line[0] for line in get_rows("models") if line[1] == "true"] == ["3"]
+    assert "version 3 is in service, so it cannot be the candidate too" in get_error(1, "serve", "3", "--canary")
+    assert get_output("serve", "2", "--yes").startswith("version 2 is in service until a newer one is exported")
+    assert get_output("serve", "--no-canary") == "there is no candidate\n"
+    get_output("serve", "1", "--canary")
+    assert get_output("serve", "--no-canary") == "version 1 is no candidate any more\n"
+    assert [line[7] for line in get_rows("models")] == ["false"] * 3
+
+
+def test_serve_waits_while_servers_load_a_version_that_they_do_not_keep_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[tuple[float, str]] = []
+    config = folder / "artifacts" / "exports" / "spam_ham" / "models.config"
+    monkeypatch.setattr("time.sleep", lambda seconds: waits.append((seconds, config.read_text())))
+    for version in range(1, 8):
+        export_version(folder, version, f"t{version}", checkpoints=True)
+    get_output("serve", "4", "--yes")
+    assert waits == []
+    get_output("serve", "1", "--yes")
+    ((seconds, content),) = waits
+    assert seconds == 30
+    assert "versions: 1\n" in content  # listed, while the label is still that of the version in service
+    assert re.search(r'key: "stable"\s+value: 4', content)
+    assert get_rows("models")[-1][:2] == ["1", "true"]
 
 
 @pytest.fixture

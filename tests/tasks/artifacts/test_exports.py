@@ -106,7 +106,7 @@ def read_server_config() -> tuple[list[int], dict[str, int]]:
 
 
 def test_the_server_loads_the_newest_versions_those_with_a_label_and_the_next_one(set_settings: SetSettings) -> None:
-    set_settings(serving={"keep_loaded": "2"})
+    set_settings("serving", keep_loaded="2")
     publish("a")
     assert read_server_config() == ([1, 2], {"stable": 1})
     publish("b")
