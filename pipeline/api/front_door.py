@@ -19,9 +19,9 @@ from pipeline.api.limits import (
     UNAUTHORIZED,
     UNAVAILABLE,
     ClientLeftError,
-    DropIfClientLeaves,
     Headers,
     Message,
+    Patience,
     Receive,
     RequestError,
     Send,
@@ -96,7 +96,7 @@ class FrontDoor:
             if scope["method"] not in (methods := protocol.methods(path)):
                 raise _MethodError(methods)
             body = await read_body(headers, receive, self._settings.max_body_bytes, self._settings.timeout)
-            async with DropIfClientLeaves(receive):
+            async with Patience(receive, self._settings.timeout):
                 content = await protocol.answer(path, scope["query_string"], body)
             await send_json(send, OK, content)
             return OK

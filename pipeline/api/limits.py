@@ -17,7 +17,7 @@ TOO_LARGE, UNPROCESSABLE, TOO_MANY, CLIENT_LEFT, INTERNAL, UNAVAILABLE = 413, 42
 
 FAILED = "the request failed; the log of the front end has the error"
 
-# A client that leaves is noticed only after this time: most requests are answered before, without a watching task.
+# Most requests are answered within this time, so only later a task watches whether the client leaves.
 _WATCH_SECONDS = 0.05
 
 
@@ -88,34 +88,48 @@ def timeout_error(problem: str, seconds: float) -> RequestError:
     return RequestError(UNAVAILABLE, f"{problem} within {seconds:g} seconds, the limit of [api] timeout", 1)
 
 
-class DropIfClientLeaves:
-    """Cancels its `async with` block when the client closes the connection, and raises ClientLeftError."""
+class Patience:
+    """Ends its `async with` block when the time is over or the client leaves.
 
-    def __init__(self, receive: Receive) -> None:
-        """Takes the ASGI channel of a request whose body was read."""
-        self._receive = receive
+    Raises:
+        RequestError: the time is over.
+        ClientLeftError: the client closed the connection.
+    """
+
+    def __init__(self, receive: Receive, seconds: float) -> None:
+        """Waits for nothing yet.
+
+        Args:
+            receive: the ASGI channel of a request whose body was read.
+            seconds: [api] timeout.
+        """
+        self._receive, self._seconds = receive, seconds
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
+        self._reason: Exception | None = None
 
     async def __aenter__(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._start)
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._timer.cancel()
-        if self._watch is None:
-            return
-        left = self._watch.done()
-        self._watch.cancel()
-        if left and isinstance(error, asyncio.CancelledError) and self._task:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._reason and isinstance(error, asyncio.CancelledError) and self._task:
             self._task.uncancel()
-            raise ClientLeftError from None
+            raise self._reason from None
 
     def _start(self) -> None:
         self._watch = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        try:
+            async with asyncio.timeout(self._seconds - _WATCH_SECONDS):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+            self._reason = ClientLeftError()
+        except TimeoutError:
+            self._reason = timeout_error("there is no answer", self._seconds)
         if self._task:
             self._task.cancel()
 

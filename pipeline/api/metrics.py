@@ -47,6 +47,10 @@ class Metrics:
             "spamscore_api_backend_failures", "Calls of the backend that failed, by reason.", ["reason"],
             registry=registry,
         )  # fmt: skip
+        # `labels` takes longer than counting does.
+        self._counters: dict[tuple[str, str, int | str], tuple[Counter, Histogram]] = {}
+        results = ((True, "flagged"), (False, "passed"), (None, "unscored"))
+        self._verdicts = [(verdict, self.messages.labels(result)) for verdict, result in results]
         self.circuit_open = Gauge(
             "spamscore_api_circuit_open", "1 while no call is sent to TensorFlow Serving, because it failed, else 0.",
             registry=registry,
@@ -54,14 +58,18 @@ class Metrics:
 
     def count_request(self, protocol: str, call: str, code: int | str, seconds: float) -> None:
         """Counts an answered request."""
-        self.requests.labels(protocol, call, code).inc()
-        self.seconds.labels(protocol).observe(seconds)
+        key = (protocol, call, code)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self.requests.labels(*key), self.seconds.labels(protocol)
+        counter[0].inc()
+        counter[1].observe(seconds)
 
     def count_messages(self, flagged: list[bool | None]) -> None:
         """Counts messages by their verdicts."""
-        for result, verdict in (("flagged", True), ("passed", False), ("unscored", None)):
+        for verdict, counter in self._verdicts:
             if number := flagged.count(verdict):
-                self.messages.labels(result).inc(number)
+                counter.inc(number)
 
     def render(self) -> bytes:
         """Returns the metrics in the text format of Prometheus."""

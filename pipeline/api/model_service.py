@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +33,7 @@ class Predictions:
 
 
 class ModelService:
-    """Scores and explains messages with a backend, within the limits of [api].
+    """Scores and explains messages with a backend. The callers of `predict` and `score` limit the time.
 
     Attributes:
         backend: computes the scores.
@@ -77,10 +75,14 @@ class ModelService:
         """Returns the prediction of a message and the words that changed it.
 
         Raises:
-            RequestError: the backend cannot score the message now.
+            RequestError: the backend cannot score the message now, or does not within [api] timeout.
         """
-        async with self._in_time():
-            return await self.backend.explain(text, wanted)
+        seconds = self._settings.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.backend.explain(text, wanted)
+        except TimeoutError:
+            raise timeout_error("there is no explanation", seconds) from None
 
     async def _score(self, texts: list[str], received: int, wanted: Wanted) -> Scores:
         limit = self._settings.max_messages
@@ -90,14 +92,4 @@ class ModelService:
                 f"received {received:,} messages, expected at most {limit:,}, the limit of [api] max_messages; send "
                 "several requests",
             )
-        async with self._in_time():
-            return await self.backend.score(texts, wanted)
-
-    @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        seconds = self._settings.timeout
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError:
-            raise timeout_error("there is no answer", seconds) from None
+        return await self.backend.score(texts, wanted)

@@ -177,11 +177,9 @@ def _release_memory() -> None:
 
 
 def _load_warm(version: int) -> LoadedModel:
-    """Loads a version and scores a message, which compiles what the first message needs."""
+    """Loads a version, and scores messages, so that the first request does not wait for compiled loops."""
     from pipeline.answers.probabilities import load_version
 
-    model = load_version(version)  # sets TensorFlow up, so nothing may import it before
-    from models.inference.scorer import PLAIN_MESSAGE
-
-    model.scorer.score([PLAIN_MESSAGE])
+    model = load_version(version)
+    model.scorer.warm_up()
     return model

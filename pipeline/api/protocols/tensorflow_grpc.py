@@ -5,6 +5,7 @@ Import this module before a thread imports TensorFlow (`pipeline.client.protocol
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from pipeline.api.limits import (
     UNPROCESSABLE,
     RequestError,
     describe_failure,
+    timeout_error,
 )
 from pipeline.api.protocols.signatures import (
     CLASSES,
@@ -99,7 +101,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        calls = _Calls(Authentication(settings), metrics)
+        calls = _Calls(settings, metrics)
         signatures = Signatures(service)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
             _PredictionService(signatures, calls), self._server
@@ -141,22 +143,26 @@ def _read(path: str) -> bytes:
 
 
 class _Calls:
-    """What every call has in common: authentication, errors, metrics."""
+    """What every call has in common: authentication, the limit of time, errors, metrics."""
 
-    def __init__(self, authentication: Authentication, metrics: Metrics) -> None:
-        self._authentication, self._metrics = authentication, metrics
+    def __init__(self, settings: ApiSettings, metrics: Metrics) -> None:
+        self._authentication, self._seconds, self._metrics = Authentication(settings), settings.timeout, metrics
 
     async def answer(self, name: str, context: Any, request: Any, compute: Callable[[Any], Awaitable[Any]]) -> Any:
         """Returns the answer of a call, or ends it with an error."""
         start, code = time.perf_counter(), grpc.StatusCode.CANCELLED
         try:
             self._authentication.check_token(_authorization(context.invocation_metadata()))
-            answer = await compute(request)
+            async with asyncio.timeout(self._seconds):
+                answer = await compute(request)
             code = grpc.StatusCode.OK
             return answer
         except RequestError as error:
             code = _CODES[error.status]
             await context.abort(code, str(error))
+        except TimeoutError:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            await context.abort(code, str(timeout_error("there is no answer", self._seconds)))
         except Exception as error:
             log.error("a %s call failed: %s", name, describe_failure(error))
             code = grpc.StatusCode.INTERNAL
