@@ -157,8 +157,8 @@ class _LinearScore:
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         weights, squares, bias = layer.get_weights()
-        self._weights, self._squares = weights, squares
-        self._bias, self._buckets = float(bias[0]), layer.buckets
+        # Next to each other, so that both of a feature are in one cache line.
+        self._weights, self._bias = np.stack([weights, squares], axis=1), float(bias[0])
 
     def logits(self, messages: EncodedMessages, starts: IntArray, lengths: IntArray) -> npt.NDArray[np.float64]:
         """Computes the logits of the linear part, float64 [messages].
@@ -169,9 +169,7 @@ class _LinearScore:
             lengths: number of their tokens.
         """
         logits, table = np.empty(len(starts)), messages.table
-        _score_features(
-            messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._squares, self._bias, logits
-        )
+        _score_features(messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._bias, logits)
         return logits
 
 
@@ -183,7 +181,6 @@ def _score_features(
     ngrams: TokenArray,
     ngram_starts: IntArray,
     weights: FloatArray,
-    squares: FloatArray,
     bias: float,
     logits: npt.NDArray[np.float64],
 ) -> None:
@@ -196,7 +193,7 @@ def _score_features(
         count = collect_features(tokens, ngrams, ngram_starts, len(weights), message, slots, features)
         for index in range(count):
             feature = features[count - 1 - index]
-            values[0, index], values[1, index] = weights[feature], squares[feature]
+            values[0, index], values[1, index] = weights[feature, 0], weights[feature, 1]
         for kind in range(2):
             sums[kind] = values[kind, 0] + sum_pairwise(values[kind, 1:count]) if count else 0.0
         logits[message] = sums[0] / math.sqrt(max(sums[1], _MIN_SQUARES)) + bias

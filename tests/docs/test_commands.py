@@ -26,6 +26,7 @@ import pytest
 import warm
 from chain import DATE, CommandResult, environment, kill_group_on_exit
 from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
+from eventually import eventually
 from serving import RunningModelServer, model_server
 
 import pipeline
@@ -72,6 +73,7 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"--label canary", "--label stable"),
     # The port may be in use.
     (r"^spamscore watch\b", "spamscore watch --port 0"),
+    (r"^(spamscore api\b.*?)( --grpc-port \d+)?$", r"\1 --port 0"),
 ]  # fmt: skip
 # Commands that have nothing to do in the fixture: pattern, exit code, and words of the output. Their work is tested in
 # tests/pipeline/test_nightly_chain.py, test_reports.py and commands/serving/.
@@ -152,6 +154,21 @@ def watch(command: str, folder: Path) -> None:
     assert match[1] == "0", output.read_text()
 
 
+def start_front_end(command: str, folder: Path) -> None:
+    """Runs `spamscore api` until it listens, and ends it with SIGTERM."""
+    output = folder / "api.log"
+    variables = {**shell_environment(folder), "SPAMSCORE_API_TOKEN": "a-token"}  # for other addresses than loopback
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            shlex.split(substitute(command)), cwd=folder, env=variables, stdout=log, stderr=log, start_new_session=True
+        )
+    with kill_group_on_exit(process):
+        eventually(lambda: "listens at" in output.read_text() or process.poll() is not None, detail=output.read_text)
+        process.terminate()
+        process.wait(timeout=120)
+    assert process.returncode == 0, output.read_text()
+
+
 def dry_run_make(command: str, folder: Path) -> None:
     """Checks that make knows the target, without running its recipe."""
     words = shlex.split(command)
@@ -208,6 +225,8 @@ class Rule:
 
 RULES = [
     Rule(r"spamscore watch\b", watch),
+    Rule(r"spamscore api\b", start_front_end),
+    Rule(r"curl ", check_syntax, "the front end does not run; tests/pipeline/api/ sends requests"),
     Rule(r"((LUIGI|SPAMSCORE)_\w+=\S+ )?(luigi --module pipeline|spamscore|saved_model_cli) ?", run),
     Rule(r"(printf|paste|sqlite3|eval) ", run),
     Rule(r"make ", dry_run_make, "each target has its own test or takes long; make -n does not run the recipes"),

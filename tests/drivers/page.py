@@ -24,10 +24,15 @@ from PIL import Image
 
 WIDTH, HEIGHT = 1280, 1150
 _READS_AT_REST = 6
+_LEFT = "Inspected target navigated or closed"
 _OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
     "--host-resolver-rules=MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--window-size={WIDTH},{HEIGHT}",
 )  # fmt: skip
+
+
+class _LeftPageError(Exception):
+    """The browser left the page while it evaluated an expression."""
 
 
 class Page:
@@ -89,10 +94,15 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Waits until a JavaScript expression is true, and returns its value."""
-        return eventually(
-            lambda: self.value(expression), detail=lambda: f"{expression}\n{self.value('document.body.innerText')}"
-        )
+        """Waits until a JavaScript expression is true, and returns its value; the page may be left meanwhile."""
+
+        def read() -> Any:
+            try:
+                return self.value(expression)
+            except _LeftPageError:
+                return None
+
+        return eventually(read, detail=lambda: f"{expression}\n{self.value('document.body.innerText')}")
 
     def click(self, selector: str) -> None:
         """Clicks in the middle of an element, once the element exists, does not move and is not covered."""
@@ -165,6 +175,8 @@ class Page:
             if answer.get("method") == "Page.javascriptDialogOpening" and self._leaves:
                 self._send("Page.handleJavaScriptDialog", accept=True)
             if answer.get("id") == number:
+                if answer.get("error", {}).get("message") == _LEFT:
+                    raise _LeftPageError(method)
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
 
@@ -202,8 +214,9 @@ def chromium(folder: Path) -> Iterator[Page]:
         )  # fmt: skip
     os.close(read_requests)
     os.close(write_answers)
-    with kill_group_on_exit(process):
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, to_browser)
+        stack.enter_context(kill_group_on_exit(process))
         page = Page(to_browser, from_browser)
+        stack.callback(page._from.close)
         yield page
-    os.close(to_browser)
-    page._from.close()
