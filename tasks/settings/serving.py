@@ -128,7 +128,7 @@ class ApiSettings:
         affects_result=False,
     )
     batch_milliseconds: float = setting(
-        1.0,
+        2.0,
         "milliseconds that a request waits for others to share its batch; requests that arrive while a batch is "
         "computed always share the next one",
         low=0.0,

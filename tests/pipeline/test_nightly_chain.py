@@ -332,7 +332,7 @@ ANOTHER_VALUE = [
     ("api", "port", "8001", NOTHING),
     ("api", "grpc_port", "8500", NOTHING),
     ("api", "backend", "server", NOTHING),
-    ("api", "batch_milliseconds", "2", NOTHING),
+    ("api", "batch_milliseconds", "0", NOTHING),
     ("api", "largest_batch", "128", NOTHING),
     ("api", "max_messages", "500", NOTHING),
     ("api", "max_body_bytes", "100000", NOTHING),
