@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -12,6 +13,35 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _JoinedWrites:
+    """Sends the head of an answer together with its first part: apart, they would wake the client up twice."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Keeps the head, and sends everything else."""
+        if self._head is None and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        elif self._head is None:
+            self._transport.write(data)
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Sends the head if nothing followed it, as for a HEAD request."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.flush()
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -38,7 +68,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts to wait for a head."""
         super().connection_made(transport)
-        self._expect_head()
+        self._head_bytes = 0
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the wait."""
@@ -51,24 +82,28 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self.parser is None or self.transport.is_closing():
             return
-        if self._head_bytes is None:
-            if self._timer is None and self.timeout_keep_alive_task is None and self._is_idle():
-                self._expect_head()  # the data was an empty line, or the end of a body that nobody needed
-        elif expected:
-            self._head_bytes += len(data)
+        if self._head_bytes is None and self.timeout_keep_alive_task is None and self._is_idle() and not self._timer:
+            self._head_bytes = 0  # the data was an empty line, or the end of a body that nobody needed
+        if self._head_bytes is not None:
+            self._head_bytes += len(data) if expected else 0
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+            elif self._timer is None:
+                self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Starts to wait for the rest of a head."""
+        """Expects the rest of a head."""
         super().on_message_begin()
-        self._expect_head()
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Ends the wait for the head."""
         self._stop_timer()
         super().on_headers_complete()
+        joined: Any = _JoinedWrites(self.transport)
+        self.cycle.transport = joined
+        self.cycle.on_response = functools.partial(self._finish, joined)
         if self._service.draining:
             self.cycle.keep_alive = False
 
@@ -81,16 +116,15 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Waits for the rest of the body if there is one."""
         super().on_response_complete()
-        if self.cycle.more_body and self._timer is None:
+        if self._is_idle() and self.cycle.more_body and self._timer is None:
             self._start_timer()
+
+    def _finish(self, joined: _JoinedWrites) -> None:
+        joined.flush()
+        self.on_response_complete()
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def _expect_head(self) -> None:
-        self._head_bytes = 0
-        if self._timer is None:
-            self._start_timer()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self._header_timeout, self._give_up)

@@ -102,6 +102,15 @@ def test_requests_in_one_packet_are_answered_in_their_order(impatient: FrontEnd)
     assert answers.endswith(b'{"alive":true}')
 
 
+def test_a_head_request_has_the_head_alone(impatient: FrontEnd) -> None:
+    head = b"HEAD /docs/swagger-ui.css HTTP/1.1\r\nHost: localhost\r\n"
+    with connect(impatient) as connection:
+        connection.sendall((head + b"\r\n") * 2 + head + b"Connection: close\r\n\r\n")
+        answers = read_to_end(connection)
+    assert (answers.count(b"HTTP/1.1 200 OK\r\n"), answers.count(b"\r\n\r\n")) == (3, 3)
+    assert answers.endswith(b"\r\n\r\n")
+
+
 def test_a_head_that_is_too_large_is_refused(impatient: FrontEnd) -> None:
     with connect(impatient) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(HEAD)
