@@ -42,7 +42,7 @@ def snapshot(folder: Path, name: str) -> Path:
 
 
 def load_warm_scorer(folder: Path) -> Any:
-    """Loads the scorer of a batch and scores two messages, so that everything a batch needs is loaded."""
+    """Loads the scorer of a batch and warms it up, so that everything a batch needs is loaded."""
     from models.network.devices import start_tensorflow
     from models.settings import DeviceSettings
 
@@ -50,7 +50,7 @@ def load_warm_scorer(folder: Path) -> Any:
     from tasks.scoring.scorer import load_scorer
 
     scorer, _ = load_scorer(training(folder))
-    scorer.score(["hello", "caf\u00e9 f r e e &amp; &#39;"])
+    scorer.warm_up()
     return scorer
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.hashing.arrow_strings import join_strings
-from models.inference.word_cutter import WordCutter
+from models.inference.word_cutter import MANY_WORDS, WordCutter
 from models.settings import TextSettings, VocabularySettings
 from models.text.encoder import TextEncoder
 from models.text.vocabulary import build_vocabulary
@@ -56,6 +56,12 @@ def cut_by_rules(texts: list[str]) -> list[list[bytes]]:
 @example(texts=["free", "5.", "x,y", "go!!!", "....", "£5", "1.5", "don't", "a.com", "f.r.e.e"])
 @example(texts=["1234567a1234567", "a12345,12345b", "&amp;", "&lt;#&gt;x", "!?!?", "???!!!", "-", "&", "a&b", "5%"])
 def test_words_are_cut_as_the_cleaning_rules_cut_them(texts: list[str]) -> None:
+    assert cut_fast(texts) == cut_by_rules(texts)
+
+
+def test_many_words_have_the_tokens_of_few() -> None:
+    texts = [f"don't{number},a{number}.com" for number in range(2 * MANY_WORDS)]
+    assert cut_fast(texts) == [tokens for text in texts for tokens in cut_fast([text])]
     assert cut_fast(texts) == cut_by_rules(texts)
 
 
