@@ -162,15 +162,29 @@ def _run(
             _step_lstm(tanh, inputs, rows, active, products, gates, candidates, carries, states)
         else:
             _step_simple(tanh, inputs, rows, active, products, gates, states)
-        for direction in range(directions):
-            for message in range(active):
-                state = states[direction, message]
-                maximum, total = maxima[direction, message], sums[direction, message]
-                for unit in range(units):
-                    if not state[unit] <= maximum[unit]:  # also if it is NaN, as all later states are then
-                        maximum[unit] = state[unit]
-                    total[unit] += state[unit]
-    for message in range(len(starts)):
+        _update_pools(states, active, maxima, sums)
+    _pool(pooling, states, maxima, sums, lengths, pooled)
+
+
+@compiled
+def _update_pools(states: FloatArray, active: int, maxima: FloatArray, sums: FloatArray) -> None:
+    directions, _, units = states.shape
+    for direction in range(directions):
+        for message in range(active):
+            state = states[direction, message]
+            maximum, total = maxima[direction, message], sums[direction, message]
+            for unit in range(units):
+                if not state[unit] <= maximum[unit]:  # also if it is NaN, as all later states are then
+                    maximum[unit] = state[unit]
+                total[unit] += state[unit]
+
+
+@compiled
+def _pool(
+    pooling: int, states: FloatArray, maxima: FloatArray, sums: FloatArray, lengths: IntArray, pooled: FloatArray
+) -> None:
+    directions, _, units = states.shape
+    for message in range(len(lengths)):
         for direction in range(directions):
             for unit in range(units):
                 column = direction * units + unit

@@ -125,7 +125,7 @@ _FAULTS: dict[str, tuple[_Fault, ...]] = {
         _Fault(
             "",
             "not allowed",
-            "the server wants to know who asks: {details}",
+            "the server requires authentication: {details}",
             "Set the token in SPAMSCORE_SERVING_TOKEN, or the client certificate with --certificate and --key.",
         ),
     ),

@@ -32,12 +32,7 @@ class GrpcClient:
             SettingsError: a file of TLS is missing or damaged.
         """
         self.server = server
-        credentials, options = _credentials(server), _channel_options(server)
-        self._channel = (
-            grpc.secure_channel(server.address, credentials, options)
-            if credentials
-            else grpc.insecure_channel(server.address, options)
-        )
+        self._channel = _open_channel(grpc, server)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
@@ -105,12 +100,7 @@ class AsyncGrpcClient:
             SettingsError: a file of TLS is missing or damaged.
         """
         self.server = server
-        credentials, options = _credentials(server), _channel_options(server)
-        self._channel = (
-            grpc_aio.secure_channel(server.address, credentials, options)
-            if credentials
-            else grpc_aio.insecure_channel(server.address, options)
-        )
+        self._channel = _open_channel(grpc_aio, server)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
@@ -175,6 +165,14 @@ def _reported(server: ModelServer, timeout: float | None) -> Iterator[None]:
 
 def _call_metadata(server: ModelServer) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {server.token}"),) if server.token else ()
+
+
+def _open_channel(library: Any, server: ModelServer) -> Any:
+    """Opens a channel of `grpc`, or of `grpc.aio`, which have the same functions."""
+    credentials, options = _credentials(server), _channel_options(server)
+    if credentials:
+        return library.secure_channel(server.address, credentials, options)
+    return library.insecure_channel(server.address, options)
 
 
 def _credentials(server: ModelServer) -> Any:

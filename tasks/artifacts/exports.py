@@ -1,8 +1,9 @@
 """Publishes, verifies and lists the exported versions of the model, and selects the version in service.
 
-Versions are in `exports/<model>/<version>/`, numbered from 1. `models.config` beside them names the version in service:
-the batch, the commands, the front end and TensorFlow Serving all read it there (`tasks.artifacts.model_config`). An
-export puts its version in service. A person can put another one in service, until the next export.
+Each version has the folder `exports/<model>/<version>/`; versions are numbered from 1. The file `models.config` in
+`exports/<model>/` names the version in service. The batch, the commands, the front end and TensorFlow Serving read it
+there (`tasks.artifacts.model_config`). An export puts its version in service. A person can put another one in service,
+until the next export.
 """
 
 from __future__ import annotations
