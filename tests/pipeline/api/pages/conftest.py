@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from front_end import FrontEnd, front_end
+from page import Page, chromium
 from published_batches import publish, write_snapshot
 
 from tasks.database.schema import open_database
@@ -35,3 +37,17 @@ def publish_messages(trained: Path) -> Callable[..., dict[str, str]]:
         return texts
 
     return publish_texts
+
+
+@pytest.fixture(scope="module")
+def server(trained: Path) -> Iterator[FrontEnd]:
+    """The front end of the folder, with its default settings."""
+    with front_end(trained) as server:
+        yield server
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A tab of a new browser."""
+    with chromium(tmp_path) as page:
+        yield page

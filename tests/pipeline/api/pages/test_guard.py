@@ -12,7 +12,7 @@ import pytest
 from chain import query
 from eventually import eventually
 from front_end import FrontEnd, Visitor, front_end
-from page import Page, chromium
+from page import Page
 
 from pipeline.api.pages.security_headers import PAGE_HEADERS
 
@@ -26,12 +26,6 @@ def server(trained: Path, publish_messages: Callable[..., dict[str, str]]) -> It
     publish_messages(DATE)
     with front_end(trained) as server:
         yield server
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path) as page:
-        yield page
 
 
 @pytest.fixture

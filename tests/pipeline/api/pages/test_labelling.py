@@ -13,7 +13,7 @@ from browser import MODES
 from chain import query, write_settings
 from eventually import eventually
 from front_end import FrontEnd, Visitor, front_end
-from page import Page, chromium
+from page import Page
 from spamscore_command import run_process
 
 Publish = Callable[..., dict[str, str]]
@@ -23,18 +23,6 @@ SHOWN = f"{CARD} && !{CARD}.hidden && document.getElementById('text').textConten
 PROGRESS = "document.getElementById('progress').textContent"
 STORED = "document.getElementById('stored').textContent"
 PROBLEM = "document.getElementById('problem').hidden ? '' : document.getElementById('problem-text').textContent"
-
-
-@pytest.fixture(scope="module")
-def server(trained: Path) -> Iterator[FrontEnd]:
-    with front_end(trained) as server:
-        yield server
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

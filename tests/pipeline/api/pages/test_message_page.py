@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import MODES
 from front_end import FrontEnd, Visitor, front_end
-from page import Page, chromium
+from page import Page
 from spamscore_command import get_output, run_process
 
 SPAM = "URGENT! You have WON a £1000 prize. Call now to claim, or see you at lunch?"
@@ -21,18 +20,6 @@ NOT_UTF8 = "win pr\ufffdize"
 SPELLED_OUT = str.maketrans({"\u202e": "[U+202E]", "\u200b": "[U+200B]"})
 RESULT = "document.getElementById('result').innerText"
 ANSWERED = "document.querySelector('.verdict') !== null"
-
-
-@pytest.fixture(scope="module")
-def server(trained: Path) -> Iterator[FrontEnd]:
-    with front_end(trained) as server:
-        yield server
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
