@@ -40,7 +40,7 @@ def test_models_lists_the_versions_with_their_metrics_and_marks_the_one_in_servi
     put_in_service(10, CANARY)
     assert [line[7] for line in get_rows("models")] == ["true", "false"]
     assert [line[1] for line in get_rows("models")] == ["false", "true"]
-    code, screen = Terminal("models").wait()
+    code, screen = Terminal("models", columns=100).wait()
     assert code == 0
     assert re.search(r"9 +in service +2026-01-31 02:05 +0.9877 +0.9000 +t9 +0.801326", strip_styles(screen))
     assert re.search(r"10 .*candidate", strip_styles(screen))
