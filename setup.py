@@ -31,6 +31,8 @@ SERVING = [
     "grpcio-reflection>=1.71,<2",
     "tensorflow-serving-api>=2.21,<2.22",
 ]
+# [scoring] engine = spark. Spark 4 runs on Java 17 and 21.
+SPARK = ["pyspark>=4.0,<5"]
 
 setup(
     name="spamscore",
@@ -56,7 +58,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=PACKAGES, exclude=["*.__pycache__"]),
-    package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed", "*.css", "*.js", "*.svg"]},
+    package_data={"": ["*.csv", "*.html", "*.mako", "*.md", "py.typed", "*.css", "*.js", "*.svg", "*.properties"]},
     install_requires=[
         "alembic>=1.16,<2",
         'backports.zstd>=1,<2; python_version < "3.14"',
@@ -88,11 +90,13 @@ setup(
         "mysql": ["pymysql[rsa]>=1.1,<2"],
         "api": API,
         "serving": SERVING,
+        "spark": SPARK,
         "docs": DOCS,
         "test": [
             *API,
             *DOCS,
             *SERVING,
+            *SPARK,
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
             "import-linter>=2.17,<3",

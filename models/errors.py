@@ -9,6 +9,7 @@
     ├── ArtifactError       a vocabulary, checkpoint, export or snapshot that is damaged or does not fit
     │   └── FormatError     an artifact in the format of another version of this program
     ├── DeviceError         a device that does not exist, or a GPU whose memory cannot be found out
+    ├── ClusterError        a Spark cluster that cannot be reached, or whose executors fail
     ├── WorkerError         a process or a machine that takes part in a training
     ├── StorageError        a disk that is full, read-only or not writable
     ├── DatabaseError       a database that cannot be reached, or that has another schema
@@ -78,6 +79,10 @@ class DeviceError(SpamscoreError):
 
 class WorkerError(SpamscoreError):
     """A process or a machine that takes part in a training does not answer, or does not fit the others. Names it."""
+
+
+class ClusterError(SpamscoreError):
+    """A Spark cluster that cannot be reached, or whose executors fail or do not fit this program. Names the cluster."""
 
 
 class StorageError(SpamscoreError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import time
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from models.errors import ArtifactError, InputError
-from models.settings import DeviceSettings
 from tasks.artifacts.exports import MODEL_CARD, exports_folder, no_version_error, version_folder, version_in_service
 from tasks.artifacts.folders import FolderTarget, write_json
 from tasks.artifacts.links import link_to
@@ -30,21 +30,20 @@ from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scheduler.scheduler_messages import PAUSE, RESUME
 from tasks.scoring.batch_target import BatchTarget, query_done_dates
 from tasks.scoring.completion_note import describe_published
-from tasks.scoring.scorer import load_scorer, load_threshold
+from tasks.scoring.scorer import load_threshold
 from tasks.scoring.several_dates import raise_failures, scale_progress
 from tasks.settings.loading import load
 from tasks.settings.operation import RunSettings
 from tasks.settings.scoring import AUTO, ScoringSettings
 from tasks.settings.storage import ArtifactSettings, DatabaseSettings
-from tasks.stage import Stage, cache_fingerprints, prepare_tensorflow, processor_threads
+from tasks.stage import Stage, cache_fingerprints
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from models.inference.scorer import Scorer
     from tasks.database.batches import BatchRow
     from tasks.database.ledger import BatchPlan
-    from tasks.scoring.local import Concurrency
+    from tasks.scoring.batch import ScoringEngine
 
 log = logging.getLogger("spamscore")
 
@@ -153,22 +152,25 @@ class ScoreBatch(Stage):
         scorable = [task for task in self.split_by_date() if is_scorable(task.date)]
         if len(self.dates) > 1 and not all(ExtractMessages(date=task.date).complete() for task in scorable):
             yield scorable
-        engine, model = open_database(load(DatabaseSettings)), ScoringModel(self.model_version, self.checkpoint)
-        with report_progress(self, "scoring") as progress:
-            failures = self._score_dates(engine, model, progress)
+        database = open_database(load(DatabaseSettings))
+        with (
+            report_progress(self, "scoring") as progress,
+            contextlib.closing(ScoringModel(self.model_version, self.checkpoint, progress)) as model,
+        ):
+            failures = self._score_dates(database, model, progress)
             if 0 < len(failures) < len(self.dates):
                 yield scorable
             raise_failures(failures, self.dates)
             self._report_refused_model(progress)
 
     def _score_dates(
-        self, engine: Engine, model: ScoringModel, progress: ProgressReport
+        self, database: Engine, model: ScoringModel, progress: ProgressReport
     ) -> dict[datetime.date, Exception]:
         """Scores date by date and returns the error of each failed date. The error of a single date is raised."""
         failures: dict[datetime.date, Exception] = {}
         for task in self.split_by_date():
             try:
-                task.score(engine, model, progress, scale_progress(progress.update, self.dates, task.date))
+                task.score(database, model, progress, scale_progress(progress.update, self.dates, task.date))
             except Exception as error:
                 if len(self.dates) == 1:
                     raise
@@ -180,39 +182,38 @@ class ScoreBatch(Stage):
         return failures
 
     def score(
-        self, engine: Engine, model: ScoringModel, progress: ProgressReport, on_progress: ProgressCallback
+        self, database: Engine, model: ScoringModel, progress: ProgressReport, on_progress: ProgressCallback
     ) -> None:
         """Scores and publishes one date under its lock, unless another run did while this one waited."""
         from tasks.database.batch_lock import hold_batch_lock
 
         require_scorable(self.date)
-        with hold_batch_lock(engine, self.date, load(RunSettings).when_running == "wait", on_progress):
+        with hold_batch_lock(database, self.date, load(RunSettings).when_running == "wait", on_progress):
             if not self.complete():
                 progress.accept_messages(PAUSE, RESUME)
                 progress.link(link_to(version_folder(model.version) / MODEL_CARD))
-                batch = self._score(engine, model, on_progress)
+                batch = self._score(database, model, on_progress)
                 progress.link(link_to(receipt_path(batch)))
 
-    def _score(self, engine: Engine, model: ScoringModel, on_progress: ProgressCallback) -> BatchRow:
+    def _score(self, database: Engine, model: ScoringModel, on_progress: ProgressCallback) -> BatchRow:
         started = time.monotonic()
         extraction = ExtractMessages(date=self.date)
         with cache_fingerprints():  # plan and snapshot are of one edition, also if a new one starts meanwhile
             plan, snapshot = self._plan(model), extraction.output()
         require_snapshot(snapshot, self.date)
-        from tasks.scoring.local import score_snapshot  # imports TensorFlow, which _plan has prepared
+        from tasks.scoring.batch import score_snapshot
 
         notify = partial(raise_alert, DEADLINE, self.date)
         on_progress = monitor_deadline(on_progress, self.date, load(RunSettings).deadline, notify)
         published = score_snapshot(
-            engine,
+            database,
             plan,
             snapshot.path,
-            model.scorer,
+            model.engine,
             on_progress,
             started,
             write_receipt,
             extraction.take_again,
-            choose_concurrency(model.scorer),
         )
         log.info(
             "batch %d of %s: %d read, %d scored, %d rejected, %d flagged at threshold %g, by version %d",
@@ -249,22 +250,23 @@ class ScoreBatch(Stage):
             checkpoint=model.describe_checkpoint(),
             snapshot=ExtractMessages(date=self.date).output().path.name,
             threshold=model.threshold,
-            devices=",".join(device.removeprefix("/device:").lower() for device in model.scorer.devices),
+            devices=model.engine.devices,
             chunk_size=load(ScoringSettings).chunk_size,
             provisional=is_provisional(self.date),
         )
 
 
 class ScoringModel:
-    """The model that a run scores with, loaded when the first date needs it.
+    """The model that a run scores with, and the engine, which loads it when the first date needs it.
 
     Args:
         version: the version to use; None for the one in service.
         checkpoint: the checkpoint of its training whose weights to use; None for the weights of the version.
+        progress: the report of the task.
     """
 
-    def __init__(self, version: int | None, checkpoint: str | None = None) -> None:
-        self._requested, self._checkpoint = version, checkpoint
+    def __init__(self, version: int | None, checkpoint: str | None, progress: ProgressReport) -> None:
+        self._requested, self._checkpoint, self._progress = version, checkpoint, progress
 
     @cached_property
     def version(self) -> int:
@@ -285,23 +287,27 @@ class ScoringModel:
         """The probability from which a message is flagged."""
         return load_threshold(self.training).value
 
-    @property
-    def scorer(self) -> Scorer:
-        """The scorer, which converts texts to probabilities."""
-        return self._loaded[0]
+    @cached_property
+    def engine(self) -> ScoringEngine:
+        """The engine of [scoring] engine."""
+        if load(ScoringSettings).engine == "spark":
+            from tasks.scoring.spark.engine import SparkEngine
+
+            return SparkEngine(self.training, self._checkpoint, self._progress)
+        from tasks.scoring.local import LocalEngine
+
+        return LocalEngine(self.version, self.training, self._checkpoint)
+
+    def close(self) -> None:
+        """Closes the engine, if a date needed one."""
+        if "engine" in self.__dict__:
+            self.engine.close()
 
     def describe_checkpoint(self) -> str:
         """Returns the training and checkpoint of the weights, and whether they are those of the checkpoint's step."""
         from tasks.database.batches import OF_STEP
 
-        return f"{self.training.name}/{self._loaded[1]}{OF_STEP if self._checkpoint else ''}"
-
-    @cached_property
-    def _loaded(self) -> tuple[Scorer, str]:
-        prepare_tensorflow()
-        scorer, checkpoint = load_scorer(self.training, self._checkpoint)
-        log.info("version %d loaded, from checkpoint %s/%s", self.version, self.training.name, checkpoint)
-        return scorer, checkpoint
+        return f"{self.training.name}/{self.engine.checkpoint}{OF_STEP if self._checkpoint else ''}"
 
 
 def require_version_in_service() -> int:
@@ -333,13 +339,6 @@ def require_snapshot(snapshot: FolderTarget, date: datetime.date) -> None:
             f"the messages of {date} are to be read again since this run was started: another run rejected too many of "
             "them, or a person asked for it. Run the same command again."
         )
-
-
-def choose_concurrency(scorer: Scorer) -> Concurrency:
-    """Returns threads and queue size: TensorFlow's number of threads, unless the scorer's devices have their own."""
-    from tasks.scoring.local import Concurrency
-
-    return Concurrency(scorer.threads or processor_threads(load(DeviceSettings)), load(ScoringSettings).queue)
 
 
 def write_receipt(batch: BatchRow) -> None:

@@ -93,16 +93,31 @@ def plan_batch(date: datetime.date) -> Any:
     return BatchPlan(date, os.urandom(4).hex(), "spam_ham", 1, "bench", "bench", 0.5, "cpu:0", CHUNK)
 
 
+class LoadedEngine:
+    """The local engine, with a scorer that is loaded already."""
+
+    devices, checkpoint = "cpu:0", "bench"
+
+    def __init__(self, scorer: Any) -> None:
+        self._scorer = scorer
+
+    def score_chunks(self, database: Any, work: Any, seconds: Any) -> Any:
+        """Scores and commits chunks with all cores."""
+        from tasks.scoring.local import Concurrency, score_and_commit
+
+        return score_and_commit(database, self._scorer, work, Concurrency(CORES, 2), seconds)
+
+
 def batch(folder: Path, name: str, url: str) -> Figures:
     """Scores a snapshot and publishes the rows."""
     scorer = load_warm_scorer(folder)
-    from tasks.scoring.local import Concurrency, score_snapshot
+    from tasks.scoring.batch import score_snapshot
 
     engine, before = open_empty_database(folder, url), peak()
     started, processor = time.monotonic(), time.process_time()
     row = score_snapshot(
-        engine, plan_batch(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, scorer, lambda *_: None, started,
-        lambda _: None, lambda: None, Concurrency(CORES, 2),
+        engine, plan_batch(datetime.date(2026, 1, 31)), snapshot(folder, name).parent, LoadedEngine(scorer),
+        lambda *_: None, started, lambda _: None, lambda: None,
     )  # fmt: skip
     seconds = time.monotonic() - started
     stages = {name: getattr(row, f"seconds_{name}") for name in ("read", "text", "network", "write", "wait")}

@@ -226,6 +226,15 @@ def _read_verified_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def read_seal(folder: Path) -> str:
+    """Returns the SHA-256 of a folder's manifest, which has those of all files: equal for equal folders.
+
+    Raises:
+        ArtifactError: as for `read_manifest`.
+    """
+    return content_sha256(_read_verified_manifest(folder))
+
+
 def list_manifest_files(folder: Path) -> list[str]:
     """Returns the files that a folder's manifest lists, such as ``variables/variables.index``.
 

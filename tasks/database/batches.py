@@ -20,7 +20,7 @@ from tasks.database.completion import select_completed_dates
 from tasks.database.connection import read_transaction
 from tasks.database.migrations import SCHEMA_REVISION
 from tasks.database.schema import UNREADABLE, has_schema, read_revision
-from tasks.database.tables import published_scores, rejected_messages, score_batches, spam_scores
+from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
 from tasks.rejection_limit import Reason
 
 # The column `checkpoint` ends with this if the weights are those of the step at which the checkpoint was written.
@@ -105,6 +105,21 @@ class Comparison:
 
 # The columns of a BatchRow, in the order of its fields.
 BATCH_COLUMNS = [score_batches.c[field.name] for field in dataclasses.fields(BatchRow)]
+
+
+def find_batch(engine: Engine, batch_id: int) -> BatchRow | None:
+    """Returns the batch with a number, or None."""
+    rows = _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_id == batch_id))
+    return rows[0] if rows else None
+
+
+def count_committed(engine: Engine, batch_id: int) -> tuple[int, int]:
+    """Returns how many messages the committed chunks of a batch have: all, and the rejected ones."""
+    columns = (batch_chunks.c.messages_read, batch_chunks.c.rejected)
+    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in columns]
+    with read_transaction(engine) as connection:
+        row = connection.execute(sa.select(*sums).where(batch_chunks.c.batch_id == batch_id)).one()
+    return int(row[0]), int(row[1])
 
 
 def find_published_batch(engine: Engine, date: datetime.date) -> BatchRow | None:

@@ -63,6 +63,11 @@ class ProgressReport:
                 terminate_if_requested()
                 self._messages.handle_pending()
 
+    @property
+    def paused(self) -> bool:
+        """Whether a message paused the task."""
+        return self._messages is not None and self._messages.paused
+
     def accept_messages(self, *supported: SchedulerMessage) -> None:
         """Makes the task handle these messages from Luigi's page from now on."""
         self._messages = MessageHandler(self._status, supported)

@@ -40,6 +40,11 @@ class StageSeconds:
         """Returns the seconds of a stage so far."""
         return self._seconds.get(stage, 0.0)
 
+    def totals(self) -> dict[str, float]:
+        """Returns the seconds of all stages so far."""
+        with self._lock:
+            return dict(self._seconds)
+
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Adds the duration of a `with` block to a stage."""

@@ -33,20 +33,27 @@ def load_scorer(training: Path, checkpoint: str | None = None) -> tuple[Scorer, 
         ArtifactError: the training is missing or damaged, or there is no such checkpoint.
         DeviceError: a chosen device is not available.
     """
+    return create_scorer(training, checkpoint, load(DeviceSettings), load(ScoringSettings).batch_size)
+
+
+def create_scorer(
+    training: Path, checkpoint: str | None, device_settings: DeviceSettings, batch_size: int | str
+) -> tuple[Scorer, str]:
+    """Does what `load_scorer` does, with devices and batch size given instead of set.
+
+    Raises:
+        ArtifactError: the training is missing or damaged, or there is no such checkpoint.
+        DeviceError: a chosen device is not available.
+    """
     from models.inference.scorer import Scorer
     from models.network.devices import select_devices
     from models.network.network import ngram_buckets
     from models.text.encoder import TextEncoder
 
-    devices = select_devices(load(DeviceSettings))
+    devices = select_devices(device_settings)
     model = load_trained_model(training, checkpoint)
-    scorer = Scorer(
-        TextEncoder(model.vocabulary, ngram_buckets(model.network)),
-        model.network,
-        devices,
-        load(ScoringSettings).batch_size,
-    )
-    return scorer, model.checkpoint
+    encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
+    return Scorer(encoder, model.network, devices, batch_size), model.checkpoint
 
 
 def load_threshold(training: Path) -> Threshold:

@@ -14,6 +14,12 @@ AUTO = "auto"
 class ScoringSettings:
     """[scoring]: how a batch is scored."""
 
+    engine: str = setting(
+        "local",
+        "where chunks are scored: local, in this process; or spark, on the cluster of [spark] master",
+        choices=("local", "spark"),
+        affects_result=False,
+    )
     threshold: float | str = setting(
         AUTO,
         "spam probability from which a message is flagged; auto computes it from held-out scores and ham_blocked_share",

@@ -15,6 +15,7 @@ from tasks.settings.inputs import CorpusSettings, MessagesSettings
 from tasks.settings.operation import AlertSettings, ConsoleSettings, MetricsSettings, RunSettings
 from tasks.settings.scoring import DriftSettings, ReportSettings, ScoringSettings
 from tasks.settings.serving import ApiSettings, ServingSettings
+from tasks.settings.spark import SparkSettings
 from tasks.settings.storage import ArtifactSettings, DatabaseSettings
 
 SECTIONS: dict[str, type] = {
@@ -29,6 +30,7 @@ SECTIONS: dict[str, type] = {
     "gate": GateSettings,
     "messages": MessagesSettings,
     "scoring": ScoringSettings,
+    "spark": SparkSettings,
     "serving": ServingSettings,
     "api": ApiSettings,
     "devices": DeviceSettings,

@@ -164,13 +164,14 @@ def read_source_rows(path: Path, row_numbers: Collection[int]) -> dict[int, int]
     return {row["row_number"]: row["source_row"] for row in rows}
 
 
-def read_snapshot(path: Path, chunk_size: int, skip: Collection[int] = frozenset()) -> Iterator[SnapshotChunk]:
+def read_snapshot(path: Path, chunk_size: int, chunk_numbers: Iterable[int] | None = None) -> Iterator[SnapshotChunk]:
     """Yields the messages of a snapshot file in chunks. Which messages a chunk has depends only on the chunk size.
 
     Args:
         path: the file.
         chunk_size: messages in a chunk; the last chunk may have fewer.
-        skip: numbers of chunks to leave out; row groups that only they need are not read.
+        chunk_numbers: the chunks to read, in ascending order; by default, all. Row groups that none of them needs are
+            not read.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -178,10 +179,10 @@ def read_snapshot(path: Path, chunk_size: int, skip: Collection[int] = frozenset
     with _open_snapshot(path) as file:
         row_groups = _RowGroupReader(file)
         row_count = file.metadata.num_rows
-        for chunk_number, start in enumerate(range(0, row_count, chunk_size)):
-            if chunk_number not in skip:
-                table = row_groups.read_rows(start, min(start + chunk_size, row_count))
-                yield _create_chunk(chunk_number, start, table)
+        for chunk_number in range(-(-row_count // chunk_size)) if chunk_numbers is None else chunk_numbers:
+            start = chunk_number * chunk_size
+            table = row_groups.read_rows(start, min(start + chunk_size, row_count))
+            yield _create_chunk(chunk_number, start, table)
 
 
 def _create_chunk(chunk_number: int, start: int, table: Any) -> SnapshotChunk:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.errors import ArtifactError
 from models.inference.scorer import Scores
 from tasks.database.chunks import RejectedMessage, ScoredChunk, find_rejection, find_rejections
-from tasks.scoring.local import score_chunk
+from tasks.scoring.chunk_scoring import score_chunk
 from tasks.scoring.overlap import StageSeconds
 from tasks.sources.snapshots import SnapshotChunk
 

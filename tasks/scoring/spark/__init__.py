@@ -1,0 +1,1 @@
+"""Scores on a Spark cluster: the driver hands out chunks, executors score and commit them."""

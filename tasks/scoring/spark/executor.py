@@ -1,0 +1,173 @@
+"""What a Spark executor does: loads the model once per process, scores its chunks, and commits them.
+
+Nothing here reads luigi.cfg: an executor gets every setting from the driver, with its chunks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pickle
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import ArtifactError, ClusterError, DatabaseError, SpamscoreError
+from models.settings import DeviceSettings
+from tasks.scoring.spark.software import require_same_software
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from models.inference.scorer import Scorer
+    from tasks.scoring.batch import BatchWork
+
+DATABASE_URL = "SPAMSCORE_DATABASE_URL"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """The model that executors load.
+
+    Attributes:
+        training: folder of the training.
+        seal: hash of the manifest of the training, as the driver read it.
+        checkpoint: the checkpoint whose weights are loaded; None for the final weights of the training.
+        devices: the devices to compute on, and the number of threads.
+        batch_size: messages in one call of the network, or "auto".
+        tensorflow_log: lowest level of TensorFlow's log lines that are shown.
+    """
+
+    training: Path
+    seal: str
+    checkpoint: str | None
+    devices: DeviceSettings
+    batch_size: int | str
+    tensorflow_log: str
+
+
+@dataclass(frozen=True)
+class ExecutorJob:
+    """What executors need to score chunks of a batch.
+
+    Attributes:
+        work: the batch; the chunks come separately.
+        snapshot_seal: hash of the manifest of the snapshot, as the driver read it.
+        model: the model.
+        queue: maximum number of chunks that wait between two stages.
+        connect_timeout: seconds to wait for a connection to the database.
+    """
+
+    work: BatchWork
+    snapshot_seal: str
+    model: ModelReference
+    queue: int
+    connect_timeout: int
+
+
+def score_part(software: dict[str, str], pickled_job: bytes, parts: Iterable[list[int]]) -> Iterator[dict[str, float]]:
+    """Scores and commits chunks in an executor. Spark calls it once for each partition.
+
+    Args:
+        software: the software of the driver.
+        pickled_job: the `ExecutorJob`, pickled: with other software it may not be readable.
+        parts: numbers of chunks.
+
+    Yields:
+        Seconds of each stage, for each part.
+
+    Raises:
+        SpamscoreError: the error of the local engine, with the name of the machine; or the executor's software, its
+            artifacts or its database are not those of the driver.
+    """
+    require_same_software(software)
+    job: ExecutorJob = pickle.loads(pickled_job)  # noqa: S301 - from the driver, as this function itself
+    try:
+        for part in parts:
+            yield _score_chunks(job, part)
+    except SpamscoreError as error:
+        raise type(error)(f"executor on {platform.node()}: {error}") from error
+
+
+def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float]:
+    require_same_artifact(job.work.snapshot, job.snapshot_seal)
+    scorer = _load_scorer(job.model)
+    from tasks.scoring.local import Concurrency, score_and_commit
+    from tasks.scoring.overlap import StageSeconds
+
+    database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout)
+    _require_same_batch(database, job.work)
+    seconds = StageSeconds()
+    work = dataclasses.replace(job.work, chunk_numbers=chunk_numbers)
+    for _ in score_and_commit(
+        database, scorer, work, Concurrency(scorer.threads or job.model.devices.threads, job.queue), seconds
+    ):
+        pass
+    return seconds.totals()
+
+
+@functools.lru_cache(maxsize=1)  # a process scores many parts with one model
+def _load_scorer(model: ModelReference) -> Scorer:
+    from models.network.devices import start_tensorflow
+    from tasks.scoring.scorer import create_scorer
+
+    require_same_artifact(model.training, model.seal)
+    start_tensorflow(model.devices, model.tensorflow_log)
+    scorer, _ = create_scorer(model.training, model.checkpoint, model.devices, model.batch_size)
+    return scorer
+
+
+def require_same_artifact(folder: Path, seal: str) -> None:
+    """Checks that a folder of artifacts is the one of the driver.
+
+    Raises:
+        ArtifactError: it does not exist on this machine, or has another manifest.
+    """
+    from tasks.artifacts.folders import MANIFEST, read_seal
+
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{folder}: no such folder with a manifest on this machine. Expected [artifacts] folder on a path that all "
+            "machines share, or [artifacts] shared."
+        )
+    received = read_seal(folder)
+    if received != seal:
+        raise ArtifactError(
+            f"{folder / MANIFEST}: not the one of the driver: expected SHA-256 {seal[:16]}…, received "
+            f"{received[:16]}…. Is [artifacts] folder the same folder on all machines?"
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _open_database(url: str, connect_timeout: int) -> Engine:
+    from tasks.database.connection import connect
+    from tasks.settings.storage import DatabaseSettings
+
+    if not url:
+        raise ClusterError(
+            f"{DATABASE_URL} is not set on this machine, and [spark] database_url = executor. Set it where executors "
+            "start, or set [spark] database_url = driver."
+        )
+    return connect(DatabaseSettings(url=url, connect_timeout=connect_timeout))
+
+
+def _require_same_batch(database: Engine, work: BatchWork) -> None:
+    """Checks that the database of this machine has the batch of the driver.
+
+    Raises:
+        DatabaseError: it has another batch with this number, or none.
+    """
+    from tasks.database.batches import find_batch
+    from tasks.settings.masking import mask_password
+
+    batch = find_batch(database, work.batch_id)
+    if batch is None or (batch.recipe, batch.batch_date) != (work.plan.recipe, work.plan.batch_date):
+        received = "no such batch" if batch is None else f"recipe {batch.recipe} of {batch.batch_date}"
+        raise DatabaseError(
+            f"{mask_password(database.url)}: expected batch {work.batch_id} with recipe {work.plan.recipe} of "
+            f"{work.plan.batch_date}, as in the driver's database, received {received}. Do driver and executors have "
+            f"the same {DATABASE_URL}?"
+        )
