@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test docs drill quality bench bench-quick bench-workers bench-serve gpu lint format audit fuzz clean
+.PHONY: help score watch test docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ bench-workers: $(VENV)/installed-test  ## measure training with two workers: mak
 
 bench-serve: $(VENV)/installed-test  ## measure how fast the model answers online: make bench-serve CORPUS=file
 	PYTHONPATH=$(CURDIR):benchmarks/performance $(BIN)/python benchmarks/serving $(CORPUS)
+
+bench-spark: $(VENV)/installed-test  ## measure scoring on a Spark cluster of this machine: make bench-spark CORPUS=file
+	PYTHONPATH=$(CURDIR):benchmarks/performance:tests/drivers $(BIN)/python benchmarks/spark $(CORPUS)
 
 gpu: $(VENV)/installed  ## check training and scoring on this machine's GPUs: make gpu GPU='--devices gpu:1'
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu $(GPU)

