@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -172,11 +174,10 @@ def test_a_batch_begun_by_one_engine_is_finished_by_the_other(site: Site, first:
     site.empty()
     site.settings(first)
     with site.start(date) as process:
-        eventually(lambda: site.query("select count(*) from batch_chunks") > [(2,)], check=lambda: None)
+        eventually(lambda: site.query("select count(*) from batch_chunks") > [(2,)])
         with site.held_commits():
             eventually(site.count_waiting_commits)
-            assert process.poll() is None
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
     site.settings(second)
     done = site.score(date)
     assert done.code == 0, done.output
@@ -184,15 +185,26 @@ def test_a_batch_begun_by_one_engine_is_finished_by_the_other(site: Site, first:
     assert site.read_batch(date) == expected
 
 
-def test_several_dates_are_scored_by_one_application_and_the_driver_does_not_load_tensorflow(site: Site) -> None:
+def test_several_dates_share_one_application_and_the_driver_does_not_load_tensorflow(site: Site) -> None:
     site.settings("spark")
     before = count_applications(site)
-    done = site.score("2026-02-04..2026-02-06")
-    assert done.code == 0, done.output
-    assert site.query(
-        "select count(*) from score_batches where published_date between '2026-02-04' and '2026-02-06'"
-    ) == [(3,)]
+    with site.start("2026-02-04..2026-02-06") as process:
+        eventually(lambda: site.query("select count(*) from score_batches where running_date = '2026-02-06'") == [(1,)])
+        with site.held_commits():
+            eventually(site.count_waiting_commits)
+            driver = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+            loaded = {pid: read_maps(pid) for pid in driver}
+        assert process.wait(300) == 0, (site.folder / "output").read_text()
+    published = "select count(*) from score_batches where published_date between '2026-02-04' and '2026-02-06'"
+    assert site.query(published) == [(3,)]
     assert count_applications(site) - before == 1
+    assert any("libjvm" in maps for maps in loaded.values())
+    assert [pid for pid, maps in loaded.items() if "tensorflow" in maps] == []
+
+
+def read_maps(pid: int) -> str:
+    """Returns the libraries that a process has mapped."""
+    return Path(f"/proc/{pid}/maps").read_text("utf-8")
 
 
 def count_applications(site: Site) -> int:
