@@ -380,6 +380,7 @@ def assert_first_rows_are_scored(rows: Sequence[SnapshotRow], scored: Sequence[t
     assert list(scored) == sorted(first_rows.items())
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @ON_ONE_DATABASE
 @given(rows=SNAPSHOT_ROWS, sizes=st.lists(st.integers(1, 10), min_size=2, max_size=2), data=st.data())
 def test_the_rows_of_a_batch_depend_neither_on_the_chunks_nor_on_their_order_nor_on_the_writers(
