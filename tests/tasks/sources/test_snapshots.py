@@ -104,7 +104,7 @@ few_rows = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 @given(
-    rows=st.lists(few_rows, max_size=40),
+    rows=st.lists(few_rows, max_size=4) | st.lists(few_rows, min_size=10, max_size=40),
     chunk_size=st.integers(1, 12),
     group=st.integers(1, 9),
     compared=st.integers(1, 3),
