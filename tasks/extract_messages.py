@@ -47,14 +47,16 @@ _DATE_PARAMETERS = re.compile(r"(?<![:\w\\]):(start|end)(?![\w:])")
 class ExtractMessages(FolderStage):
     """Reads the messages of one date from the source in [messages].
 
-    Writes ``messages.parquet``, as `tasks.sources.snapshots` describes it. The content of the source is deliberately
-    not part of the fingerprint: a snapshot is taken once, so that a rerun reads what the first run read even if the
-    source has new rows. To take a new one: ``spamscore extract DATE --again``.
+    Writes ``messages.parquet`` and, if identifiers repeat, ``repeated_ids.parquet``, as `tasks.sources.snapshots`
+    describes them. The content of the source is deliberately not part of the fingerprint: a snapshot is taken once, so
+    that a rerun reads what the first run read even if the source has new rows. To take a new one: ``spamscore extract
+    DATE --again``.
     """
 
     date = YesterdayParameter(description="date of the messages, such as 2026-01-31; yesterday by default")
     folder = SNAPSHOTS
     sections = (MessagesSettings,)
+    code_version = 2
     # The snapshots of all dates come before the first score; otherwise each date would load the model itself.
     priority = 1
 

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter, lt
+from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ArtifactError
@@ -50,11 +48,16 @@ class RejectedMessage:
 
 
 def find_rejection(
-    row_number: int, message_id: str | None, text: str | None, fault: str | None
+    row_number: int, message_id: str | None, text: str | None, fault: str | None, first_row: int | None = None
 ) -> RejectedMessage | None:
     """Returns the rejection of a message that cannot be scored, or None.
 
-    An identifier that a database cannot store is rejected later, by the ledger.
+    Args:
+        row_number: row of the message in the snapshot, from 1.
+        message_id: its identifier.
+        text: the message.
+        fault: why the row cannot be read.
+        first_row: the earlier row that keeps the identifier, if there is one.
     """
     if fault:
         return RejectedMessage(row_number, message_id, "unreadable row", fault)
@@ -62,6 +65,10 @@ def find_rejection(
         return RejectedMessage(row_number, message_id, "missing message_id")
     if not text or not text.strip():
         return RejectedMessage(row_number, message_id, "empty text")
+    if detail := _find_fault(message_id):
+        return RejectedMessage(row_number, message_id, UNUSABLE_MESSAGE_ID, detail)
+    if first_row:
+        return RejectedMessage(row_number, message_id, REPEATED_MESSAGE_ID, f"row {first_row} has it already")
     return None
 
 
@@ -74,15 +81,20 @@ def find_rejections(chunk: SnapshotChunk) -> dict[int, RejectedMessage]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    has_text = pc.match_substring_regex(chunk.texts, _PRINTABLE_ASCII)
-    candidates = np.flatnonzero(~(
-        pc.fill_null(has_text, False).to_numpy(zero_copy_only=False)
-        & chunk.message_ids.is_valid().to_numpy(zero_copy_only=False)
-        & pc.fill_null(pc.not_equal(chunk.message_ids, ""), False).to_numpy(zero_copy_only=False)
-        & chunk.faults.is_null().to_numpy(zero_copy_only=False)
-    ))  # fmt: skip
+    id_bytes = pc.binary_length(chunk.message_ids)
+    conditions = [
+        pc.match_substring_regex(chunk.texts, _PRINTABLE_ASCII),
+        pc.greater(id_bytes, 0),
+        pc.less_equal(id_bytes, MESSAGE_ID_LENGTH),
+        pc.invert(pc.match_substring(chunk.message_ids, "\0")),
+        chunk.faults.is_null(),
+        chunk.first_rows.is_null(),
+    ]
+    is_valid = [pc.fill_null(condition, False).to_numpy(zero_copy_only=False) for condition in conditions]
+    candidates = np.flatnonzero(~np.logical_and.reduce(is_valid))
     columns = [
-        column.take(pa.array(candidates)).to_pylist() for column in (chunk.message_ids, chunk.texts, chunk.faults)
+        column.take(pa.array(candidates)).to_pylist()
+        for column in (chunk.message_ids, chunk.texts, chunk.faults, chunk.first_rows)
     ]
     rejections = map(find_rejection, chunk.row_numbers[candidates].tolist(), *columns)
     return {
@@ -137,11 +149,6 @@ class ScoredChunk:
         """Number of messages in the chunk, scored or rejected."""
         return len(self.message_ids) + len(self.rejected)
 
-    @functools.cached_property
-    def _is_sorted(self) -> bool:
-        """Whether each identifier is greater than the previous one: they are sorted and unique."""
-        return all(map(lt, self.message_ids, islice(self.message_ids, 1, None)))
-
     def checksum(self) -> int:
         """Returns the checksum of the scored rows, computed by `checksum_rows`."""
         return checksum_rows(self.message_ids, self.probabilities, self.flagged)
@@ -149,7 +156,7 @@ class ScoredChunk:
     def score_columns(self, batch_id: int) -> dict[str, Any]:
         """Returns the columns of `spam_scores`, sorted by identifier: inserts in key order are many times faster."""
         ids, probabilities, flagged = self.message_ids, self.probabilities, self.flagged
-        if not self._is_sorted:
+        if any(map(gt, ids, islice(ids, 1, None))):
             order = sorted(range(len(ids)), key=ids.__getitem__)
             ids, probabilities, flagged = [ids[index] for index in order], probabilities[order], flagged[order]
         return {
@@ -166,61 +173,6 @@ class ScoredChunk:
             "reason": [_truncate(message.reason, REASON_LENGTH) for message in rejected],
             "detail": [_truncate(message.detail, DETAIL_LENGTH) for message in rejected],
         }
-
-    def with_valid_ids(self) -> ScoredChunk:
-        """Returns the chunk with unusable and repeated identifiers rejected."""
-        usable = self.with_rejections(self.find_unusable_ids())
-        return usable.with_rejections(usable.find_repeated_ids())
-
-    def find_unusable_ids(self) -> dict[int, RejectedMessage]:
-        """Returns rejections of messages whose identifier cannot be stored in every database, by index in the chunk."""
-        is_storable = _is_storable("".join(self.message_ids))
-        if is_storable and max(map(len, self.message_ids), default=0) <= MESSAGE_ID_LENGTH:
-            return {}
-        return {
-            index: RejectedMessage(
-                int(self.row_numbers[index]), message_id, UNUSABLE_MESSAGE_ID, _find_fault(message_id)
-            )
-            for index, message_id in enumerate(self.message_ids)
-            if _find_fault(message_id)
-        }
-
-    def find_repeated_ids(self) -> dict[int, RejectedMessage]:
-        """Returns rejections of messages whose identifier an earlier row of the chunk has, by index in the chunk."""
-        if self._is_sorted or len(set(self.message_ids)) == len(self.message_ids):
-            return {}
-        first_rows: dict[str, int] = {}
-        rejections = {}
-        for index in self.row_numbers.argsort(kind="stable").tolist():
-            row, message_id = int(self.row_numbers[index]), self.message_ids[index]
-            first_row = first_rows.setdefault(message_id, row)
-            if first_row != row:
-                detail = f"row {first_row} has it already"
-                rejections[index] = RejectedMessage(row, message_id, REPEATED_MESSAGE_ID, detail)
-        return rejections
-
-    def find_committed_ids(self, committed_ids: set[str]) -> dict[int, RejectedMessage]:
-        """Returns rejections of messages whose identifier another chunk has committed, by index in the chunk."""
-        detail = "another chunk of the batch has it"
-        return {
-            index: RejectedMessage(int(self.row_numbers[index]), message_id, REPEATED_MESSAGE_ID, detail)
-            for index, message_id in enumerate(self.message_ids)
-            if message_id in committed_ids
-        }
-
-    def with_rejections(self, rejections: Mapping[int, RejectedMessage]) -> ScoredChunk:
-        """Returns the chunk with more messages rejected instead of scored, given by their index in the chunk."""
-        if not rejections:
-            return self
-        remaining = [index for index in range(len(self.message_ids)) if index not in rejections]
-        return dataclasses.replace(
-            self,
-            message_ids=[self.message_ids[index] for index in remaining],
-            row_numbers=self.row_numbers[remaining],
-            probabilities=self.probabilities[remaining],
-            flagged=self.flagged[remaining],
-            rejected=[*self.rejected, *rejections.values()],
-        )
 
 
 def checksum_rows(message_ids: Sequence[str], probabilities: NDArray[np.float64], flagged: NDArray[np.bool_]) -> int:
@@ -269,16 +221,11 @@ def parse_checksum(text: str) -> int:
     return int(text, 16)
 
 
-def _is_storable(text: str) -> bool:
-    """Returns whether every database can store a text: PostgreSQL rejects NUL, UTF-8 rejects lone surrogates."""
-    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
-
-
 def _find_fault(message_id: str) -> str | None:
-    """Returns why an identifier cannot be stored, or None if it can."""
+    """Returns why an identifier cannot be stored in every database, or None if it can."""
     if len(message_id) > MESSAGE_ID_LENGTH:
         return f"{len(message_id)} characters, and {MESSAGE_ID_LENGTH} are kept"
-    return None if _is_storable(message_id) else "holds a NUL or half a surrogate pair"
+    return "holds a NUL" if "\0" in message_id else None
 
 
 def _truncate(text: str | None, length: int) -> str | None:

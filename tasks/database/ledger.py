@@ -32,7 +32,6 @@ from tasks.database.tables import batch_chunks, rejected_messages, score_batches
 from tasks.database.writer import Columns, insert_rows
 from tasks.settings.masking import mask_password
 
-_LOOKUP_SIZE = 1_000  # identifiers in one query
 _START_ATTEMPTS = 5
 
 # Two runs of a date write the same batch if these are equal: their chunks then have the same messages and scores.
@@ -129,28 +128,22 @@ def find_committed_chunks(engine: Engine, batch_id: int) -> set[int]:
 def commit_chunk(engine: Engine, batch_id: int, chunk: ScoredChunk) -> bool:
     """Writes a chunk in one transaction: its row in the ledger, its scores, its rejected messages.
 
-    A message whose identifier the batch already has is rejected. Within a chunk the earliest row keeps its score,
-    between chunks the one that commits first.
-
     Returns:
         True if this call wrote the chunk; False if it was committed already, and nothing was written.
 
     Raises:
         DatabaseError: the batch is no longer running, the database reported an error, or the connection was lost.
-        sqlalchemy.exc.IntegrityError: a row violates another constraint, for example two rejected messages with the
-            same row number.
+        sqlalchemy.exc.IntegrityError: a row violates a constraint: its identifier or its row number is already in the
+            batch.
     """
-    chunk = chunk.with_valid_ids()
-    while True:
-        # The rows are built before the transaction, which holds a lock that others may wait for.
-        rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_columns(batch_id))
-        try:
-            return run_with_retries(engine, partial(_write_chunk, rows=rows))
-        except exc.IntegrityError as error:
-            if chunk.chunk_number in find_committed_chunks(engine, batch_id):
-                return False
-            committed_ids = _find_committed_ids(engine, batch_id, chunk.message_ids, error)
-            chunk = chunk.with_rejections(chunk.find_committed_ids(committed_ids))
+    # The rows are built before the transaction, which holds a lock that others may wait for.
+    rows = _ChunkRows(_ledger_row(batch_id, chunk), chunk.score_columns(batch_id), chunk.rejected_columns(batch_id))
+    try:
+        return run_with_retries(engine, partial(_write_chunk, rows=rows))
+    except exc.IntegrityError:
+        if chunk.chunk_number in find_committed_chunks(engine, batch_id):
+            return False
+        raise
 
 
 def _write_chunk(connection: Connection, rows: _ChunkRows) -> bool:
@@ -200,19 +193,6 @@ def _ledger_row(batch_id: int, chunk: ScoredChunk) -> dict[str, Any]:
         "seconds": chunk.seconds,
         "written_at": _now(),
     }
-
-
-def _find_committed_ids(engine: Engine, batch_id: int, message_ids: list[str], error: exc.IntegrityError) -> set[str]:
-    """Returns the identifiers that the batch already has. If it has none, they did not cause the error: raises it."""
-    committed: set[str] = set()
-    with read_transaction(engine) as connection:
-        for start in range(0, len(message_ids), _LOOKUP_SIZE):
-            is_listed = spam_scores.c.message_id.in_(message_ids[start : start + _LOOKUP_SIZE])
-            statement = sa.select(spam_scores.c.message_id).where(spam_scores.c.batch_id == batch_id, is_listed)
-            committed.update(connection.scalars(statement))
-    if not committed:
-        raise error
-    return committed
 
 
 def publish_batch(

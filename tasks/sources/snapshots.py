@@ -1,5 +1,8 @@
 """Writes and reads snapshots: the messages of one batch in a Parquet file, read in the same chunks every time.
 
+A second file, which only a snapshot with repeated identifiers has, tells for each row which earlier row keeps its
+identifier. So the first row of the snapshot that can be scored keeps it, in whichever order chunks are scored.
+
 `write_parquet_rows` writes rows in bounded memory; the corpus uses it too. `tasks.extract_messages` provides the
 messages of a snapshot, `tasks.scoring` scores its chunks.
 """
@@ -7,11 +10,14 @@ messages of a snapshot, `tasks.scoring` scores its chunks.
 from __future__ import annotations
 
 import contextlib
+import itertools
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +25,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import ArtifactError
-from tasks.artifacts.folders import FolderTarget, find_file_damage
+from tasks.artifacts.folders import FolderTarget, find_file_damage, list_manifest_files
+from tasks.database.chunks import find_rejections
 from tasks.rejection_limit import Reason
 from tasks.sources.rows import fault_kind
 
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
 SNAPSHOT_FILE = "messages.parquet"
+REPEATED_IDS_FILE = "repeated_ids.parquet"
 ROW_GROUP_SIZE = 20_000  # rows
 ROW_GROUP_CHARACTERS = 16 * 2**20  # a row group with more characters ends early: a row may have a megabyte
 _MAX_INT32_BYTES = 2**31 - 1  # more bytes do not fit in an Arrow array with 32-bit offsets
+_NO_ID = 0  # hash of a row without an identifier
+_MAX_COMPARED_IDS = 2**19  # repeated identifiers in memory at once; more are compared in several passes over the file
 
 SNAPSHOT_SCHEMA = pa.schema(
     [
@@ -37,6 +49,9 @@ SNAPSHOT_SCHEMA = pa.schema(
         pa.field("fault", pa.string()),
     ]
 )
+_COLUMNS = ("row_number", "message_id", "text", "fault")  # those of a chunk
+# A row for each message, in the same row groups: the row number that keeps its identifier, or null.
+REPEATED_IDS_SCHEMA = pa.schema([pa.field("first_row", pa.int64())])
 
 
 class SnapshotRow(NamedTuple):
@@ -74,6 +89,7 @@ class SnapshotChunk:
         message_ids: identifier of each message, or null; an Arrow array of strings, (messages,), as the next two.
         texts: each message, or null.
         faults: why a row cannot be scored, or null.
+        first_rows: the earlier row of the snapshot that keeps the identifier of a row, or null; int64, (messages,).
     """
 
     chunk_number: int
@@ -82,15 +98,20 @@ class SnapshotChunk:
     message_ids: pa.Array
     texts: pa.Array
     faults: pa.Array
+    first_rows: pa.Array
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
-    """Writes messages in the given order, with row numbers from 1, and counts them."""
+    """Writes messages in the given order, with row numbers from 1, and counts them.
+
+    If identifiers repeat, writes `REPEATED_IDS_FILE` beside the file. Takes about 20 bytes of memory a message.
+    """
     counts: Counter[str] = Counter()
     first: dict[str, SnapshotRow] = {}
+    id_hashes = array("q")
 
     def number_rows() -> Iterator[tuple[Any, ...]]:
         for number, row in enumerate(rows, 1):
@@ -98,14 +119,73 @@ def write_snapshot(rows: Iterable[SnapshotRow], path: Path) -> SnapshotCounts:
                 kind = fault_kind(row.fault)
                 counts[kind] += 1
                 first.setdefault(kind, row)
+            id_hashes.append(hash(row.message_id) or 1 if row.message_id else _NO_ID)
             yield (number, *row)
 
     row_count = write_parquet_rows(number_rows(), SNAPSHOT_SCHEMA, path)
+    _write_repeated_ids(path, np.asarray(id_hashes))
     return SnapshotCounts(row_count, [_to_reason(kind, count, first[kind]) for kind, count in counts.items()])
 
 
 def _to_reason(kind: str, rows: int, first: SnapshotRow) -> Reason:
     return Reason(kind, rows, first.source_row, (first.fault or "").removeprefix(kind).lstrip(": ") or None)
+
+
+def _write_repeated_ids(path: Path, id_hashes: IntArray) -> None:
+    """Writes which earlier row keeps the identifier of each row. Writes no file if no identifier repeats.
+
+    Args:
+        path: the complete snapshot file.
+        id_hashes: Python's hash of each identifier or `_NO_ID`, (messages,). It selects the rows to compare; their
+            identifiers, and whether they can be scored, decide.
+    """
+    target = path.with_name(REPEATED_IDS_FILE)
+    target.unlink(missing_ok=True)
+    hashes = np.sort(id_hashes)
+    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    repeated = repeated[repeated != _NO_ID]
+    del hashes
+    first_rows = np.zeros(len(id_hashes) if len(repeated) else 0, np.int64)
+    for start in range(0, len(repeated), _MAX_COMPARED_IDS):
+        _find_first_rows(path, id_hashes, repeated[start : start + _MAX_COMPARED_IDS], first_rows)
+    if not first_rows.any():
+        return
+    with pq.ParquetFile(path) as file, pq.ParquetWriter(target, REPEATED_IDS_SCHEMA, compression="zstd") as writer:
+        for start, stop in itertools.pairwise(_row_group_offsets(file)):
+            part = first_rows[start:stop]
+            writer.write_batch(pa.record_batch([pa.array(part, mask=part == 0)], schema=REPEATED_IDS_SCHEMA))
+
+
+def _find_first_rows(path: Path, id_hashes: IntArray, repeated: IntArray, first_rows: IntArray) -> None:
+    """Sets the first row of each row whose identifier an earlier one keeps, of rows with one of the repeated hashes.
+
+    Args:
+        path: the snapshot file.
+        id_hashes: hash of each identifier, (messages,).
+        repeated: hashes that several rows have, sorted, (hashes,).
+        first_rows: row numbers to be set, (messages,).
+    """
+    first_row_by_id: dict[str, int] = {}
+    with pq.ParquetFile(path) as file:
+        for group, (start, stop) in enumerate(itertools.pairwise(_row_group_offsets(file))):
+            hashes = id_hashes[start:stop]
+            positions = np.minimum(np.searchsorted(repeated, hashes), len(repeated) - 1)
+            indices = np.flatnonzero(repeated[positions] == hashes)
+            if not len(indices):
+                continue
+            table = file.read_row_group(group, columns=list(_COLUMNS)).take(pa.array(indices))
+            chunk = _create_chunk(group, start, _with_first_rows(table))
+            scorable = np.delete(np.arange(len(chunk)), list(find_rejections(chunk)))
+            rows, ids = chunk.row_numbers[scorable], chunk.message_ids.take(pa.array(scorable)).to_pylist()
+            pairs = zip(ids, rows.tolist(), strict=True)
+            first = np.array([first_row_by_id.setdefault(*pair) for pair in pairs], np.int64)
+            first_rows[rows - 1] = np.where(first == rows, 0, first)
+
+
+def _row_group_offsets(file: Any) -> list[int]:
+    """Returns the index of the first row of each row group of a Parquet file, followed by the number of rows."""
+    sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+    return [0, *itertools.accumulate(sizes)]
 
 
 def write_parquet_rows(rows: Iterable[Sequence[Any]], schema: Any, path: Path) -> int:
@@ -176,13 +256,22 @@ def read_snapshot(path: Path, chunk_size: int, chunk_numbers: Iterable[int] | No
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    with _open_snapshot(path) as file:
-        row_groups = _RowGroupReader(file)
+    repeated_ids = path.with_name(REPEATED_IDS_FILE)
+    with (
+        _open_snapshot(repeated_ids, REPEATED_IDS_SCHEMA) if repeated_ids.exists() else nullcontext() as repeats,
+        _open_snapshot(path) as file,
+    ):
+        row_groups = _RowGroupReader(file, repeats)
         row_count = file.metadata.num_rows
         for chunk_number in range(-(-row_count // chunk_size)) if chunk_numbers is None else chunk_numbers:
             start = chunk_number * chunk_size
             table = row_groups.read_rows(start, min(start + chunk_size, row_count))
             yield _create_chunk(chunk_number, start, table)
+
+
+def _with_first_rows(table: Any, first_rows: Any = None) -> Any:
+    """Returns rows of a snapshot with a column of first rows, which is null if none are given."""
+    return table.append_column("first_row", pa.nulls(len(table), pa.int64()) if first_rows is None else first_rows)
 
 
 def _create_chunk(chunk_number: int, start: int, table: Any) -> SnapshotChunk:
@@ -193,6 +282,7 @@ def _create_chunk(chunk_number: int, start: int, table: Any) -> SnapshotChunk:
         message_ids=_combine_chunks(table.column("message_id")),
         texts=_combine_chunks(table.column("text")),
         faults=_combine_chunks(table.column("fault")),
+        first_rows=_combine_chunks(table.column("first_row")),
     )
 
 
@@ -206,12 +296,9 @@ def _combine_chunks(column: pa.ChunkedArray) -> pa.Array:
 class _RowGroupReader:
     """Reads any range of rows of a file. Caches the last row group: chunks rarely end where row groups do."""
 
-    _COLUMNS = ("row_number", "message_id", "text", "fault")
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-        self.offsets = np.cumsum([0, *sizes])
+    def __init__(self, file: Any, repeats: Any) -> None:
+        self.file, self.repeats = file, repeats
+        self.offsets = np.array(_row_group_offsets(file))
         self.cached_number = -1
         self.cached_table: Any = None
 
@@ -224,25 +311,23 @@ class _RowGroupReader:
     def _read_part(self, number: int, start: int, stop: int) -> Any:
         """Returns the rows of one row group that are in the range."""
         if number != self.cached_number:
-            self.cached_table = self.file.read_row_group(number, columns=list(self._COLUMNS))
-            self.cached_number = number
+            table = self.file.read_row_group(number, columns=list(_COLUMNS))
+            first_rows = self.repeats and self.repeats.read_row_group(number).column("first_row")
+            self.cached_table, self.cached_number = _with_first_rows(table, first_rows), number
         offset = int(self.offsets[number])
         part_start = max(start - offset, 0)
         return self.cached_table.slice(part_start, stop - offset - part_start)
 
 
 @contextlib.contextmanager
-def _open_snapshot(path: Path) -> Iterator[Any]:
+def _open_snapshot(path: Path, schema: Any = SNAPSHOT_SCHEMA) -> Iterator[Any]:
+    """Opens a file of a snapshot, and checks its columns and its number of rows."""
     try:
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(SNAPSHOT_SCHEMA):
+            if not file.schema_arrow.equals(schema):
                 raise _damage_error(path, f"its columns are {', '.join(file.schema_arrow.names)}")
-            metadata = file.metadata
-            group_rows = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-            if metadata.num_rows != group_rows:
-                raise _damage_error(
-                    path, f"its footer counts {metadata.num_rows} rows, its row groups have {group_rows}"
-                )
+            if (rows := file.metadata.num_rows) != (group_rows := _row_group_offsets(file)[-1]):
+                raise _damage_error(path, f"its footer counts {rows} rows, its row groups have {group_rows}")
             yield file
     except FileNotFoundError:
         raise _damage_error(path, "no such file") from None
@@ -254,11 +339,13 @@ def verify_snapshot(folder: Path) -> dict[str, Any]:
     """Checks a snapshot against its manifest, and returns the manifest.
 
     Raises:
-        ArtifactError: the manifest or the file is missing, or differs from the one that was written.
+        ArtifactError: the manifest or a file is missing, or differs from the one that was written.
     """
-    manifest = FolderTarget(folder).manifest()
-    if reason := find_file_damage(folder, SNAPSHOT_FILE):
-        raise _damage_error(folder / SNAPSHOT_FILE, reason)
+    manifest, listed = FolderTarget(folder).manifest(), list_manifest_files(folder)
+    has_repeats = REPEATED_IDS_FILE in listed or (folder / REPEATED_IDS_FILE).exists()
+    for name in (SNAPSHOT_FILE, REPEATED_IDS_FILE) if has_repeats else (SNAPSHOT_FILE,):
+        if reason := find_file_damage(folder, name):
+            raise _damage_error(folder / name, reason)
     return manifest
 
 

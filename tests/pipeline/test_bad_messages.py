@@ -109,9 +109,10 @@ MESSAGES = [
     Message("x" * 2**20, "an id of a megabyte", "unusable message_id", "1048576 characters", stored="x" * 255),
     Message("near", "first"),
     Message("near", "second", "repeated message_id", "row {near} has it already"),
+    Message("i" * 256, "an id too long again", "unusable message_id", "256 characters", stored="i" * 255),
     Message("later", "", "empty text"),
     Message("later", "the first with a text is scored"),
-    Message("first of two", "in another chunk", "repeated message_id", "another chunk of the batch has it"),
+    Message("first of two", "in another chunk", "repeated message_id", "row 1 has it already"),
     Message("last", "the batch continues"),
 ]
 

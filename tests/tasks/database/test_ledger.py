@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -34,11 +36,11 @@ from tasks.database.batches import (
 )
 from tasks.database.chunks import (
     REPEATED_MESSAGE_ID,
-    UNUSABLE_MESSAGE_ID,
     RejectedMessage,
     ScoredChunk,
     add_checksums,
     checksum_rows,
+    find_rejections,
     format_checksum,
 )
 from tasks.database.connection import connect, read_transaction, write_transaction
@@ -54,6 +56,14 @@ from tasks.database.ledger import (
 )
 from tasks.database.tables import batch_chunks, published_scores, rejected_messages, score_batches, spam_scores
 from tasks.settings.storage import DatabaseSettings
+from tasks.sources.snapshots import (
+    SNAPSHOT_FILE,
+    SnapshotChunk,
+    SnapshotRow,
+    count_snapshot_rows,
+    read_snapshot,
+    write_snapshot,
+)
 
 DATE = datetime.date(2026, 1, 31)
 PLAN = BatchPlan(DATE, "0123456789abcdef", "spam_ham", 3, "ckpt-500", "snapshot", 0.5, "cpu:0", 4)
@@ -298,79 +308,6 @@ def start_script(script: str, engine: Engine, *arguments: str) -> subprocess.Pop
 # Messages that a chunk rejects
 
 
-def test_the_earliest_row_keeps_its_score_if_a_chunk_repeats_an_id(engine: Engine) -> None:
-    batch_id = start(engine)
-    scored_chunk = chunk(0, ["a", "b", "a", "a"], rows=[7, 8, 5, 9])
-    scored_chunk = replace(scored_chunk, probabilities=np.array([0.1, 0.2, 0.3, 0.4]), flagged=np.zeros(4, dtype=bool))
-    commit_chunk(engine, batch_id, scored_chunk)
-    probabilities = {row.message_id: row.spam_probability for row in publish_and_read(engine, batch_id, 4)}
-    assert probabilities == {"a": 0.3, "b": 0.2}
-    assert list(stream_rejections(engine, batch_id)) == [
-        RejectedMessage(7, "a", REPEATED_MESSAGE_ID, "row 5 has it already"),
-        RejectedMessage(9, "a", REPEATED_MESSAGE_ID, "row 5 has it already"),
-    ]
-
-
-def publish_and_read(engine: Engine, batch_id: int, expected: int) -> list[Any]:
-    publish_batch(engine, batch_id, expected)
-    return list(stream_scores(engine, DATE))
-
-
-def test_ids_of_an_earlier_chunk_are_rejected_and_other_messages_are_kept(engine: Engine) -> None:
-    batch_id = start(engine)
-    commit_chunk(engine, batch_id, chunk(0, ["a", "b", "c"]))
-    later = replace(chunk(1, ["c", "d", "a"]), probabilities=np.zeros(3), flagged=np.zeros(3, dtype=bool))
-    assert commit_chunk(engine, batch_id, later)
-    first = dict(zip("abc", chunk(0, ["a", "b", "c"]).probabilities.tolist(), strict=True))
-    assert {row.message_id: row.spam_probability for row in publish_and_read(engine, batch_id, 6)} == {
-        **first,
-        "d": 0.0,
-    }
-    assert [
-        (message.row_number, message.message_id, message.reason) for message in stream_rejections(engine, batch_id)
-    ] == [
-        (100, "c", REPEATED_MESSAGE_ID),
-        (102, "a", REPEATED_MESSAGE_ID),
-    ]
-    batch = find_published_batch(engine, DATE)
-    assert batch is not None
-    assert (batch.messages_read, batch.scored, batch.rejected) == (6, 4, 2)
-    assert batch.checksum == recompute_checksum(engine, batch_id)
-
-
-def test_more_repeated_ids_than_one_query_takes_are_all_found(engine: Engine) -> None:
-    ids = [f"{number:05}" for number in range(2500)]
-    batch_id = start(engine)
-    commit_chunk(engine, batch_id, chunk(0, ids))
-    commit_chunk(engine, batch_id, chunk(30, [*ids, "new"]))
-    assert counts(engine) == {"batch_chunks": 2, "spam_scores": 2501, "rejected_messages": 2500}
-
-
-def test_concurrent_chunks_with_the_same_ids_score_each_message_once(engine: Engine) -> None:
-    batch_id = start(engine)
-    ids = [f"{number:03}" for number in range(100)]
-    assert run_at_once(3, lambda number: commit_chunk(engine, batch_id, chunk(number, ids))) == [True] * 3
-    assert scored_ids(engine, batch_id) == ids
-    assert publish_batch(engine, batch_id, 300).rejected == 200
-
-
-@pytest.mark.parametrize(
-    ("message_id", "stored", "detail"),
-    [
-        ("x" * 256, "x" * 255, "256 characters, and 255 are kept"),
-        ("a\0b", "a?b", "holds a NUL or half a surrogate pair"),
-        ("a\ud800b", "a?b", "holds a NUL or half a surrogate pair"),
-    ],
-)
-def test_an_unusable_id_is_rejected_and_other_messages_are_kept(
-    engine: Engine, message_id: str, stored: str, detail: str
-) -> None:
-    batch_id = start(engine)
-    commit_chunk(engine, batch_id, chunk(0, ["é" * 255, message_id, "😀"]))
-    assert scored_ids(engine, batch_id) == sorted(["é" * 255, "😀"])
-    assert list(stream_rejections(engine, batch_id)) == [RejectedMessage(1, stored, UNUSABLE_MESSAGE_ID, detail)]
-
-
 def test_texts_of_rejected_messages_are_truncated(engine: Engine) -> None:
     batch_id = start(engine)
     commit_chunk(engine, batch_id, chunk(0, [], [RejectedMessage(0, "i" * 300, "r" * 100, "a\0\ud800" * 1000)]))
@@ -396,27 +333,94 @@ def test_arrays_of_different_lengths_are_rejected() -> None:
         replace(chunk(3, ["a"]), probabilities=np.array([0.1, 0.2]))
 
 
-@ON_ONE_DATABASE
-@given(
-    parts=st.lists(
-        st.lists(st.sampled_from(["a", "A", "a ", "á", "b", "c" * 300, "d\0", "😀"]), max_size=6), max_size=4
+ID_SAMPLES = ["a", "A", "a ", "á", "a\u0301", "b", "c" * 255, "c" * 300, "d\0", "😀", "", None]
+SNAPSHOT_ROWS = st.lists(
+    st.builds(
+        SnapshotRow,
+        st.just(1),
+        st.sampled_from(ID_SAMPLES),
+        st.sampled_from(["x", "x", "x", " "]),
+        st.sampled_from([None, None, None, "bad row"]),
     ),
-    data=st.data(),
+    min_size=10,
+    max_size=40,
 )
-def test_every_message_is_scored_or_rejected_despite_repeated_ids_and_chunks(
-    engine: Engine, parts: list[list[str]], data: st.DataObject
-) -> None:
+
+
+def score_rows(chunk: SnapshotChunk) -> ScoredChunk:
+    """Scores a chunk of a snapshot: the probability of a row tells its number."""
+    rejected = find_rejections(chunk)
+    scored = np.delete(np.arange(len(chunk)), list(rejected))
+    ids, rows = chunk.message_ids.take(pa.array(scored)).to_pylist(), chunk.row_numbers[scored]
+    rejections = list(rejected.values())
+    return ScoredChunk(chunk.chunk_number, chunk.first_row, ids, rows, rows / 1e6, rows >= 15, rejections, 0.25)
+
+
+def write_batch(engine: Engine, snapshot: Path, chunk_size: int, orders: Sequence[Sequence[int]]) -> Any:
+    """Writes a batch with as many writers at once as there are orders of chunks; returns its checksum and all rows."""
     clear(engine)
-    batch_id = start(engine)
-    for number, ids in enumerate(parts):
-        commit_chunk(engine, batch_id, chunk(number, ids))
-        if data.draw(st.booleans(), label="committed twice"):
-            assert not commit_chunk(engine, batch_id, chunk(number, ids))
-    batch = publish_batch(engine, batch_id, sum(map(len, parts)))
-    valid = {message_id for ids in parts for message_id in ids if len(message_id) < 256 and "\0" not in message_id}
-    assert scored_ids(engine, batch_id) == sorted(valid)
-    assert (batch.messages_read, batch.scored) == (sum(map(len, parts)), len(valid))
+    batch_id = start(engine, chunk_size=chunk_size)
+    chunks = [score_rows(part) for part in read_snapshot(snapshot, chunk_size)]
+    by_position = [[chunks[number] for number in order if number < len(chunks)] for order in orders]
+    written = run_at_once(
+        len(orders), lambda writer: [commit_chunk(engine, batch_id, part) for part in by_position[writer]]
+    )
+    assert sum(map(sum, written)) == len(chunks)
+    batch = publish_batch(engine, batch_id, count_snapshot_rows(snapshot))
     assert batch.checksum == recompute_checksum(engine, batch_id)
+    scored = [(row.message_id, row.spam_probability) for row in stream_scores(engine, DATE, order="message_id")]
+    return batch.checksum, scored, list(stream_rejections(engine, batch_id))
+
+
+def assert_first_rows_are_scored(rows: Sequence[SnapshotRow], scored: Sequence[tuple[str, float]]) -> None:
+    first_rows: dict[str, float] = {}
+    for number, row in enumerate(rows, 1):
+        message_id = row.message_id or ""
+        if row.fault is None and (row.text or "").strip() and 0 < len(message_id) <= 255 and "\0" not in message_id:
+            first_rows.setdefault(message_id, number / 1e6)
+    assert list(scored) == sorted(first_rows.items())
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@ON_ONE_DATABASE
+@given(rows=SNAPSHOT_ROWS, sizes=st.lists(st.integers(1, 10), min_size=2, max_size=2), data=st.data())
+def test_the_rows_of_a_batch_depend_neither_on_the_chunks_nor_on_their_order_nor_on_the_writers(
+    engine: Engine, tmp_path: Path, rows: list[SnapshotRow], sizes: list[int], data: st.DataObject
+) -> None:
+    path = tmp_path / SNAPSHOT_FILE
+    write_snapshot(rows, path)
+    one, two = sizes
+    orders = st.permutations(range(-(-len(rows) // two)))
+    by_one = write_batch(engine, path, one, [range(len(rows))])
+    assert by_one == write_batch(engine, path, two, [data.draw(orders), data.draw(orders)])
+    assert_first_rows_are_scored(rows, by_one[1])
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [[range(10)], [range(9, -1, -1)], [range(10), range(9, -1, -1)], [[5, *range(10)], [9, 0, 5, *range(1, 9)]]],
+    ids=["forwards", "backwards", "two writers", "two writers and a chunk twice"],
+)
+def test_thousands_of_repeated_identifiers_give_one_checksum_in_any_order(
+    engine: Engine, tmp_path: Path, orders: Sequence[Sequence[int]]
+) -> None:
+    rows = [SnapshotRow(number, f"m{number % 100}", "x", None) for number in range(1, 1001)]
+    rows += [SnapshotRow(number, "m0", "x", None) for number in range(3000)]
+    write_snapshot(rows, tmp_path / SNAPSHOT_FILE)
+    checksum, scored, rejected = write_batch(engine, tmp_path / SNAPSHOT_FILE, 400, orders)
+    assert checksum == "0eabc90aa65c70aa"
+    assert_first_rows_are_scored(rows, scored)
+    assert rejected[0] == RejectedMessage(101, "m1", REPEATED_MESSAGE_ID, "row 1 has it already")
+    assert rejected[-1] == RejectedMessage(4000, "m0", REPEATED_MESSAGE_ID, "row 100 has it already")
+    assert len(rejected) == 3900
+
+
+def test_an_identifier_that_another_chunk_has_is_an_error_and_nothing_of_the_chunk_is_written(engine: Engine) -> None:
+    batch_id = start(engine)
+    commit_chunk(engine, batch_id, chunk(0, ["a", "b"]))
+    with pytest.raises(sa.exc.IntegrityError):
+        commit_chunk(engine, batch_id, chunk(1, ["c", "b"]))
+    assert scored_ids(engine, batch_id) == ["a", "b"]
 
 
 def clear(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from models.errors import ArtifactError
 from tasks.artifacts.fingerprint import file_sha256
 from tasks.artifacts.folders import write_manifest
+from tasks.database.chunks import find_rejection
 from tasks.rejection_limit import Reason
 from tasks.sources import snapshots
 from tasks.sources.snapshots import (
+    REPEATED_IDS_FILE,
     SNAPSHOT_FILE,
     SnapshotChunk,
     SnapshotCounts,
@@ -73,9 +75,61 @@ def test_written_rows_are_read_with_any_chunk_size_and_row_groups(
     assert all(chunk.row_numbers.dtype == np.int64 for chunk in chunks)
     assert pq.read_table(path).column("source_row").to_pylist() == [row.source_row for row in rows]
 
-    skip = data.draw(st.sets(st.integers(0, max(len(chunks) - 1, 0))))
-    remaining = [chunk for chunk in chunks if chunk.chunk_number not in skip]
-    assert content(read_snapshot(path, chunk_size, skip)) == content(remaining)
+    chosen = sorted(data.draw(st.sets(st.sampled_from(range(len(chunks)))))) if chunks else []
+    assert content(read_snapshot(path, chunk_size, chosen)) == content(chunks[number] for number in chosen)
+
+
+# Repeated identifiers
+
+
+def find_first_rows(rows: list[SnapshotRow]) -> list[int | None]:
+    """Returns the earlier row that keeps the identifier of each row, found row by row."""
+    kept: dict[str | None, int] = {}
+    first_rows = []
+    for number, row in enumerate(rows, 1):
+        can_be_scored = find_rejection(number, row.message_id, row.text, row.fault) is None
+        first = kept.setdefault(row.message_id, number) if can_be_scored else number
+        first_rows.append(first if first != number else None)
+    return first_rows
+
+
+few_ids = st.sampled_from(
+    [None, "", " ", "a", "A", "a ", "á", "a\u0301", "é" * 255, "x" * 256, "a\0", "b", "c", "d", "e"]
+)
+few_rows = st.builds(
+    SnapshotRow, st.just(1), few_ids, st.sampled_from([None, " ", "x"]), st.sampled_from([None, "bad"])
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(
+    rows=st.lists(few_rows, max_size=4) | st.lists(few_rows, min_size=10, max_size=40),
+    chunk_size=st.integers(1, 12),
+    group=st.integers(1, 9),
+    compared=st.integers(1, 3),
+    hash_id=st.sampled_from([hash, lambda _: 0, lambda _: -7, len]),
+)
+def test_the_first_row_that_can_be_scored_keeps_an_identifier_whatever_the_hashes_are(
+    tmp_path: Path, rows: list[SnapshotRow], chunk_size: int, group: int, compared: int, hash_id: Callable[[str], int]
+) -> None:
+    path = tmp_path / SNAPSHOT_FILE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "ROW_GROUP_SIZE", group)
+        patch.setattr(snapshots, "_MAX_COMPARED_IDS", compared)
+        patch.setattr(snapshots, "hash", hash_id, raising=False)
+        write_snapshot(rows, path)
+    first_rows = find_first_rows(rows)
+    assert [row for chunk in read_snapshot(path, chunk_size) for row in chunk.first_rows.to_pylist()] == first_rows
+    assert (tmp_path / REPEATED_IDS_FILE).exists() == any(first_rows)
+    if any(first_rows):
+        assert pq.read_table(tmp_path / REPEATED_IDS_FILE).column("first_row").to_pylist() == first_rows
+
+
+def test_a_snapshot_without_repeated_identifiers_is_read_once_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    write_snapshot([*numbered_rows(100), *[SnapshotRow(1, None, "x", None)] * 2], tmp_path / SNAPSHOT_FILE)
 
 
 def test_row_groups_of_skipped_chunks_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +213,39 @@ def test_a_damaged_file_is_not_read(snapshot_folder: Path, damage: Any) -> None:
         list(read_snapshot(snapshot_folder / SNAPSHOT_FILE, 100))
     with pytest.raises(ArtifactError):
         count_snapshot_rows(snapshot_folder / SNAPSHOT_FILE)
+
+
+@pytest.fixture
+def folder_with_repeats(tmp_path: Path) -> Path:
+    write_snapshot([*numbered_rows(200), *numbered_rows(100)], tmp_path / SNAPSHOT_FILE)
+    write_manifest(tmp_path, {"rows": 300})
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, write_other_columns, Path.unlink])
+def test_a_damaged_file_of_repeated_identifiers_is_detected(folder_with_repeats: Path, damage: Any) -> None:
+    assert verify_snapshot(folder_with_repeats)["rows"] == 300
+    damage(folder_with_repeats / REPEATED_IDS_FILE)
+    with pytest.raises(ArtifactError, match=r"repeated_ids\.parquet: not the snapshot that was written.*--again"):
+        verify_snapshot(folder_with_repeats)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, write_other_columns])
+def test_a_damaged_file_of_repeated_identifiers_is_not_read(folder_with_repeats: Path, damage: Any) -> None:
+    damage(folder_with_repeats / REPEATED_IDS_FILE)
+    with pytest.raises(ArtifactError, match=r"repeated_ids\.parquet: not the snapshot that was written"):
+        list(read_snapshot(folder_with_repeats / SNAPSHOT_FILE, 100))
+
+
+def test_repeated_identifiers_of_another_snapshot_are_detected(folder_with_repeats: Path) -> None:
+    repeated_ids = (folder_with_repeats / REPEATED_IDS_FILE).read_bytes()
+    write_snapshot(numbered_rows(250), folder_with_repeats / SNAPSHOT_FILE)
+    write_manifest(folder_with_repeats, {"rows": 250})
+    (folder_with_repeats / REPEATED_IDS_FILE).write_bytes(repeated_ids)
+    with pytest.raises(ArtifactError, match=r"repeated_ids\.parquet: .*manifest\.json has no such file"):
+        verify_snapshot(folder_with_repeats)
+    with pytest.raises(ArtifactError, match="not the snapshot that was written"):
+        list(read_snapshot(folder_with_repeats / SNAPSHOT_FILE, 100))
 
 
 def test_a_snapshot_without_a_manifest_is_rejected(snapshot_folder: Path) -> None:
