@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pickle
 import re
 import threading
 import time
@@ -17,7 +16,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import models.errors
 from models.errors import ClusterError, SettingsError, SpamscoreError
@@ -47,8 +46,13 @@ log = logging.getLogger("spamscore")
 
 _CHUNKS_PER_TASK = 5  # a task has its start and its end; so many chunks make them small beside it
 _POLL_SECONDS = 0.5
-# An error of this program in the traceback of an executor.
-_EXECUTOR_ERROR = re.compile(r"^models\.errors\.(\w+): (.*)$", re.MULTILINE)
+_KEPT = "Committed chunks are kept: run the same command again."
+_PACKAGE_ADVICE = (
+    "Install this project for the Python of the executors, name another one in [spark] python, or send one in [spark] "
+    "archive."
+)
+# The last line of the traceback of an executor: the module of the error, its class and its message.
+_EXECUTOR_ERROR = re.compile(r"^(?:([a-z_][\w.]*)\.)?([A-Z]\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
 
 
 class SparkEngine:
@@ -152,7 +156,7 @@ class SparkEngine:
                     f"{self._connection.context.uiWebUrl}. Committed chunks are kept: run the same command again."
                 )
 
-    def _make_job(self, work: BatchWork) -> bytes:
+    def _make_job(self, work: BatchWork) -> ExecutorJob:
         cores = local_cores(self._settings) if self._settings.is_local else self._settings.cores
         model = ModelReference(
             training=self._training.resolve(),
@@ -163,14 +167,13 @@ class SparkEngine:
             tensorflow_log=load(ConsoleSettings).tensorflow_log,
         )
         snapshot = work.snapshot.resolve()
-        job = ExecutorJob(
+        return ExecutorJob(
             work=dataclasses.replace(work, snapshot=snapshot, chunk_numbers=()),
             snapshot_seal=read_seal(snapshot),
             model=model,
             queue=load(ScoringSettings).queue,
             connect_timeout=self._database_settings.connect_timeout,
         )
-        return pickle.dumps(job)
 
 
 def split_evenly(chunk_numbers: Sequence[int], executors: int) -> list[list[int]]:
@@ -210,7 +213,7 @@ class _RunningJob:
     def __init__(
         self,
         connection: SparkConnection,
-        job: bytes,
+        job: ExecutorJob,
         chunk_numbers: Sequence[int],
         executors: int,
         progress: ProgressReport,
@@ -250,7 +253,7 @@ class _RunningJob:
             return []
         raise _to_error(error, self._connection) from None
 
-    def _run(self, job: bytes, parts: list[list[int]]) -> list[dict[str, float]]:
+    def _run(self, job: ExecutorJob, parts: list[list[int]]) -> list[dict[str, float]]:
         context = self._connection.context
         context.setJobGroup(self._group, f"score {sum(map(len, parts))} chunks")
         score: Any = partial(score_part, describe_software(), job)
@@ -275,8 +278,11 @@ def _to_error(error: BaseException, connection: SparkConnection) -> SpamscoreErr
     """Returns the error of this program that made a task fail, or a ClusterError."""
     java = getattr(error, "java_exception", None)
     text = java.toString() if java is not None and connection.is_alive else str(error)
-    if found := _EXECUTOR_ERROR.findall(text):
-        name, message = found[-1]
-        kind = getattr(models.errors, name, ClusterError)
-        return kind(message) if issubclass(kind, SpamscoreError) else ClusterError(message)
-    return ClusterError(f"Spark: {describe_failure(error)}. Committed chunks are kept: run the same command again.")
+    found = [match.groups() for match in _EXECUTOR_ERROR.finditer(text) if match[1] != "org.apache.spark.api.python"]
+    if not found:
+        return ClusterError(f"Spark: {describe_failure(error)}. {_KEPT}")
+    module, name, message = found[-1]
+    if module == models.errors.__name__:
+        return cast("SpamscoreError", getattr(models.errors, name)(message))
+    advice = _PACKAGE_ADVICE if name == "ModuleNotFoundError" else _KEPT
+    return ClusterError(f"an executor failed: {name}: {message}. {advice}")

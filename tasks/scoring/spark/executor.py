@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import pickle
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -68,12 +67,12 @@ class ExecutorJob:
     connect_timeout: int
 
 
-def score_part(software: dict[str, str], pickled_job: bytes, parts: Iterable[list[int]]) -> Iterator[dict[str, float]]:
+def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[int]]) -> Iterator[dict[str, float]]:
     """Scores and commits chunks in an executor. Spark calls it once for each partition.
 
     Args:
         software: the software of the driver.
-        pickled_job: the `ExecutorJob`, pickled: with other software it may not be readable.
+        job: the batch and the model.
         parts: numbers of chunks.
 
     Yields:
@@ -84,7 +83,6 @@ def score_part(software: dict[str, str], pickled_job: bytes, parts: Iterable[lis
             artifacts or its database are not those of the driver.
     """
     require_same_software(software)
-    job: ExecutorJob = pickle.loads(pickled_job)  # noqa: S301 - from the driver, as this function itself
     try:
         for part in parts:
             yield _score_chunks(job, part)
