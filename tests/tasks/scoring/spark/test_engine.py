@@ -169,32 +169,33 @@ def test_messages_of_the_real_corpus_have_the_same_bits_on_both_engines(site: Si
 
 @pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
 def test_a_batch_begun_by_one_engine_is_finished_by_the_other(site: Site, first: str, second: str) -> None:
-    date = "2026-02-03"
-    expected = site.score_by("local", {}, date)
+    date, many_chunks = "2026-02-03", {"scoring": {"chunk_size": "4"}}
+    expected = site.score_by("local", many_chunks, date)
     site.empty()
-    site.settings(first)
+    site.settings(first, many_chunks)
     with site.start(date) as process:
         eventually(lambda: site.query("select count(*) from batch_chunks") > [(2,)])
         with site.held_commits():
             eventually(site.count_waiting_commits)
             os.killpg(process.pid, signal.SIGKILL)
-    site.settings(second)
+    site.settings(second, many_chunks)
     done = site.score(date)
     assert done.code == 0, done.output
-    assert "resumed: " in done.output
+    assert "resumed: " in done.output, site.query("select * from score_batches")
     assert site.read_batch(date) == expected
 
 
 def test_several_dates_share_one_application_and_the_driver_does_not_load_tensorflow(site: Site) -> None:
     site.settings("spark")
     before = count_applications(site)
-    with site.start("2026-02-04..2026-02-06") as process:
-        eventually(lambda: site.query("select count(*) from score_batches where running_date = '2026-02-06'") == [(1,)])
-        with site.held_commits():
+    with contextlib.ExitStack() as commits:
+        commits.enter_context(site.held_commits())
+        with site.start("2026-02-04..2026-02-06") as process:
             eventually(site.count_waiting_commits)
             driver = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
             loaded = {pid: read_maps(pid) for pid in driver}
-        assert process.wait(300) == 0, (site.folder / "output").read_text()
+            commits.close()
+            assert process.wait(300) == 0, (site.folder / "output").read_text()
     published = "select count(*) from score_batches where published_date between '2026-02-04' and '2026-02-06'"
     assert site.query(published) == [(3,)]
     assert count_applications(site) - before == 1
@@ -218,14 +219,15 @@ def test_a_password_is_on_no_command_line_page_log_or_event_log(site: Site) -> N
     options = f"spark.eventLog.enabled=true spark.eventLog.dir=file://{events} spark.ui.port={port}"
     site.settings("spark", {"spark": {"options": options, "log": "INFO"}})
     places: dict[str, str] = {}
-    with site.start("2026-02-07") as process:
-        eventually(lambda: site.query("select count(*) from score_batches where running_date = '2026-02-07'") == [(1,)])
-        with site.held_commits():
+    with contextlib.ExitStack() as commits:
+        commits.enter_context(site.held_commits())
+        with site.start("2026-02-07") as process:
             eventually(site.count_waiting_commits)
             places |= {f"command line of {line.pid}": " ".join(command_line(line)) for line in psutil.process_iter()}
             places |= {page: read_page(f"http://localhost:{port}{page}") for page in PAGES}
             places["the master's page"] = read_page(site.cluster.page)
-        assert process.wait(300) == 0
+            commits.close()
+            assert process.wait(300) == 0
     for path in (*events.rglob("*"), *site.cluster.folder.rglob("*"), site.folder / "output"):
         if path.is_file():
             places[str(path)] = path.read_text("utf-8", "replace")
