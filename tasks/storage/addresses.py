@@ -7,6 +7,7 @@ is imported when an address is used: a run on local files does not pay for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,12 @@ _S3_OPTIONS = {
     }
 }
 _RETRIES = 2
-OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3_OPTIONS, "s3a": _S3_OPTIONS, "gs": {"timeout": READ_SECONDS}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": _S3_OPTIONS,
+    "s3a": _S3_OPTIONS,
+    "gs": {"timeout": READ_SECONDS},
+    "file": {"auto_mkdir": True},
+}
 
 # The package and the extra of each scheme, and where its credentials come from.
 _PACKAGES = {
@@ -47,6 +53,7 @@ _HDFS = "HDFS needs Java and Hadoop: set JAVA_HOME, HADOOP_HOME and CLASSPATH=$(
 # Errors by the names of their classes: each store has its own, and their packages are optional.
 _UNREACHABLE = re.compile(r"Connect|Timeout|Payload|IncompleteRead|ResponseStreaming|ServiceRequest|gaierror")
 _NO_CREDENTIALS = re.compile(r"Credential|TokenRetrieval|RefreshError|ClientAuthentication|Forbidden|Permission")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DENIED = re.compile(r"\b40[13]\b|denied|forbidden", re.IGNORECASE)
 
 
@@ -83,6 +90,8 @@ def report_faults(where: str, address: str, error_type: type[SpamscoreError]) ->
     except SpamscoreError:
         raise
     except Exception as error:  # each store has errors of its own
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise  # of this machine: `tasks.scheduler.failures` describes it
         raise error_type(f"{where}: {describe_fault(error, address)}") from None
 
 
@@ -103,18 +112,24 @@ def describe_fault(error: BaseException, address: str) -> str:
         return "no such object. Provide it or correct the setting, and run again."
     if "FileExpired" in names:
         return CHANGED
-    credentials = _CREDENTIALS.get({"s3a": "s3", "abfss": "abfs"}.get(scheme, scheme), "the permissions of the file")
     if isinstance(error, PermissionError) or _NO_CREDENTIALS.search(names) or _DENIED.search(text):
-        return (
-            f"no permission ({text}). Without the permission to list its bucket, an object that does not exist is "
-            f"refused too. Credentials are those of {credentials}."
-        )
+        return f"no permission ({text}). {_advise_on_permission(scheme)}"
     if isinstance(error, TimeoutError | ConnectionError) or _UNREACHABLE.search(names):
         return (
             f"the storage does not answer, or the connection broke ({text}). Check the network and, for a server of "
             "your own, AWS_ENDPOINT_URL; and run again."
         )
     return f"cannot be read or written: {text}."
+
+
+def _advise_on_permission(scheme: str) -> str:
+    credentials = _CREDENTIALS.get({"s3a": "s3", "abfss": "abfs"}.get(scheme, scheme))
+    if credentials is None:
+        return "Check the permissions of the folder."
+    return (
+        f"Credentials come from {credentials}. A user who may not list the bucket gets this answer for an object that "
+        "does not exist too."
+    )
 
 
 CHANGED = "the object changed while it was read. Upload each version under a name of its own, and run again."
