@@ -21,6 +21,7 @@ SCHEMES = ("s3", "s3a", "gs", "hdfs", "abfs", "abfss")
 _AZURE = re.compile(r"[\w$-]+(@[\w.-]+)?", re.ASCII)
 _BUCKET = re.compile(r"[\w.-]+|arn:[\w:./-]+", re.ASCII)
 _HOST = re.compile(r"([\w.-]+(:\d+)?)?", re.ASCII)
+_PLACES = {"abfs": _AZURE, "abfss": _AZURE, "hdfs": _HOST, "file": re.compile("")}
 _SIGNED = re.compile(r"[?&](\w*(sig|signature|token|secret|credential|key|password)\w*|X-\w+-[\w-]+)=", re.IGNORECASE)
 _PROBE = datetime.datetime(2026, 1, 31, 13, 14, 15, tzinfo=datetime.UTC)
 _MAX_SUGGESTIONS = 3
@@ -113,8 +114,7 @@ def check_address(setting: str, path: str, schemes: Sequence[str]) -> None:
             f"{setting} = {scheme}://…: expected a path on this machine or an address with one of {known}. Mount the "
             f"storage, or copy the file before the run, and set {setting} to the copy."
         )
-    allowed = _AZURE if scheme.startswith("abfs") else _HOST if scheme in ("hdfs", "file") else _BUCKET
-    if not allowed.fullmatch(PLACEHOLDER.sub("x", place)) or _SIGNED.search(path):
+    if not _PLACES.get(scheme, _BUCKET).fullmatch(PLACEHOLDER.sub("x", place)) or _SIGNED.search(path):
         raise SettingsError(
             f"{setting} = {scheme}://…: expected an address such as {_EXAMPLES.get(scheme, 's3://bucket/messages.csv')}"
             ", without a user, password or signature: credentials come from the environment or from the files of the "

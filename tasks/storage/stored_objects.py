@@ -22,6 +22,7 @@ from tasks.storage.addresses import is_address, open_filesystem, report_faults
 HEAD_BLOCK = 2**18  # bytes of the first request for a stream
 STREAM_BLOCK = 2**23  # bytes of a later one
 RANDOM_BLOCK = 2**20  # bytes of a request for a Parquet file
+BUFFER = 2**16  # bytes that a reader of lines takes from a block at a time
 RANDOM_BLOCKS = 32  # blocks of a Parquet file that are kept
 
 
@@ -145,7 +146,7 @@ class StoredObject:
     def _open(self, reader: type[_Reader], mode: str, **options: Any) -> BinaryIO:
         with self.report_faults():
             filesystem, path = open_filesystem(self.address)
-            return cast(BinaryIO, io.BufferedReader(reader(self, filesystem.open(path, mode, **options)), 2**16))
+            return cast(BinaryIO, io.BufferedReader(reader(self, filesystem.open(path, mode, **options)), BUFFER))
 
     def report_faults(self) -> Any:
         """Turns what the store reports in a block into an error that names the setting and the address."""

@@ -31,7 +31,12 @@ FORMATS: dict[str, Callable[[file_formats.Rows], bytes]] = {
 
 def extract(folder: Path, store: ObjectStore, path: str, **variables: str) -> CommandResult:
     write_settings(folder, {"messages": {"source": "file", "path": path}})
-    return luigi(folder, "ExtractMessages", "--date", DATE, **{**store.environment, **variables})
+    done = luigi(folder, "ExtractMessages", "--date", DATE, **{**store.environment, **variables})
+    secret = store.environment["AWS_SECRET_ACCESS_KEY"]
+    written = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert secret not in done.output
+    assert secret.encode() not in written
+    return done
 
 
 def read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -133,4 +138,3 @@ def test_an_endpoint_that_does_not_answer_ends_the_run(s3: ObjectStore, tmp_path
     assert done.code == 35
     assert "[messages] path = s3://bucket/in.csv: the storage does not answer" in done.last_line
     assert "AWS_ENDPOINT_URL" in done.last_line
-    assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in done.output

@@ -237,7 +237,7 @@ def test_the_address_of_a_folder_mirrors_the_artifacts(set_settings: Callable[..
     assert shared_address(folder) == f"s3://bucket/spamscore/snapshots/{DATE}/abc"
 
 
-@pytest.mark.parametrize("value", ["/mnt/shared", "shared", "https://host/x", "s3://user:hunter2@bucket/x"])
+@pytest.mark.parametrize("value", ["/mnt/shared", "https://host/x", "file://mnt/x", "s3://user:hunter2@bucket/x"])
 def test_another_value_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"\[artifacts\] shared = .*expected ") as error:
         ArtifactSettings(shared=value)

@@ -7,16 +7,21 @@ import random
 import re
 import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
 from object_store import ObjectStore
 
 from models.errors import InputError
 from tasks.sources.file_source import FileSource
 from tasks.sources.files import estimate_row_count, read_file
 from tasks.sources.paths import find_files, hash_files
+from tasks.storage import stored_objects
 from tasks.storage.addresses import OPTIONS
 from tasks.storage.stored_objects import STREAM_BLOCK, StoredObject, locate
 
@@ -150,6 +155,27 @@ def test_a_body_that_breaks_off_is_asked_for_again_and_then_an_error(s3: ObjectS
     assert [request["method"] for request in s3.heal()] == ["HEAD", "GET", "GET"]
     with stored("s3://bucket/cut.csv").open() as file:
         assert file.read() == b"message_id,text\n1,hello\n"
+
+
+@given(
+    content=st.binary(max_size=300),
+    steps=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 2), st.integers(-1, 90)), max_size=12),
+    is_random=st.booleans(),
+)
+def test_any_seeks_and_reads_give_the_bytes_of_a_file(
+    content: bytes, steps: list[tuple[int, int, int]], is_random: bool
+) -> None:
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem().pipe_file("/m", content)
+    expected, located = io.BytesIO(content), stored("memory://m")
+    with (
+        mock.patch.multiple(stored_objects, HEAD_BLOCK=7, STREAM_BLOCK=50, BUFFER=5),
+        located.open_random() if is_random else located.open() as file,
+    ):
+        for offset, whence, size in steps:
+            offset = -min(offset, len(content)) if whence == io.SEEK_END else offset
+            assert file.seek(offset, whence) == expected.seek(offset, whence)
+            assert file.read(size) == expected.read(size)
 
 
 def test_a_server_that_hangs_is_given_up(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
