@@ -20,6 +20,7 @@ from models.errors import AlreadyRunningError, DriftError
 from pipeline.notifications import notify_run_end
 from tasks.artifacts.folders import write_json
 from tasks.artifacts.locations import artifacts_folder
+from tasks.artifacts.shared import delete_shared_snapshots
 from tasks.monitoring.report_index import write_index
 from tasks.report_batch import ReportBatch
 from tasks.scheduler import failures
@@ -142,7 +143,7 @@ class FinishNight(Stage):
             report.conclude(f"rows of {len(pruned)} batches and {len(deleted)} folders deleted")
         content = {
             "pruned": [{**dataclasses.asdict(batch), "batch_date": str(batch.batch_date)} for batch in pruned],
-            "deleted": [str(path) for path in deleted],
+            "deleted": deleted,
         }
         self.output().write(content)
 
@@ -233,8 +234,8 @@ def prune_batches(engine: Engine, report: ProgressReport) -> list[PrunedRows]:
     return pruned
 
 
-def delete_artifacts(engine: Engine) -> list[Path]:
-    """Deletes the snapshots and reports of old dates; [artifacts] keep_days sets the retention.
+def delete_artifacts(engine: Engine) -> list[str]:
+    """Deletes the snapshots, shared ones too, and reports of old dates; [artifacts] keep_days sets the retention.
 
     Those of the latest published batch are kept: the gate compares models on its messages.
 
@@ -244,14 +245,17 @@ def delete_artifacts(engine: Engine) -> list[Path]:
     from tasks.database.batches import find_latest_published_batch
     from tasks.database.retention import delete_dated_folders
 
-    first_kept, latest = first_kept_date(load(ArtifactSettings).keep_days), find_latest_published_batch(engine)
+    settings = load(ArtifactSettings)
+    first_kept, latest = first_kept_date(settings.keep_days), find_latest_published_batch(engine)
     if first_kept is None:
         return []
-    deleted = delete_dated_folders(artifacts_folder(), min(first_kept, latest.batch_date if latest else first_kept))
-    for path in deleted:
-        log.info("%s deleted", path)
+    before = min(first_kept, latest.batch_date if latest else first_kept)
+    deleted = [str(path) for path in delete_dated_folders(artifacts_folder(), before)]
     if deleted:
         write_index(engine)
+    deleted += delete_shared_snapshots(settings.shared, before) if settings.shared else []
+    for path in deleted:
+        log.info("%s deleted", path)
     return deleted
 
 

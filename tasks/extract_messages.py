@@ -34,6 +34,7 @@ from tasks.sources.paths import ExternalFile, FileRows, expand_path, is_dated_pa
 from tasks.sources.rows import SourceRow
 from tasks.sources.samples import bundled_file
 from tasks.stage import FolderStage
+from tasks.storage.stored_objects import locate
 
 if TYPE_CHECKING:
     from tasks.sources.snapshots import SnapshotRow
@@ -122,9 +123,8 @@ class ExtractMessages(FolderStage):
         files = [describe_file(path) for path in file_rows.files] if settings.source == "file" else []
         with report_progress(self, "extraction", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
-            counted = progress.count_rows(
-                rows, estimate_total_row_count(settings.path) if settings.source != "sql" else None
-            )
+            path = locate(settings.path, "[messages] path")
+            counted = progress.count_rows(rows, estimate_total_row_count(path) if settings.source != "sql" else None)
             if settings.date_column:
                 counted = select_date(counted, settings, self.date, other_dates)
             named = file_rows.name_files(replaced.count(counted))
@@ -195,7 +195,8 @@ def read_messages(
     from tasks.sources.files import read_files
 
     dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
-    source = FileSource("messages", Path(settings.path), columns, settings.format, settings.encoding, dialect)
+    path = locate(settings.path, "[messages] path")
+    source = FileSource("messages", path, columns, settings.format, settings.encoding, dialect)
     return read_files(source, file_rows)
 
 

@@ -30,6 +30,7 @@ from tasks.sources.paths import ExternalFile, FileRows, expand_path, hash_files
 from tasks.sources.rows import SourceRow, fault_kind
 from tasks.sources.samples import bundled_file
 from tasks.stage import FolderStage
+from tasks.storage.stored_objects import SourcePath, locate
 
 log = logging.getLogger("spamscore")
 
@@ -85,7 +86,7 @@ class IngestCorpus(FolderStage):
         rows = counts.count(select_columns(source_rows, settings))
         with report_progress(self, "corpus", interruptible=True) as progress:
             progress.link(link_to(self.output().path / MANIFEST))
-            expected = estimate_total_row_count(settings.path) if settings.source != "sql" else None
+            expected = estimate_total_row_count(_locate(settings.path)) if settings.source != "sql" else None
             write_corpus(progress.count_rows(append_feedback(rows, feedback), expected), folder / CORPUS)
             progress.conclude(f"{counts}")
         counts.check(settings)
@@ -93,7 +94,7 @@ class IngestCorpus(FolderStage):
         log.info("corpus: %s%s", counts, f"; and {len(feedback)} messages that people labelled" if feedback else "")
         return {
             "source": settings.source,
-            "source_sha256": hash_files(settings.path) if settings.source != "sql" else None,
+            "source_sha256": hash_files(_locate(settings.path)) if settings.source != "sql" else None,
             "sha256": file_sha256(folder / CORPUS),
             "rows": counts.rows,
             "labels": dict(counts.labels),
@@ -109,7 +110,9 @@ def hash_source(settings: CorpusSettings) -> str:
         return SMS_SPAM_COLLECTION_SHA256
     if settings.source == "sql":
         return ""
-    return hash_files(bundled_file("corpus.csv") if settings.source == "bundled" else expand_path(settings.path))
+    if settings.source == "bundled":
+        return hash_files(bundled_file("corpus.csv"))
+    return hash_files(_locate(expand_path(settings.path)))
 
 
 def resolve_source(settings: CorpusSettings) -> CorpusSettings:
@@ -126,6 +129,10 @@ def resolve_source(settings: CorpusSettings) -> CorpusSettings:
         path = fetch_sms_spam_collection(settings.download_url, folder, settings.download_timeout, bar)
         return dataclasses.replace(settings, path=str(path), format="sms", **columns)
     return dataclasses.replace(settings, path=expand_path(settings.path))
+
+
+def _locate(path: str) -> SourcePath:
+    return locate(path, "[corpus] path")
 
 
 def describe_source(settings: CorpusSettings) -> str:
@@ -155,7 +162,7 @@ def read_source(settings: CorpusSettings, database: DatabaseSettings) -> Iterato
     from tasks.sources.files import read_files
 
     dialect = Dialect(settings.delimiter, settings.quote, settings.escape, settings.null)
-    source = FileSource("corpus", Path(settings.path), columns, settings.format, settings.encoding, dialect)
+    source = FileSource("corpus", _locate(settings.path), columns, settings.format, settings.encoding, dialect)
     file_rows = FileRows()
     return file_rows.name_files(read_files(source, file_rows))
 

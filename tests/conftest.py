@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import object_store as object_stores
 import pytest
 import servers
 from chain import DATE, SMALL, CommandResult, luigi_cold, write_settings
+from object_store import ObjectStore
 from sqlalchemy.engine import URL, Engine
 
 # In tests, and in the commands that they start, compiled loops check array bounds. Code compiled with these checks has
@@ -148,6 +150,24 @@ def mariadb_server() -> Iterator[URL]:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     with servers.mariadb() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """A server that speaks S3, on loopback, with the bucket ``bucket``."""
+    with object_stores.object_store() as store:
+        store.create_bucket("bucket")
+        yield store
+
+
+@pytest.fixture
+def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The S3 server, with the variables with which this process finds it. Its failures end with the test."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    object_store.heal()
+    yield object_store
+    object_store.heal()
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ WITHOUT_MODULE = {
     "pipeline/test_input_files.py",
     "pipeline/test_luigi_command.py",
     "pipeline/test_nightly_chain.py",
+    "pipeline/test_object_storage.py",
     "pipeline/test_rejected_messages.py",
     "pipeline/test_reports.py",
     "pipeline/test_sample.py",

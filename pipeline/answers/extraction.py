@@ -70,5 +70,5 @@ def format_again_question(date: datetime.date, published: BatchRow | None) -> st
 
 def describe_missing(date: datetime.date) -> str:
     """Returns a sentence, with a space after it, about files of the source that do not exist now; empty if all do."""
-    missing = [file.path for file in ExtractMessages(date=date).requires() if not find_files(file.path)]
+    missing = [file.path for file in ExtractMessages(date=date).requires() if not find_files(file.located())]
     return f"{', '.join(missing)} does not exist now, and that run will need it. " if missing else ""

@@ -235,6 +235,18 @@ def read_seal(folder: Path) -> str:
     return content_sha256(_read_verified_manifest(folder))
 
 
+def verify_seal(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the files of a manifest that is not in its folder, with their size and SHA-256.
+
+    Raises:
+        ValueError: the manifest was changed.
+        KeyError: it is not a manifest.
+    """
+    if content.pop(_SEAL) != content_sha256(content):
+        raise ValueError("the manifest was changed")
+    return dict(content[_FILES])
+
+
 def list_manifest_files(folder: Path) -> list[str]:
     """Returns the files that a folder's manifest lists, such as ``variables/variables.index``.
 

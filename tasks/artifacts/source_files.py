@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import ArtifactError
+from models.errors import ArtifactError, InputError
 from tasks.artifacts.folders import MANIFEST, read_manifest
+from tasks.storage.stored_objects import SourcePath, StoredObject, locate
 
 
 @dataclass(frozen=True)
@@ -20,33 +21,41 @@ class SourceFile:
     """A file that messages were read from, as it was then.
 
     Attributes:
-        path: the file, as it is set.
+        path: the file, as it is set, or the address of an object.
         bytes: its size.
         mtime_ns: its modification time, in nanoseconds since 1970.
+        etag: the version of an object that its store names; empty for a file.
     """
 
     path: str
     bytes: int
     mtime_ns: int
+    etag: str = ""
 
     def find_change(self) -> str | None:
         """Returns how the file differs from what was read; None if it does not, or if it is gone."""
         try:
-            status = Path(self.path).stat()
-        except OSError:
-            return None  # rotated away: what was read is in the snapshot
-        if (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns):
+            now = describe_file(locate(self.path, "path"))
+        except (OSError, InputError):
+            return None  # rotated away, or the store does not answer: what was read is in the snapshot
+        if (now.bytes, now.etag or now.mtime_ns) == (self.bytes, self.etag or self.mtime_ns):
             return None
-        size = f", {self.bytes:,} bytes then, {status.st_size:,} now" if status.st_size != self.bytes else ""
-        return f"{self.path} was modified after it was read ({_format_time(status.st_mtime)}{size})"
+        size = f", {self.bytes:,} bytes then, {now.bytes:,} now" if now.bytes != self.bytes else ""
+        return f"{self.path} was modified after it was read ({_format_time(now.mtime_ns / 1e9)}{size})"
 
 
-def describe_file(path: Path) -> SourceFile:
-    """Returns the current size and modification time of a file.
+def describe_file(path: SourcePath) -> SourceFile:
+    """Returns the current size and modification time of a file, or those and the ETag of an object.
 
     Raises:
-        OSError: the file does not exist.
+        OSError: the file or object does not exist.
+        InputError: the store of the object does not answer.
     """
+    if isinstance(path, StoredObject):
+        found = path.find_status()
+        if found is None:
+            raise FileNotFoundError(f"{path}: no such object")
+        return SourceFile(str(path), found.bytes, found.mtime_ns, found.etag)
     status = path.stat()
     return SourceFile(str(path), status.st_size, status.st_mtime_ns)
 
@@ -125,8 +134,13 @@ def origin_to_json(files: Iterable[SourceFile], taken_at: datetime.datetime) -> 
     """Returns the keys of a manifest that `read_origin` reads in addition to the counts."""
     return {
         "taken_at": taken_at.isoformat(timespec="seconds"),
-        "source_files": [{"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns} for file in files],
+        "source_files": [_file_to_json(file) for file in files],
     }
+
+
+def _file_to_json(file: SourceFile) -> dict[str, Any]:
+    etag = {"etag": file.etag} if file.etag else {}
+    return {"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns, **etag}
 
 
 def _format_time(seconds: float) -> str:

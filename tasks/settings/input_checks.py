@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 
 from models.errors import SettingsError
 
@@ -12,7 +13,16 @@ LOCAL = "local"
 # {date} or {date:FORMAT} of a path, and anything else in braces.
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# What fsspec reads here. The extras of setup.py install the packages.
+SCHEMES = ("s3", "s3a", "gs", "hdfs", "abfs", "abfss")
+
+# What may stand between :// and the first slash: the part before an @ is a container, as Azure writes it, or a user.
+_AZURE = re.compile(r"[\w$-]+(@[\w.-]+)?", re.ASCII)
+_BUCKET = re.compile(r"[\w.-]+|arn:[\w:./-]+", re.ASCII)
+_HOST = re.compile(r"([\w.-]+(:\d+)?)?", re.ASCII)
+_PLACES = {"abfs": _AZURE, "abfss": _AZURE, "hdfs": _HOST, "file": re.compile("")}
+_SIGNED = re.compile(r"[?&](\w*(sig|signature|token|secret|credential|key|password)\w*|X-\w+-[\w-]+)=", re.IGNORECASE)
 _PROBE = datetime.datetime(2026, 1, 31, 13, 14, 15, tzinfo=datetime.UTC)
 _MAX_SUGGESTIONS = 3
 
@@ -72,17 +82,12 @@ def _suggest_zones(name: str) -> str:
 
 
 def check_path(section: str, path: str) -> None:
-    """Checks that a path is one on this machine, and that it has only known placeholders.
+    """Checks that a path is one on this machine or an address that is read, and that it has only known placeholders.
 
     Raises:
-        SettingsError: it is an address, or has a placeholder that is not known.
+        SettingsError: it is another address, has credentials, or has a placeholder that is not known.
     """
-    if match := _ADDRESS.match(path):
-        # The address may hold a password or a signature.
-        raise SettingsError(
-            f"[{section}] path = {match[1]}://…: expected a path on this machine; addresses are not read. Mount the "
-            f"storage, or copy the file before the run, and set [{section}] path to the copy."
-        )
+    check_address(f"[{section}] path", path, SCHEMES)
     for match in PLACEHOLDER.finditer(path):
         if section == "messages":
             format_placeholder(match[1], _PROBE.date())
@@ -91,6 +96,39 @@ def check_path(section: str, path: str) -> None:
                 f"[{section}] path = {path}: {match[0]} is not known here: labelled messages belong to no date. "
                 "Write * or ? for the part of the name that differs."
             )
+
+
+def check_address(setting: str, path: str, schemes: Sequence[str]) -> None:
+    """Checks that an address has one of the schemes, and no user, password or signature. A path is no address.
+
+    Raises:
+        SettingsError: it has another scheme, or credentials. The message does not repeat them.
+    """
+    match = ADDRESS.match(path)
+    if match is None:
+        return
+    scheme, place = match[1], path[match.end() :].partition("/")[0]
+    if scheme not in schemes:
+        known = ", ".join(f"{name}://" for name in schemes)
+        raise SettingsError(
+            f"{setting} = {scheme}://…: expected a path on this machine or an address with one of {known}. Mount the "
+            f"storage, or copy the file before the run, and set {setting} to the copy."
+        )
+    if not _PLACES.get(scheme, _BUCKET).fullmatch(PLACEHOLDER.sub("x", place)) or _SIGNED.search(path):
+        raise SettingsError(
+            f"{setting} = {scheme}://…: expected an address such as {_EXAMPLES.get(scheme, 's3://bucket/messages.csv')}"
+            ", without a user, password or signature: credentials come from the environment or from the files of the "
+            "cloud's own tools."
+        )
+
+
+_EXAMPLES = {
+    "gs": "gs://bucket/messages.csv",
+    "hdfs": "hdfs://host:8020/messages.csv",
+    "abfs": "abfs://container@account.dfs.core.windows.net/messages.csv",
+    "abfss": "abfss://container@account.dfs.core.windows.net/messages.csv",
+    "file": "file:///mnt/shared",
+}
 
 
 def format_placeholder(placeholder: str, date: datetime.date) -> str:

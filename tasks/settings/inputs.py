@@ -40,8 +40,8 @@ class CorpusSettings:
     )
     path: str = setting(
         "",
-        "file of labelled messages, for source = file; ~, * and ? are expanded, and several files are read in the "
-        "order of their names",
+        "file of labelled messages, for source = file, or an address such as s3://bucket/labelled.csv; ~, * and ? are "
+        "expanded, and several files are read in the order of their names",
         affects_result=False,
     )
     format: str = setting(
@@ -123,8 +123,9 @@ class MessagesSettings:
     )
     path: str = setting(
         "",
-        "file of messages, for source = file; {date} is replaced by the date, such as 2026-01-31, and {date:%Y%m%d} by "
-        "20260131; ~, * and ? are expanded, and several files are read in the order of their names",
+        "file of messages, for source = file, or an address such as s3://bucket/{date}.csv; {date} is replaced by the "
+        "date, such as 2026-01-31, and {date:%Y%m%d} by 20260131; ~, * and ? are expanded, and several files are read "
+        "in the order of their names",
     )
     format: str = setting(
         "auto",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from models.errors import SettingsError
 from models.settings import setting
+from tasks.settings.input_checks import ADDRESS, SCHEMES, check_address
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,30 @@ class ArtifactSettings:
     folder: str = setting(
         "artifacts", "folder for all output except the database, relative to the working folder", affects_result=False
     )
+    shared: str = setting(
+        "",
+        "address to which snapshots and trainings are copied for executors on other machines, such as "
+        "s3://bucket/spamscore, or file:///mnt/spamscore for a mounted folder; empty if all machines have the folder",
+        affects_result=False,
+    )
     model_name: str = setting("spam_ham", "name of the exported model, as in exports/<model_name>/<version>/")
     keep_days: int = setting(
         0,
-        "days that a snapshot and the reports are kept after their date; Nightly then deletes them, because they "
-        "contain message texts; 0 keeps all",
+        "days that a snapshot, its shared copy and the reports are kept after their date; Nightly then deletes them, "
+        "because they contain message texts; 0 keeps all",
         low=0,
         high=36_500,
         affects_result=False,
     )
 
     def __post_init__(self) -> None:
+        if self.shared:
+            check_address("[artifacts] shared", self.shared, (*SCHEMES, "file"))
+            if not ADDRESS.match(self.shared):
+                raise SettingsError(
+                    f"[artifacts] shared = {self.shared}: expected an address such as s3://bucket/spamscore, or "
+                    "file:///mnt/spamscore for a mounted folder."
+                )
         # The name becomes a folder name and a part of the URLs of a model server.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.model_name):
             raise SettingsError(

@@ -12,11 +12,11 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from models.errors import InputError
 from tasks.sources.file_source import FileSource
+from tasks.storage.stored_objects import SourcePath
 
 BLOCK = 2**16  # bytes of the compressed file that are read at a time
 MAX_XZ_MEMORY = 2**28  # bytes; `xz -9` needs 65 MiB, a hostile header can ask for 4 GiB
@@ -36,7 +36,7 @@ def find_compression(head: bytes) -> str | None:
     return next((name for name, magic in _MAGIC.items() if magic.match(head)), None)
 
 
-def file_compression(path: Path) -> str | None:
+def file_compression(path: SourcePath) -> str | None:
     """Returns the compression of a file by its content, whatever its name; None if it is not compressed."""
     with path.open("rb") as file:
         return find_compression(file.read(_MAGIC_BYTES))

@@ -9,9 +9,10 @@ import codecs
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from models.errors import InputError, SettingsError
+from tasks.storage.stored_objects import SourcePath, StoredObject
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 FORMATS_BY_SUFFIX = {
@@ -57,7 +58,7 @@ class FileSource:
     """
 
     section: str
-    path: Path
+    path: SourcePath
     columns: Mapping[str, str]
     format: str = "auto"
     encoding: str = "utf-8"
@@ -86,12 +87,13 @@ def detect_format(source: FileSource) -> str:
     return formats[suffix]
 
 
-def format_suffix(path: Path) -> str:
+def format_suffix(path: SourcePath) -> str:
     """Returns the suffix that names the format of a file, in lower case: .csv for inbox.csv and for inbox.csv.gz."""
-    return (path.with_suffix("") if has_compression_suffix(path) else path).suffix.lower()
+    name = PurePosixPath(path.name)
+    return (name.with_suffix("") if has_compression_suffix(path) else name).suffix.lower()
 
 
-def has_compression_suffix(path: Path) -> bool:
+def has_compression_suffix(path: SourcePath) -> bool:
     """Returns whether the name of a file says that it is compressed."""
     return path.suffix.lower() in COMPRESSION_SUFFIXES
 
@@ -122,12 +124,11 @@ def check_file(source: FileSource) -> None:
     if source.path.is_dir():
         raise InputError(
             f"{source}: expected a file, received a folder. Name a file in [{source.section}] path, or a pattern such "
-            f"as {source.path / '*.csv'}."
+            f"as {source.path}/*.csv."
         )
     if not source.path.is_file():
-        raise InputError(
-            f"{source}: no such file (looked in {Path.cwd()}). Provide the file or correct the setting, and run again."
-        )
+        where = "" if isinstance(source.path, StoredObject) else f" (looked in {Path.cwd()})"
+        raise InputError(f"{source}: no such file{where}. Provide the file or correct the setting, and run again.")
 
 
 def codec_name(encoding: str) -> str:

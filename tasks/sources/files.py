@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +28,8 @@ from tasks.sources.formats.parquet import read_parquet
 from tasks.sources.formats.sms_backup import read_sms_backup
 from tasks.sources.paths import FileRows, find_files
 from tasks.sources.rows import SourceRow
+from tasks.storage.addresses import CHANGED
+from tasks.storage.stored_objects import SourcePath, StoredObject, open_random
 
 # Python's default limit of 131,072 characters refuses a message of a megabyte. The limit is global to the process.
 csv.field_size_limit(MAX_RECORD_LENGTH)
@@ -88,20 +89,23 @@ def read_files(source: FileSource, file_rows: FileRows) -> Iterator[SourceRow]:
     return read_parts()
 
 
-def estimate_total_row_count(path: str) -> int | None:
+def estimate_total_row_count(path: str | SourcePath) -> int | None:
     """Returns about how many rows the files of a path have; None if one of them cannot be read."""
     counts = [estimate_row_count(file) for file in find_files(path)]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
-def estimate_row_count(path: Path) -> int | None:
+def estimate_row_count(path: SourcePath) -> int | None:
     """Returns about how many rows a file has, from its Parquet footer or its line ends.
 
     Returns None if line ends say nothing about it, as in a compressed file, an array or XML, or if it cannot be read.
     """
     try:
         if format_suffix(path) in PARQUET_SUFFIXES:
-            return int(pq.read_metadata(path).num_rows)
+            with open_random(path) as file:
+                return int(pq.read_metadata(file).num_rows)
+        if isinstance(path, StoredObject):
+            return None  # to count lines is to read it twice
         if file_compression(path):
             return None
         with path.open("rb") as file:
@@ -118,14 +122,18 @@ def _check_unchanged(source: FileSource, rows: Iterator[SourceRow]) -> Iterator[
     before = _file_state(source.path)
     yield from rows
     if _file_state(source.path) != before:
+        if isinstance(source.path, StoredObject):
+            raise InputError(f"{source}: {CHANGED}")
         raise InputError(
             f"{source}: the file changed while it was read. "
             "Write it under another name, move it into place when it is complete, and run again."
         )
 
 
-def _file_state(path: Path) -> tuple[int, int, int] | None:
-    """Returns inode, size and modification time, which differ between versions of a file; None if it is gone."""
+def _file_state(path: SourcePath) -> object:
+    """Returns what differs between versions of a file: inode, size and time, or an object's status; None if gone."""
+    if isinstance(path, StoredObject):
+        return path.find_status()
     try:
         status = path.stat()
     except OSError:

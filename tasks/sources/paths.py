@@ -1,4 +1,7 @@
-"""Expands [corpus] path and [messages] path: the home folder, the date, and patterns that match several files."""
+"""Expands [corpus] path and [messages] path: the home folder, the date, and patterns that match several files.
+
+A path is one of this machine, or the address of an object, as `tasks.storage.stored_objects` reads it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tasks.scheduler.failures import record_failure, retract_failure
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.input_checks import PLACEHOLDER, format_placeholder
 from tasks.sources.rows import SourceRow
+from tasks.storage.stored_objects import SourcePath, StoredObject, locate
 
 _ABSENT = "absent"
 
@@ -37,24 +41,37 @@ def is_dated_path(path: str) -> bool:
     return PLACEHOLDER.search(path) is not None
 
 
-def find_files(path: str | Path) -> list[Path]:
+def find_files(path: str | SourcePath) -> list[SourcePath]:
     """Returns what a path matches, in the order of the names; empty if nothing does.
 
     The path is a pattern with ``*``, ``?`` and ``[…]``, or with ``**`` for any number of folders; they do not match a
     name that starts with a dot. A path that exists is taken as it is, whatever characters it has.
     """
+    if isinstance(path, StoredObject):
+        return list(path.find_matches())
     if os.path.lexists(path) or not glob.has_magic(str(path)):
         return [Path(path)] if os.path.lexists(path) else []
     return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
-def hash_files(path: str | Path) -> str:
-    """Returns the SHA-256 of the content of all files of a path, in their order; ``absent`` if one is no file."""
+def hash_files(path: str | SourcePath) -> str:
+    """Returns the SHA-256 of the content of all files of a path, in their order; ``absent`` if one is no file.
+
+    Of an object the version that the store names (its ETag) is hashed, so that a check does not read the object.
+    """
     files = find_files(path)
     if not files or not all(file.is_file() for file in files):
         return _ABSENT
-    hashes = [file_sha256(file) for file in files]
+    hashes = [hash_version(file) if isinstance(file, StoredObject) else file_sha256(file) for file in files]
     return hashes[0] if len(hashes) == 1 else content_sha256(hashes)
+
+
+def hash_version(stored: StoredObject) -> str:
+    """Returns the SHA-256 of the version of an object: its ETag and size; without an ETag its time and address too."""
+    status = stored.find_status()
+    if status is None:
+        return _ABSENT
+    return content_sha256([status.etag, status.bytes] if status.etag else [str(stored), status.mtime_ns, status.bytes])
 
 
 @dataclass
@@ -66,7 +83,7 @@ class FileRows:
         offsets: for each file that was started, the number of rows before it.
     """
 
-    files: list[Path] = field(default_factory=list)
+    files: list[SourcePath] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
 
     def name_files(self, rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
@@ -82,6 +99,21 @@ class FileRows:
         return f"{fault}{separator} row {row_number - self.offsets[index]} of {self.files[index]}"
 
 
+class FilesTarget(luigi.Target):
+    """A Luigi target for the files of a path, which exists if there are files and all of them are regular ones."""
+
+    def __init__(self, path: SourcePath) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Returns whether there is something to read."""
+        files = find_files(self.path)
+        return bool(files) and all(file.is_file() for file in files)
+
+
 class ExternalFile(luigi.ExternalTask):
     """Input files that the pipeline does not create. If there are none, the run ends as "missing data"."""
 
@@ -89,9 +121,13 @@ class ExternalFile(luigi.ExternalTask):
     setting = luigi.Parameter(description="the setting that names the file, for the error message", significant=False)
     _missing_message = ""
 
-    def output(self) -> luigi.LocalTarget:
+    def output(self) -> FilesTarget:
         """Returns the path as a target."""
-        return luigi.LocalTarget(self.path)
+        return FilesTarget(self.located())
+
+    def located(self) -> SourcePath:
+        """Returns the path, or the object or pattern at an address."""
+        return locate(self.path, self.setting)
 
     def complete(self) -> bool:
         """Returns whether the files exist. Records a failure if not, and retracts it if they appear later."""
@@ -106,7 +142,9 @@ class ExternalFile(luigi.ExternalTask):
 
     def _describe_missing(self) -> str | None:
         """Says why there is nothing to read, and the way out; None if there is something."""
-        files = find_files(self.path)
+        files = find_files(located := self.located())
+        if not files and isinstance(located, StoredObject):
+            return _describe_missing_object(located)
         if not files:
             where = f"no such file (looked in {Path.cwd()})"
             if glob.has_magic(self.path):
@@ -114,7 +152,15 @@ class ExternalFile(luigi.ExternalTask):
             return f"{where}. Provide the file or correct the setting"
         for file in files:
             if file.is_dir():
-                return f"expected a file, received the folder {file}. Name the files in it, such as {file / '*.csv'}"
+                return f"expected a file, received the folder {file}. Name the files in it, such as {file}/*.csv"
             if not file.is_file():
                 return f"{file} is a broken link, or not a regular file. Provide the file or correct the setting"
         return None
+
+
+def _describe_missing_object(located: StoredObject) -> str:
+    if located.lacks_bucket():
+        return "no such bucket. Create it or correct the setting"
+    if glob.has_magic(located.address):
+        return "no object matches. Provide the objects or correct the setting"
+    return "no such object. Provide it or correct the setting"

@@ -18,6 +18,7 @@ from tasks.sources.file_source import FileSource
 from tasks.sources.formats.encodings import InvalidLines, find_invalid_lines, suggest_encoding
 from tasks.sources.paths import find_files
 from tasks.sources.rows import SourceRow
+from tasks.storage.stored_objects import locate
 
 log = logging.getLogger("spamscore")
 
@@ -98,7 +99,7 @@ def describe_cause(section: str, settings: CorpusSettings | MessagesSettings) ->
 
 def _list_files(section: str, settings: CorpusSettings | MessagesSettings) -> list[FileSource]:
     """Returns the files that were read, each with its format and the encoding it was read in."""
-    files = find_files(settings.path)
+    files = find_files(locate(settings.path, f"[{section}] path"))
     return [identify(FileSource(section, path, {}, settings.format, settings.encoding)) for path in files]
 
 

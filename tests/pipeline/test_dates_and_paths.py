@@ -143,7 +143,16 @@ def test_a_fault_in_one_of_several_files_names_the_file(tmp_path: Path) -> None:
 
 
 REFUSALS = [
-    ("s3://key:hunter2@bucket/in.csv", 40, "[messages] path = s3://…: expected a path on this machine"),
+    (
+        "s3://key:hunter2@bucket/in.csv",
+        40,
+        "[messages] path = s3://…: expected an address such as s3://bucket/messages.csv",
+    ),
+    (
+        "https://key:hunter2@host/in.csv",
+        40,
+        "[messages] path = https://…: expected a path on this machine or",
+    ),
     ("in/{date:YYYYMMDD}.csv", 40, "[messages] path: {date:YYYYMMDD}: expected {date} for 2026-01-31, or"),
     ("in/*.csv", 20, "missing data: [messages] path = in/*.csv: no file matches (looked in "),
     ("in", 20, "received the folder in. Name the files in it, such as in/*.csv, and run again."),

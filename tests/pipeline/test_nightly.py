@@ -149,7 +149,10 @@ def test_nightly_catches_up_on_missed_dates_deletes_old_data_and_is_complete(fol
     assert luigi(folder, "ScoreBatch", "--date", str(old), "--scoring-threshold", "0.9").code == 0
     withdraw = [Path(sys.executable).with_name("spamscore"), "withdraw", str(withdrawn), "--yes"]
     subprocess.run(withdraw, cwd=folder, env=environment(), check=True, capture_output=True)
-    settings = {"run": {"catch_up_days": "3"}, "database": {"keep_days": "3"}, "artifacts": {"keep_days": "3"}}
+    artifacts = {"keep_days": "3", "shared": f"file://{folder}/mounted"}
+    for date in (old, tonight):
+        (folder / "mounted" / "snapshots" / str(date)).mkdir(parents=True)
+    settings = {"run": {"catch_up_days": "3"}, "database": {"keep_days": "3"}, "artifacts": artifacts}
     write_settings(folder, merge_settings(SMALL, DATED, QUICK, settings))
     done = luigi(folder, "Nightly", "--date", str(tonight))
     assert done.code == 0, done.output
@@ -160,6 +163,7 @@ def test_nightly_catches_up_on_missed_dates_deletes_old_data_and_is_complete(fol
     assert reported == [str(missed), str(tonight)]
     snapshots = sorted(path.name for path in (folder / "artifacts" / "snapshots").iterdir())
     assert snapshots == [str(date) for date in NIGHTLY_DATES[1:]]
+    assert [path.name for path in (folder / "mounted" / "snapshots").iterdir()] == [str(tonight)]
     (record,) = (folder / "artifacts" / "nights" / str(tonight)).iterdir()
     assert [batch["batch_id"] for batch in json.loads(record.read_text(encoding="utf-8"))["pruned"]] == [1]
     again = luigi(folder, "Nightly", "--date", str(tonight))

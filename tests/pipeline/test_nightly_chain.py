@@ -206,6 +206,7 @@ EXTRACTING = {"ExtractMessages"} | SCORING
 NOTHING: set[str] = set()
 ANOTHER_VALUE = [
     ("artifacts", "folder", "elsewhere", set(STAGES) - SCORING),  # the batch is in the database
+    ("artifacts", "shared", "file:///mnt/spamscore", NOTHING),
     ("artifacts", "model_name", "other", EXPORTING),
     ("artifacts", "keep_days", "5", NOTHING),
     ("database", "url", "sqlite:///other.db", SCORING),

@@ -23,13 +23,14 @@ from models.errors import ClusterError, SettingsError, SpamscoreError
 from models.settings import DeviceSettings
 from models.trained_model.description import DESCRIPTION, read_description
 from tasks.artifacts.folders import read_seal, verify_file
+from tasks.artifacts.shared import put_folder, shared_address
 from tasks.database.batches import count_committed
 from tasks.database.ledger import find_committed_chunks
 from tasks.scheduler.termination import terminate_if_requested
 from tasks.scoring.batch import BatchWork, CommittedMessages
 from tasks.scoring.overlap import StageSeconds
 from tasks.scoring.spark.context import SparkConnection, describe_failure, local_cores, open_context
-from tasks.scoring.spark.executor import DATABASE_URL, ExecutorJob, ModelReference, score_part
+from tasks.scoring.spark.executor import DATABASE_URL, ArtifactReference, ExecutorJob, ModelReference, score_part
 from tasks.scoring.spark.software import describe_software
 from tasks.settings.loading import load
 from tasks.settings.operation import ConsoleSettings
@@ -159,21 +160,27 @@ class SparkEngine:
     def _make_job(self, work: BatchWork) -> ExecutorJob:
         cores = local_cores(self._settings) if self._settings.is_local else self._settings.cores
         model = ModelReference(
-            training=self._training.resolve(),
-            seal=read_seal(self._training),
+            training=_share(self._training),
             checkpoint=self._checkpoint,
             devices=dataclasses.replace(load(DeviceSettings), threads=cores),
             batch_size=load(ScoringSettings).batch_size,
             tensorflow_log=load(ConsoleSettings).tensorflow_log,
         )
-        snapshot = work.snapshot.resolve()
         return ExecutorJob(
-            work=dataclasses.replace(work, snapshot=snapshot, chunk_numbers=()),
-            snapshot_seal=read_seal(snapshot),
+            work=dataclasses.replace(work, chunk_numbers=()),
+            snapshot=_share(work.snapshot),
             model=model,
             queue=load(ScoringSettings).queue,
             connect_timeout=self._database_settings.connect_timeout,
         )
+
+
+def _share(folder: Path) -> ArtifactReference:
+    """Returns a reference to a folder of artifacts, after uploading it if [artifacts] shared is set."""
+    address = shared_address(folder)
+    if address:
+        put_folder(folder, address)
+    return ArtifactReference(folder.resolve(), address, read_seal(folder))
 
 
 def split_evenly(chunk_numbers: Sequence[int], executors: int) -> list[list[int]]:

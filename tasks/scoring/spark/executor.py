@@ -28,20 +28,55 @@ DATABASE_URL = "SPAMSCORE_DATABASE_URL"
 
 
 @dataclass(frozen=True)
+class ArtifactReference:
+    """A folder of artifacts that executors read.
+
+    Attributes:
+        path: the folder on the driver, which all machines share unless there is an address.
+        address: address of its copy in [artifacts] shared; None if that is not set.
+        seal: hash of its manifest, as the driver read it.
+    """
+
+    path: Path
+    address: str | None
+    seal: str
+
+    def find(self) -> Path:
+        """Returns the folder on this machine. Downloads it if it has an address.
+
+        Raises:
+            ArtifactError: it does not exist, is damaged, or is not the one of the driver.
+        """
+        return _find_artifact(self)
+
+
+@functools.lru_cache(maxsize=16)  # a process reads the same folders in many tasks, and a check reads all of their files
+def _find_artifact(artifact: ArtifactReference) -> Path:
+    folder = artifact.path
+    if artifact.address:
+        from pyspark import SparkFiles
+
+        from tasks.artifacts.shared import fetch_folder
+
+        # A folder of the application, which Spark deletes at its end: snapshots have the texts of messages.
+        folder = fetch_folder(artifact.address, Path(SparkFiles.getRootDirectory()) / "artifacts")
+    require_same_artifact(folder, artifact.seal)
+    return folder
+
+
+@dataclass(frozen=True)
 class ModelReference:
     """The model that executors load.
 
     Attributes:
-        training: folder of the training.
-        seal: hash of the manifest of the training, as the driver read it.
+        training: the folder of the training.
         checkpoint: the checkpoint whose weights are loaded; None for the final weights of the training.
         devices: the devices to compute on, and the number of threads.
         batch_size: messages in one call of the network, or "auto".
         tensorflow_log: lowest level of TensorFlow's log lines that are shown.
     """
 
-    training: Path
-    seal: str
+    training: ArtifactReference
     checkpoint: str | None
     devices: DeviceSettings
     batch_size: int | str
@@ -54,14 +89,14 @@ class ExecutorJob:
 
     Attributes:
         work: the batch; the chunks come separately.
-        snapshot_seal: hash of the manifest of the snapshot, as the driver read it.
+        snapshot: the folder of the snapshot.
         model: the model.
         queue: maximum number of chunks that wait between two stages.
         connect_timeout: seconds to wait for a connection to the database.
     """
 
     work: BatchWork
-    snapshot_seal: str
+    snapshot: ArtifactReference
     model: ModelReference
     queue: int
     connect_timeout: int
@@ -91,7 +126,7 @@ def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[
 
 
 def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float]:
-    require_same_artifact(job.work.snapshot, job.snapshot_seal)
+    snapshot = job.snapshot.find()
     scorer = _load_scorer(job.model)
     from tasks.scoring.local import Concurrency, score_and_commit
     from tasks.scoring.overlap import StageSeconds
@@ -99,7 +134,7 @@ def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float
     database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout)
     _require_same_batch(database, job.work)
     seconds = StageSeconds()
-    work = dataclasses.replace(job.work, chunk_numbers=chunk_numbers)
+    work = dataclasses.replace(job.work, snapshot=snapshot, chunk_numbers=chunk_numbers)
     for _ in score_and_commit(
         database, scorer, work, Concurrency(scorer.threads or job.model.devices.threads, job.queue), seconds
     ):
@@ -112,9 +147,9 @@ def _load_scorer(model: ModelReference) -> Scorer:
     from models.network.devices import start_tensorflow
     from tasks.scoring.scorer import create_scorer
 
-    require_same_artifact(model.training, model.seal)
+    training = model.training.find()
     start_tensorflow(model.devices, model.tensorflow_log)
-    scorer, _ = create_scorer(model.training, model.checkpoint, model.devices, model.batch_size)
+    scorer, _ = create_scorer(training, model.checkpoint, model.devices, model.batch_size)
     return scorer
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 from models.errors import InputError
 from tasks.sources.file_source import FileSource, detect_format
 from tasks.sources.formats.objects import describe_wrapped_array
+from tasks.storage.stored_objects import SourcePath
 
 # Numbers stay text: Python refuses to convert an integer of more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
@@ -85,7 +85,7 @@ def _spans_lines(text: str) -> bool:
     return bool(newline) and end > second_line
 
 
-def _describe_spanning_object(path: Path, text: str) -> str:
+def _describe_spanning_object(path: SourcePath, text: str) -> str:
     expected = "expected one JSON object a line or one JSON array, received an object over several lines."
     if wrapped := _WRAPPED_ARRAY.match(text):
         return expected + describe_wrapped_array(path, wrapped[1])

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from tasks.sources.file_source import FileSource
 from tasks.sources.rows import SourceRow, check_columns, convert_row, describe_type
+from tasks.storage.stored_objects import SourcePath
 
 
 class KeyTracker:
@@ -54,7 +54,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def describe_wrapped_array(path: Path, key: str) -> str:
+def describe_wrapped_array(path: SourcePath, key: str) -> str:
     """Says that the rows are below a key of an object, and how to make a file of them; with a space before it."""
     return (
         f" The key {key[:60]!r} holds an array of objects: if they are the messages, write that array to a file of its "

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from models.errors import InputError
 from tasks.sources.file_source import FileSource
 from tasks.sources.rows import SourceRow, check_columns, convert_row
+from tasks.storage.stored_objects import open_random
 
 BATCH_SIZE = 1024  # rows decoded at a time
 
@@ -23,7 +24,7 @@ def read_parquet(source: FileSource) -> Iterator[SourceRow]:
         InputError: the file is damaged, lacks a column, or has a column of a type that cannot be converted.
     """
     try:
-        with pq.ParquetFile(source.path, buffer_size=2**20) as file:
+        with open_random(source.path) as content, pq.ParquetFile(content, buffer_size=2**20) as file:
             _check_schema(source, file.schema_arrow)
             yield from _read_batches(source, file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -64,11 +64,41 @@ def test_an_unknown_time_zone_is_refused_with_similar_names(name: str, suggestio
     assert suggestion in str(error.value)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "https", "gs", "file", "abfss", "FTP"])
+@pytest.mark.parametrize("scheme", ["https", "file", "memory", "FTP", "S3"])
 @pytest.mark.parametrize("settings", [MessagesSettings, CorpusSettings])
 def test_an_address_is_refused_and_not_repeated(settings: type, scheme: str) -> None:
-    with pytest.raises(SettingsError, match=rf"path = {scheme}://…: expected a path on this machine.*copy") as error:
+    with pytest.raises(
+        SettingsError, match=rf"path = {scheme}://…: expected a path on this machine or .*s3://.*copy"
+    ) as error:
         settings(source="file", path=f"{scheme}://user:hunter2@bucket/x.csv?signature=hunter2")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/in/{date}.csv", "s3://my-bucket.eu/in/**/*.csv.gz", "s3a://bucket/a@b.csv", "s3://bucket/a?.csv",
+        "gs://bucket/in/[ab].csv", "hdfs://namenode:8020/in/a.csv", "hdfs:///in/a.csv", "abfs://container/in/a.csv",
+        "abfss://container@account.dfs.core.windows.net/in/a.parquet",
+    ],
+)  # fmt: skip
+def test_an_address_on_object_storage_is_accepted(address: str) -> None:
+    assert MessagesSettings(source="file", path=address).path == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://user:hunter2@bucket/in.csv", "s3://hunter2@bucket/in.csv", "gs://user:hunter2/@bucket/in.csv",
+        "hdfs://user:hunter2@namenode:8020/in.csv", "abfs://container:hunter2@account.dfs.core.windows.net/in.csv",
+        "s3://bucket/in.csv?X-Amz-Signature=hunter2", "abfs://container/in.csv?sv=1&sig=hunter2",
+        "gs://bucket/in.csv?access_token=hunter2",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("settings", [MessagesSettings, CorpusSettings])
+def test_credentials_in_an_address_are_refused_and_not_repeated(settings: type, address: str) -> None:
+    with pytest.raises(SettingsError, match=r"path = \w+://…: .*without a user, password or signature") as error:
+        settings(source="file", path=address)
     assert "hunter2" not in str(error.value)
 
 

@@ -1,0 +1,1 @@
+"""Reads and writes files on object storage and HDFS, by the addresses that fsspec knows."""
