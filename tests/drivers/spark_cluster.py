@@ -77,7 +77,7 @@ class SparkProcess:
 class SparkCluster:
     """A master and its workers. Attributes: `url` of the master, `page` of its web page, `workers`."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, variables: dict[str, str]) -> None:
         self.folder, self.port = folder, free_port()
         self.url, self.page = f"spark://127.0.0.1:{self.port}", f"http://127.0.0.1:{free_port()}"
         # A master that was killed finds its workers and applications again.
@@ -85,7 +85,7 @@ class SparkCluster:
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("SPAMSCORE_")},
             "SPARK_MASTER_OPTS": options, "SPARK_LOCAL_DIRS": f"{folder}/local", "SPARK_DAEMON_MEMORY": "256m",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(Path(__file__).parents[2]), **variables,
         }  # fmt: skip
         self.master = self.start_master()
         self.workers = [self.start_worker(number) for number in range(workers)]
@@ -149,10 +149,10 @@ class SparkCluster:
 
 
 @contextlib.contextmanager
-def spark_cluster(workers: int = 2) -> Iterator[SparkCluster]:
-    """Starts a cluster; kills it and deletes its files at the end."""
+def spark_cluster(workers: int = 2, **variables: str) -> Iterator[SparkCluster]:
+    """Starts a cluster with variables in its environment; kills it and deletes its files at the end."""
     with tempfile.TemporaryDirectory(prefix="spamscore-spark-", ignore_cleanup_errors=True) as folder:
-        cluster = SparkCluster(Path(folder), workers)
+        cluster = SparkCluster(Path(folder), workers, variables)
         try:
             yield cluster
         finally:

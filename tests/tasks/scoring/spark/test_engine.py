@@ -31,6 +31,7 @@ from chain import (
 from eventually import eventually
 from hypothesis import given
 from hypothesis import strategies as st
+from object_store import ObjectStore
 from real_corpus import real_messages
 from servers import PASSWORD, free_port
 from spark_cluster import SparkCluster, require_spark, spark_cluster
@@ -61,6 +62,12 @@ class Site:
     cluster: SparkCluster
     url: str
     folder: Path
+    store: ObjectStore
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a command."""
+        return {"SPAMSCORE_DATABASE_URL": self.url, **self.store.environment}
 
     def settings(self, engine: str, extra: Settings | None = None) -> None:
         """Writes luigi.cfg for an engine."""
@@ -70,7 +77,7 @@ class Site:
 
     def score(self, date: str, *arguments: str) -> CommandResult:
         """Scores a date in a new process."""
-        return luigi_cold(self.folder, "ScoreBatch", "--date", date, *arguments, SPAMSCORE_DATABASE_URL=self.url)
+        return luigi_cold(self.folder, "ScoreBatch", "--date", date, *arguments, **self.variables)
 
     def query(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT."""
@@ -99,7 +106,7 @@ class Site:
         with (self.folder / "output").open("wb") as output:
             process = subprocess.Popen(
                 [LUIGI, "--module", "pipeline", "ScoreBatch", "--date", date], cwd=self.folder, stdout=output,
-                stderr=subprocess.STDOUT, env=environment(SPAMSCORE_DATABASE_URL=self.url), start_new_session=True,
+                stderr=subprocess.STDOUT, env=environment(**self.variables), start_new_session=True,
             )  # fmt: skip
         with kill_group_on_exit(process):
             yield process
@@ -132,10 +139,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(trained: Path) -> Iterator[Site]:
+def site(trained: Path, object_store: ObjectStore) -> Iterator[Site]:
     require_spark()
-    with servers.postgresql() as server, spark_cluster() as cluster:
-        site = Site(cluster, server.url.render_as_string(hide_password=False), trained)
+    with servers.postgresql() as server, spark_cluster(**object_store.environment) as cluster:
+        site = Site(cluster, server.url.render_as_string(hide_password=False), trained, object_store)
         site.settings("local")
         assert site.score("2026-01-01").code == 0
         yield site
@@ -165,6 +172,16 @@ def test_messages_of_the_real_corpus_have_the_same_bits_on_both_engines(site: Si
         csv.writer(file).writerows([("message_id", "text"), *rows])
     source: Settings = {"messages": {"source": "file", "path": "real.csv"}, "scoring": {"chunk_size": "300"}}
     assert site.score_by("spark", source, "2026-02-02") == site.score_by("local", source, "2026-02-02")
+
+
+def test_executors_read_snapshot_and_model_from_object_storage(site: Site) -> None:
+    source: Settings = {"artifacts": {"shared": "s3://bucket/spamscore"}}
+    on_local = site.score_by("local", source, "2026-02-09")
+    site.store.heal()  # forgets the requests until now
+    assert site.score_by("spark", source, "2026-02-09") == on_local
+    requests = site.store.heal()
+    read = [request["path"].rpartition("/")[2] for request in requests if request["method"] == "GET"]
+    assert {"messages.parquet", "model.json", "vocabulary.json"} <= set(read)
 
 
 @pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
