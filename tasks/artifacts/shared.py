@@ -2,7 +2,7 @@
 
 An address mirrors the artifacts folder: ``<shared>/snapshots/<date>/<name>``. The manifest is uploaded last: a copy
 without one is incomplete, and a reader does not take it. A machine downloads a folder once, into a cache, and verifies
-each file against the manifest. `open_shared` reads a file in place, for a reader that needs a part of it.
+each file against the manifest.
 
 The functions take addresses and load no settings, except `shared_address`: executors have no luigi.cfg.
 """
@@ -14,9 +14,8 @@ import datetime
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from models.errors import ArtifactError
 from tasks.artifacts.fingerprint import content_sha256
@@ -26,7 +25,6 @@ from tasks.artifacts.locations import SNAPSHOTS, artifacts_folder
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 from tasks.storage.addresses import is_missing_bucket, open_filesystem, report_faults
-from tasks.storage.stored_objects import StoredObject
 
 log = logging.getLogger("spamscore")
 
@@ -141,32 +139,6 @@ def _download(address: str, name: str, partial: Path) -> None:
             raise _damage_error(where, address, "no such file") from None
     if reason := find_file_damage(partial, name):
         raise _damage_error(where, address, reason)
-
-
-@contextlib.contextmanager
-def open_shared(address: str, name: str) -> Iterator[BinaryIO]:
-    """Opens a file of a shared folder for reading from any place, without a copy on this machine.
-
-    Requests are made for the parts that are read, such as the row groups of some chunks. The size of the file is
-    compared with the manifest; its SHA-256 is not, because most of it is never read.
-
-    Args:
-        address: address of the folder.
-        name: name of the file in its manifest.
-
-    Raises:
-        ArtifactError: the folder is missing or incomplete, the file has another size or changes, or the storage cannot
-            be read.
-    """
-    expected = _parse_manifest(_read_manifest(address), address).get(name)
-    stored = StoredObject(f"{address}/{name}", _SETTING, ArtifactError)
-    status = stored.find_status()
-    if expected is None or status is None:
-        raise _damage_error(stored.address, address, f"{MANIFEST} has no such file" if status else "no such file")
-    if status.bytes != expected["bytes"]:
-        raise _damage_error(stored.address, address, f"expected {expected['bytes']} bytes, received {status.bytes}")
-    with stored.open_random() as file:
-        yield file
 
 
 def _read_manifest(address: str) -> bytes:

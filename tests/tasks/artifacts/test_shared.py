@@ -18,7 +18,7 @@ from object_store import ObjectStore
 
 from models.errors import ArtifactError, SettingsError
 from tasks.artifacts.folders import FolderTarget, write_manifest
-from tasks.artifacts.shared import delete_shared_snapshots, fetch_folder, open_shared, put_folder, shared_address
+from tasks.artifacts.shared import delete_shared_snapshots, fetch_folder, put_folder, shared_address
 from tasks.settings.storage import ArtifactSettings
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -172,20 +172,6 @@ def test_two_processes_at_once_download_once(s3: ObjectStore, folder: Path, tmp_
     assert gets.count("/bucket/at-once/abc/checkpoints/1") == 1
     (copy,) = (tmp_path / "cache").glob("*/at-once/abc")
     assert read_files(copy) == read_files(folder)
-
-
-def test_a_part_of_a_file_is_read_in_place(shared: Shared, folder: Path) -> None:
-    put_folder(folder, shared.address)
-    with open_shared(shared.address, "messages.parquet") as file, pq.ParquetFile(file) as parquet:
-        assert parquet.metadata.num_rows == 100_000
-        assert parquet.read_row_group(40).to_pylist() == [{"text": "hello"}] * 1_000
-    with pytest.raises(ArtifactError, match=r"no such file"), open_shared(shared.address, "nothing"):
-        pass
-    content = shared.read(f"{shared.address}/messages.parquet")
-    shared.write(f"{shared.address}/messages.parquet", content[:-1])
-    expected = rf"expected {len(content)} bytes, received {len(content) - 1}"
-    with pytest.raises(ArtifactError, match=expected), open_shared(shared.address, "messages.parquet"):
-        pass
 
 
 @pytest.mark.parametrize(
