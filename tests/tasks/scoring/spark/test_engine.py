@@ -31,6 +31,7 @@ from chain import (
 from eventually import eventually
 from hypothesis import given
 from hypothesis import strategies as st
+from luigid import Luigid
 from object_store import ObjectStore
 from real_corpus import real_messages
 from servers import PASSWORD, free_port
@@ -101,11 +102,11 @@ class Site:
         return self.read_batch(date)
 
     @contextlib.contextmanager
-    def start(self, date: str) -> Iterator[subprocess.Popen[bytes]]:
+    def start(self, date: str, task: str = "ScoreBatch") -> Iterator[subprocess.Popen[bytes]]:
         """Starts scoring a date, with its output in the file ``output``, and kills its process group at the end."""
         with (self.folder / "output").open("wb") as output:
             process = subprocess.Popen(
-                [LUIGI, "--module", "pipeline", "ScoreBatch", "--date", date], cwd=self.folder, stdout=output,
+                [LUIGI, "--module", "pipeline", task, "--date", date], cwd=self.folder, stdout=output,
                 stderr=subprocess.STDOUT, env=environment(**self.variables), start_new_session=True,
             )  # fmt: skip
         with kill_group_on_exit(process):
@@ -268,6 +269,26 @@ def read_page(url: str) -> str:
     """Returns a web page."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         return str(answer.read().decode())
+
+
+def test_a_night_links_the_page_of_spark_and_hides_the_noise_of_spark(site: Site, tmp_path: Path) -> None:
+    port = free_port()
+    with Luigid(tmp_path / "luigid") as luigid, contextlib.ExitStack() as commits:
+        spark = {"spark": {"options": f"spark.ui.port={port}"}, "run": {"catch_up_days": "0"}}
+        site.settings("spark", merge_settings(luigid.settings, spark))
+        commits.enter_context(site.held_commits())
+        with site.start("2026-02-10", "Nightly") as process:
+            eventually(site.count_waiting_commits)
+            link = luigid.find_task("ScoreBatch")["tracking_url"]
+            assert link.endswith(f":{port}")
+            assert "score 11 chunks" in read_page(f"{link}/jobs/")
+            commits.close()
+            assert process.wait(300) == 0, (site.folder / "output").read_text()
+        assert luigid.find_task("ScoreBatch")["status"] == "DONE"
+    assert list((site.folder / "artifacts" / "reports" / "2026-02-10").glob("*.html"))
+    lines = (site.folder / "output").read_text("utf-8").splitlines()
+    noise = ("WARN", "log4j", "SLF4J", "spark:", "Spark's default", "incubator", "FutureWarning", "Stage 0:")
+    assert [line for line in lines if any(word in line for word in noise)] == []
 
 
 def test_a_sqlite_file_is_refused_for_a_cluster_in_one_line(site: Site) -> None:
