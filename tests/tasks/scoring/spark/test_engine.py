@@ -7,6 +7,8 @@ import csv
 import os
 import signal
 import subprocess
+import sys
+import tarfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,14 +177,28 @@ def test_messages_of_the_real_corpus_have_the_same_bits_on_both_engines(site: Si
     assert site.score_by("spark", source, "2026-02-02") == site.score_by("local", source, "2026-02-02")
 
 
-def test_executors_read_snapshot_and_model_from_object_storage(site: Site) -> None:
-    source: Settings = {"artifacts": {"shared": "s3://bucket/spamscore"}}
+def test_executors_use_a_packed_environment_and_read_snapshot_and_model_from_object_storage(
+    site: Site, tmp_path: Path
+) -> None:
+    archive, used = pack_environment(tmp_path), tmp_path / "used"
+    source: Settings = {"artifacts": {"shared": "s3://bucket/spamscore"}, "spark": {"archive": str(archive)}}
     on_local = site.score_by("local", source, "2026-02-09")
     site.store.heal()  # forgets the requests until now
     assert site.score_by("spark", source, "2026-02-09") == on_local
     requests = site.store.heal()
     read = [request["path"].rpartition("/")[2] for request in requests if request["method"] == "GET"]
     assert {"messages.parquet", "model.json", "vocabulary.json"} <= set(read)
+    assert "environment/bin/python" in used.read_text("utf-8")
+
+
+def pack_environment(folder: Path) -> Path:
+    """Packs an environment whose Python records its path in the file ``used``, and is the Python of this process."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\necho "$PWD/$0" >> {folder}/used\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    with tarfile.open(folder / "environment.tar.gz", "w:gz") as archive:
+        archive.add(python, "bin/python")
+    return folder / "environment.tar.gz"
 
 
 @pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
