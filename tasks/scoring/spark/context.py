@@ -32,6 +32,7 @@ _STOP_TIMEOUT = 20.0  # seconds
 _SHOWN_CHARACTERS = 600  # of the JVM's own output, if it does not start
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 _ARCHIVE_FOLDER = "environment"
+_JVM_ENDED = "its JVM has ended"
 # Options that the JVM of the driver needs at its start.
 _START_OPTIONS = (
     "spark.driver.memory", "spark.driver.extraJavaOptions", "spark.driver.extraClassPath", "spark.jars",
@@ -44,11 +45,6 @@ class SparkConnection:
 
     def __init__(self, context: SparkContext, jvm: subprocess.Popen[bytes]) -> None:
         self.context, self._jvm = context, jvm
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the JVM runs and the master has not removed the application."""
-        return self._jvm.poll() is None and not self.context._jsc.sc().isStopped()
 
     def close(self) -> None:
         """Stops the application and its JVM."""
@@ -83,10 +79,7 @@ def open_context(settings: SparkSettings, name: str, environment: dict[str, str]
     """
     _require_java()
     try:
-        with warnings.catch_warnings():
-            # Of pandas 3, which this engine does not use with Spark.
-            warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-            import pyspark  # noqa: F401
+        import pyspark  # noqa: F401
     except ModuleNotFoundError:
         raise SettingsError(
             "[scoring] engine = spark: pyspark is not installed. Install it: pip install 'spamscore[spark]'; or set "
@@ -95,9 +88,13 @@ def open_context(settings: SparkSettings, name: str, environment: dict[str, str]
     _require_reachable(settings.master)
     options = make_options(settings, name)
     os.environ["PYSPARK_PYTHON"] = options["spark.pyspark.python"]
-    with _captured_output(settings) as output:
+    with _captured_output(settings) as output, warnings.catch_warnings():
+        # Of pandas 3, which this engine does not use with Spark. A context imports all of PySpark.
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         connection = _start(settings, options, output)
     connection.context.environment.update(environment)
+    # PySpark's server for accumulators, which this program does not use, prints a traceback if the JVM is killed.
+    connection.context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     return connection
 
 
@@ -192,13 +189,14 @@ def _start(settings: SparkSettings, options: dict[str, str], output: IO[bytes] |
         conf = SparkConf(loadDefaults=False).setAll(list(options.items()))
         return SparkConnection(SparkContext(conf=conf, gateway=gateway), gateway.proc)
     except (Py4JError, PySparkException, OSError) as error:
+        cause = describe_failure(error)  # the text is in the JVM
         if gateway is not None:
             gateway.proc.kill()
             gateway.proc.wait()
             SparkContext._active_spark_context = SparkContext._gateway = SparkContext._jvm = None
         raise ClusterError(
-            f"[spark] master = {settings.master}: Spark did not start: {describe_failure(error)}"
-            f"{_read_tail(output)}. For Spark's own log, set [spark] log = INFO."
+            f"[spark] master = {settings.master}: Spark did not start: {cause}"
+            f"{'' if gateway else _read_tail(output)}. For Spark's own log, set [spark] log = INFO."
         ) from None
 
 
@@ -213,7 +211,18 @@ def _read_tail(output: IO[bytes] | None) -> str:
 
 def describe_failure(error: BaseException) -> str:
     """Returns the cause of an error of Spark, on one line."""
-    java = getattr(error, "java_exception", None)
-    text = str(java.getMessage() or java) if java is not None else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_message(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:_SHOWN_CHARACTERS]
+
+
+def read_message(error: BaseException) -> str:
+    """Returns the text of an error of Spark, with the traceback of an executor. The JVM has it, and may have ended."""
+    from py4j.protocol import Py4JError, Py4JNetworkError
+
+    java = getattr(error, "java_exception", None)
+    if isinstance(error, Py4JNetworkError | ConnectionError):
+        return _JVM_ENDED
+    try:
+        return str(error) if java is None else str(java.getMessage() or java.toString())
+    except (Py4JError, OSError):
+        return _JVM_ENDED

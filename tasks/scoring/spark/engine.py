@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import models.errors
-from models.errors import ClusterError, SettingsError, SpamscoreError
+from models.errors import ClusterError, DatabaseError, SettingsError, SpamscoreError
 from models.settings import DeviceSettings
 from models.trained_model.description import DESCRIPTION, read_description
 from tasks.artifacts.folders import read_seal, verify_file
@@ -29,7 +29,13 @@ from tasks.database.ledger import find_committed_chunks
 from tasks.scheduler.termination import terminate_if_requested
 from tasks.scoring.batch import BatchWork, CommittedMessages
 from tasks.scoring.overlap import StageSeconds
-from tasks.scoring.spark.context import SparkConnection, describe_failure, local_cores, open_context
+from tasks.scoring.spark.context import (
+    SparkConnection,
+    describe_failure,
+    local_cores,
+    open_context,
+    read_message,
+)
 from tasks.scoring.spark.executor import DATABASE_URL, ArtifactReference, ExecutorJob, ModelReference, score_part
 from tasks.scoring.spark.software import describe_software
 from tasks.settings.loading import load
@@ -51,6 +57,16 @@ _KEPT = "Committed chunks are kept: run the same command again."
 _PACKAGE_ADVICE = (
     "Install this project for the Python of the executors, name another one in [spark] python, or send one in [spark] "
     "archive."
+)
+_MEMORY_ADVICE = (
+    "Its memory was probably too small: raise [spark] memory, and spark.executor.pyspark.memory if [spark] options has "
+    f"it. {_KEPT}"
+)
+# What Python, Spark and the cluster managers say of an executor that has too little memory, or was killed for it. An
+# ImportError is a library that cannot be loaded, although the executor has the packages of the driver.
+_MEMORY_ERROR = re.compile(
+    r"\bImportError|MemoryError|Cannot allocate memory|OutOfMemory|OOMKilled|memory limits|\b137\b"
+    r"|worker exited unexpectedly"
 )
 # The last line of the traceback of an executor: the module of the error, its class and its message.
 _EXECUTOR_ERROR = re.compile(r"^(?:([a-z_][\w.]*)\.)?([A-Z]\w*(?:Error|Exception)): (.*)$", re.MULTILINE)
@@ -141,7 +157,13 @@ class SparkEngine:
         while True:
             ended = running.wait(_POLL_SECONDS)  # before the ledger is read, so that nothing is missed at the end
             terminate_if_requested()
-            committed = ledger.read_new()
+            try:
+                committed = ledger.read_new()
+            except DatabaseError:
+                if ended:
+                    raise
+                # Perhaps a restart: executors retry their commits. If they give up, the job ends.
+                committed = CommittedMessages(0, 0)
             if committed.messages:
                 advanced = time.monotonic()
             # The first report comes with the first messages: the forecast of the end starts with it.
@@ -172,6 +194,7 @@ class SparkEngine:
             model=model,
             queue=load(ScoringSettings).queue,
             connect_timeout=self._database_settings.connect_timeout,
+            transaction_timeout=self._settings.timeout // 2,  # so that the chunk is free before this run gives up
         )
 
 
@@ -258,7 +281,7 @@ class _RunningJob:
             return self._future.result()
         if self._paused:
             return []
-        raise _to_error(error, self._connection) from None
+        raise _to_error(error) from None
 
     def _run(self, job: ExecutorJob, parts: list[list[int]]) -> list[dict[str, float]]:
         context = self._connection.context
@@ -281,15 +304,17 @@ class _RunningJob:
             log.debug("the job was not cancelled: %s", describe_failure(error))
 
 
-def _to_error(error: BaseException, connection: SparkConnection) -> SpamscoreError:
+def _to_error(error: BaseException) -> SpamscoreError:
     """Returns the error of this program that made a task fail, or a ClusterError."""
-    java = getattr(error, "java_exception", None)
-    text = java.toString() if java is not None and connection.is_alive else str(error)
+    text = read_message(error)
     found = [match.groups() for match in _EXECUTOR_ERROR.finditer(text) if match[1] != "org.apache.spark.api.python"]
     if not found:
-        return ClusterError(f"Spark: {describe_failure(error)}. {_KEPT}")
+        cause = describe_failure(error)
+        return ClusterError(f"Spark: {cause}. {_MEMORY_ADVICE if _MEMORY_ERROR.search(cause) else _KEPT}")
     module, name, message = found[-1]
     if module == models.errors.__name__:
         return cast("SpamscoreError", getattr(models.errors, name)(message))
     advice = _PACKAGE_ADVICE if name == "ModuleNotFoundError" else _KEPT
+    if _MEMORY_ERROR.search(f"{name}: {message}"):
+        advice = _MEMORY_ADVICE
     return ClusterError(f"an executor failed: {name}: {message}. {advice}")

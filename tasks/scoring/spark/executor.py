@@ -19,12 +19,19 @@ from models.settings import DeviceSettings
 from tasks.scoring.spark.software import require_same_software
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
     from models.inference.scorer import Scorer
     from tasks.scoring.batch import BatchWork
 
 DATABASE_URL = "SPAMSCORE_DATABASE_URL"
+_IDLE_SECONDS = 15  # of a transaction, between two statements
+# The second setting came with PostgreSQL 17. A limit that an administrator has set takes precedence.
+_LIMIT_TRANSACTION = """
+SELECT set_config(name, value, true)
+FROM (VALUES ('idle_in_transaction_session_timeout', '{}s'), ('transaction_timeout', '{}s')) AS limits(name, value)
+WHERE current_setting(name, true) = '0'
+"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class ExecutorJob:
         model: the model.
         queue: maximum number of chunks that wait between two stages.
         connect_timeout: seconds to wait for a connection to the database.
+        transaction_timeout: seconds after which PostgreSQL ends a transaction.
     """
 
     work: BatchWork
@@ -100,6 +108,7 @@ class ExecutorJob:
     model: ModelReference
     queue: int
     connect_timeout: int
+    transaction_timeout: int
 
 
 def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[int]]) -> Iterator[dict[str, float]]:
@@ -126,13 +135,14 @@ def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[
 
 
 def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float]:
+    # Before the model is loaded, which takes seconds: Spark runs a task that failed again.
+    database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout, job.transaction_timeout)
+    _require_same_batch(database, job.work)
     snapshot = job.snapshot.find()
     scorer = _load_scorer(job.model)
     from tasks.scoring.local import Concurrency, score_and_commit
     from tasks.scoring.overlap import StageSeconds
 
-    database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout)
-    _require_same_batch(database, job.work)
     seconds = StageSeconds()
     work = dataclasses.replace(job.work, snapshot=snapshot, chunk_numbers=chunk_numbers)
     for _ in score_and_commit(
@@ -175,7 +185,9 @@ def require_same_artifact(folder: Path, seal: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _open_database(url: str, connect_timeout: int) -> Engine:
+def _open_database(url: str, connect_timeout: int, transaction_timeout: int) -> Engine:
+    import sqlalchemy as sa
+
     from tasks.database.connection import connect
     from tasks.settings.storage import DatabaseSettings
 
@@ -184,14 +196,26 @@ def _open_database(url: str, connect_timeout: int) -> Engine:
             f"{DATABASE_URL} is not set on this machine, and [spark] database_url = executor. Set it where executors "
             "start, or set [spark] database_url = driver."
         )
-    return connect(DatabaseSettings(url=url, connect_timeout=connect_timeout))
+    engine = connect(DatabaseSettings(url=url, connect_timeout=connect_timeout))
+    if engine.dialect.name == "postgresql":
+        # Of all engines, because chunks are committed with another one, which keeps its connection.
+        sa.event.listen(sa.Engine, "begin", functools.partial(_limit_transaction, transaction_timeout))
+    return engine
+
+
+def _limit_transaction(seconds: int, connection: Connection) -> None:
+    """Has the server end a transaction whose executor has vanished: nobody else can commit its chunk before.
+
+    Otherwise, the server learns that a machine is gone from TCP, which takes two hours by default.
+    """
+    connection.exec_driver_sql(_LIMIT_TRANSACTION.format(_IDLE_SECONDS, seconds))
 
 
 def _require_same_batch(database: Engine, work: BatchWork) -> None:
-    """Checks that the database of this machine has the batch of the driver.
+    """Checks that the database of this machine has the batch of the driver, and that nobody has withdrawn it.
 
     Raises:
-        DatabaseError: it has another batch with this number, or none.
+        DatabaseError: it has another batch with this number, or none; or the batch is withdrawn.
     """
     from tasks.database.batches import find_batch
     from tasks.settings.masking import mask_password
@@ -203,4 +227,9 @@ def _require_same_batch(database: Engine, work: BatchWork) -> None:
             f"{mask_password(database.url)}: expected batch {work.batch_id} with recipe {work.plan.recipe} of "
             f"{work.plan.batch_date}, as in the driver's database, received {received}. Do driver and executors have "
             f"the same {DATABASE_URL}?"
+        )
+    if batch.state == "withdrawn":
+        raise DatabaseError(
+            f"{mask_password(database.url)}: batch {work.batch_id} is withdrawn (of {work.plan.batch_date}). Another "
+            "run replaced it or a person withdrew it: run the date again."
         )
