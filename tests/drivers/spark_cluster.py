@@ -20,6 +20,8 @@ from eventually import eventually
 from servers import free_port
 
 WORKER_MEMORY = "3g"
+# The processes of a test live for seconds: compiling their code well, or collecting garbage in parallel, costs more.
+QUICK_JAVA = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 _MASTER = "org.apache.spark.deploy.master.Master"
 _WORKER = "org.apache.spark.deploy.worker.Worker"
 
@@ -84,6 +86,7 @@ class SparkCluster:
         options = f"-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory={folder}/recovery"
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("SPAMSCORE_")},
+            **QUICK_JAVA,
             "SPARK_MASTER_OPTS": options, "SPARK_LOCAL_DIRS": f"{folder}/local", "SPARK_DAEMON_MEMORY": "256m",
             "PYTHONPATH": str(Path(__file__).parents[2]), **variables,
         }  # fmt: skip
@@ -97,6 +100,20 @@ class SparkCluster:
         master = SparkProcess(self.folder, "master", arguments, self._environment)
         eventually(lambda: "I have been elected leader" in master.read_log(), detail=master.read_log)
         return master
+
+    def restart_master(self) -> None:
+        """Kills the master and starts it again; waits until it has found its workers and applications."""
+        applications = len(self.state()["activeapps"])
+        self.master.kill()
+        self.master = self.start_master()
+        self.wait_for_workers(len(self.workers))
+        eventually(lambda: len(self.state().get("activeapps", [])), lambda number: number == applications)
+
+    def restart_worker(self, number: int) -> None:
+        """Kills a worker, if it runs, and starts it again."""
+        self.workers[number].kill()
+        self.workers[number] = self.start_worker(number)
+        self.wait_for_workers(len(self.workers))
 
     def start_worker(self, number: int) -> SparkProcess:
         """Starts a worker of one core; each has an address of its own, so that speculation may use another one."""
@@ -118,7 +135,7 @@ class SparkCluster:
         try:
             with urllib.request.urlopen(f"{self.page}/json/", timeout=10) as answer:
                 return dict(json.load(answer))
-        except OSError:
+        except (OSError, ValueError):  # it is not up, or recovers
             return {"aliveworkers": -1}
 
     def find_python_workers(self) -> list[psutil.Process]:
@@ -134,10 +151,13 @@ class SparkCluster:
 
     def find_executors(self) -> list[psutil.Process]:
         """Returns the JVMs of executors."""
-        return [
-            process for worker in self.workers for process in worker.children()
-            if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
-        ]  # fmt: skip
+        found = []
+        for worker in self.workers:
+            for process in worker.children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
 
     def stop(self) -> None:
         """Kills everything."""
