@@ -111,8 +111,9 @@ class SparkEngine:
 
     def close(self) -> None:
         """Stops the application, if a date needed one."""
-        if "_connection" in self.__dict__:
-            self._connection.close()
+        connection = self.__dict__.pop("_connection", None)
+        if connection is not None:
+            connection.close()
 
     @cached_property
     def _connection(self) -> SparkConnection:
@@ -136,16 +137,22 @@ class SparkEngine:
             SpamscoreError: an executor failed with this error, also when Spark ran its task again.
             ClusterError: the cluster failed, or no chunk was committed for [spark] timeout.
         """
-        job = self._make_job(work)
-        ledger, left = _LedgerWatch(database, work.batch_id), list(work.chunk_numbers)
-        while left:
-            with _RunningJob(self._connection, job, left, self._executors, self._progress) as running:
-                yield from self._watch(running, ledger)
-                for part in running.results():
-                    for stage, value in part.items():
-                        seconds.add(stage, value)
-            committed = find_committed_chunks(database, work.batch_id)
-            left = [number for number in left if number not in committed]  # after a pause, some are
+        job, ledger = self._make_job(work), _LedgerWatch(database, work.batch_id)
+        left = list(work.chunk_numbers)
+        try:
+            while left:
+                with _RunningJob(self._connection, job, left, self._executors, self._progress) as running:
+                    yield from self._watch(running, ledger)
+                    for part in running.results():
+                        for stage, value in part.items():
+                            seconds.add(stage, value)
+                if not running.was_paused:
+                    return
+                committed = find_committed_chunks(database, work.batch_id)
+                left = [number for number in left if number not in committed]
+        except ClusterError:
+            self.close()  # the next date of the run gets a new application
+            raise
 
     @property
     def _executors(self) -> int:
@@ -269,6 +276,11 @@ class _RunningJob:
     def wait(self, timeout: float) -> bool:
         """Waits until the job has ended, for up to `timeout` seconds, and returns whether it has."""
         return self._ended.wait(timeout)
+
+    @property
+    def was_paused(self) -> bool:
+        """Whether a pause cancelled the job."""
+        return self._paused
 
     def results(self) -> list[dict[str, float]]:
         """Returns the seconds of the stages of each part; nothing if a pause cancelled the job.
