@@ -436,9 +436,9 @@ sys.argv[0] = "luigi"
 fails = eval(sys.argv.pop(1))
 import luigi.cmdline
 import pipeline
-from tasks import score_batch
+from tasks.scoring import local
 
-load_scorer = score_batch.load_scorer
+load_scorer = local.load_scorer
 
 def load_failing_scorer(training, chosen):
     scorer, checkpoint = load_scorer(training, chosen)
@@ -451,7 +451,7 @@ def load_failing_scorer(training, chosen):
     scorer.score = fail_or_score
     return scorer, checkpoint
 
-score_batch.load_scorer = load_failing_scorer
+local.load_scorer = load_failing_scorer
 luigi.cmdline.luigi_run(sys.argv[1:])
 """
 

@@ -201,6 +201,40 @@ def pack_environment(folder: Path) -> Path:
     return folder / "environment.tar.gz"
 
 
+# A Python of executors imports this first.
+FAILING_SCORER = """
+from tasks.scoring import scorer as scorers
+
+create_scorer = scorers.create_scorer
+
+def create_failing_scorer(*arguments):
+    scorer, checkpoint = create_scorer(*arguments)
+    score = scorer.score
+    def fail_or_score(texts):
+        if any("poison" in text for text in (texts if isinstance(texts, list) else texts.to_pylist())):
+            raise ValueError("cannot make sense of it")
+        return score(texts)
+    scorer.score = fail_or_score
+    return scorer, checkpoint
+
+scorers.create_scorer = create_failing_scorer
+"""
+
+
+def test_messages_on_which_scoring_fails_are_rejected_on_executors(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING_SCORER, "utf-8")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec {sys.executable} "$@"\n', "utf-8")
+    python.chmod(0o755)
+    source = write_messages(site.folder, [f"text {number} {'poison' * (number in (3, 45))}" for number in range(80)])
+    scores, rejected, _ = site.score_by(
+        "spark", merge_settings(source, {"spark": {"python": str(python)}}), "2026-02-11"
+    )
+    detail = "ValueError: cannot make sense of it"
+    assert rejected == [(row, f"m{row - 1}", "scoring failed", detail) for row in (4, 46)]
+    assert len(scores) == 78
+
+
 @pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
 def test_a_batch_begun_by_one_engine_is_finished_by_the_other(site: Site, first: str, second: str) -> None:
     date, many_chunks = "2026-02-03", {"scoring": {"chunk_size": "4"}}
