@@ -331,7 +331,7 @@ def test_a_night_links_the_page_of_spark_and_hides_the_noise_of_spark(site: Site
             eventually(site.count_waiting_commits)
             link = luigid.find_task("ScoreBatch")["tracking_url"]
             assert link.endswith(f":{port}")
-            assert "score 11 chunks" in read_page(f"{link}/jobs/")
+            assert "score 12 chunks" in read_page(f"{link}/jobs/")
             commits.close()
             assert process.wait(300) == 0, (site.folder / "output").read_text()
         assert luigid.find_task("ScoreBatch")["status"] == "DONE"
