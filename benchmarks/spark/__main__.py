@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,10 @@ def main() -> None:
             (options.folder or Path(scratch)).resolve(), options.corpus.resolve(), options.runs, options.max_messages
         )
         bench.prepare()
+        for number, worker in enumerate(cluster.workers):
+            # What a worker starts stays on its core: an executor has threads that read and write beside its scoring.
+            core = sorted(os.sched_getaffinity(0))[number]
+            subprocess.run(["taskset", "-acp", str(core), str(worker.process.pid)], check=True, capture_output=True)  # noqa: S603, S607
         spark = SparkBench(bench, cluster.url, url, options.messages, options.driver)
         rows = spark.rows()
         print("\n".join([*table(rows), "", *spark.other_figures()]))

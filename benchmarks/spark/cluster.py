@@ -22,12 +22,13 @@ def postgresql_on_port() -> Iterator[str]:
         try:
             admin = sa.create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
             with admin.connect() as connection:
-                for name, value in (("listen_addresses", "127.0.0.1"), ("port", str(port))):
-                    connection.exec_driver_sql(f"ALTER SYSTEM SET {name} = '{value}'")
                 connection.exec_driver_sql("ALTER ROLE postgres PASSWORD 'bench'")
             admin.dispose()
-            restart = [server.bin_path / "pg_ctl", "-w", "-D", server.pgdata, "restart"]
-            subprocess.run(restart, user=server.system_user, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+            control = [server.bin_path / "pg_ctl", "-w", "-D", server.pgdata]
+            start = ["-l", f"{server.pgdata}/log", "-o", f"-h 127.0.0.1 -p {port}", "start"]
+            for arguments in (["stop"], start):
+                command = [*control, *arguments]
+                subprocess.run(command, user=server.system_user, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
             yield f"postgresql+psycopg://postgres:bench@127.0.0.1:{port}/postgres"
         finally:
             server.cleanup()

@@ -121,6 +121,8 @@ def make_options(settings: SparkSettings, name: str) -> dict[str, str]:
         "spark.executor.memoryOverhead": f"{settings.memory - HEAP_MIB}m",
         "spark.locality.wait": "0s",  # the chunks are on shared storage
         "spark.speculation": "true",  # safe, because the ledger rejects a second copy of a chunk
+        # A copy that is faster ends the other one: an executor that loads the model must not lose it for a small batch.
+        "spark.speculation.minTaskRuntime": "30s",
         "spark.ui.showConsoleProgress": "false",
         **archive,
     }
