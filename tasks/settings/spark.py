@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -79,6 +80,19 @@ class SparkSettings:
                 "local[number of cores]."
             )
         self.parse_options()
+
+    @property
+    def executor_count(self) -> int:
+        """The number of executors."""
+        return 1 if self.is_local else self.executors
+
+    @property
+    def executor_cores(self) -> int:
+        """The number of cores of an executor; with local, those that the master names, or all of this machine."""
+        if not self.is_local:
+            return self.cores
+        number = self.master.removeprefix("local").strip("[]*")
+        return int(number) if number else len(os.sched_getaffinity(0))
 
     @property
     def is_local(self) -> bool:

@@ -103,7 +103,7 @@ def make_options(settings: SparkSettings, name: str) -> dict[str, str]:
 
     An executor runs one task at a time, which uses all its cores, so that its threads share one model.
     """
-    cores = local_cores(settings) if settings.is_local else settings.cores
+    cores = settings.executor_cores
     python = settings.python or (f"./{_ARCHIVE_FOLDER}/bin/python" if settings.archive else sys.executable)
     archive = {"spark.archives": f"{settings.archive}#{_ARCHIVE_FOLDER}"} if settings.archive else {}
     defaults = {
@@ -115,8 +115,8 @@ def make_options(settings: SparkSettings, name: str) -> dict[str, str]:
         f"-Dspamscore.log={settings.log}",
         "spark.executor.cores": str(cores),
         "spark.task.cpus": str(cores),
-        "spark.cores.max": str(cores * settings.executors),  # standalone
-        "spark.executor.instances": str(settings.executors),  # YARN, Kubernetes
+        "spark.cores.max": str(cores * settings.executor_count),  # standalone
+        "spark.executor.instances": str(settings.executor_count),  # YARN, Kubernetes
         "spark.executor.memory": f"{HEAP_MIB}m",
         "spark.executor.memoryOverhead": f"{settings.memory - HEAP_MIB}m",
         "spark.locality.wait": "0s",  # the chunks are on shared storage
@@ -127,12 +127,6 @@ def make_options(settings: SparkSettings, name: str) -> dict[str, str]:
         **archive,
     }
     return {**defaults, **settings.parse_options()}
-
-
-def local_cores(settings: SparkSettings) -> int:
-    """Returns the number in local[number], or the number of cores of this machine."""
-    number = settings.master.removeprefix("local").strip("[]*")
-    return int(number) if number else len(os.sched_getaffinity(0))
 
 
 def _require_java() -> None:

@@ -29,13 +29,7 @@ from tasks.database.ledger import find_committed_chunks
 from tasks.scheduler.termination import terminate_if_requested
 from tasks.scoring.batch import BatchWork, CommittedMessages
 from tasks.scoring.overlap import StageSeconds
-from tasks.scoring.spark.context import (
-    SparkConnection,
-    describe_failure,
-    local_cores,
-    open_context,
-    read_message,
-)
+from tasks.scoring.spark.context import SparkConnection, describe_failure, open_context, read_message
 from tasks.scoring.spark.executor import DATABASE_URL, ArtifactReference, ExecutorJob, ModelReference, score_part
 from tasks.scoring.spark.software import describe_software
 from tasks.settings.loading import load
@@ -100,9 +94,7 @@ class SparkEngine:
     @property
     def devices(self) -> str:
         """The number of executors and their cores."""
-        if self._settings.is_local:
-            return f"spark: 1 executor, cores: {local_cores(self._settings)}"
-        return f"spark: {self._settings.executors} executors, cores: {self._settings.cores}"
+        return f"spark: executors: {self._settings.executor_count}, cores: {self._settings.executor_cores}"
 
     @property
     def checkpoint(self) -> str:
@@ -141,7 +133,7 @@ class SparkEngine:
         left = list(work.chunk_numbers)
         try:
             while left:
-                with _RunningJob(self._connection, job, left, self._executors, self._progress) as running:
+                with _RunningJob(self._connection, job, left, self._settings.executor_count, self._progress) as running:
                     yield from self._watch(running, ledger)
                     for part in running.results():
                         for stage, value in part.items():
@@ -153,10 +145,6 @@ class SparkEngine:
         except ClusterError:
             self.close()  # the next date of the run gets a new application
             raise
-
-    @property
-    def _executors(self) -> int:
-        return 1 if self._settings.is_local else self._settings.executors
 
     def _watch(self, running: _RunningJob, ledger: _LedgerWatch) -> Generator[CommittedMessages]:
         """Yields what executors commit, until the job has ended."""
@@ -173,25 +161,28 @@ class SparkEngine:
                 committed = CommittedMessages(0, 0)
             if committed.messages:
                 advanced = time.monotonic()
-            # The first report comes with the first messages: the forecast of the end starts with it.
+            elif not ended and time.monotonic() - advanced > self._settings.timeout:
+                raise self._stall_error()
+            # The first report comes with the first messages: the forecast of the end starts with it. A pause blocks the
+            # report and cancels the job, so the next turn finds the job ended, and takes the pause for no stall.
             if committed.messages or ledger.has_advanced:
                 yield committed
             if ended:
                 return
-            if time.monotonic() - advanced > self._settings.timeout:
-                raise ClusterError(
-                    f"[spark] master = {self._settings.master}: no chunk was committed for {self._settings.timeout} s "
-                    f"([spark] timeout). Are there executors with {self._settings.cores} free cores and "
-                    f"{self._settings.memory} MiB, and do they reach this machine and the database? Spark's page: "
-                    f"{self._connection.context.uiWebUrl}. Committed chunks are kept: run the same command again."
-                )
+
+    def _stall_error(self) -> ClusterError:
+        return ClusterError(
+            f"[spark] master = {self._settings.master}: no chunk was committed for {self._settings.timeout} s "
+            f"([spark] timeout). Are there executors with {self._settings.executor_cores} free cores and "
+            f"{self._settings.memory} MiB, and do they reach this machine and the database? Spark's page: "
+            f"{self._connection.context.uiWebUrl}. {_KEPT}"
+        )
 
     def _make_job(self, work: BatchWork) -> ExecutorJob:
-        cores = local_cores(self._settings) if self._settings.is_local else self._settings.cores
         model = ModelReference(
             training=_share(self._training),
             checkpoint=self._checkpoint,
-            devices=dataclasses.replace(load(DeviceSettings), threads=cores),
+            devices=dataclasses.replace(load(DeviceSettings), threads=self._settings.executor_cores),
             batch_size=load(ScoringSettings).batch_size,
             tensorflow_log=load(ConsoleSettings).tensorflow_log,
         )
