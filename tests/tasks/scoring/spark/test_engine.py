@@ -11,8 +11,10 @@ import sys
 import tarfile
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -39,7 +41,10 @@ from real_corpus import real_messages
 from servers import PASSWORD, free_port
 from spark_cluster import SparkCluster, require_spark, spark_cluster
 
-from tasks.scoring.spark.engine import split_evenly
+from models.errors import ClusterError
+from tasks.scoring.batch import CommittedMessages
+from tasks.scoring.spark.engine import SparkEngine, split_evenly
+from tasks.settings.spark import SparkSettings
 
 CHUNK_SIZE = 40
 # Every column of the rows and of the batch that a reader gets, except numbers, times and what computed them.
@@ -354,6 +359,38 @@ def test_local_spark_scores_into_a_sqlite_file(site: Site) -> None:
     done = luigi_cold(site.folder, "ScoreBatch", "--date", "2026-02-08")
     assert done.code == 0, done.output
     assert "is published: 437 scored, 4 rejected" in done.last_line
+
+
+class ScriptedJob:
+    """Ends when the list says so; also the ledger, which shows one committed chunk."""
+
+    has_advanced = True
+
+    def __init__(self, ended: list[bool]) -> None:
+        self.ended, self.committed = iter(ended), iter([CommittedMessages(40, 0)])
+
+    def wait(self, _: float) -> bool:
+        return next(self.ended)
+
+    def read_new(self) -> CommittedMessages:
+        return next(self.committed, CommittedMessages(0, 0))
+
+
+@pytest.mark.parametrize(("ends_in_pause", "is_stalled"), [(True, False), (False, True)])
+def test_a_pause_longer_than_the_timeout_is_no_stall(
+    monkeypatch: pytest.MonkeyPatch, ends_in_pause: bool, is_stalled: bool
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasks.scoring.spark.engine.time.monotonic", lambda: clock[0])
+    engine: Any = SparkEngine.__new__(SparkEngine)
+    engine._settings = SparkSettings(timeout=600)
+    engine._connection = SimpleNamespace(context=SimpleNamespace(uiWebUrl="http://spark"))
+    job = ScriptedJob([False, ends_in_pause])
+    reports = engine._watch(job, job)
+    assert next(reports).messages == 40
+    clock[0] += 3600.0  # the report blocked in a pause, which cancels the job
+    with pytest.raises(ClusterError, match="no chunk was committed for 600 s") if is_stalled else nullcontext():
+        assert [report.messages for report in reports] == [0]
 
 
 @given(chunks=st.integers(0, 400), executors=st.integers(1, 20))
