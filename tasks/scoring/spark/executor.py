@@ -48,17 +48,14 @@ class ArtifactReference:
     address: str | None
     seal: str
 
-    def find(self) -> Path:
-        """Returns the folder on this machine. Downloads it if it has an address.
-
-        Raises:
-            ArtifactError: it does not exist, is damaged, or is not the one of the driver.
-        """
-        return _find_artifact(self)
-
 
 @functools.lru_cache(maxsize=16)  # a process reads the same folders in many tasks, and a check reads all of their files
 def _find_artifact(artifact: ArtifactReference) -> Path:
+    """Returns the folder on this machine. Downloads it if it has an address.
+
+    Raises:
+        ArtifactError: it does not exist, is damaged, or is not the one of the driver.
+    """
     folder = artifact.path
     if artifact.address:
         from pyspark import SparkFiles
@@ -138,7 +135,7 @@ def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float
     # Before the model is loaded, which takes seconds: Spark runs a task that failed again.
     database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout, job.transaction_timeout)
     _require_same_batch(database, job.work)
-    snapshot = job.snapshot.find()
+    snapshot = _find_artifact(job.snapshot)
     scorer = _load_scorer(job.model)
     from tasks.scoring.local import Concurrency, score_and_commit
     from tasks.scoring.overlap import StageSeconds
@@ -157,7 +154,7 @@ def _load_scorer(model: ModelReference) -> Scorer:
     from models.network.devices import start_tensorflow
     from tasks.scoring.scorer import create_scorer
 
-    training = model.training.find()
+    training = _find_artifact(model.training)
     start_tensorflow(model.devices, model.tensorflow_log)
     scorer, _ = create_scorer(training, model.checkpoint, model.devices, model.batch_size)
     return scorer
