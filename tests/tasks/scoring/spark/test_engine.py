@@ -342,7 +342,7 @@ def test_a_night_links_the_page_of_spark_and_hides_the_noise_of_spark(site: Site
         assert luigid.find_task("ScoreBatch")["status"] == "DONE"
     assert list((site.folder / "artifacts" / "reports" / "2026-02-10").glob("*.html"))
     lines = (site.folder / "output").read_text("utf-8").splitlines()
-    noise = ("WARN", "log4j", "SLF4J", "spark:", "Spark's default", "incubator", "FutureWarning", "Stage 0:")
+    noise = ("WARN", "log4j", "SLF4J", "spark: ", "Spark's default", "incubator", "FutureWarning", "Stage 0:")
     assert [line for line in lines if any(word in line for word in noise)] == []
 
 
