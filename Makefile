@@ -28,7 +28,8 @@ docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/h
 	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
 	@echo 'The site: docs/_build/html/index.html'
 
-drill: $(VENV)/installed-test  ## kill and disturb the whole chain, up to an hour: make drill DRILL='--seed 7'
+drill: $(VENV)/installed-test  ## kill and disturb the whole chain, over an hour: make drill DRILL='--seed 7'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m drill
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
 
 quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file

@@ -41,8 +41,8 @@ def find_due_time(
 class DeadlineMonitor:
     """A progress callback that warns once, in log, status and alert, if the batch will be late.
 
-    The estimate uses only the messages scored since the first call: the first chunk also includes loading the model,
-    and a resumed run starts with messages that are already scored.
+    The estimate uses only the messages scored after the first ones of this run: those also include loading the model,
+    and a resumed run starts with messages that are already scored. The first call is made before any is scored.
 
     Args:
         on_progress: called with the same values; if the batch will be late, the status says so.
@@ -52,6 +52,7 @@ class DeadlineMonitor:
 
     def __init__(self, on_progress: ProgressCallback, due: datetime.datetime, notify: Callable[[str], None]) -> None:
         self._on_progress, self._due, self._notify = on_progress, due, notify
+        self._done_before: float | None = None
         self._first: tuple[float, float] | None = None
         self._warned = False
 
@@ -69,9 +70,11 @@ class DeadlineMonitor:
     def _estimate_end(self, done: float, total: float) -> datetime.datetime:
         """Estimates when all messages will be scored; never earlier than now."""
         now, clock = datetime.datetime.now(self._due.tzinfo), time.monotonic()
-        if self._first is None:
+        if self._done_before is None:
+            self._done_before = done
+        if self._first is None and done > self._done_before:
             self._first = (done, clock)
-        first_done, started = self._first
+        first_done, started = self._first or (done, clock)
         seconds = (total - done) * (clock - started) / (done - first_done) if done > first_done else 0.0
         return now + datetime.timedelta(seconds=seconds)
 

@@ -101,8 +101,8 @@ def score_snapshot(
         plan: date, model, threshold and chunk size of the batch.
         snapshot: folder of the snapshot, written by ExtractMessages.
         engine: scores and commits the chunks.
-        on_progress: called after each report of the engine with messages done, total messages, and a line of status;
-            may block.
+        on_progress: called before the first chunk and after each report of the engine with messages done, total
+            messages, and a line of status; may block.
         started: `time.monotonic()` at the start of the run, for the times of the batch.
         write_receipt: called with the batch just before it is published.
         take_again: called if too many messages are rejected; makes the next run read the source anew.
@@ -115,6 +115,7 @@ def score_snapshot(
     with persistent_connection(database) as open_database:
         work = _plan_work(open_database, plan, snapshot, rows)
         seconds, progress = StageSeconds(), _Progress(rows, rows - work.count_messages())
+        on_progress(*progress.update(CommittedMessages(0, 0)))
         if work.chunk_numbers:
             with contextlib.closing(engine.score_chunks(open_database, work, seconds)) as reports:
                 for committed in reports:
@@ -155,6 +156,7 @@ class _Progress:
         self._done += committed.messages
         self._rejected += committed.rejected
         rate = (self._done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
-        seconds_left = (self._rows - self._done) / rate if rate else float("inf")
-        status = f"{self._done:,} of {self._rows:,} scored, {rate:,.0f} per second, {seconds_left:,.0f} s left"
+        status = f"{self._done:,} of {self._rows:,} scored"
+        if rate:
+            status += f", {rate:,.0f} per second, {(self._rows - self._done) / rate:,.0f} s left"
         return self._done, self._rows, f"{status}, {self._rejected:,} rejected" if self._rejected else status

@@ -109,20 +109,21 @@ class SparkCluster:
         self.wait_for_workers(len(self.workers))
         eventually(lambda: len(self.state().get("activeapps", [])), lambda number: number == applications)
 
-    def restart_worker(self, number: int) -> None:
-        """Kills a worker, if it runs, and starts it again."""
+    def restart_worker(self, number: int, **variables: str) -> None:
+        """Kills a worker, if it runs, and starts it again with variables in its environment."""
         self.workers[number].kill()
-        self.workers[number] = self.start_worker(number)
+        self.workers[number] = self.start_worker(number, **variables)
         self.wait_for_workers(len(self.workers))
 
-    def start_worker(self, number: int) -> SparkProcess:
+    def start_worker(self, number: int, **variables: str) -> SparkProcess:
         """Starts a worker of one core; each has an address of its own, so that speculation may use another one."""
         host = f"127.0.0.{number + 1}"
         arguments = [
             _WORKER, "--cores", "1", "--memory", WORKER_MEMORY, "--host", host, "--webui-port", "0",
             "--work-dir", f"{self.folder}/worker-{number}", self.url,
         ]  # fmt: skip
-        return SparkProcess(self.folder, f"worker-{number}", arguments, {**self._environment, "SPARK_LOCAL_IP": host})
+        environment = {**self._environment, "SPARK_LOCAL_IP": host, **variables}
+        return SparkProcess(self.folder, f"worker-{number}", arguments, environment)
 
     def wait_for_workers(self, number: int) -> None:
         """Waits until so many workers have registered."""

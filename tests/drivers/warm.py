@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -19,10 +20,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Third-party packages only; none of them reads the working folder, the arguments or the settings of this project.
+# Third-party packages, and modules of this project that compute: none of them reads the working folder, the arguments
+# or the settings. Luigi does.
 _PRELOADED = (
-    "tensorflow", "keras", "pandas", "pyarrow.parquet", "scipy.optimize", "sklearn.metrics", "matplotlib.figure",
-    "sqlalchemy", "numba",
+    "tensorflow", "keras", "pandas", "pyarrow.dataset", "pyarrow.parquet", "scipy.optimize", "sklearn.metrics",
+    "matplotlib.figure", "sqlalchemy.dialects.mysql.pymysql", "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite", "numba", "jsonschema", "requests", "rich.progress", "tenacity.tornadoweb",
+    "models.inference.scorer", "models.trained_model.loading", "models.training.loop",
 )  # fmt: skip
 
 
@@ -98,7 +102,9 @@ def set_up_process(job: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for name in _PRELOADED:
-        __import__(name)
+        importlib.import_module(name)
+    importlib.import_module("models.text.lookalikes").folding_table()
+    importlib.import_module("numba").njit(lambda: None)()  # starts the compiler
     gc.freeze()  # otherwise the garbage collector of each fork would copy all of this memory
     if job := serve():
         set_up_process(job)

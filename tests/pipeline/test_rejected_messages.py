@@ -371,6 +371,7 @@ luigi.cmdline.luigi_run(sys.argv[1:])
 """
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("function", "runs"),
     [

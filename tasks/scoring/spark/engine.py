@@ -163,10 +163,9 @@ class SparkEngine:
                 advanced = time.monotonic()
             elif not ended and time.monotonic() - advanced > self._settings.timeout:
                 raise self._stall_error()
-            # The first report comes with the first messages: the forecast of the end starts with it. A pause blocks the
-            # report and cancels the job, so the next turn finds the job ended, and takes the pause for no stall.
-            if committed.messages or ledger.has_advanced:
-                yield committed
+            # A pause blocks the report and cancels the job, so the next turn finds the job ended, and takes the pause
+            # for no stall.
+            yield committed
             if ended:
                 return
 
@@ -224,14 +223,12 @@ class _LedgerWatch:
     def __init__(self, database: Engine, batch_id: int) -> None:
         self._database, self._batch_id = database, batch_id
         self._last = count_committed(database, batch_id)
-        self.has_advanced = False
 
     def read_new(self) -> CommittedMessages:
         """Returns the messages committed since the last call."""
         now = count_committed(self._database, self._batch_id)
         new = CommittedMessages(now[0] - self._last[0], now[1] - self._last[1])
         self._last = now
-        self.has_advanced = self.has_advanced or new.messages > 0
         return new
 
 

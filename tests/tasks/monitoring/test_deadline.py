@@ -58,27 +58,29 @@ class Run:
             self.monitor(done, 1000, f"{done:g}")
 
 
-SLOW_START, STEADY = (500.0, 100.0), (10.0, 200.0)
+START, SLOW_START, STEADY = (0.0, 0.0), (500.0, 100.0), (10.0, 200.0)
 
 
 def test_a_run_in_time_keeps_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=3600)
-    run.score(SLOW_START, STEADY, (10, 300), (10, 1000))
-    assert (run.statuses, run.warnings) == (["100", "200", "300", "1000"], [])
+    run.score(START, START, SLOW_START, STEADY, (10, 300), (10, 1000))
+    assert (run.statuses, run.warnings) == (["0", "0", "100", "200", "300", "1000"], [])
 
 
 def test_a_run_that_will_be_late_warns_once_from_its_second_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=600)
-    run.score((5, 100), (100, 200), (100, 300))  # one second for each message: 800 are left after the second chunk
-    assert run.statuses[0] == "100"
-    assert all(", late: due " in status for status in run.statuses[1:])
+    run.score(
+        START, (5, 100), (100, 200), (100, 300)
+    )  # one second for each message: 800 are left after the second chunk
+    assert run.statuses[:2] == ["0", "100"]
+    assert all(", late: due " in status for status in run.statuses[2:])
     (warning,) = run.warnings
     assert warning.startswith("too late: 200 of 1,000 messages are scored, and the others will be scored at about ")
 
 
 def test_messages_of_an_earlier_run_do_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=300)
-    run.score((5, 900), (50, 910))  # 90 are left, five seconds each
+    run.score((0, 890), (5, 900), (50, 910))  # 90 are left, five seconds each
     assert len(run.warnings) == 1
 
 

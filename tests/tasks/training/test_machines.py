@@ -159,6 +159,7 @@ def test_the_workers_of_tf_config_train_together(
 FOLDS = ("--training-held-out-folds", "2")
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_worker_ends_the_others_which_name_it_and_the_same_command_goes_on(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]], killed: int
@@ -180,6 +181,7 @@ def test_a_killed_worker_ends_the_others_which_name_it_and_the_same_command_goes
     assert read_model(machine(0)) == train_alone("--training-shards", "2", *FOLDS)
 
 
+@pytest.mark.drill
 def test_sigterm_to_the_chief_ends_all_workers_with_its_exit_code_and_the_next_run_goes_on(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]]
 ) -> None:
@@ -232,6 +234,7 @@ def test_a_worker_that_accepts_the_connection_and_says_nothing_is_named_and_sigt
         assert f"worker 1 ({address}) did not answer within [training] worker_timeout = 3 s" in done.last_line
 
 
+@pytest.mark.drill
 def test_a_worker_that_stops_answering_before_the_first_step_is_named_within_the_timeout(
     machine: Callable[[int], Path],
 ) -> None:

@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,6 +106,20 @@ class Run(RunningCommand):
         wait_until(self.process, lambda: bool(self.checkpoints(".") and self.checkpoints("held_out/1")))
         return self.children()
 
+    def signal_both(self, send: Callable[[Run, signal.Signals], None], number: signal.Signals) -> list[psutil.Process]:
+        """Sends a signal while both trainings are held in their second epoch, so that it finds both unfinished.
+
+        Returns the processes of the run without the first.
+        """
+        processes = self.wait_for_both()
+        for process in training_processes(processes):
+            process.suspend()
+        send(self, number)
+        time.sleep(2)  # the parent looks for signals every half second, and the second epoch takes no longer than that
+        for process in training_processes(processes):
+            process.resume()
+        return processes
+
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
@@ -149,6 +164,7 @@ def test_two_processes_train_the_same_bits_as_one_after_the_other(folder: Path, 
     assert sorted(path.name for path in (training / "held_out").iterdir()) == ["1.npy", "2.npy"]
 
 
+@pytest.mark.drill
 def test_training_processes_end_with_their_parent_and_the_next_run_ends_with_the_same_bits(
     folder: Path, expected: Model
 ) -> None:
@@ -193,14 +209,14 @@ def to_group(run: Run, number: signal.Signals) -> None:
     os.killpg(run.process.pid, number)
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("send", [to_parent, to_group])
 def test_sigterm_ends_both_trainings_after_a_checkpoint_and_the_next_run_resumes_there(
     folder: Path, expected: Model, send: Callable[[Run, signal.Signals], None]
 ) -> None:
     write_settings(folder, RARE)
     with running(folder) as run:
-        processes = run.wait_for_both()
-        send(run, signal.SIGTERM)
+        processes = run.signal_both(send, signal.SIGTERM)
         ended = run.wait()
         wait_until_ended(processes)
         last = {"final network": run.checkpoints(".")[-1], "held-out fold 1/2": run.checkpoints("held_out/1")[-1]}
@@ -225,11 +241,11 @@ def test_a_signal_while_the_training_processes_start_ends_all(folder: Path, numb
     assert "SpawnProcess" not in ended.output
 
 
+@pytest.mark.drill
 def test_an_interrupt_ends_both_trainings_after_a_checkpoint(folder: Path, expected: Model) -> None:
     write_settings(folder, RARE)
     with running(folder) as run:
-        processes = run.wait_for_both()
-        to_group(run, signal.SIGINT)
+        processes = run.signal_both(to_group, signal.SIGINT)
         ended = run.wait()
         wait_until_ended(processes)
         last = run.checkpoints(".")[-1]
@@ -339,6 +355,7 @@ def run_limited(folder: Path, limit: Callable[[], object], *arguments: str, **va
     return CommandResult(done.returncode, done.stdout)
 
 
+@pytest.mark.drill
 def test_a_full_disk_is_one_line_and_the_next_run_continues(folder: Path, expected: Model) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))

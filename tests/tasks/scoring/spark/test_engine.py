@@ -364,10 +364,8 @@ def test_local_spark_scores_into_a_sqlite_file(site: Site) -> None:
 class ScriptedJob:
     """Ends when the list says so; also the ledger, which shows one committed chunk."""
 
-    has_advanced = True
-
     def __init__(self, ended: list[bool]) -> None:
-        self.ended, self.committed = iter(ended), iter([CommittedMessages(40, 0)])
+        self.ended, self.committed = iter(ended), iter([CommittedMessages(0, 0), CommittedMessages(40, 0)])
 
     def wait(self, _: float) -> bool:
         return next(self.ended)
@@ -385,9 +383,10 @@ def test_a_pause_longer_than_the_timeout_is_no_stall(
     engine: Any = SparkEngine.__new__(SparkEngine)
     engine._settings = SparkSettings(timeout=600)
     engine._connection = SimpleNamespace(context=SimpleNamespace(uiWebUrl="http://spark"))
-    job = ScriptedJob([False, ends_in_pause])
+    job = ScriptedJob([False, False, ends_in_pause])
     reports = engine._watch(job, job)
-    assert next(reports).messages == 40
+    # The report before the first chunk, too, lets the task be paused.
+    assert [next(reports).messages, next(reports).messages] == [0, 40]
     clock[0] += 3600.0  # the report blocked in a pause, which cancels the job
     with pytest.raises(ClusterError, match="no chunk was committed for 600 s") if is_stalled else nullcontext():
         assert [report.messages for report in reports] == [0]
