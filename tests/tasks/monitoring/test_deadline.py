@@ -69,9 +69,7 @@ def test_a_run_in_time_keeps_its_status(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_run_that_will_be_late_warns_once_from_its_second_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=600)
-    run.score(
-        START, (5, 100), (100, 200), (100, 300)
-    )  # one second for each message: 800 are left after the second chunk
+    run.score(START, (5, 100), (100, 200), (100, 300))  # 800 are left after the second chunk, one second each
     assert run.statuses[:2] == ["0", "100"]
     assert all(", late: due " in status for status in run.statuses[2:])
     (warning,) = run.warnings
