@@ -9,7 +9,7 @@ SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint format audit fuzz clean
+.PHONY: help score watch test test-slow docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,12 +24,14 @@ watch: $(VENV)/installed  ## run the night with Luigi's page beside it, until ^C
 test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-slow: $(VENV)/installed-test  ## run the long tests that `make test` leaves out: faults of Spark, of other machines
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
+
 docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
 	@echo 'The site: docs/_build/html/index.html'
 
-drill: $(VENV)/installed-test  ## kill and disturb the whole chain, over an hour: make drill DRILL='--seed 7'
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m drill
+drill: $(VENV)/installed-test  ## kill and disturb the whole chain, up to an hour: make drill DRILL='--seed 7'
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
 
 quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file

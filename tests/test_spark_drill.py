@@ -44,7 +44,7 @@ def test_executors_killed_in_mid_commit_and_in_mid_chunk_are_replaced(drill: Spa
         batch.require_result(batch.finish(run))
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_batch_survives_the_restart_of_the_master_and_the_loss_of_a_worker(drill: SparkDrill) -> None:
     cluster = drill.cluster
     with drill.open_batch() as batch:
@@ -57,7 +57,7 @@ def test_a_batch_survives_the_restart_of_the_master_and_the_loss_of_a_worker(dri
     cluster.restart_worker(0)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_the_task_of_an_executor_that_hangs_runs_again_on_another(drill: SparkDrill) -> None:
     with drill.open_batch() as batch:
         run = batch.start_held()
@@ -66,7 +66,7 @@ def test_the_task_of_an_executor_that_hangs_runs_again_on_another(drill: SparkDr
             batch.require_result(batch.finish(run))
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_machine_that_hangs_in_mid_commit_does_not_keep_its_chunk(drill: SparkDrill) -> None:
     cluster = drill.cluster
     timeouts = "spark.executor.heartbeatInterval=2s spark.network.timeoutInterval=5s spark.network.timeout=20s"
@@ -80,7 +80,7 @@ def test_a_machine_that_hangs_in_mid_commit_does_not_keep_its_chunk(drill: Spark
         batch.require_outcome()  # also after the executor has gone on
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_batch_survives_a_restart_of_postgresql_in_mid_commit(drill: SparkDrill) -> None:
     with drill.open_batch() as batch:
         run = batch.start_held()
@@ -89,7 +89,7 @@ def test_a_batch_survives_a_restart_of_postgresql_in_mid_commit(drill: SparkDril
         batch.require_result(batch.finish(run))
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_batch_withdrawn_in_the_middle_ends_with_one_line_and_is_scored_anew(drill: SparkDrill) -> None:
     with drill.open_batch() as batch:
         run = batch.start_held()
@@ -102,7 +102,7 @@ def test_a_batch_withdrawn_in_the_middle_ends_with_one_line_and_is_scored_anew(d
         assert batch.read_rows() == drill.outcome.rows
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_paused_batch_frees_its_executors_and_goes_on_when_it_is_resumed(drill: SparkDrill, tmp_path: Path) -> None:
     with drill.open_batch() as batch, Luigid(tmp_path / "luigid") as luigid:
         run = batch.start_held(SPAMSCORE_LUIGID_URL=luigid.url)
@@ -114,7 +114,7 @@ def test_a_paused_batch_frees_its_executors_and_goes_on_when_it_is_resumed(drill
         batch.require_result(batch.finish(run))
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_executors_take_the_database_url_from_their_own_environment(drill: SparkDrill) -> None:
     with drill.open_batch() as batch:
         batch.configure(database_url="executor")
@@ -127,7 +127,7 @@ def test_executors_take_the_database_url_from_their_own_environment(drill: Spark
         drill.cluster.restart_worker(number)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_runs_that_fail_end_with_one_line_and_the_next_run_goes_on(drill: SparkDrill, tmp_path: Path) -> None:
     """Each run starts from what the one before has left: refused, out of memory, terminated, killed."""

@@ -51,9 +51,11 @@ SUBSTITUTIONS: list[tuple[str, str]] = [
         r"^((?:\w+=\S+ )?luigi --module pipeline (?:ScoreBatch|ReportBatch|Nightly)\b(?!.*--(?:date|help)).*)$",
         rf"\1 --date {DATE}",
     ),
-    # Shortens a range of three months to two days.
+    # Shortens a range of three months to two days, or to a month.
     (r"2026-04-01", "2026-01-03"),
     (r"2026-03-31", "2026-01-02"),
+    (r"--stop 2026-04$", "--stop 2026-02"),
+    (r"--days-back 30", "--days-back 2"),
     (r"--batch 3", "--batch 1"),
     (r"serve [234]", "serve 1"),
     (r"--model-version 2", "--model-version 1"),
@@ -169,6 +171,11 @@ def start_front_end(command: str, folder: Path) -> None:
     assert process.returncode == 0, output.read_text()
 
 
+def show_help(command: str, folder: Path) -> None:
+    """Runs the command with --help, which checks its name and its options."""
+    assert run_warm(f"{command} --help", folder).code == 0
+
+
 def dry_run_make(command: str, folder: Path) -> None:
     """Checks that make knows the target, without running its recipe."""
     words = shlex.split(command)
@@ -226,6 +233,7 @@ class Rule:
 RULES = [
     Rule(r"spamscore watch\b", watch),
     Rule(r"spamscore api\b", start_front_end),
+    Rule(r"spamscore selftest", show_help, "it takes a minute; tests/pipeline/commands/test_selftest.py runs it"),
     Rule(r"curl ", check_syntax, "the front end does not run; tests/pipeline/api/ sends requests"),
     Rule(r"((LUIGI|SPAMSCORE)_\w+=\S+ )?(luigi --module pipeline|spamscore|saved_model_cli) ?", run),
     Rule(r"(printf|paste|sqlite3|eval) ", run),

@@ -550,6 +550,7 @@ def killed_held_out_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return dict(zip(folders, zip(folders.values(), first_codes, second_codes, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_point", HELD_OUT_KILL_POINTS)
 def test_held_out_folds_killed_and_started_again_end_with_the_same_logits(
     held_out: HeldOut, killed_held_out_runs: dict[str, tuple[Path, int, int]], kill_point: str
@@ -560,6 +561,7 @@ def test_held_out_folds_killed_and_started_again_end_with_the_same_logits(
     np.testing.assert_array_equal(hold_out_toy(folder), held_out.logits)
 
 
+@pytest.mark.slow
 def test_held_out_folds_ended_by_the_callback_resume_at_the_next_step(held_out: HeldOut, tmp_path: Path) -> None:
     def on_progress(progress: Progress) -> None:
         if (progress.fold, progress.epoch, progress.step) == (2, 1, 3):

@@ -125,7 +125,7 @@ def train_alone(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return train
 
 
-@pytest.mark.parametrize(("count", "shards"), [(2, 2), (3, 6)])
+@pytest.mark.parametrize(("count", "shards"), [(2, 2), pytest.param(3, 6, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_weights_of_one_to_the_bit(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]], count: int, shards: int
 ) -> None:
@@ -159,7 +159,7 @@ def test_the_workers_of_tf_config_train_together(
 FOLDS = ("--training-held-out-folds", "2")
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_worker_ends_the_others_which_name_it_and_the_same_command_goes_on(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]], killed: int
@@ -181,7 +181,7 @@ def test_a_killed_worker_ends_the_others_which_name_it_and_the_same_command_goes
     assert read_model(machine(0)) == train_alone("--training-shards", "2", *FOLDS)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_sigterm_to_the_chief_ends_all_workers_with_its_exit_code_and_the_next_run_goes_on(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]]
 ) -> None:
@@ -234,7 +234,7 @@ def test_a_worker_that_accepts_the_connection_and_says_nothing_is_named_and_sigt
         assert f"worker 1 ({address}) did not answer within [training] worker_timeout = 3 s" in done.last_line
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_worker_that_stops_answering_before_the_first_step_is_named_within_the_timeout(
     machine: Callable[[int], Path],
 ) -> None:

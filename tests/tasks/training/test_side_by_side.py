@@ -164,7 +164,7 @@ def test_two_processes_train_the_same_bits_as_one_after_the_other(folder: Path, 
     assert sorted(path.name for path in (training / "held_out").iterdir()) == ["1.npy", "2.npy"]
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_training_processes_end_with_their_parent_and_the_next_run_ends_with_the_same_bits(
     folder: Path, expected: Model
 ) -> None:
@@ -209,7 +209,7 @@ def to_group(run: Run, number: signal.Signals) -> None:
     os.killpg(run.process.pid, number)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.parametrize("send", [to_parent, to_group])
 def test_sigterm_ends_both_trainings_after_a_checkpoint_and_the_next_run_resumes_there(
     folder: Path, expected: Model, send: Callable[[Run, signal.Signals], None]
@@ -241,7 +241,7 @@ def test_a_signal_while_the_training_processes_start_ends_all(folder: Path, numb
     assert "SpawnProcess" not in ended.output
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_an_interrupt_ends_both_trainings_after_a_checkpoint(folder: Path, expected: Model) -> None:
     write_settings(folder, RARE)
     with running(folder) as run:
@@ -355,7 +355,7 @@ def run_limited(folder: Path, limit: Callable[[], object], *arguments: str, **va
     return CommandResult(done.returncode, done.stdout)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_next_run_continues(folder: Path, expected: Model) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
@@ -385,8 +385,11 @@ def test_an_unexpected_error_shows_its_traceback(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cores", "arguments", "expected_processes"),
-    [(1, (), 1), (2, (), 2), (2, ("--workers", "2"), 1)],
-    ids=["one core", "two cores", "two cores for two workers"],
+    [
+        pytest.param(1, (), 1, id="one core", marks=pytest.mark.slow),
+        pytest.param(2, (), 2, id="two cores"),
+        pytest.param(2, ("--workers", "2"), 1, id="two cores for two workers", marks=pytest.mark.slow),
+    ],
 )
 def test_the_cores_of_a_luigi_worker_decide_how_many_networks_are_trained_at_once(
     folder: Path, cores: int, arguments: tuple[str, ...], expected_processes: int
@@ -400,6 +403,7 @@ def test_the_cores_of_a_luigi_worker_decide_how_many_networks_are_trained_at_onc
     assert ("final network: epoch 1/1" in done.output) == (expected_processes > 1)
 
 
+@pytest.mark.slow
 def test_trainings_on_several_devices_run_one_after_the_other(folder: Path) -> None:
     two_devices = {"training": {"epochs": "1", "processes": "2"}, "devices": {"logical_cpus": "2"}}
     write_settings(folder, merge_settings(TWO, two_devices))
