@@ -115,7 +115,7 @@ def find_operations(folder: Path, devices: str) -> dict[str, set[str]]:
 SAME_BITS = {
     "4 shards": [("cpu:0", 4), ("cpu:0,cpu:1", 4), ("auto", 4)],
     "2 shards, the default of 2 devices": [("cpu:0,cpu:1", 0), ("cpu:3,cpu:2", 0), ("cpu:0", 2)],
-    "1 shard, the default of 1 device": [("cpu:1", 0), ("cpu:0", 1)],
+    "1 shard, the default of 1 device": [("cpu:0", 0), ("cpu:1", 0), ("cpu:0", 1)],
 }
 # From two on: with one shard, Adam squares the slices of a row separately (`Replicas.compute`).
 WITHOUT_DROPOUT = [("cpu:0,cpu:1", 0), ("cpu:0,cpu:1,cpu:2", 0), ("auto", 0)]
