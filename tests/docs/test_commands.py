@@ -190,13 +190,17 @@ def check_extras(command: str, folder: Path) -> None:
 
 
 def check_variable(command: str, folder: Path) -> None:
-    """Checks that a setting has this environment variable, and that its value is valid."""
+    """Checks that a setting has this environment variable, and that its value is valid; or that it names a file."""
     check_syntax(command, folder)
-    (name,) = re.findall(r"export (\w+)=", command)
+    (name,) = re.findall(r"export (\w+?)(?:_FILE)?=", command)
     (setting,) = [
         setting for setting in reference_pages.SETTINGS if reference_pages.environment_variable(setting) == name
     ]
-    setting.parse(shlex.split(command)[1].split("=", 1)[1])
+    value = shlex.split(command)[1].split("=", 1)[1]
+    if f"{name}_FILE=" in command:
+        assert Path(value).is_absolute()
+    else:
+        setting.parse(value)
 
 
 def check_files(command: str, folder: Path) -> None:
