@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import kubectl_commands
 import luigi
 import pytest
 import warm
@@ -214,6 +215,15 @@ def check_files(command: str, folder: Path) -> None:
         assert run_warm(f"luigi {match[1]} --help", folder).code == 0
 
 
+def check_kubectl(command: str, folder: Path) -> None:
+    """Checks a command of kubectl, and runs what it would run in a container."""
+    check_syntax(command, folder)
+    outer, _, inner = command.partition(" -- ")
+    kubectl_commands.check(outer, "docs/how-to/kubernetes.md")
+    if inner:
+        find_rule(inner).test(inner, folder)
+
+
 def check_syntax(command: str, folder: Path) -> None:
     subprocess.run(["bash", "-n", "-c", command], check=True)
 
@@ -230,6 +240,7 @@ class Rule:
 RULES = [
     Rule(r"spamscore watch\b", watch),
     Rule(r"spamscore api\b", start_front_end),
+    Rule(r"kubectl ", check_kubectl, "there is no API server; the objects are those of deploy/kubernetes"),
     Rule(r"curl ", check_syntax, "the front end does not run; tests/pipeline/api/ sends requests"),
     Rule(r"((LUIGI|SPAMSCORE)_\w+=\S+ )?(luigi --module pipeline|spamscore|saved_model_cli) ?", run),
     Rule(r"(printf|paste|sqlite3|eval) ", run),
