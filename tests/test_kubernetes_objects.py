@@ -12,6 +12,7 @@ from doc_pages import DOCS, ROOT
 from manifests import (
     OVERLAYS,
     Manifest,
+    check_restricted,
     container,
     find,
     matches,
@@ -256,21 +257,6 @@ def test_pods_connect_to_known_ports_outside_of_the_namespace_only(overlay: str)
 
 
 # Pod Security
-
-
-def check_restricted(template: Manifest) -> None:
-    """Checks the rules of the Pod Security Standard "restricted", and a read-only root file system."""
-    spec, only = template["spec"], container(template)
-    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
-    security = spec["securityContext"]
-    assert (security["runAsNonRoot"], security["runAsUser"], security["runAsGroup"]) == (True, 10001, 10001)
-    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert only["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-    }  # fmt: skip
-    kinds = {key for volume in spec["volumes"] for key in volume if key != "name"}
-    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
-    assert not list(walk(spec, "hostPort"))
 
 
 @per_overlay

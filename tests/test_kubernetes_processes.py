@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import shutil
@@ -10,15 +11,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import requests
 from chain import DATE, CommandResult, environment, kill_group_on_exit, luigi, write_settings
 from eventually import eventually
+from kubernetes_api import KubernetesApi, kubernetes_api
 from luigid import Luigid
-from manifests import KUBERNETES, container, find, pod_templates
+from manifests import KUBERNETES, check_restricted, container, find, pod_templates, read_executor
 from other_user import readable_folder
 from servers import free_port, wait_for_port
 from serving import model_server
+
+from tasks.scoring.spark.context import open_context
+from tasks.settings.spark import SparkSettings
 
 BASE = (KUBERNETES / "base" / "luigi.cfg").read_text(encoding="utf-8")
 TOKEN = "a-token"
@@ -143,3 +149,66 @@ def test_a_model_server_answers_the_probes_of_tensorflow_serving(finished: tuple
     with model_server(finished[0] / "artifacts" / "exports" / "spam_ham") as server:
         answer = eventually(lambda: get(f"http://{server.rest}{path}"), lambda answer: answer.ok)
         assert answer.json()["model_spec"]["name"] == "spam_ham"
+
+
+# Spark
+
+
+@pytest.fixture(scope="module")
+def spark_requests() -> KubernetesApi:
+    """What a driver with the settings of the overlay asks the API server for, from its start to its end."""
+    configuration = configparser.RawConfigParser()
+    configuration.read_string(find("spark", "ConfigMap", "spamscore-spark")["data"]["spark.cfg"])
+    section = dict(configuration["spark"])
+    ports = {"7078": str(free_port()), "7079": str(free_port())}
+    replacements = {
+        "${POD_IP}": "127.0.0.1", "${POD_NAME}": "the-driver", "${SPARK_IMAGE}": "an-image",
+        "/etc/spamscore/executor.yaml": str(KUBERNETES / "components" / "spark" / "executor.yaml"),
+        "port=7078": f"port={ports['7078']}", "port=7079": f"port={ports['7079']}",
+    }  # fmt: skip
+    for text, replacement in replacements.items():
+        assert text in section["options"]
+        section["options"] = section["options"].replace(text, replacement)
+    # No executor starts, and Spark would wait half a minute for one.
+    options = f"{section['options']} spark.scheduler.minRegisteredResourcesRatio=0"
+    numbers = {name: int(section[name]) for name in ("executors", "cores", "memory")}
+    with kubernetes_api("the-driver") as api:
+        settings = SparkSettings(
+            master=f"k8s://{api.url}", options=options, database_url=section["database_url"], **numbers
+        )
+        connection = open_context(settings, "spamscore ScoreBatch", {})
+        eventually(lambda: len(api.pods) == settings.executors)
+        connection.close()
+        return api
+
+
+def test_the_executor_pods_that_spark_requests_are_valid_and_restricted(spark_requests: KubernetesApi) -> None:
+    assert len(spark_requests.pods) == 4
+    for pod in spark_requests.pods:
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+        check_restricted(pod)
+        only = container(pod)
+        assert only["resources"]["limits"] == only["resources"]["requests"] == {"cpu": "2", "memory": "3072Mi"}
+        assert only["image"] == "an-image"
+        assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "executor"
+        assert pod["metadata"]["ownerReferences"][0]["name"] == "the-driver"
+
+
+def test_an_executor_gets_the_database_from_the_secret_and_not_from_the_driver(spark_requests: KubernetesApi) -> None:
+    template = read_executor()["spec"]
+    for pod in spark_requests.pods:
+        variables = {variable["name"]: variable.get("value") for variable in container(pod)["env"]}
+        assert {name for name in variables if name.startswith("SPAMSCORE_")} == {"SPAMSCORE_DATABASE_URL_FILE"}
+        for key in ("serviceAccountName", "automountServiceAccountToken", "securityContext"):
+            assert pod["spec"][key] == template[key]
+        for volume in template["volumes"]:
+            assert volume in pod["spec"]["volumes"]
+
+
+def test_the_role_of_the_driver_allows_what_spark_asks_for(spark_requests: KubernetesApi) -> None:
+    (rule,) = find("spark", "Role", "spamscore-driver")["rules"]
+    allowed = {(verb, resource) for verb in rule["verbs"] for resource in rule["resources"]}
+    assert set(spark_requests.requests) <= allowed
+    # Beyond that, Spark deletes a single pod that does not start in time.
+    assert allowed - set(spark_requests.requests) == {("delete", "pods")}
+    assert rule["apiGroups"] == [""]
