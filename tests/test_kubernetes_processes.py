@@ -22,6 +22,7 @@ from manifests import KUBERNETES, check_restricted, container, find, pod_templat
 from other_user import readable_folder
 from servers import free_port, wait_for_port
 from serving import model_server
+from spark_cluster import require_spark
 
 from tasks.scoring.spark.context import open_context
 from tasks.settings.spark import SparkSettings
@@ -157,6 +158,7 @@ def test_a_model_server_answers_the_probes_of_tensorflow_serving(finished: tuple
 @pytest.fixture(scope="module")
 def spark_requests() -> KubernetesApi:
     """What a driver with the settings of the overlay asks the API server for, from its start to its end."""
+    require_spark()
     configuration = configparser.RawConfigParser()
     configuration.read_string(find("spark", "ConfigMap", "spamscore-spark")["data"]["spark.cfg"])
     section = dict(configuration["spark"])
