@@ -10,6 +10,7 @@ import sys
 import zoneinfo
 from pathlib import Path
 
+import kubectl_commands
 import kubernetes_validate
 import pytest
 import yaml
@@ -52,6 +53,11 @@ def test_the_schemas_of_kubernetes_accept_every_object_of_an_overlay(overlay: st
     for manifest in (*render(overlay), *extra):
         if manifest["kind"] not in CUSTOM_KINDS:
             kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_page_names_the_versions_of_the_schemas() -> None:
+    (oldest, _, latest) = (".".join(map(str, version)) for version in VERSIONS)
+    assert f"The manifests fit the schemas of {oldest} to {latest}." in PAGE
 
 
 def test_the_schemas_reject_a_key_that_does_not_exist() -> None:
@@ -253,6 +259,21 @@ def test_the_documented_command_sets_the_dates_of_a_backfill() -> None:
     changed = yaml.safe_load(kubectl(*shlex.split(command), stdin=job))
     variables = container(changed["spec"]["template"])["env"]
     assert {"name": "DATES", "value": "2026-01-01..2026-01-31"} in variables
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kubectl -n spamscore get pods --colour=red",
+        "kubectl -n spamscore logs deployment/spamscore",
+        "kubectl -n spamscore describe job second-night",
+        "kubectl apply --kustomize=deploy/kubernetes/overlays/other",
+        """kubectl -n spamscore patch cronjob spamscore-nightly --patch='{"spec": {"suspended": true}}'""",
+    ],
+)
+def test_a_wrong_option_object_file_or_patch_in_a_command_is_found(command: str) -> None:
+    with pytest.raises((AssertionError, ValueError, kubernetes_validate.ValidationError)):
+        kubectl_commands.check(command, "docs/how-to/kubernetes.md")
 
 
 @per_overlay
