@@ -156,7 +156,21 @@ def test_a_model_server_answers_the_probes_of_tensorflow_serving(finished: tuple
 
 
 @pytest.fixture(scope="module")
-def spark_requests() -> KubernetesApi:
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The variables and the token of a service account, as a pod has them, and no configuration of kubectl."""
+    folder = tmp_path_factory.mktemp("account")
+    (folder / "token").write_text("token-of-the-account", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.delenv("KUBECONFIG", raising=False)
+        patch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        patch.setenv("KUBERNETES_SERVICE_PORT", "443")
+        patch.setenv("KUBERNETES_AUTH_SERVICEACCOUNT_TOKEN", str(folder / "token"))  # elsewhere than in a pod
+        yield
+
+
+@pytest.fixture(scope="module")
+def spark_requests(account: None) -> KubernetesApi:
     """What a driver with the settings of the overlay asks the API server for, from its start to its end."""
     require_spark()
     configuration = configparser.RawConfigParser()
@@ -194,6 +208,10 @@ def test_the_executor_pods_that_spark_requests_are_valid_and_restricted(spark_re
         assert only["image"] == "an-image"
         assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "executor"
         assert pod["metadata"]["ownerReferences"][0]["name"] == "the-driver"
+
+
+def test_the_driver_sends_the_token_of_its_service_account(spark_requests: KubernetesApi) -> None:
+    assert spark_requests.tokens == {"Bearer token-of-the-account"}
 
 
 def test_an_executor_gets_the_database_from_the_secret_and_not_from_the_driver(spark_requests: KubernetesApi) -> None:

@@ -21,6 +21,7 @@ class KubernetesApi:
     Attributes:
         url: its address.
         requests: verb and resource of each request, as a Role names them.
+        tokens: values of the header Authorization.
         pods: the pods that were created, as they were sent.
         stopped: ends the watches, of which none has an event.
     """
@@ -28,6 +29,7 @@ class KubernetesApi:
     def __init__(self, port: int, driver: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.requests: list[tuple[str, str]] = []
+        self.tokens: set[str] = set()
         self.pods: list[Object] = []
         self.stopped = threading.Event()
         self._lock, self._driver = threading.Lock(), driver
@@ -85,6 +87,7 @@ def kubernetes_api(driver: str) -> Iterator[KubernetesApi]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            api.tokens.add(self.headers.get("Authorization", ""))
             status, content = api.answer(self.command, self.path, body)
             # A client first asks for a WebSocket. Any other answer with the code 200 makes it ask for a stream.
             if (status, content) == (200, {}) and "Upgrade" not in self.headers:
