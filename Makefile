@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# checkov has pins of its own, which do not fit those of this project.
+CHECKOV := .venv-checkov
 # Cached bytecode makes every later start quicker; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 SECONDS ?= 60
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test test-slow docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint format audit fuzz clean
+.PHONY: help score watch test test-slow docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint \
+  lint-kubernetes format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -61,6 +64,15 @@ lint: $(VENV)/installed-lint  ## check style, types and the import order
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
+lint-kubernetes: $(CHECKOV)/installed  ## check deploy/kubernetes against the policies of checkov
+	rm -rf .kubernetes && mkdir .kubernetes
+	set -e; for overlay in deploy/kubernetes/overlays/*/; do \
+	  kubectl kustomize "$$overlay" > ".kubernetes/$$(basename "$$overlay").yaml"; \
+	done
+	$(CHECKOV)/bin/checkov --directory .kubernetes --framework kubernetes --skip-download --compact --quiet > .kubernetes/findings \
+	  || { cat .kubernetes/findings; exit 1; }
+	@grep 'Passed checks: [1-9][0-9]*, Failed checks: 0,' .kubernetes/findings
+
 format: $(VENV)/installed-lint  ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -72,7 +84,8 @@ fuzz: $(VENV)/installed-fuzz  ## feed damaged files to every reader, SECONDS=60 
 	$(BIN)/python tests/drivers/fuzz.py --seconds $(SECONDS)
 
 clean:  ## remove the environment, the artifacts and the database
-	rm -rf $(VENV) artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz docs/_build docs/reference/_generated
+	rm -rf $(VENV) $(CHECKOV) .kubernetes artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz \
+	  docs/_build docs/reference/_generated
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -95,4 +108,9 @@ $(VENV)/installed-fuzz: $(VENV)/installed-test
 
 $(VENV)/installed-lint: $(VENV)/installed-test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+$(CHECKOV)/installed:
+	$(PYTHON) -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check 'checkov>=3.3,<4'
 	touch $@

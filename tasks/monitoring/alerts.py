@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from models.errors import ArtifactError
 from tasks.artifacts.folders import lock_folder, read_json, write_json
 from tasks.artifacts.locations import artifacts_folder
-from tasks.settings.loading import load
+from tasks.settings.loading import SMTP_PASSWORD_VARIABLE, load, read_secret
 from tasks.settings.operation import AlertSettings
 
 log = logging.getLogger("spamscore")
@@ -226,8 +226,8 @@ def send_mail(message: Message, settings: AlertSettings) -> None:
     with connect(server.host, server.port, server.local_hostname, timeout=settings.timeout) as connection:
         if not server.ssl and not server.no_tls and connection.has_extn("starttls"):
             connection.starttls(context=ssl.create_default_context())
-        if server.username and server.password:
-            connection.login(server.username, server.password)
+        if server.username and (password := read_secret(SMTP_PASSWORD_VARIABLE) or server.password):
+            connection.login(server.username, password)
         connection.send_message(mail)
 
 

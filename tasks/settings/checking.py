@@ -15,7 +15,7 @@ from luigi.task_register import Register
 
 from models.errors import SettingsError
 from tasks.settings.files import MACHINE_FILES, PROJECT_FILES, find_fault
-from tasks.settings.loading import load
+from tasks.settings.loading import SMTP_PASSWORD_VARIABLE, load, read_secret
 from tasks.settings.sections import SECTIONS
 
 # Sections that Luigi and its contrib modules read. Their keys are checked only if a class declares them.
@@ -71,6 +71,7 @@ def _check_all() -> None:
         _check_section(section, list(parser._sections[section]))
     for settings_class in SECTIONS.values():
         load(settings_class)
+    read_secret(SMTP_PASSWORD_VARIABLE)
 
 
 def _check_section(section: str, keys: list[str]) -> None:

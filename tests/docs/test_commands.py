@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import kubectl_commands
 import luigi
 import pytest
 import warm
@@ -197,13 +198,17 @@ def check_extras(command: str, folder: Path) -> None:
 
 
 def check_variable(command: str, folder: Path) -> None:
-    """Checks that a setting has this environment variable, and that its value is valid."""
+    """Checks that a setting has this environment variable, and that its value is valid; or that it names a file."""
     check_syntax(command, folder)
-    (name,) = re.findall(r"export (\w+)=", command)
+    (name,) = re.findall(r"export (\w+?)(?:_FILE)?=", command)
     (setting,) = [
         setting for setting in reference_pages.SETTINGS if reference_pages.environment_variable(setting) == name
     ]
-    setting.parse(shlex.split(command)[1].split("=", 1)[1])
+    value = shlex.split(command)[1].split("=", 1)[1]
+    if f"{name}_FILE=" in command:
+        assert Path(value).is_absolute()
+    else:
+        setting.parse(value)
 
 
 def check_files(command: str, folder: Path) -> None:
@@ -215,6 +220,15 @@ def check_files(command: str, folder: Path) -> None:
         assert (ROOT / "deploy" / name).is_file(), name
     if match := re.search(r"luigi (--module pipeline .*)$", command):
         assert run_warm(f"luigi {match[1]} --help", folder).code == 0
+
+
+def check_kubectl(command: str, folder: Path) -> None:
+    """Checks a command of kubectl, and runs what it would run in a container."""
+    check_syntax(command, folder)
+    outer, _, inner = command.partition(" -- ")
+    kubectl_commands.check(outer, "docs/how-to/kubernetes.md")
+    if inner:
+        find_rule(inner).test(inner, folder)
 
 
 def check_syntax(command: str, folder: Path) -> None:
@@ -234,6 +248,7 @@ RULES = [
     Rule(r"spamscore watch\b", watch),
     Rule(r"spamscore api\b", start_front_end),
     Rule(r"spamscore selftest", show_help, "it takes a minute; tests/pipeline/commands/test_selftest.py runs it"),
+    Rule(r"kubectl ", check_kubectl, "there is no API server; the objects are those of deploy/kubernetes"),
     Rule(r"curl ", check_syntax, "the front end does not run; tests/pipeline/api/ sends requests"),
     Rule(r"((LUIGI|SPAMSCORE)_\w+=\S+ )?(luigi --module pipeline|spamscore|saved_model_cli) ?", run),
     Rule(r"(printf|paste|sqlite3|eval) ", run),

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from servers import free_port
 
 
@@ -73,15 +73,19 @@ def web_server(hangs: bool = False) -> Iterator[Web]:
 
 @dataclass
 class Mailbox:
-    """A mail server: its port, the mails that it accepted and their recipients; with `refuses` it accepts none."""
+    """A mail server: its port, the mails that it accepted and their recipients.
+
+    With `refuses` it accepts none; with a `password` only after a login with it.
+    """
 
     port: int = 0
     mails: list[EmailMessage] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
     refuses: bool = False
+    password: str = ""
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.refuses:
+    async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if self.refuses or (self.password and not session.authenticated):
             return "554 not today"
         content = envelope.content
         assert isinstance(content, bytes)
@@ -93,11 +97,16 @@ class Mailbox:
 
 
 @contextlib.contextmanager
-def mail_server() -> Iterator[Mailbox]:
-    """Starts a mail server."""
-    mailbox = Mailbox()
-    mailbox.port = free_port()
-    controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)
+def mail_server(password: str = "") -> Iterator[Mailbox]:
+    """Starts a mail server. With a password, it accepts mails only after a login with it."""
+    mailbox = Mailbox(port=free_port(), password=password)
+
+    def accepts_login(_server: SMTP, _session: Session, _envelope: Envelope, _name: str, login: Any) -> AuthResult:
+        return AuthResult(success=login.password.decode() == password)
+
+    controller = Controller(
+        mailbox, hostname="127.0.0.1", port=mailbox.port, authenticator=accepts_login, auth_require_tls=False
+    )
     controller.start()
     try:
         yield mailbox

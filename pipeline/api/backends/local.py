@@ -7,9 +7,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from models.settings import DeviceSettings
 from pipeline.api.backends.backend import Scores, VersionState, Wanted
 from pipeline.api.backends.batching import Batching
 from pipeline.api.backends.version_store import VersionStore
+from tasks.settings.loading import load
 
 if TYPE_CHECKING:
     from pipeline.answers.explanations import ExplainedMessage
@@ -25,7 +27,8 @@ class LocalBackend:
     def __init__(self, settings: ApiSettings, metrics: Metrics) -> None:
         self._metrics = metrics
         self._store = VersionStore(settings.versions_loaded, metrics)
-        self._batching = Batching(settings, metrics, threads=len(os.sched_getaffinity(0)))
+        threads = load(DeviceSettings).threads or len(os.sched_getaffinity(0))
+        self._batching = Batching(settings, metrics, threads)
         # One explanation scores hundreds of variants of a message. One at a time, so that scores stay fast.
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
         self._watch: asyncio.Task[None] | None = None

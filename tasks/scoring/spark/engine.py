@@ -32,7 +32,7 @@ from tasks.scoring.overlap import StageSeconds
 from tasks.scoring.spark.context import SparkConnection, describe_failure, open_context, read_message
 from tasks.scoring.spark.executor import DATABASE_URL, ArtifactReference, ExecutorJob, ModelReference, score_part
 from tasks.scoring.spark.software import describe_software
-from tasks.settings.loading import load
+from tasks.settings.loading import FILE_SUFFIX, load
 from tasks.settings.operation import ConsoleSettings
 from tasks.settings.scoring import ScoringSettings
 from tasks.settings.spark import SparkSettings
@@ -109,9 +109,10 @@ class SparkEngine:
 
     @cached_property
     def _connection(self) -> SparkConnection:
-        environment = {}
+        environment: dict[str, str] = {}
         if self._settings.database_url == "driver":
-            environment[DATABASE_URL] = self._database_settings.url
+            # Empty, because an executor that inherits the file's variable would have two values.
+            environment |= {DATABASE_URL: self._database_settings.url, DATABASE_URL + FILE_SUFFIX: ""}
         started = time.monotonic()
         connection = open_context(self._settings, "spamscore ScoreBatch", environment)
         log.info(

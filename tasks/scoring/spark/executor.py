@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -132,8 +131,10 @@ def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[
 
 
 def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float]:
+    from tasks.settings.loading import read_secret
+
     # Before the model is loaded, which takes seconds: Spark runs a task that failed again.
-    database = _open_database(os.environ.get(DATABASE_URL, ""), job.connect_timeout, job.transaction_timeout)
+    database = _open_database(read_secret(DATABASE_URL), job.connect_timeout, job.transaction_timeout)
     _require_same_batch(database, job.work)
     snapshot = _find_artifact(job.snapshot)
     scorer = _load_scorer(job.model)
@@ -190,8 +191,8 @@ def _open_database(url: str, connect_timeout: int, transaction_timeout: int) -> 
 
     if not url:
         raise ClusterError(
-            f"{DATABASE_URL} is not set on this machine, and [spark] database_url = executor. Set it where executors "
-            "start, or set [spark] database_url = driver."
+            f"{DATABASE_URL} is not set on this machine, nor {DATABASE_URL}_FILE, and [spark] database_url = executor. "
+            "Set one where executors start, or set [spark] database_url = driver."
         )
     engine = connect(DatabaseSettings(url=url, connect_timeout=connect_timeout))
     if engine.dialect.name == "postgresql":

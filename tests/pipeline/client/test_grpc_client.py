@@ -267,6 +267,17 @@ def test_a_client_finds_a_server_that_was_restarted() -> None:
             assert raised.value.kind == "unreachable"
 
 
+def test_calls_are_shared_by_the_servers_behind_one_name() -> None:
+    with scripted_server() as (first, one), scripted_server() as (second, two):
+        server = dataclasses.replace(SERVER, address=f"ipv4:{one},{two}")
+        with GrpcClient(server) as client:
+            eventually(lambda: client.predict(["a"]) and first.calls and second.calls)
+            before = len(first.calls), len(second.calls)
+            for _ in range(20):
+                client.predict(["a"])
+            assert (len(first.calls) - before[0], len(second.calls) - before[1]) == (10, 10)
+
+
 def test_several_threads_use_one_client(running: Running) -> None:
     with GrpcClient(running[1]) as client, ThreadPoolExecutor(16) as threads:
         counts = list(threads.map(lambda count: len(client.predict(["a"] * count).probabilities), range(1, 100)))

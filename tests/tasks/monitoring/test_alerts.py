@@ -44,6 +44,23 @@ def mailbox(set_settings: Set) -> Iterator[Mailbox]:
         yield server
 
 
+@pytest.mark.parametrize("source", ["file", "variable", "luigi.cfg"])
+def test_the_password_of_the_mail_server_can_be_given_by_a_file(
+    set_settings: Set, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+) -> None:
+    if source == "file":
+        (tmp_path / "secret").write_text("hunter2\n", encoding="utf-8")
+        monkeypatch.setenv("SPAMSCORE_SMTP_PASSWORD_FILE", str(tmp_path / "secret"))
+    elif source == "variable":
+        monkeypatch.setenv("SPAMSCORE_SMTP_PASSWORD", "hunter2")
+    with mail_server(password="hunter2") as server:
+        set_settings("alerts", mail_to="a@example.org")
+        set_settings("smtp", host="127.0.0.1", port=str(server.port), username="me", no_tls="true",
+                     password="hunter2" if source == "luigi.cfg" else "another")  # fmt: skip
+        raise_alert(FAILURE, DATE, "no such file")
+    assert len(server.mails) == 1
+
+
 def test_an_alert_that_stays_open_for_ten_runs_is_sent_once_and_so_is_its_recovery(web: Web, mailbox: Mailbox) -> None:
     for run in range(10):
         raise_alert(FAILURE, DATE, f"no such file, run {run}: \u2026")
