@@ -54,11 +54,12 @@ def pytest_configure() -> None:
 
 # Files that take a minute or more, longest first: a long file at the end would leave the other workers idle.
 LONGEST = (
-    "test_spark_drill.py", "test_machines.py", "test_side_by_side.py", "test_nightly_chain.py",
-    "test_rejected_messages.py", "test_loop.py", "test_drill.py", "test_replicas.py", "test_security.py",
-    "test_bad_messages.py", "test_distribution.py", "test_nightly.py", "test_one_version_everywhere.py",
-    "test_quality.py", "test_bad_artifacts.py", "test_labelling.py", "test_bad_corpora.py", "test_reports.py",
-    "test_kubernetes_processes.py", "test_export.py", "test_ledger.py", "test_selftest.py", "test_gpu.py",
+    "test_commands.py", "test_nightly_chain.py", "test_engine.py", "test_distribution.py",
+    "test_rejected_messages.py", "test_side_by_side.py", "test_spark_drill.py", "test_machines.py", "test_loop.py",
+    "test_drill.py", "test_replicas.py", "test_security.py", "test_bad_messages.py", "test_nightly.py",
+    "test_one_version_everywhere.py", "test_quality.py", "test_bad_artifacts.py", "test_labelling.py",
+    "test_bad_corpora.py", "test_reports.py", "test_kubernetes_processes.py", "test_export.py", "test_ledger.py",
+    "test_selftest.py", "test_gpu.py",
 )  # fmt: skip
 
 
