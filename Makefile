@@ -31,7 +31,7 @@ test: $(VENV)/installed-test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-images: $(VENV)/installed-images  ## build the container images and run nights in them; as root, with buildah and podman
-	PYTHONPATH=$(CURDIR) PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m pytest -n 0 tests/images --images
+	PYTHONPATH=$(CURDIR) PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m pytest -n 0 tests/images
 
 image: $(VENV)/installed-images  ## build the container images: make image TARGETS='batch api'
 	deploy/docker/build.sh $(TARGETS)

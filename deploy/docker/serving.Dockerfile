@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="spamscore-serving" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
-COPY --chmod=a+rX . /models/spam_ham
+COPY --chown=10001:10001 . /models/spam_ham
 # models.config has the path of the exports where they were made.
 RUN sed -i 's|^\( *base_path: \)".*"$|\1"/models/spam_ham"|' /models/spam_ham/models.config \
     && grep -q '^ *base_path: "/models/spam_ham"$' /models/spam_ham/models.config
