@@ -14,11 +14,16 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import servers
+import sqlalchemy as sa
 from chain import CommandResult
 from eventually import eventually
+from sqlalchemy.engine import URL
 
+UID = 10001  # of the images
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 BASES = ("docker.io/library/python:3.11-slim-bookworm", "docker.io/tensorflow/serving:2.20.0")
@@ -168,6 +173,49 @@ class Container:
         """Sends a signal to the first process, and returns the exit code of the container."""
         self._engine.call("kill", "--signal", signal, self.name)
         return int(self._engine.call("wait", self.name))
+
+
+@dataclass(frozen=True)
+class SocketDatabase:
+    """A database that a container reaches by a socket.
+
+    Attributes:
+        engine: a connection for the test.
+        options: of podman: they give the container the socket and the URL in a file, and no network.
+    """
+
+    engine: sa.Engine
+    options: tuple[str, ...]
+
+    def count_published(self, date: str) -> list[int]:
+        """Returns the number of scores of each published batch of a date."""
+        if not sa.inspect(self.engine).has_table("score_batches"):
+            return []
+        statement = sa.text("SELECT count(*) FROM published_scores WHERE batch_date = :date GROUP BY batch_id")
+        with self.engine.connect() as connection:
+            return list(connection.execute(statement, {"date": date}).scalars())
+
+
+@contextlib.contextmanager
+def socket_database(server: URL) -> Iterator[SocketDatabase]:
+    """Creates a database on a PostgreSQL server that listens on a Unix socket, and drops it at the end."""
+    with servers.temporary_database(server) as url, tempfile.TemporaryDirectory(prefix="spamscore-secret-") as folder:
+        socket, secret = Path(str(url.query["host"])) / ".s.PGSQL.5432", Path(folder) / "database-url"
+        inside = url.set(drivername="postgresql", query={"host": "/run/postgresql"})
+        secret.write_text(inside.render_as_string(hide_password=False) + "\n", encoding="utf-8")
+        secret.chmod(0o444)
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+        yield SocketDatabase(engine, (
+            "--volume", f"{socket}:/run/postgresql/.s.PGSQL.5432", "--volume", f"{secret}:/run/secrets/database-url:ro",
+            "--env", "SPAMSCORE_DATABASE_URL_FILE=/run/secrets/database-url",
+        ))  # fmt: skip
+
+
+def give(folder: Path, uid: int) -> tuple[str, ...]:
+    """Gives a folder and its files to a user, and returns the options that make it the working folder."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, uid)
+    return ("--volume", f"{folder}:/srv/spamscore")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The images, built with podman and run: nights without root, rights, network and places to write.
 
-`make test-images` runs this file, as root; `make test` does not. Without a registry the base images are stand-ins.
+`make test-images` runs this folder, as root; `make test` does not. Without a registry the base images are stand-ins.
 """
 
 from __future__ import annotations
@@ -10,87 +10,33 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import servers
-import sqlalchemy as sa
 import yaml
 from chain import DATE, SMALL, CommandResult, write_settings
-from container_engine import DOCKER, Container, Engine, container_engine, find_missing_programs
+from container_engine import DOCKER, UID, Container, Engine, SocketDatabase, give
 from eventually import eventually
 from servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-UID, OTHER_UID = 10001, 4711
+OTHER_UID = 4711
 # The bounds of what is installed in an image beside Debian and Python.
 MOST_BYTES = {"spamscore": 1.45e9, "spamscore-luigid": 0.1e9}
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    if missing := find_missing_programs():
-        message = f"no images can be built: missing {', '.join(missing)} (apt-get install podman runc mmdebstrap)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    with container_engine() as engine:
-        engine.build("batch", "luigid")
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sa.Engine, tuple[str, ...]]]:
-    """PostgreSQL, and the options that give a container its socket and its URL in a file, and nothing else."""
-    with servers.postgresql() as server:
-        socket = Path(str(server.url.query["host"])) / ".s.PGSQL.5432"
-        secret = tmp_path_factory.mktemp("secret") / "database-url"
-        inside = server.url.set(drivername="postgresql", query={"host": "/run/postgresql"})
-        secret.write_text(inside.render_as_string(hide_password=False) + "\n", encoding="utf-8")
-        secret.chmod(0o444)
-        options = (
-            "--volume", f"{socket}:/run/postgresql/.s.PGSQL.5432", "--volume", f"{secret}:/run/secrets/database-url:ro",
-            "--env", "SPAMSCORE_DATABASE_URL_FILE=/run/secrets/database-url",
-        )  # fmt: skip
-        engine = sa.create_engine(server.url.set(drivername="postgresql+psycopg"))
-        yield engine, options
-        engine.dispose()
-
-
-def count_published(engine: sa.Engine, date: str) -> list[int]:
-    """Returns the number of scores of each published batch of a date."""
-    statement = sa.text("SELECT count(*) FROM published_scores WHERE batch_date = :date GROUP BY batch_id")
-    with engine.connect() as connection:
-        return list(connection.execute(statement, {"date": date}).scalars())
-
-
-def give(folder: Path, uid: int) -> tuple[str, ...]:
-    """Gives a folder and its files to a user, and returns the options that make it the working folder."""
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, uid, uid)
-    return ("--volume", f"{folder}:/srv/spamscore")
-
-
-@pytest.fixture(scope="module")
-def night(
-    engine: Engine, database: tuple[sa.Engine, tuple[str, ...]], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, CommandResult]:
-    """A working folder in which a container ran the whole chain with the settings as shipped, and its output."""
-    folder = tmp_path_factory.mktemp("night")
-    options = (*database[1], *give(folder, UID))
-    return folder, engine.run("spamscore", "ScoreBatch", "--date", DATE, options=options)
-
-
 @pytest.mark.timeout(3600)
 def test_a_night_with_training_and_export_runs_in_the_container(
-    engine: Engine, night: tuple[Path, CommandResult], database: tuple[sa.Engine, tuple[str, ...]]
+    engine: Engine, night: tuple[Path, CommandResult], night_database: SocketDatabase
 ) -> None:
     folder, done = night
     assert done.code == 0, done.output[-5000:]
     assert {"TrainModel", "ExportModel", "ScoreBatch"} <= done.ran
     assert done.last_line.startswith(f"spamscore: batch 1 of {DATE} is published: 437 scored, 4 rejected")
-    assert len(count_published(database[0], DATE)) == 1
+    assert len(night_database.count_published(DATE)) == 1
     assert list((folder / "artifacts" / "exports" / "spam_ham").glob("1/saved_model.pb"))
-    options = (*database[1], *give(folder, UID))
+    options = (*night_database.options, *give(folder, UID))
     again = engine.run("spamscore", "ScoreBatch", "--date", DATE, options=options)
     assert (again.code, again.ran) == (0, set()), again.output
     summary = engine.run("spamscore", "summary", DATE, options=(*options, "--entrypoint", "spamscore"))
@@ -111,41 +57,41 @@ def test_the_container_had_no_rights_and_the_user_of_the_image(engine: Engine, t
 
 @pytest.mark.timeout(3600)
 def test_the_report_is_written_by_another_user_in_a_folder_of_his(
-    engine: Engine, night: tuple[Path, CommandResult], database: tuple[sa.Engine, tuple[str, ...]], tmp_path: Path
+    engine: Engine, night: tuple[Path, CommandResult], night_database: SocketDatabase, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(night[0], tmp_path / "srv"))
     user = ("--user", f"{OTHER_UID}:{OTHER_UID}")
     done = engine.run(
-        "spamscore", "ReportBatch", "--date", DATE, options=(*database[1], *give(folder, OTHER_UID), *user)
+        "spamscore", "ReportBatch", "--date", DATE, options=(*night_database.options, *give(folder, OTHER_UID), *user)
     )
     assert done.code == 0, done.output[-3000:]
-    (report,) = (folder / "artifacts" / "reports").rglob("report.html")
+    (report,) = (folder / "artifacts" / "reports").rglob("batch-1.html")
     assert report.stat().st_uid == OTHER_UID
 
 
 @pytest.mark.timeout(3600)
 def test_a_night_that_was_killed_in_training_goes_on_and_publishes_once(
-    engine: Engine, database: tuple[sa.Engine, tuple[str, ...]], tmp_path: Path
+    engine: Engine, database: SocketDatabase, tmp_path: Path
 ) -> None:
     write_settings(tmp_path, SMALL)
-    options = (*database[1], *give(tmp_path, UID))
+    options = (*database.options, *give(tmp_path, UID))
     date = "2026-02-01"
     running = engine.start("spamscore", "ScoreBatch", "--date", date, options=options)
     running.wait_for("training: 0 %")
     assert running.kill() == 137
-    assert count_published(database[0], date) == []
+    assert database.count_published(date) == []
     done = engine.run("spamscore", "ScoreBatch", "--date", date, options=options)
     assert done.code == 0, done.output[-3000:]
     assert "IngestCorpus" not in done.ran
-    assert len(count_published(database[0], date)) == 1
+    assert len(database.count_published(date)) == 1
 
 
 @pytest.mark.timeout(3600)
 def test_sigterm_ends_the_night_at_a_point_from_which_it_goes_on(
-    engine: Engine, database: tuple[sa.Engine, tuple[str, ...]], tmp_path: Path
+    engine: Engine, database: SocketDatabase, tmp_path: Path
 ) -> None:
     write_settings(tmp_path, SMALL)
-    options = (*database[1], *give(tmp_path, UID))
+    options = (*database.options, *give(tmp_path, UID))
     running = engine.start("spamscore", "ScoreBatch", "--date", "2026-02-02", options=options)
     running.wait_for("training: 0 %")
     code = running.kill("TERM")
@@ -157,14 +103,14 @@ def test_sigterm_ends_the_night_at_a_point_from_which_it_goes_on(
 
 @pytest.mark.timeout(3600)
 def test_a_full_volume_ends_the_night_in_one_line_that_names_the_folder(
-    engine: Engine, database: tuple[sa.Engine, tuple[str, ...]]
+    engine: Engine, database: SocketDatabase
 ) -> None:
     full = ("--mount", "type=tmpfs,destination=/srv/spamscore,tmpfs-size=200k,tmpfs-mode=1777")
-    done = engine.run("spamscore", "ScoreBatch", "--date", "2026-02-03", options=(*database[1], *full))
+    done = engine.run("spamscore", "ScoreBatch", "--date", "2026-02-03", options=(*database.options, *full))
     assert done.code == 30, done.output[-3000:]
     assert re.search(r"No space left on device|disk is full|full", done.last_line), done.last_line
     assert "/srv/spamscore" in done.last_line or "artifacts" in done.last_line
-    assert count_published(database[0], "2026-02-03") == []
+    assert database.count_published("2026-02-03") == []
 
 
 @pytest.mark.timeout(3600)
@@ -239,6 +185,47 @@ def test_luigid_runs_read_only_and_keeps_its_state_in_its_volume(engine: Engine,
     eventually(lambda: check_health(luigid, "luigid").code == 0, detail=lambda: luigid.log)
     assert luigid.kill("TERM") == 0, luigid.log
     assert (tmp_path / "luigid.pickle").stat().st_uid == UID
+
+
+@pytest.mark.timeout(3600)
+def test_the_front_end_answers_with_the_artifacts_read_only(
+    engine: Engine, night: tuple[Path, CommandResult], tmp_path: Path
+) -> None:
+    engine.build("api")
+    token = tmp_path / "api-token"
+    token.write_text("a-secret-token\n", encoding="utf-8")
+    token.chmod(0o444)
+    (volume,) = [option for option in give(night[0], UID) if option != "--volume"]
+    options = (
+        "--volume", f"{volume}:ro", "--volume", f"{token}:/run/secrets/api-token:ro",
+        "--env", "SPAMSCORE_API_TOKEN_FILE=/run/secrets/api-token",
+    )  # fmt: skip
+    api = engine.start("spamscore-api", options=options, memory="3g")
+    ask = (
+        "import urllib.request as r; print(r.urlopen(r.Request('http://127.0.0.1:8000/v1/predictions', "
+        "b'{\"messages\": [\"Lunch at one?\"]}', {'Authorization': 'Bearer a-secret-token'})).read().decode())"
+    )
+    eventually(lambda: api.execute("python", "-c", ask).code == 0, detail=lambda: api.log[-3000:])
+    assert check_health(api, "api").code == 0
+    answer = json.loads(api.execute("python", "-c", ask).output)
+    asked = engine.run(
+        "spamscore", "text", "--json", "Lunch at one?", options=(*give(night[0], UID), "--entrypoint", "spamscore")
+    )
+    assert f"{answer['predictions'][0]['probability']}" in asked.output
+    assert api.kill("TERM") == 0, api.log[-3000:]
+
+
+@pytest.mark.timeout(3600)
+def test_the_spark_image_scores_a_date_by_executors(
+    engine: Engine, night: tuple[Path, CommandResult], night_database: SocketDatabase
+) -> None:
+    engine.build("spark")
+    options = (*night_database.options, *give(night[0], UID), "--env", "SPARK_LOCAL_IP=127.0.0.1")
+    command = ("luigi", "--module", "pipeline", "ScoreBatch", "--date", "2026-02-01", "--scoring-engine", "spark")
+    done = engine.run("spamscore-spark", *command, options=options, memory="6g")
+    assert done.code == 0, done.output[-5000:]
+    assert "Spark application local-" in done.output
+    assert night_database.count_published("2026-02-01") == night_database.count_published(DATE)
 
 
 @pytest.mark.timeout(3600)
