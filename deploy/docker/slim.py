@@ -39,8 +39,6 @@ REMOVED = {
     "**/*.pyi": "types for editors and type checkers",
     "**/*.pyx": "sources of compiled modules",
     "**/*.pxd": "declarations for compiling other modules",
-    "pip": "the installer; the image is built anew for other packages",
-    "pip-*.dist-info": "the installer",
 }
 
 # Entries for PySpark. Executors run tasks on RDDs; no SQL, Hive, Spark Connect or streaming.
