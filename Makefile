@@ -9,10 +9,16 @@ CHECKOV := .venv-checkov
 unexport PYTHONDONTWRITEBYTECODE
 SECONDS ?= 60
 
+TARGETS ?= batch api spark luigid
+# The extras whose packages are in the lock file; pyspark has a file of its own, because it is large.
+LOCKED := postgresql mysql s3 gs abfs api serving
+LOCK = $(abspath $(BIN))/uv pip compile --quiet --no-config --no-header --no-annotate --no-emit-index-url \
+	--generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 --override overrides.txt
+
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test test-slow docs drill quality bench bench-quick bench-workers bench-serve bench-spark gpu lint \
-  lint-kubernetes format audit fuzz clean
+.PHONY: help score watch test test-slow test-images image push lock docs drill quality bench bench-quick bench-workers bench-serve \
+  bench-spark gpu lint lint-kubernetes format audit fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -29,6 +35,19 @@ test: $(VENV)/installed-test  ## run the tests
 
 test-slow: $(VENV)/installed-test  ## run the long tests that `make test` leaves out: faults of Spark, of other machines
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
+
+test-images: $(VENV)/installed-images  ## build the container images and run nights in them; as root, with buildah and podman
+	PYTHONPATH=$(CURDIR) PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m pytest -n 0 tests/images
+
+image: $(VENV)/installed-images  ## build the container images: make image TARGETS='batch api'
+	deploy/docker/build.sh $(TARGETS)
+
+push: $(VENV)/installed-images  ## push the images, print their digests: make push REGISTRY=registry.internal/spam
+	PATH=$(abspath $(BIN)):$$PATH deploy/docker/push.sh '$(REGISTRY)' $(TARGETS)
+
+lock: $(VENV)/installed-images  ## write the versions and hashes of the images' packages to deploy/docker/*.lock
+	cd deploy/docker && $(LOCK) --only-binary :all: --output-file requirements.lock $(LOCKED:%=--extra %) ../../setup.py requirements.in
+	cd deploy/docker && $(LOCK) --output-file requirements-spark.lock --constraint requirements.lock requirements-spark.in
 
 docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
@@ -104,6 +123,10 @@ $(VENV)/installed-docs: $(VENV)/installed
 
 $(VENV)/installed-fuzz: $(VENV)/installed-test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
+	touch $@
+
+$(VENV)/installed-images: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,images]'
 	touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed-test

