@@ -306,9 +306,10 @@ def test_only_the_autoscaler_sets_the_number_of_front_ends(overlay: str) -> None
 def test_every_image_has_the_version_of_the_project(overlay: str) -> None:
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     (version,) = re.findall(r'^    version="(.*)"', setup, re.MULTILINE)
-    images = set(re.findall(r"(?:image|value): (\S*spamscore-\w+:\S+)$", render_text(overlay), re.MULTILINE))
-    names = {"batch", "api", "luigid", "serving"} | ({"spark"} if overlay == "spark" else set())
-    assert {image.rpartition("spamscore-")[2] for image in images} == {f"{name}:{version}" for name in names}
+    images = set(re.findall(r"(?:image|value): (\S*spamscore[\w-]*:\S+)$", render_text(overlay), re.MULTILINE))
+    names = {"spamscore", "spamscore-api", "spamscore-luigid", "spamscore-serving"}
+    names |= {"spamscore-spark"} if overlay == "spark" else set()
+    assert {image.rpartition("/")[2] for image in images} == {f"{name}:{version}" for name in names}
 
 
 def test_driver_and_executors_have_one_image() -> None:

@@ -231,6 +231,8 @@ def check_kubectl(command: str, folder: Path) -> None:
     kubectl_commands.check(outer, "docs/how-to/kubernetes.md")
     if inner:
         find_rule(inner).test(inner, folder)
+
+
 def check_container(command: str, folder: Path) -> None:
     """Checks the services, files, images and tasks that a command of Docker names."""
     check_syntax(command, folder)
