@@ -259,7 +259,10 @@ def test_push_prints_the_digest_of_the_registry_and_writes_a_bill_of_materials(e
         registry = subprocess.Popen(["docker-registry", "serve", tmp_path / "config.yml"], stdout=log, stderr=log)
     try:
         servers.wait_for_port(port, registry, tmp_path / "log")
-        variables = {"ENGINE": str(engine.program), "TAG": "test", "PUSH_FLAGS": "--tls-verify=false"}
+        variables = {
+            "ENGINE": str(engine.program), "TAG": "test", "PUSH_FLAGS": "--tls-verify=false",
+            "SBOM_FOLDER": str(tmp_path / "sbom"),
+        }  # fmt: skip
         done = subprocess.run(
             [DOCKER / "push.sh", f"127.0.0.1:{port}/spam", "luigid"], env={**os.environ, **variables},
             capture_output=True, text=True, check=False,
@@ -272,7 +275,7 @@ def test_push_prints_the_digest_of_the_registry_and_writes_a_bill_of_materials(e
     finally:
         registry.terminate()
         registry.wait(timeout=30)
-    bill = json.loads((ROOT / "sbom" / "spamscore-luigid-test.cdx.json").read_text(encoding="utf-8"))
+    bill = json.loads((tmp_path / "sbom" / "spamscore-luigid-test.cdx.json").read_text(encoding="utf-8"))
     components = {component["name"]: component["version"] for component in bill["components"]}
     assert bill["bomFormat"] == "CycloneDX"
     assert (
