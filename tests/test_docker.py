@@ -204,6 +204,20 @@ def test_push_without_a_registry_is_one_line() -> None:
     assert done.stderr == "push.sh: expected a registry: make push REGISTRY=registry.internal/spam\n"
 
 
+def test_push_prints_the_digest_of_its_registry_when_docker_knows_several(tmp_path: Path) -> None:
+    docker = make_program(
+        tmp_path / "docker",
+        'case $1 in image) printf "%s\\n" other/spamscore@sha256:1 reg/spam/spamscore@sha256:2 "" ;; esac',
+    )
+    make_program(tmp_path / "cyclonedx-py", "cat > /dev/null")
+    done = run_script(
+        "push.sh", "reg/spam", "batch", ENGINE=str(docker), SBOM_FOLDER=str(tmp_path / "sbom"),
+        PATH=f"{tmp_path}:/usr/bin:/bin",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"pushed reg/spam/spamscore@sha256:2; SBOM: {tmp_path}/sbom/spamscore-0.1.0.cdx.json\n"
+
+
 # The variables that Spark's driver sets in the container of an executor.
 EXECUTOR = {
     "SPARK_EXECUTOR_MEMORY": "512m", "SPARK_DRIVER_URL": "spark://driver:7078", "SPARK_EXECUTOR_ID": "3",

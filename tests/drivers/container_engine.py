@@ -41,6 +41,12 @@ def find_missing_programs() -> list[str]:
     return missing + (["root"] if os.geteuid() != 0 else [])
 
 
+def _limit(kind: int, most: int) -> int:
+    """Returns the hard limit of this process, at most a value."""
+    limit = resource.getrlimit(kind)[1]
+    return most if limit == resource.RLIM_INFINITY else min(limit, most)
+
+
 class Engine:
     """podman with a store of its own.
 
@@ -54,9 +60,16 @@ class Engine:
         self.folder = folder
         self.program = folder / "podman"
         options = f"--root {folder}/store --runroot {folder}/run --storage-driver overlay --events-backend file"
+        # Limits above those of this process cannot be set where it may not raise its own.
+        limits = (("nofile", resource.RLIMIT_NOFILE, 20000), ("nproc", resource.RLIMIT_NPROC, 4096))
+        values = [f'"{name}={value}:{value}"' for name, kind, most in limits for value in [_limit(kind, most)]]
+        settings = folder / "containers.conf"
+        settings.write_text(f"[containers]\ndefault_ulimits = [{', '.join(values)}]\n", encoding="utf-8")
         # crun does not start with cgroups of both versions, as on some machines; runc does.
         self.program.write_text(
-            f'#!/bin/sh\nexec podman {options} --runtime runc --cgroup-manager cgroupfs "$@"\n', encoding="utf-8"
+            f"#!/bin/sh\nexport CONTAINERS_CONF={settings}\n"
+            f'exec podman {options} --runtime runc --cgroup-manager cgroupfs "$@"\n',
+            encoding="utf-8",
         )
         self.program.chmod(0o755)
 
@@ -125,13 +138,8 @@ class Engine:
     def _command(
         self, mode: str, image: str, *arguments: str, options: tuple[str, ...], memory: str, hardened: bool = True
     ) -> list[str]:
-        files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
-        limits = [
-            f"--ulimit={name}={min(value, most)}:{min(value, most)}" if value > 0 else f"--ulimit={name}={most}:{most}"
-            for name, value, most in (("nofile", files, 20000), ("nproc", processes, 4096))
-        ]
         return [
-            "run", mode, *limits, "--memory", memory, *(HARDENED if hardened else ()), *options, f"{image}:test",
+            "run", mode, "--memory", memory, *(HARDENED if hardened else ()), *options, f"{image}:test",
             *arguments,
         ]  # fmt: skip
 
@@ -216,6 +224,16 @@ def give(folder: Path, uid: int) -> tuple[str, ...]:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, uid, uid)
     return ("--volume", f"{folder}:/srv/spamscore")
+
+
+@contextlib.contextmanager
+def small_volume(folder: Path, size: str) -> Iterator[tuple[str, ...]]:
+    """Mounts a file system of a size on a folder, and yields the options that make it the working folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", folder], check=True)
+    try:
+        yield ("--volume", f"{folder}:/srv/spamscore")
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 @contextlib.contextmanager
