@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 BASES = ("docker.io/library/python:3.11-slim-bookworm", "docker.io/tensorflow/serving:2.20.0")
 PROGRAMS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}
-CERTIFICATES = "/etc/ssl/certs"
+# The certificate authorities of this machine, and where a build finds them. Packages of Debian write to /etc/ssl/certs.
+CERTIFICATES, MOUNTED_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt", "/etc/build-certificates.crt"
 # A container of the tests has no way out, no rights and no place to write but /tmp.
 HARDENED = (
     "--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "all", "--security-opt", "no-new-privileges",
@@ -100,7 +101,14 @@ class Engine:
 
     def build(self, *targets: str) -> None:
         """Builds targets with deploy/docker/build.sh. The image has the tag ``test``."""
-        flags = ["--isolation", "chroot", "--pull=never", "--layers", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+        flags = [
+            "--isolation",
+            "chroot",
+            "--pull=never",
+            "--layers",
+            "--volume",
+            f"{CERTIFICATES}:{MOUNTED_CERTIFICATES}:ro",
+        ]
         variables = {
             "ENGINE": str(self.program), "TAG": "test", "BUILD_FLAGS": " ".join(flags),
             "PIP_CONFIG": str(self._write_pip_config()),
@@ -117,8 +125,8 @@ class Engine:
             [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
         ).stdout
         values = dict(line.removeprefix("global.").split("=", 1) for line in listed.splitlines() if "global." in line)
-        keys = ("index-url", "cert", "timeout", "proxy", "trusted-host")
-        lines = [f"{key} = {values[key][1:-1]}" for key in keys if key in values]
+        keys = ("index-url", "timeout", "proxy", "trusted-host")
+        lines = [f"cert = {MOUNTED_CERTIFICATES}", *(f"{key} = {values[key][1:-1]}" for key in keys if key in values)]
         path = self.folder / "pip.conf"
         path.write_text("\n".join(["[global]", *lines]) + "\n", encoding="utf-8")
         return path
