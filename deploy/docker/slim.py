@@ -3,7 +3,7 @@
     python slim.py SITE_PACKAGES [PART]...      PART: spark, for an environment with PySpark
 
 Each entry has its reason. An entry that matches nothing is an error: the package has changed, and the list must be read
-again. tests/images/test_slim.py runs the whole chain in an environment that this script has reduced.
+again. `make test-images` runs the whole chain in an environment that this script has reduced.
 """
 
 from __future__ import annotations
