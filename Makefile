@@ -17,7 +17,7 @@ LOCK = $(abspath $(BIN))/uv pip compile --quiet --no-config --no-header --no-ann
 
 CORPUS ?= ../shared/data/SMSSpamCollection
 
-.PHONY: help score watch test test-slow test-images image push lock docs drill quality bench bench-quick bench-workers bench-serve \
+.PHONY: help score watch test test-slow test-images image push lock dist docs drill quality bench bench-quick bench-workers bench-serve \
   bench-spark gpu lint lint-kubernetes format audit fuzz clean
 
 help:  ## say what there is
@@ -48,6 +48,14 @@ push: $(VENV)/installed-images  ## push the images, print their digests: make pu
 lock: $(VENV)/installed-images  ## write the versions and hashes of the images' packages to deploy/docker/*.lock
 	cd deploy/docker && $(LOCK) --only-binary :all: --output-file requirements.lock $(LOCKED:%=--extra %) ../../setup.py requirements.in
 	cd deploy/docker && $(LOCK) --output-file requirements-spark.lock --constraint requirements.lock requirements-spark.in
+
+dist: $(VENV)/installed-test  ## build wheel and sdist into dist/, check them, and run the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; wheel=$$(realpath dist/*.whl); cd "$$folder"; \
+	  $(PYTHON) -m venv venv; venv/bin/pip install --quiet --disable-pip-version-check "$$wheel"; \
+	  venv/bin/luigi --module pipeline ScoreBatch; venv/bin/spamscore summary
 
 docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --write-all --quiet docs docs/_build/html
@@ -103,8 +111,8 @@ fuzz: $(VENV)/installed-fuzz  ## feed damaged files to every reader, SECONDS=60 
 	$(BIN)/python tests/drivers/fuzz.py --seconds $(SECONDS)
 
 clean:  ## remove the environment, the artifacts and the database
-	rm -rf $(VENV) $(CHECKOV) .kubernetes artifacts spamscore.db* *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .fuzz \
-	  docs/_build docs/reference/_generated
+	rm -rf $(VENV) $(CHECKOV) .kubernetes artifacts spamscore.db* *.egg-info build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	  .fuzz docs/_build docs/reference/_generated
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

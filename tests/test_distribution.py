@@ -1,9 +1,10 @@
-"""Tests of the built wheel: it is complete, and it runs the chain without a checkout."""
+"""Tests of what `make dist` builds: both files are complete, and the wheel runs the chain without a checkout."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from chain import DATE
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "tasks")
 UNPACKAGED = {"__pycache__"}
+# The one place of the version.
+(VERSION,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def environment() -> dict[str, str]:
@@ -32,27 +35,41 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def pip(python: Path, *arguments: str | Path, cwd: Path) -> None:
-    """Runs pip, which downloads packages; without a package index the test is skipped, and fails in CI."""
-    command = [python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+def run_with_index(*command: str | Path, cwd: Path) -> None:
+    """Runs a command that downloads packages; without a package index the test is skipped, and fails in CI."""
     done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
-    if "No matching distribution found" in done.stderr and not os.environ.get("CI"):
+    if "No matching distribution found" in done.stdout + done.stderr and not os.environ.get("CI"):
         pytest.skip("skipped: no package index can be reached")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources, because a build creates folders next to them."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and with the wheel that was built from it.
+
+    They are built from a copy of the sources, because a build creates folders next to them.
+    """
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns(*UNPACKAGED))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    pip(Path(sys.executable), "wheel", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
-    (path,) = folder.glob("*.whl")
+    run_with_index(sys.executable, "-m", "build", "--outdir", folder / "dist", source, cwd=folder)
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.whl")
     return path
+
+
+def test_twine_accepts_wheel_and_sdist(distributions: Path) -> None:
+    paths = sorted(distributions.iterdir())
+    assert [path.name.partition("-")[2] for path in paths] == [f"{VERSION}-py3-none-any.whl", f"{VERSION}.tar.gz"]
+    output = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *paths, cwd=distributions)
+    assert output.count("PASSED") == 2, output
 
 
 def test_the_wheel_has_exactly_the_files_of_the_packages(wheel: Path) -> None:
@@ -72,7 +89,8 @@ def first_night(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first_night")
     run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     programs = folder / "venv" / "bin"
-    pip(programs / "python", "install", wheel, cwd=folder)
+    pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    run_with_index(*pip, "install", wheel, cwd=folder)
     run(programs / "luigi", "--module", "pipeline", "ScoreBatch", "--date", DATE, cwd=folder)
     return folder
 
@@ -84,7 +102,7 @@ def test_the_wheel_alone_runs_the_chain_in_an_empty_environment(first_night: Pat
     for module in run(programs / "python", "-W", "ignore", "-c", code, cwd=first_night).splitlines():
         assert Path(module).is_relative_to(first_night / "venv")
     assert "Messages read" in run(programs / "spamscore", "summary", DATE, cwd=first_night)
-    assert run(programs / "spamscore", "--version", cwd=first_night).startswith("spamscore 0.")
+    assert run(programs / "spamscore", "--version", cwd=first_night).startswith(f"spamscore {VERSION}")
 
 
 @pytest.mark.timeout(1200)
