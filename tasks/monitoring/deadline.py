@@ -57,7 +57,12 @@ class DeadlineMonitor:
         self._warned = False
 
     def __call__(self, done: float, total: float, status: str) -> None:
-        """Reports that `done` of `total` messages are scored, after each chunk."""
+        """Reports that `done` of `total` messages are scored, before the first chunk and after each one."""
+        if self._done_before is None:
+            self._done_before = done
+        if done == self._done_before:  # nothing is known of the rate
+            self._on_progress(done, total, status)
+            return
         end = self._estimate_end(done, total)
         late = end > self._due
         if late and not self._warned:
@@ -70,11 +75,9 @@ class DeadlineMonitor:
     def _estimate_end(self, done: float, total: float) -> datetime.datetime:
         """Estimates when all messages will be scored; never earlier than now."""
         now, clock = datetime.datetime.now(self._due.tzinfo), time.monotonic()
-        if self._done_before is None:
-            self._done_before = done
-        if self._first is None and done > self._done_before:
+        if self._first is None:
             self._first = (done, clock)
-        first_done, started = self._first or (done, clock)
+        first_done, started = self._first
         seconds = (total - done) * (clock - started) / (done - first_done) if done > first_done else 0.0
         return now + datetime.timedelta(seconds=seconds)
 

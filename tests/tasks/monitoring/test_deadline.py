@@ -82,9 +82,10 @@ def test_messages_of_an_earlier_run_do_not_count_for_the_rate(monkeypatch: pytes
     assert len(run.warnings) == 1
 
 
-def test_a_run_that_starts_after_its_deadline_warns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_starts_after_its_deadline_warns_after_its_first_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, due_in=-60)
-    run.score((5, 1000))
+    run.score(START, (5, 1000))
+    assert run.statuses[0] == "0"
     assert len(run.warnings) == 1
 
 
