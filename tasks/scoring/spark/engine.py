@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spamscore")
 
-_CHUNKS_PER_TASK = 5  # a task has its start and its end; so many chunks make them small beside it
+_CHUNKS_PER_TASK = 20  # a task has its start and its end; so many chunks make them small beside it
 _POLL_SECONDS = 0.5
 _KEPT = "Committed chunks are kept: run the same command again."
 _PACKAGE_ADVICE = (

@@ -138,11 +138,14 @@ def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float
     _require_same_batch(database, job.work)
     snapshot = _find_artifact(job.snapshot)
     scorer = _load_scorer(job.model)
+    from tasks.database.ledger import find_committed_chunks
     from tasks.scoring.local import Concurrency, score_and_commit
     from tasks.scoring.overlap import StageSeconds
 
     seconds = StageSeconds()
-    work = dataclasses.replace(job.work, snapshot=snapshot, chunk_numbers=chunk_numbers)
+    committed = find_committed_chunks(database, job.work.batch_id)  # by an earlier attempt of this task
+    left = [number for number in chunk_numbers if number not in committed]
+    work = dataclasses.replace(job.work, snapshot=snapshot, chunk_numbers=left)
     for _ in score_and_commit(
         database, scorer, work, Concurrency(scorer.threads or job.model.devices.threads, job.queue), seconds
     ):
