@@ -78,6 +78,7 @@ WITHOUT_MODULE = {
     "pipeline/test_rejected_messages.py",
     "pipeline/test_reports.py",
     "pipeline/test_sample.py",
+    "pipeline/test_upgrade.py",
     "tasks/database/test_migrations.py",
     "tasks/database/test_pgbouncer.py",
 }
