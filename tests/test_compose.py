@@ -5,7 +5,6 @@ No engine is needed: the commands run here as the containers run them, with the 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
@@ -20,15 +19,17 @@ import servers
 import sqlalchemy as sa
 import yaml
 from chain import DATE, CommandResult, environment, kill_group_on_exit, luigi
-from doc_pages import reference_pages
+from compose_spec import PyOptions
+from doc_pages import ROOT, VERSION, reference_pages
 from front_end import front_end
+from missing import skip_or_fail
 from receivers import web_server
 from servers import free_port, wait_for_port
+from serving import model_server, read_flags
 from spamscore_command import run_process
 
 from tasks.scheduler.luigi_defaults import LUIGID_VARIABLE
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "deploy" / "docker"
 BIN = Path(sys.executable).parent
 # Compose replaces ${NAME:-default}.
@@ -45,11 +46,6 @@ def validate(text: str) -> None:
     Raises:
         ValueError: it is not valid.
     """
-    try:
-        from compose_spec import PyOptions
-    except ImportError:
-        message = "compose-spec is not installed: pip install compose-spec"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     PyOptions(apply_merge=True).from_yaml(text).validate()
 
 
@@ -120,6 +116,12 @@ def test_the_script_writes_the_secrets_that_are_missing_and_keeps_the_others(tmp
     assert "postgresql://spamscore:***@postgresql:5432/spamscore" in config.stdout
 
 
+def test_the_images_of_this_project_have_its_version_by_default() -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"image: spamscore.*:\$\{SPAMSCORE_TAG:-(.*)\}", text) == [VERSION] * len(OWN)
+    assert re.findall(r"^ARG VERSION=(.*)$", read_dockerfile(), re.MULTILINE) == [VERSION]
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_the_containers_of_this_project_are_hardened(name: str) -> None:
     service = SERVICES[name]
@@ -139,7 +141,7 @@ def test_ports_are_published_on_loopback_only() -> None:
 def test_promtool_accepts_the_configuration_of_prometheus(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         message = "promtool is not installed: apt-get install prometheus"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     text = (DOCKER / "prometheus.yml").read_text(encoding="utf-8")
     (tmp_path / "token").write_text("a-token", encoding="utf-8")
     text = text.replace("/run/secrets/api-token", "token").replace("/etc/prometheus/", f"{ROOT}/deploy/prometheus/")
@@ -243,16 +245,11 @@ def test_the_front_end_starts_with_the_token_of_a_file_and_is_healthy(
 
 
 def test_tensorflow_serving_gets_the_flags_of_the_script_in_each_place() -> None:
-    script = (ROOT / "deploy" / "serving" / "serve.sh").read_text(encoding="utf-8")
-    flags = {flag.replace("$1", "FOLDER").replace("$poll", "5")
-             for flag in re.findall(r'^ +"(--[^"]+)" ?\\?$', script, re.MULTILINE)}  # fmt: skip
-    assert len(flags) == 8
-    folder = "/srv/spamscore/artifacts/exports/spam_ham"
-    assert {flag.replace(folder, "FOLDER") for flag in SERVICES["serving"]["command"]} == flags
+    assert SERVICES["serving"]["command"] == read_flags("/srv/spamscore/artifacts/exports/spam_ham")
     assert SERVICES["serving"]["volumes"] == ["artifacts:/srv/spamscore:ro"]
     image = read_dockerfile("serving.Dockerfile")
     command = yaml.safe_load(re.findall(r"^CMD (\[.*?\])$", image.replace("\\\n", ""), re.MULTILINE)[0])
-    assert {flag.replace("/models/spam_ham", "FOLDER") for flag in command} == flags
+    assert command == read_flags("/models/spam_ham")
     (entry,) = re.findall(r"^ENTRYPOINT (\[.*\])$", image, re.MULTILINE)
     assert yaml.safe_load(entry) == SERVICES["serving"]["entrypoint"]
 
@@ -260,8 +257,6 @@ def test_tensorflow_serving_gets_the_flags_of_the_script_in_each_place() -> None
 def test_the_health_check_of_tensorflow_serving_asks_for_the_version_in_service(
     finished: tuple[Path, CommandResult],
 ) -> None:
-    from serving import model_server
-
     with model_server(finished[0] / "artifacts" / "exports" / "spam_ham") as server:
         assert check_health("serving", int(server.rest.rpartition(":")[2])) == 0
     assert check_health("serving", free_port()) != 0

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from doc_pages import reference_pages
 from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
+from missing import skip_or_fail
 from prometheus_client import generate_latest
 
 from pipeline import Nightly
@@ -38,7 +39,7 @@ def run(package: str, *command: str | Path, cwd: Path = ROOT) -> str:
     """Returns the output of a program. Skips the test if the program is not installed, or fails it with CI set."""
     if shutil.which(str(command[0])) is None:
         message = f"{command[0]} is not installed: apt-get install {package}"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr

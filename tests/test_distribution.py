@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,10 @@ from pathlib import Path
 
 import pytest
 from chain import DATE
+from doc_pages import ROOT, VERSION
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "pipeline", "tasks")
 UNPACKAGED = {"__pycache__"}
-# The one place of the version.
-(VERSION,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def environment() -> dict[str, str]:

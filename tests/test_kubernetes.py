@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from chain import environment
-from doc_pages import DOCS, ROOT, reference_pages
+from doc_pages import DOCS, VERSION, reference_pages
 from manifests import (
     KUBERNETES,
     OVERLAYS,
@@ -28,6 +28,7 @@ from manifests import (
     render,
     render_text,
 )
+from serving import read_flags
 
 import pipeline
 from tasks.settings.loading import FILE_SUFFIX, environment_variable
@@ -198,14 +199,9 @@ def test_every_command_of_a_container_is_one_that_its_program_has(overlay: str) 
 
 
 def test_tensorflow_serving_has_the_flags_of_serve_sh() -> None:
-    script = (ROOT / "deploy" / "serving" / "serve.sh").read_text(encoding="utf-8")
     folder = f"/srv/spamscore/{ArtifactSettings().folder}/exports/{ArtifactSettings().model_name}"
-    flags = [
-        flag.replace("$1", folder).replace("$poll", "5") for flag in re.findall(r'^ +"(--.*?)"', script, re.MULTILINE)
-    ]
-    assert len(flags) == 8
     arguments = container(pod_templates("production")["spamscore-serving"])["args"]
-    assert arguments == ["--port=8500", "--rest_api_port=8501", *flags]
+    assert arguments == ["--port=8500", "--rest_api_port=8501", *read_flags(folder)]
 
 
 @pytest.mark.parametrize("name", ["spamscore-nightly", "spamscore-backfill"])
@@ -304,12 +300,10 @@ def test_only_the_autoscaler_sets_the_number_of_front_ends(overlay: str) -> None
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_image_has_the_version_of_the_project(overlay: str) -> None:
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    (version,) = re.findall(r'^    version="(.*)"', setup, re.MULTILINE)
     images = set(re.findall(r"(?:image|value): (\S*spamscore[\w-]*:\S+)$", render_text(overlay), re.MULTILINE))
     names = {"spamscore", "spamscore-api", "spamscore-luigid", "spamscore-serving"}
     names |= {"spamscore-spark"} if overlay == "spark" else set()
-    assert {image.rpartition("/")[2] for image in images} == {f"{name}:{version}" for name in names}
+    assert {image.rpartition("/")[2] for image in images} == {f"{name}:{VERSION}" for name in names}
 
 
 def test_driver_and_executors_have_one_image() -> None:

@@ -115,13 +115,18 @@ def test_a_paused_batch_frees_its_executors_and_goes_on_when_it_is_resumed(drill
 
 
 @pytest.mark.slow
-def test_executors_take_the_database_url_from_their_own_environment(drill: SparkDrill) -> None:
+def test_executors_take_the_database_url_from_their_own_environment_or_from_the_driver(
+    drill: SparkDrill, tmp_path: Path
+) -> None:
     with drill.open_batch() as batch:
         batch.configure(database_url="executor")
         batch.require_one_line(batch.run(), "SPAMSCORE_DATABASE_URL is not set on this machine")
-        for number in range(2):
-            url = batch.url.render_as_string(hide_password=False)
-            drill.cluster.restart_worker(number, SPAMSCORE_DATABASE_URL=url)
+        url, file = batch.url.render_as_string(hide_password=False), tmp_path / "database-url"
+        file.write_text(f"{url}\n", encoding="utf-8")
+        drill.cluster.restart_worker(0, SPAMSCORE_DATABASE_URL=url)
+        drill.cluster.restart_worker(1, SPAMSCORE_DATABASE_URL_FILE=str(file))
+        batch.require_result(batch.run())
+    with drill.open_batch() as batch:  # the driver's value takes precedence over both
         batch.require_result(batch.run())
     for number in range(2):
         drill.cluster.restart_worker(number)

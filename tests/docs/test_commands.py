@@ -28,7 +28,7 @@ import pytest
 import warm
 import yaml
 from chain import DATE, CommandResult, environment, kill_group_on_exit
-from doc_pages import ROOT, Block, blocks, inline_code, reference_pages
+from doc_pages import ROOT, VERSION, Block, blocks, inline_code, reference_pages
 from eventually import eventually
 from serving import RunningModelServer, model_server
 
@@ -249,8 +249,7 @@ def check_container(command: str, folder: Path) -> None:
             variables = map(reference_pages.environment_variable, reference_pages.SETTINGS)
             assert variable[1] in variables, name
     if words[1] == "run":
-        version = re.findall(r'version="(.*)"', (ROOT / "setup.py").read_text(encoding="utf-8"))[0]
-        task = words[words.index(f"spamscore:{version}") + 1 :]
+        task = words[words.index(f"spamscore:{VERSION}") + 1 :]
         assert run_warm(shlex.join(["luigi", "--module", "pipeline", *task, "--help"]), folder).code == 0
 
 

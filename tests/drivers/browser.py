@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from chain import kill_group_on_exit
+from missing import skip_or_fail
 
 CHROMIUM = shutil.which("chromium")
 MODES = {"light": 1, "dark": 0}  # values of Chromium's preferredColorScheme
@@ -63,7 +62,7 @@ def measure_page(page: str, folder: Path, width: int, mode: str) -> dict[str, An
     """
     if CHROMIUM is None:
         message = "skipped: Chromium is not installed (apt-get install chromium)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     frame = f'<iframe style="border:0" width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>'
     outer = folder / f"outer-{width}-{mode}.html"
     outer.write_text(

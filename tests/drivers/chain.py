@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import warm
+from missing import skip_or_fail
 
 LUIGI = Path(sys.executable).with_name("luigi")
 STAGES = (
@@ -94,7 +94,7 @@ def luigi_at(moment: str, folder: Path, *arguments: str) -> CommandResult:
     """Runs the command in a new process whose clock starts at a time, in UTC: ``2026-01-31 10:00:00``."""
     if shutil.which("faketime") is None:
         message = "skipped: faketime is not installed (apt-get install faketime)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     # TensorFlow waits by the monotonic clock.
     command = ["faketime", "--exclude-monotonic", "-f", f"@{moment}", LUIGI, "--module", "pipeline", *arguments]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

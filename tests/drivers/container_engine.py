@@ -131,11 +131,9 @@ class Engine:
         path.write_text("\n".join(["[global]", *lines]) + "\n", encoding="utf-8")
         return path
 
-    def run(
-        self, image: str, *arguments: str, options: tuple[str, ...] = (), hardened: bool = True, memory: str = "3g"
-    ) -> CommandResult:
+    def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), memory: str = "3g") -> CommandResult:
         """Runs a container to its end, and returns its exit code and output."""
-        return self._call(*self._command("--rm", image, *arguments, options=options, hardened=hardened, memory=memory))
+        return self._call(*self._command("--rm", image, *arguments, options=options, memory=memory))
 
     def start(self, image: str, *arguments: str, options: tuple[str, ...] = (), memory: str = "3g") -> Container:
         """Starts a container that runs until it is stopped or killed."""
@@ -143,11 +141,9 @@ class Engine:
         self.call(*self._command("--detach", image, *arguments, options=("--name", name, *options), memory=memory))
         return Container(self, name)
 
-    def _command(
-        self, mode: str, image: str, *arguments: str, options: tuple[str, ...], memory: str, hardened: bool = True
-    ) -> list[str]:
+    def _command(self, mode: str, image: str, *arguments: str, options: tuple[str, ...], memory: str) -> list[str]:
         return [
-            "run", mode, "--memory", memory, *(HARDENED if hardened else ()), *options, f"{image}:test",
+            "run", mode, "--memory", memory, *HARDENED, *options, f"{image}:test",
             *arguments,
         ]  # fmt: skip
 

@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+# setup.py is the one place of the version.
+(VERSION,) = re.findall(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
 sys.path.insert(0, str(DOCS))
 
 import reference_pages  # noqa: E402

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import shutil
 import subprocess
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+from missing import skip_or_fail
 
 KUBERNETES = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
 OVERLAYS = ("local", "production", "load-balancer", "spark")
@@ -25,7 +24,7 @@ Manifest = dict[str, Any]
 def kubectl(*arguments: str | Path, stdin: str | None = None) -> str:
     """Returns the output of kubectl. Skips the test if kubectl is missing or too old, or fails it with CI set."""
     if problem := _find_problem():
-        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
+        skip_or_fail(problem)
     done = subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,14 @@ from pipeline.client.protocol import (
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("model_server.py")
+
+
+def read_flags(exports: str) -> list[str]:
+    """Returns the flags that deploy/serving/serve.sh gives TensorFlow Serving for a folder of exports."""
+    script = (ROOT / "deploy" / "serving" / "serve.sh").read_text(encoding="utf-8")
+    flags = re.findall(r'^ +"(--[^"]+)"', script, re.MULTILINE)
+    assert len(flags) == 8
+    return [flag.replace("$1", exports).replace("$poll", "5") for flag in flags]
 
 
 @dataclass(frozen=True)

