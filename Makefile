@@ -21,7 +21,7 @@ CORPUS ?= ../shared/data/SMSSpamCollection
   bench-spark gpu lint lint-kubernetes format audit fuzz clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 17
 
 score: $(VENV)/installed  ## run the whole chain on the bundled sample and show what happened
 	$(BIN)/luigi --module pipeline ScoreBatch
@@ -36,8 +36,8 @@ test: $(VENV)/installed-test  ## run the tests
 test-slow: $(VENV)/installed-test  ## run the long tests that `make test` leaves out: faults of Spark, of other machines
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
-test-images: $(VENV)/installed-images  ## build the container images and run nights in them; as root, with buildah and podman
-	PYTHONPATH=$(CURDIR) PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m pytest -n 0 tests/images
+test-images: $(VENV)/installed-images  ## build images with podman, as root, and run nights in them; all images: make test-images SLOW=1
+	PYTHONPATH=$(CURDIR) PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m pytest -n 0 tests/images $(if $(SLOW),-m '')
 
 image: $(VENV)/installed-images  ## build the container images: make image TARGETS='batch api'
 	deploy/docker/build.sh $(TARGETS)
@@ -46,7 +46,7 @@ push: $(VENV)/installed-images  ## push the images, print their digests: make pu
 	PATH=$(abspath $(BIN)):$$PATH deploy/docker/push.sh '$(REGISTRY)' $(TARGETS)
 
 lock: $(VENV)/installed-images  ## write the versions and hashes of the images' packages to deploy/docker/*.lock
-	cd deploy/docker && $(LOCK) --only-binary :all: --output-file requirements.lock $(LOCKED:%=--extra %) ../../setup.py requirements.in
+	cd deploy/docker && $(LOCK) --output-file requirements.lock $(LOCKED:%=--extra %) ../../setup.py requirements.in
 	cd deploy/docker && $(LOCK) --output-file requirements-spark.lock --constraint requirements.lock requirements-spark.in
 
 dist: $(VENV)/installed-test  ## build wheel and sdist into dist/, check them, and run the wheel in an empty environment

@@ -1,6 +1,7 @@
 """The images, built with podman and run: nights without root, rights, network and places to write.
 
-`make test-images` runs this folder, as root; `make test` does not. Without a registry the base images are stand-ins.
+`make test-images` runs this folder, as root; `make test` does not. The slow tests, with SLOW=1, build the other images.
+Without a registry the base images are stand-ins.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_a_night_with_training_and_export_runs_in_the_container(
     summary = engine.run("spamscore", "summary", DATE, options=(*options, "--entrypoint", "spamscore"))
     assert summary.code == 0, summary.output
     assert "Messages read" in summary.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_night_runs_with_the_settings_as_shipped(engine: Engine, database: SocketDatabase, tmp_path: Path) -> None:
+    done = engine.run("spamscore", "ScoreBatch", "--date", DATE, options=(*database.options, *give(tmp_path, UID)))
+    assert done.code == 0, done.output[-5000:]
+    assert done.last_line.startswith(f"spamscore: batch 1 of {DATE} is published: 437 scored, 4 rejected")
 
 
 @pytest.mark.timeout(3600)
@@ -156,6 +166,26 @@ def test_hadolint_finds_nothing_in_the_dockerfiles() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_make_lock_keeps_the_versions_of_the_lock_files(tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        message = "uv is not installed: pip install uv"
+        skip_or_fail(message)
+    shutil.copytree(DOCKER, tmp_path / "deploy" / "docker")
+    for name in ("Makefile", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = Path(sys.executable).parents[1]
+    command = ["make", f"--old-file={environment}/installed-images", f"VENV={environment}", "lock"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path in DOCKER.glob("*.lock"):
+        # Not the hashes: a release can get more files later.
+        before, after = (
+            re.findall(r"^\S+==\S+", each.read_text(encoding="utf-8"), re.MULTILINE)
+            for each in (path, tmp_path / "deploy" / "docker" / path.name)
+        )
+        assert after == before
+
+
 # The other images
 
 
@@ -175,6 +205,7 @@ def test_luigid_runs_read_only_and_keeps_its_state_in_its_volume(engine: Engine,
     assert (tmp_path / "luigid.pickle").stat().st_uid == UID
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_front_end_answers_with_the_artifacts_read_only(
     engine: Engine, night: tuple[Path, CommandResult], tmp_path: Path
@@ -203,6 +234,7 @@ def test_the_front_end_answers_with_the_artifacts_read_only(
     assert api.kill("TERM") == 0, api.log[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_spark_image_scores_a_date_by_executors(
     engine: Engine, night: tuple[Path, CommandResult], night_database: SocketDatabase
