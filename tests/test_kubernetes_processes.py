@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -223,6 +224,17 @@ def test_an_executor_gets_the_database_from_the_secret_and_not_from_the_driver(s
             assert pod["spec"][key] == template[key]
         for volume in template["volumes"]:
             assert volume in pod["spec"]["volumes"]
+
+
+def test_the_entry_point_of_the_image_gets_the_variables_that_it_needs(spark_requests: KubernetesApi) -> None:
+    script = (KUBERNETES.parent / "docker" / "spark.sh").read_text(encoding="utf-8")
+    needed = re.findall(r'"\$(SPARK_\w+)"', script)  # of the command line of the executor's class
+    assert len(needed) == 7
+    assert "-Xmx$SPARK_EXECUTOR_MEMORY" in script
+    for pod in spark_requests.pods:
+        assert container(pod)["args"] == ["executor"]
+        variables = {variable["name"] for variable in container(pod)["env"]}
+        assert {*needed, "SPARK_EXECUTOR_MEMORY", "SPARK_JAVA_OPT_0"} <= variables
 
 
 def test_the_role_of_the_driver_allows_what_spark_asks_for(spark_requests: KubernetesApi) -> None:

@@ -64,11 +64,16 @@ class CommandResult:
         return {stage for stage in STAGES if f"done      {stage}(" in self.output}
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
-    """Writes luigi.cfg into a folder."""
+def format_settings(settings: Settings) -> str:
+    """Returns the text of a luigi.cfg."""
     lines = [line for section, keys in settings.items() for line in
              (f"[{section}]", *(f"{key} = {value}" for key, value in keys.items()))]  # fmt: skip
-    (folder / "luigi.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Writes luigi.cfg into a folder."""
+    (folder / "luigi.cfg").write_text(format_settings(settings), encoding="utf-8")
 
 
 def environment(**extra: str) -> dict[str, str]:

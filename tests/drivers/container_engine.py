@@ -16,9 +16,11 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import servers
 import sqlalchemy as sa
+import yaml
 from chain import CommandResult
 from eventually import eventually
 from sqlalchemy.engine import URL
@@ -28,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 BASES = ("docker.io/library/python:3.11-slim-bookworm", "docker.io/tensorflow/serving:2.20.0")
 PROGRAMS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}
+# The image of the process that holds the namespaces of a pod.
+PAUSE = "localhost/pause:test"
 # The certificate authorities of this machine, and where a build finds them. Packages of Debian write to /etc/ssl/certs.
 CERTIFICATES, MOUNTED_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt", "/etc/build-certificates.crt"
 # A container of the tests has no way out, no rights and no place to write but /tmp.
@@ -54,18 +58,24 @@ class Engine:
     Attributes:
         folder: the folder of the store and of its files.
         program: a script that runs podman with this store.
+        compiled: a folder for the code that Numba compiles in containers.
         real_bases: whether the base images are those of the registries.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.program = folder / "podman"
+        self.program, self.compiled = folder / "podman", folder / "numba"
+        self.compiled.mkdir(exist_ok=True)
+        self.compiled.chmod(0o1777)
         options = f"--root {folder}/store --runroot {folder}/run --storage-driver overlay --events-backend file"
         # Limits above those of this process cannot be set where it may not raise its own.
         limits = (("nofile", resource.RLIMIT_NOFILE, 20000), ("nproc", resource.RLIMIT_NPROC, 4096))
         values = [f'"{name}={value}:{value}"' for name, kind, most in limits for value in [_limit(kind, most)]]
         settings = folder / "containers.conf"
-        settings.write_text(f"[containers]\ndefault_ulimits = [{', '.join(values)}]\n", encoding="utf-8")
+        settings.write_text(
+            f'[containers]\ndefault_ulimits = [{", ".join(values)}]\n[engine]\ninfra_image = "{PAUSE}"\n',
+            encoding="utf-8",
+        )
         # crun does not start with cgroups of both versions, as on some machines; runc does.
         self.program.write_text(
             f"#!/bin/sh\nexport CONTAINERS_CONF={settings}\n"
@@ -142,13 +152,28 @@ class Engine:
         return Container(self, name)
 
     def _command(self, mode: str, image: str, *arguments: str, options: tuple[str, ...], memory: str) -> list[str]:
-        return [
-            "run", mode, "--memory", memory, *HARDENED, *options, f"{image}:test",
-            *arguments,
-        ]  # fmt: skip
+        # The user of the image shares the code that Numba has compiled, which takes half a minute.
+        cache = () if "--user" in options else ("--volume", f"{self.compiled}:/tmp/numba")
+        return ["run", mode, "--memory", memory, *HARDENED, *cache, *options, f"{image}:test", *arguments]
+
+    def play(self, *objects: dict[str, Any]) -> None:
+        """Creates and starts Kubernetes objects with `podman kube play`, with no network but loopback."""
+        if self._call("image", "exists", PAUSE).code != 0:
+            folder = self.folder / "pause"
+            folder.mkdir()
+            (folder / "Dockerfile").write_text(f'FROM {BASES[0]}\nENTRYPOINT ["sleep", "infinity"]\n', encoding="utf-8")
+            self.call("build", "--isolation", "chroot", "--pull=never", "--tag", PAUSE, folder)
+        path = self.folder / "objects.yaml"
+        path.write_text(yaml.safe_dump_all(objects), encoding="utf-8")
+        self.call("kube", "play", "--network", "none", path)
+
+    def find_volume(self, name: str) -> Path:
+        """Returns the folder of a named volume."""
+        return Path(self.call("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
 
     def clean(self) -> None:
         """Removes all containers and images, and unmounts the store."""
+        self._call("pod", "rm", "--all", "--force", "--time", "0")
         self._call("rm", "--all", "--force", "--time", "0")
         self._call("rmi", "--all", "--force")
         self._call("unmount", "--all")
@@ -184,6 +209,10 @@ class Container:
     def kill(self, signal: str = "KILL") -> int:
         """Sends a signal to the first process, and returns the exit code of the container."""
         self._engine.call("kill", "--signal", signal, self.name)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits until the container has ended, and returns its exit code."""
         return int(self._engine.call("wait", self.name))
 
 

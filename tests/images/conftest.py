@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import servers
-from chain import DATE, CommandResult
+from chain import DATE, SMALL, CommandResult, write_settings
 from container_engine import UID, Engine, SocketDatabase, container_engine, find_missing_programs, give, socket_database
 from missing import skip_or_fail
 from servers import PostgresqlServer
@@ -47,7 +47,8 @@ def night_database(server: PostgresqlServer) -> Iterator[SocketDatabase]:
 def night(
     engine: Engine, night_database: SocketDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, CommandResult]:
-    """A working folder in which a container ran the whole chain with the settings as shipped, and its output."""
+    """A working folder in which a container ran the whole chain with a small network, and the output."""
     folder = tmp_path_factory.mktemp("night")
+    write_settings(folder, {**SMALL, "training": {**SMALL["training"], "processes": "2"}})
     options = (*night_database.options, *give(folder, UID))
     return folder, engine.run("spamscore", "ScoreBatch", "--date", DATE, options=options)
