@@ -22,7 +22,6 @@ import servers
 import sqlalchemy as sa
 import yaml
 from chain import CommandResult
-from eventually import eventually
 from sqlalchemy.engine import URL
 
 UID = 10001  # of the images
@@ -190,17 +189,14 @@ class Container:
     def log(self) -> str:
         return self._engine._call("logs", self.name).output
 
-    @property
-    def is_running(self) -> bool:
-        return self._engine.call("inspect", "--format", "{{.State.Running}}", self.name).strip() == "true"
-
     def wait_for(self, text: str) -> None:
         """Waits until a text is in the log."""
-
-        def check_runs() -> None:
-            assert self.is_running or text in self.log, self.log[-3000:]
-
-        eventually(lambda: text in self.log, check=check_runs, detail=lambda: self.log[-3000:])
+        command = [self._engine.program, "logs", "--follow", self.name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as follower:
+            assert follower.stdout
+            found = any(text in line for line in follower.stdout)  # ends with the container
+            follower.terminate()
+        assert found, self.log[-3000:]
 
     def execute(self, *command: str) -> CommandResult:
         """Runs a command in the container, as a health check does."""

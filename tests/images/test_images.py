@@ -83,7 +83,12 @@ def test_the_report_is_written_by_another_user_in_a_folder_of_his(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("number", "code", "last_line"),
-    [("KILL", 137, ""), ("TERM", 143, "ended by SIGTERM; run the same command again to continue from here")],
+    [
+        ("KILL", 137, ""),
+        pytest.param(
+            "TERM", 143, "ended by SIGTERM; run the same command again to continue from here", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_night_that_was_ended_in_training_goes_on_and_publishes_once(
     engine: Engine, database: SocketDatabase, tmp_path: Path, number: str, code: int, last_line: str
