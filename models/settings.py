@@ -222,21 +222,15 @@ class NetworkSettings:
         0.1, "share of words replaced by the unknown word in training", low=0.0, high=0.75, reason=_SHARE_KEPT
     )
     ngram_buckets: int = setting(
-        262_144, "hash buckets for the character n-grams of tokens; 0 for no n-grams", low=0, high=16_777_216
+        262_144, "hash buckets for the character n-grams of messages in the linear part", low=1, high=16_777_216
     )
     ngram_vectors: int = setting(
-        32_768, "embedding vectors for n-grams in the recurrent part; 0 for none", low=0, high=16_777_216
+        32_768,
+        "embedding vectors for the character n-grams of tokens in the recurrent part; 0 for none",
+        low=0,
+        high=16_777_216,
     )
-    linear: bool = setting(
-        True, "add a linear model over n-grams and pairs of tokens to the recurrent part; needs n-grams"
-    )
-
-    def __post_init__(self) -> None:
-        if self.linear and not self.ngram_buckets:
-            raise SettingsError(
-                "[network] linear = true: expected ngram_buckets of at least 1, because the linear model uses n-grams, "
-                "received 0. Set linear = false, or ngram_buckets to 1 or more."
-            )
+    linear: bool = setting(True, "add a linear model over the character n-grams of the message to the recurrent part")
 
 
 @dataclass(frozen=True)
@@ -253,7 +247,7 @@ class TrainingSettings:
         0.03, "distance of the recurrent part's training targets from 0 and 1", low=0.0, high=0.45
     )
     augmentation: float = setting(
-        0.7,
+        0.4,
         "how often training messages are rewritten with evasion tricks and typing errors; 0 for never",
         low=0.0, high=1.0,
     )  # fmt: skip

@@ -35,7 +35,7 @@ class TrainModel(FolderStage):
 
     folder = TRAININGS
     sections = (NetworkSettings, TrainingSettings)
-    code_version = 3
+    code_version = 4
     resumes = True
     accepts_messages = True
     _chief: Chief | None = None  # set while this machine leads a training on several

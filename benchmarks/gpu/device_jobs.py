@@ -86,7 +86,7 @@ def score(training: str, devices: str, logical_cpus: int) -> list[float]:
     settings = DeviceSettings(devices=devices, logical_cpus=logical_cpus)
     start_tensorflow(settings)
     from models.inference.scorer import Scorer
-    from models.network.network import ngram_buckets
+    from models.network.network import ngram_vectors
     from models.text.encoder import TextEncoder
     from models.trained_model.loading import load_trained_model
     from tasks.sources.samples import bundled_file
@@ -94,7 +94,7 @@ def score(training: str, devices: str, logical_cpus: int) -> list[float]:
     with bundled_file("inbox.csv").open(newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     model = load_trained_model(Path(training))
-    encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
+    encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
     probabilities: list[float] = (
         Scorer(encoder, model.network, select_devices(settings)).score(texts).probabilities.tolist()
     )

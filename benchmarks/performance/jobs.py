@@ -146,11 +146,11 @@ def keras(folder: Path, name: str) -> Figures:
     """Runs the Keras model on precomputed token ids, grouped by length, as on any device."""
     trained = load_model(folder)
     from models.inference.scorer import network_logits
-    from models.network.network import ngram_buckets
+    from models.network.network import ngram_vectors
     from models.text.encoder import TextEncoder, encode_messages
     from tasks.sources.snapshots import read_snapshot
 
-    encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
+    encoder = TextEncoder(trained.vocabulary, ngram_vectors(trained.network))
     encoded = encode_messages(encoder, next(read_snapshot(snapshot(folder, name), 20_000)).texts.to_pylist())
     network_logits(trained.network, encoded)
     started = time.monotonic()
@@ -167,11 +167,11 @@ def script(folder: Path, name: str, rows: str) -> Figures:
     import keras as k
     import numpy as np
 
-    from models.network.network import ngram_buckets
+    from models.network.network import ngram_vectors
     from models.statistics.calibration import to_probabilities
     from models.text.encoder import TextEncoder, encode_messages
 
-    encoder = TextEncoder(trained.vocabulary, ngram_buckets(trained.network))
+    encoder = TextEncoder(trained.vocabulary, ngram_vectors(trained.network))
     encode_messages(encoder, ["hello"])
     for path in folder.glob("script.db*"):
         path.unlink()
@@ -267,7 +267,7 @@ def train(folder: Path, way: str, epochs: str) -> Figures:
             settings = dataclasses.replace(settings, epochs=int(epochs))
             history = fit(*parts.values(), trained.vocabulary, architecture, settings, Path(scratch)).history
         return {"seconds": [epoch.seconds for epoch in history[1:]]}
-    encoded = encode_messages(TextEncoder(trained.vocabulary, architecture.ngram_buckets), parts["training"].texts)
+    encoded = encode_messages(TextEncoder(trained.vocabulary, architecture.ngram_vectors), parts["training"].texts)
     labels, width = parts["training"].labels.astype(np.float32), int(encoded.lengths.max())
     order = np.random.default_rng(0).permutation(len(encoded))
 

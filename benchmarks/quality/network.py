@@ -16,7 +16,7 @@ import pandas as pd
 from protocol import Corpus, FloatArray
 
 from models.inference.scorer import Scorer
-from models.network.network import ngram_buckets
+from models.network.network import ngram_vectors
 from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
 from models.statistics.calibration import UNSEEN_SCORES, find_threshold
 from models.text.cleaning import clean_texts
@@ -79,7 +79,7 @@ class Network:
             write_trained_model(summary, vocabulary, sections["network"], unseen, Path(scratch))
             scores = pd.read_parquet(Path(scratch, UNSEEN_SCORES))
             model = load_trained_model(Path(scratch))
-        encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
+        encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
         self._scorer = Scorer(encoder, model.network, ["/device:CPU:0"])
         self.seconds = time.monotonic() - start
         self.unseen = (scores["spam"].to_numpy(np.int64), scores["probability"].to_numpy())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from models.hashing.arrow_strings import Buffers, join_strings
 from models.hashing.compiled import compiled
 from models.inference.token_reader import FastTokenReader
-from models.inference.word_cache import TokenCache, TokenRuns, WordCache
+from models.inference.word_cache import TokenCache, WordCache
 from models.inference.word_cutter import WordCutter
 from models.inference.word_loops import (
     ENDS_IN_CURRENCY,
@@ -33,7 +34,7 @@ from models.inference.word_loops import (
     IntArray,
 )
 from models.text.cleaning import NOT_PLAIN, max_bytes
-from models.text.encoder import EncodedMessages, TextEncoder, expand_runs
+from models.text.encoder import Characters, EncodedMessages, TextEncoder, expand_runs
 from models.text.texts import Texts, as_buffers
 
 # Maximum number of words, and of tokens. Beyond it those that did not recur are dropped, so that memory does not grow
@@ -45,7 +46,23 @@ _SLICE_BYTES = 8 * 2**20
 _SPACED_OR_FOLDED = re.compile(rf"\b(?:[A-Za-z][ ._*+-]){{3,}}[A-Za-z]\b|{NOT_PLAIN}", re.ASCII)
 # In UTF-8 every byte of a character except the first is 10xxxxxx.
 _TOP_BITS, _CONTINUATION = 0xC0, 0x80
-_VERTICAL_TAB = 0x0B
+_VERTICAL_TAB, _SPACE = 0x0B, 0x20
+
+
+class _Encoded(NamedTuple):
+    """Some messages, encoded.
+
+    Attributes:
+        rows: rows of the token table, int32 [tokens of all].
+        lengths: number of tokens of each message, int64 [messages].
+        codes: code points, as `TextEncoder.characters` returns them, int32 [characters of all].
+        code_counts: number of code points of each message, int64 [messages].
+    """
+
+    rows: npt.NDArray[np.int32]
+    lengths: IntArray
+    codes: npt.NDArray[np.int32]
+    code_counts: IntArray
 
 
 class MessageReader:
@@ -82,24 +99,22 @@ class MessageReader:
         if max(len(self._words.tokens), len(self._words)) > self._max_cached:
             self._words = self._words.recurring(self._max_cached // 2)
         parts = [self._read_slice(*part) for part in _slices(content, starts, max_bytes(self._text))]
-        rows, lengths = parts[0] if len(parts) == 1 else (np.concatenate(part) for part in zip(*parts, strict=True))
-        message_starts = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=message_starts[1:])
-        return EncodedMessages(rows, message_starts, self._words.tokens.table())
+        rows, lengths, codes, code_counts = (
+            parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        )
+        characters = Characters(codes, _starts_of(code_counts))
+        return EncodedMessages(rows, _starts_of(lengths), self._words.tokens.table(), characters)
 
-    def _read_slice(self, content: ByteArray, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
-        """Encodes a slice of messages.
-
-        Returns:
-            Rows of the token table, int32 [tokens]; and the number of tokens of each message, int64 [messages].
-        """
+    def _read_slice(self, content: ByteArray, starts: IntArray) -> _Encoded:
+        """Encodes a slice of messages."""
         if self._splits_words:
-            rows, lengths = self._read_by_word(content, starts)
+            encoded = self._read_by_word(content, starts)
         else:
-            rows, lengths = self._read_whole(_texts_at(content, starts, range(len(starts) - 1)))
-        return self._fit_lengths(rows, lengths)
+            encoded = self._read_whole(_texts_at(content, starts, range(len(starts) - 1)))
+        rows, lengths = self._fit_lengths(encoded.rows, encoded.lengths)
+        return encoded._replace(rows=rows, lengths=lengths)
 
-    def _read_by_word(self, content: ByteArray, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
+    def _read_by_word(self, content: ByteArray, starts: IntArray) -> _Encoded:
         words, word_starts = self._words.numbers(content, starts)
         needs_whole = np.zeros(len(starts) - 1, bool)
         may_be_spaced = np.zeros(len(starts) - 1, bool)
@@ -111,34 +126,23 @@ class MessageReader:
             indices = np.flatnonzero(may_be_spaced & ~needs_whole)
             texts = _texts_at(content, starts, indices)
             needs_whole[indices] = [_SPACED_OR_FOLDED.search(text.decode()) is not None for text in texts]
-        runs = self._words.runs(words)
+        runs, code_runs = self._words.runs(words), self._words.code_runs(words)
         if needs_whole.any():
             # A message of white space only has no words and no tokens.
             whole = np.flatnonzero(needs_whole & (np.diff(word_starts) > 0))
-            runs = self._replace_words(runs, _texts_at(content, starts, whole), word_starts, whole)
-        return runs.join(word_starts)
+            encoded = self._read_whole(_texts_at(content, starts, whole))
+            runs = runs.replace_words(encoded.rows, encoded.lengths, word_starts, whole)
+            # Without the last space, which `join` adds.
+            code_starts = np.cumsum(encoded.code_counts) - encoded.code_counts
+            codes = np.delete(encoded.codes, code_starts + encoded.code_counts - 1)
+            code_runs = code_runs.replace_words(codes, encoded.code_counts - 1, word_starts, whole)
+        return _Encoded(*runs.join(word_starts), *code_runs.join(word_starts, last=_SPACE))
 
-    def _replace_words(self, runs: TokenRuns, texts: Sequence[bytes], starts: IntArray, whole: IntArray) -> TokenRuns:
-        """Replaces the words of messages that are read whole: the first one by all tokens, the others by none.
-
-        Args:
-            runs: tokens of all words. It is changed.
-            texts: the messages that are read whole.
-            starts: index of each message's first word followed by the number of words, int64 [messages + 1].
-            whole: indices of the messages that are read whole.
-        """
-        rows, sizes = self._read_whole(texts)
-        # These arrays may be changed, because they are copies of the cache.
-        firsts = starts[whole]
-        runs.sizes[expand_runs(firsts, starts[whole + 1] - firsts)] = 0
-        runs.sizes[firsts] = sizes
-        runs.firsts[firsts] = len(runs.rows) + np.cumsum(sizes) - sizes
-        return TokenRuns(runs.firsts, runs.sizes, np.concatenate([runs.rows, rows]))
-
-    def _read_whole(self, texts: Sequence[bytes]) -> tuple[npt.NDArray[np.int32], IntArray]:
-        """Does the same for messages that go through the encoder whole."""
-        tokens, lengths = self._cutter.cut_whole(texts)
-        return self._words.tokens.rows(*tokens).astype(np.int32), lengths
+    def _read_whole(self, texts: Sequence[bytes]) -> _Encoded:
+        """Encodes messages that go through the encoder whole."""
+        tokens, lengths, characters = self._cutter.cut_whole(texts)
+        rows = self._words.tokens.rows(*tokens).astype(np.int32)
+        return _Encoded(rows, lengths, characters.codes, np.diff(characters.starts))
 
     def _fit_lengths(self, rows: npt.NDArray[np.int32], lengths: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
         """Truncates messages to [text] max_tokens, and gives empty messages the empty token."""
@@ -150,6 +154,11 @@ class MessageReader:
             rows = np.insert(rows, (np.cumsum(lengths) - lengths)[is_empty], self._words.tokens.empty_row())
             lengths = np.maximum(lengths, 1)
         return rows, lengths
+
+
+def _starts_of(lengths: IntArray) -> IntArray:
+    """Returns the start of each item of the given lengths, and the end of the last one."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _texts_at(content: ByteArray, starts: IntArray, indices: Iterable[int]) -> list[bytes]:

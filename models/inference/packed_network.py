@@ -25,16 +25,15 @@ from models.hashing.compiled import compiled
 from models.inference.cells import LAST, MAX, MAX_AND_MEAN, Cell, IntArray
 from models.inference.growing_array import MIN_CAPACITY, GrowingArray
 from models.inference.shared_work import SharedWork
-from models.inference.vectors import FloatArray, sum_pairwise
-from models.network.features import collect_features, max_features, new_slots
+from models.inference.vectors import FloatArray
+from models.network.character_ngrams import MAX_SIZE, MIN_SQUARES, collect_features, new_slots
 from models.network.network import LINEAR, LOGIT, has_linear
-from models.text.encoder import EncodedMessages, TableIdentity, TokenTable
+from models.text.encoder import Characters, EncodedMessages, TableIdentity, TokenTable
 
 TokenArray = npt.NDArray[np.int32]
 
 # Capacity of the input cache from the start, 32 MiB. While a large cache is copied, dozens of messages could be scored.
 _RESERVED_VALUES = 2**23
-_MIN_SQUARES = 1e-12
 
 
 class PackedNetwork:
@@ -85,7 +84,7 @@ class PackedNetwork:
         pooled = self._cell.run(inputs, messages.rows, starts, lengths, self._pooling)
         logits_of_rows = (pooled * self._kernel).sum(axis=1) + self._bias
         if self._linear is not None:
-            logits_of_rows += self._linear.logits(messages, starts, lengths)
+            logits_of_rows += self._linear.logits(messages.characters, rows)
         logits[rows] = logits_of_rows
 
 
@@ -148,55 +147,48 @@ def _compute_vectors(
         vector[:] = word_vectors[words[token]] + shape_vectors[shapes[token]]
         if len(ngram_vectors):
             for index in range(starts[token], starts[token + 1]):
-                total += ngram_vectors[ngrams[index] % len(ngram_vectors)]
+                total += ngram_vectors[ngrams[index]]
             vector += total / np.float32(math.sqrt(max(starts[token + 1] - starts[token], 1)))
 
 
 class _LinearScore:
-    """`models.network.network.LinearScore` on a CPU: the linear score of the distinct features of each message."""
+    """`models.network.network.LinearScore` on a CPU."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         weights, squares, bias = layer.get_weights()
         # Next to each other, so that both of a feature are in one cache line.
         self._weights, self._bias = np.stack([weights, squares], axis=1), float(bias[0])
 
-    def logits(self, messages: EncodedMessages, starts: IntArray, lengths: IntArray) -> npt.NDArray[np.float64]:
-        """Computes the logits of the linear part, float64 [messages].
-
-        Args:
-            messages: the messages, of which some are scored.
-            starts: index in the rows of the messages of the first token of those that are scored.
-            lengths: number of their tokens.
-        """
-        logits, table = np.empty(len(starts)), messages.table
-        _score_features(messages.rows, starts, lengths, table.ngrams, table.starts, self._weights, self._bias, logits)
+    def logits(self, characters: Characters, rows: IntArray) -> npt.NDArray[np.float64]:
+        """Computes the logits of the linear part for the messages at the indices `rows`, float64 [rows]."""
+        logits = np.empty(len(rows))
+        _score_features(characters.codes, characters.starts, rows, self._weights, self._bias, logits)
         return logits
 
 
 @compiled
 def _score_features(
-    rows: TokenArray,
+    codes: TokenArray,
     starts: IntArray,
-    lengths: IntArray,
-    ngrams: TokenArray,
-    ngram_starts: IntArray,
+    rows: IntArray,
     weights: FloatArray,
     bias: float,
     logits: npt.NDArray[np.float64],
 ) -> None:
-    """Computes Σ weights / √(Σ squares) + bias over the distinct features of each message, into the last argument."""
-    capacity = max_features(rows, starts, lengths, ngram_starts)
-    slots, features = new_slots(capacity), np.empty(capacity, np.int32)
-    values, sums = np.empty((2, capacity)), np.empty(2)
-    for message in range(len(starts)):
-        tokens = rows[starts[message] : starts[message] + lengths[message]]
-        count = collect_features(tokens, ngrams, ngram_starts, len(weights), message, slots, features)
+    """Computes what `models.network.linear.LinearWeights` says for some messages, into the last argument."""
+    capacity = 0
+    for row in rows:
+        capacity = max(capacity, MAX_SIZE * (starts[row + 1] - starts[row]))
+    slots, features, frequencies = new_slots(capacity), np.empty(capacity, np.int32), np.empty(capacity)
+    for message in range(len(rows)):
+        start, stop = starts[rows[message]], starts[rows[message] + 1]
+        count = collect_features(codes[start:stop], len(weights), message, slots, features, frequencies)
+        score = squares = 0.0
         for index in range(count):
-            feature = features[count - 1 - index]
-            values[0, index], values[1, index] = weights[feature, 0], weights[feature, 1]
-        for kind in range(2):
-            sums[kind] = values[kind, 0] + sum_pairwise(values[kind, 1:count]) if count else 0.0
-        logits[message] = sums[0] / math.sqrt(max(sums[1], _MIN_SQUARES)) + bias
+            feature, frequency = features[index], frequencies[index]
+            score += frequency * weights[feature, 0]
+            squares += frequency * frequency * weights[feature, 1]
+        logits[message] = score / math.sqrt(max(squares, MIN_SQUARES)) + bias
 
 
 def _find_pooling(network: keras.Model) -> int:

@@ -21,7 +21,6 @@ from models.hashing.compiled import compiled
 
 FloatArray = npt.NDArray[np.float32]
 _ZERO = np.float32(0)
-_PAIRWISE_BLOCK = 128
 
 
 def find_loop(ufunc: np.ufunc) -> int:
@@ -121,24 +120,3 @@ def _multiply_one(row: FloatArray, matrix: FloatArray, product: FloatArray) -> N
     for k in range(together, len(row)):
         for j in range(len(product)):
             product[j] = _fma(row[k], matrix[k, j], product[j])
-
-
-@compiled
-def sum_pairwise(values: npt.NDArray[np.float64]) -> float:
-    """Sums values in the order of NumPy's `sum`: eight at a time, and halves of more than 128 values one by one."""
-    count = len(values)
-    if count > _PAIRWISE_BLOCK:
-        half = count // 2 - count // 2 % 8
-        return sum_pairwise(values[:half]) + sum_pairwise(values[half:])
-    total, together = -0.0, count - count % 8
-    if together:
-        a, b, c, d, e, f, g, h = (
-            values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7],
-        )  # fmt: skip
-        for index in range(8, together, 8):
-            a, b, c, d = a + values[index], b + values[index + 1], c + values[index + 2], d + values[index + 3]
-            e, f, g, h = e + values[index + 4], f + values[index + 5], g + values[index + 6], h + values[index + 7]
-        total = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    for index in range(together, count):
-        total += values[index]
-    return total

@@ -18,32 +18,53 @@ from models.inference.word_cutter import WordCutter
 from models.inference.word_loops import ByteArray, FlagArray, IntArray
 from models.text.encoder import TableIdentity, TokenTable, expand_runs
 
+_NO_VALUE = -1
 
-class TokenRuns(NamedTuple):
-    """Words as runs of tokens.
+
+class Runs(NamedTuple):
+    """Words as runs of values: rows of the token table, or code points.
 
     Attributes:
-        firsts: index in `rows` of each word's first token, int64 [words].
-        sizes: number of tokens of each word, int64 [words].
-        rows: rows of the token table, int32.
+        firsts: index in `values` of each word's first value, int64 [words].
+        sizes: number of values of each word, int64 [words].
+        values: int32.
     """
 
     firsts: IntArray
     sizes: IntArray
-    rows: npt.NDArray[np.int32]
+    values: npt.NDArray[np.int32]
 
-    def join(self, starts: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
-        """Joins the tokens of the words of texts.
+    def join(self, starts: IntArray, last: int = _NO_VALUE) -> tuple[npt.NDArray[np.int32], IntArray]:
+        """Joins the values of the words of texts.
 
         Args:
             starts: index of each text's first word followed by the number of words, int64 [texts + 1].
+            last: a value that each text gets at its end; -1 for none.
 
         Returns:
-            The rows of the token table for all words, in order, int32; and the number of tokens of each text, int64.
+            The values of all words, in order, int32; and the number of values of each text, int64.
         """
-        tokens, sizes = np.empty(int(self.sizes.sum()), np.int32), np.empty(len(starts) - 1, np.int64)
-        _join_runs(self.rows, self.firsts, self.sizes, starts, tokens, sizes)
-        return tokens, sizes
+        texts = len(starts) - 1
+        values = np.empty(int(self.sizes.sum()) + (texts if last != _NO_VALUE else 0), np.int32)
+        sizes = np.empty(texts, np.int64)
+        _join_runs(self.values, self.firsts, self.sizes, starts, last, values, sizes)
+        return values, sizes
+
+    def replace_words(self, values: npt.NDArray[np.int32], sizes: IntArray, starts: IntArray, texts: IntArray) -> Runs:
+        """Replaces the words of some texts: the first one by values of the whole text, the others by none.
+
+        Args:
+            values: of these texts, concatenated.
+            sizes: number of values of each of these texts.
+            starts: index of each text's first word followed by the number of words, int64 [texts + 1].
+            texts: indices of these texts; each has a word.
+        """
+        # These arrays may be changed, because they are copies of the cache.
+        firsts = starts[texts]
+        self.sizes[expand_runs(firsts, starts[texts + 1] - firsts)] = 0
+        self.sizes[firsts] = sizes
+        self.firsts[firsts] = len(self.values) + np.cumsum(sizes) - sizes
+        return Runs(self.firsts, self.sizes, np.concatenate([self.values, values]))
 
 
 class TokenCache:
@@ -132,6 +153,8 @@ class WordCache:
         self._flags, self._recurred = GrowingArray(np.uint8), GrowingArray(np.bool_)
         self._firsts, self._sizes = GrowingArray(np.int64), GrowingArray(np.int64)
         self._rows = GrowingArray(np.int32)
+        self._code_firsts, self._code_sizes = GrowingArray(np.int64), GrowingArray(np.int64)
+        self._codes = GrowingArray(np.int32)
 
     def __len__(self) -> int:
         return len(self._words)
@@ -170,6 +193,7 @@ class WordCache:
         subset._words = self._words.subset(numbers)
         sizes = self._sizes.values[numbers]
         subset._append(np.cumsum(sizes) - sizes, sizes, (1 + inverse).astype(np.int32), self.flags[numbers])
+        subset._append_codes(*self.code_runs(numbers).join(np.arange(len(numbers) + 1)))
         subset._recurred.values[:] = True
         return subset
 
@@ -178,14 +202,19 @@ class WordCache:
         """How each word interacts with its neighbours, by number: flags of `models.inference.word_cutter`."""
         return self._flags.values
 
-    def runs(self, numbers: IntArray) -> TokenRuns:
-        """Returns the tokens of words."""
-        return TokenRuns(self._firsts.values[numbers], self._sizes.values[numbers], self._rows.values)
+    def runs(self, numbers: IntArray) -> Runs:
+        """Returns the tokens of words, as rows of the token table."""
+        return Runs(self._firsts.values[numbers], self._sizes.values[numbers], self._rows.values)
+
+    def code_runs(self, numbers: IntArray) -> Runs:
+        """Returns the code points of folded words, each word with a space in front."""
+        return Runs(self._code_firsts.values[numbers], self._code_sizes.values[numbers], self._codes.values)
 
     def _add(self, content: ByteArray, starts: IntArray) -> None:
         cut = self._cutter.cut(content, starts)
         rows = self.tokens.rows(cut.content, cut.starts)
         self._append(cut.firsts, cut.sizes, rows.astype(np.int32), cut.flags)
+        self._append_codes(cut.codes, cut.code_sizes)
 
     def _append(self, firsts: IntArray, sizes: IntArray, rows: npt.NDArray[np.int32], flags: FlagArray) -> None:
         self._firsts.append(len(self._rows) + firsts)
@@ -194,22 +223,31 @@ class WordCache:
         self._flags.append(flags)
         self._recurred.append(np.zeros(len(sizes), bool))
 
+    def _append_codes(self, codes: npt.NDArray[np.int32], sizes: IntArray) -> None:
+        self._code_firsts.append(len(self._codes) + np.cumsum(sizes) - sizes)
+        self._code_sizes.append(sizes)
+        self._codes.append(codes)
+
 
 @compiled
 def _join_runs(
-    rows: npt.NDArray[np.int32],
+    values: npt.NDArray[np.int32],
     firsts: IntArray,
     sizes: IntArray,
     starts: IntArray,
+    last: int,
     joined: npt.NDArray[np.int32],
     joined_sizes: IntArray,
 ) -> None:
-    """Joins runs of rows into `joined`, which must have capacity for all of them."""
+    """Joins runs of values into `joined`, which must have capacity for all of them."""
     position = 0
     for text in range(len(starts) - 1):
         first = position
         for word in range(starts[text], starts[text + 1]):
-            for row in range(firsts[word], firsts[word] + sizes[word]):
-                joined[position] = rows[row]
+            for index in range(firsts[word], firsts[word] + sizes[word]):
+                joined[position] = values[index]
                 position += 1
+        if last != _NO_VALUE:
+            joined[position] = last
+            position += 1
         joined_sizes[text] = position - first

@@ -12,11 +12,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from models.hashing.arrow_strings import Buffers, join_strings, replace_at
-from models.inference.word_loops import BY_RULES, ByteArray, FlagArray, IntArray, cut_words, find_not_plain
-from models.text.encoder import TextEncoder
+from models.inference.word_loops import (
+    BY_RULES,
+    ByteArray,
+    FlagArray,
+    IntArray,
+    cut_words,
+    decode_words,
+    find_not_plain,
+)
+from models.text.encoder import Characters, TextEncoder
 from models.text.word_rules import cut_word, fold_word
 
 # Python takes some twenty microseconds for a word that needs the rules. TensorFlow takes a millisecond for a call, and
@@ -33,6 +42,8 @@ class WordTokens(NamedTuple):
         firsts: index of each word's first token, int64 [words].
         sizes: number of tokens of each word, int64 [words].
         flags: how each word interacts with its neighbours, uint8 [words].
+        codes: code points of the folded words, each word with a space in front, int32.
+        code_sizes: number of codes of each word, int64 [words].
     """
 
     content: ByteArray
@@ -40,6 +51,8 @@ class WordTokens(NamedTuple):
     firsts: IntArray
     sizes: IntArray
     flags: FlagArray
+    codes: npt.NDArray[np.int32]
+    code_sizes: IntArray
 
 
 class WordCutter:
@@ -52,6 +65,7 @@ class WordCutter:
             encoder: the encoder whose results this cutter reproduces.
         """
         self._fold, self._cut = encoder.compiled_fold, encoder.compiled_tokens
+        self._read_characters = encoder.compiled_characters
         self._max_characters = encoder.vocabulary.text.max_characters
 
     def cut(self, content: ByteArray, starts: IntArray) -> WordTokens:
@@ -63,6 +77,8 @@ class WordCutter:
         """
         content, starts = _fold_words(content, starts)
         words = len(starts) - 1
+        codes, code_sizes = np.empty(len(content) + words, np.int32), np.empty(words, np.int64)
+        decode_words(content, starts, codes, code_sizes)
         firsts, sizes, flags = np.empty(words, np.int64), np.empty(words, np.int64), np.empty(words, np.uint8)
         # No token is longer than its part of a word.
         tokens, token_starts = np.empty(len(content), np.uint8), np.zeros(len(content) + 1, np.int64)
@@ -77,16 +93,21 @@ class WordCutter:
             more, more_starts = join_strings(list(itertools.chain.from_iterable(cut)))
             token_starts = np.concatenate([token_starts, len(tokens) + more_starts[1:]])
             tokens = np.concatenate([tokens, more])
-        return WordTokens(tokens, token_starts, firsts, sizes, flags)
+        return WordTokens(tokens, token_starts, firsts, sizes, flags, codes[: code_sizes.sum()], code_sizes)
 
-    def cut_whole(self, messages: Sequence[bytes]) -> tuple[Buffers, IntArray]:
+    def cut_whole(self, messages: Sequence[bytes]) -> tuple[Buffers, IntArray, Characters]:
         """Cuts messages into tokens with the cleaning rules.
 
         Returns:
-            The tokens, and the number of tokens of each message, int64 [messages].
+            The tokens; the number of tokens of each message, int64 [messages]; and the characters of the messages.
         """
-        tokens = self._cut(self._fold(tf.constant(messages, tf.string, [len(messages)])))
-        return join_strings(tokens.flat_values.numpy()), tokens.row_lengths().numpy()
+        folded = self._fold(tf.constant(messages, tf.string, [len(messages)]))
+        tokens, characters = self._cut(folded), self._read_characters(folded)
+        return (
+            join_strings(tokens.flat_values.numpy()),
+            tokens.row_lengths().numpy(),
+            Characters(characters.flat_values.numpy(), characters.row_splits.numpy()),
+        )
 
     def _cut_by_rules(self, words: Sequence[bytes]) -> list[list[bytes]]:
         """Cuts folded words with the cleaning rules."""

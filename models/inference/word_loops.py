@@ -30,7 +30,7 @@ _KINDS = np.zeros(256, np.uint8)
 for _kind, _bytes in _CHARACTERS.items():
     _KINDS[list(_bytes)] |= np.uint8(_kind)
 _ALPHANUMERIC = _LETTER | _DIGIT
-_UNDERSCORE, _APOSTROPHE, _AMPERSAND, _COLON, _POINT, _HYPHEN, _DOLLAR, _HASH = b"_'&:.-$#"
+_UNDERSCORE, _APOSTROPHE, _AMPERSAND, _COLON, _POINT, _HYPHEN, _DOLLAR, _HASH, _SPACE = b"_'&:.-$# "
 _LEFT_POUND, _RIGHT_POUND = "£".encode()
 _LEFT_YEN, _RIGHT_YEN = "¥".encode()
 _LEFT_TIE, _MIDDLE_TIE, _ = TIE.encode()
@@ -64,6 +64,34 @@ def find_not_plain(content: ByteArray, starts: IntArray, not_plain: BoolArray) -
             elif not 32 <= content[index] < 127 or content[index] == _AMPERSAND:
                 not_plain[word] = True
             index += 1
+
+
+@compiled
+def decode_words(content: ByteArray, starts: IntArray, codes: npt.NDArray[np.int32], sizes: IntArray) -> None:
+    """Decodes folded words: a space and the code points of each word; nothing of an empty word.
+
+    Args:
+        content: concatenated bytes of the words, valid UTF-8.
+        starts: offset of each word followed by the end of the last one.
+        codes: output, with capacity for the bytes and a space for each word.
+        sizes: output, number of codes of each word.
+    """
+    count = 0
+    for word in range(len(starts) - 1):
+        first = count
+        for index in range(starts[word], starts[word + 1]):
+            byte = np.int32(content[index])
+            if byte & _TOP_BITS == _CONTINUATION:
+                codes[count - 1] = codes[count - 1] << 6 | byte & 0x3F
+                continue
+            if count == first:
+                codes[count] = _SPACE
+                count += 1
+            # The first byte of a character of two, three or four bytes has five, four or three bits of it.
+            bits = 0x7F if byte < 0xC0 else 0x1F if byte < 0xE0 else 0x0F if byte < 0xF0 else 0x07
+            codes[count] = byte & bits
+            count += 1
+        sizes[word] = count - first
 
 
 @compiled

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from models.errors import ArtifactError
-from models.network.network import ngram_buckets
+from models.network.network import ngram_vectors
 from models.text.cleaning import encode_utf8
 from models.text.encoder import TextEncoder, write_tokens
 from models.text.vocabulary import Vocabulary
@@ -46,13 +46,15 @@ class _ServingModule(tf.Module):
         # An empty batch has no tokens, but the recurrent layer needs one step.
         rows = encoded["rows"].to_tensor()
         rows = tf.pad(rows, [[0, 0], [0, tf.cast(tf.shape(rows)[1] == 0, tf.int32)]])
-        ngrams = encoded["ngrams"]
+        ngrams, characters = encoded["ngrams"], encoded["characters"]
         batch = {
             "rows": rows,
             "words": encoded["words"],
             "shapes": encoded["shapes"],
             "ngrams": ngrams.flat_values,
             "owners": tf.cast(ngrams.value_rowids(), tf.int32),
+            "characters": characters.flat_values,
+            "character_counts": tf.cast(characters.row_lengths(), tf.int32),
         }
         return {"scores": tf.sigmoid(self._network(batch, training=False))}
 
@@ -76,7 +78,7 @@ def write_saved_model(vocabulary: Vocabulary, network: keras.Model, folder: Path
     # Inside the folder, so that files left by a killed process are removed with it.
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch, temporary_files_in(scratch):
         asset = write_tokens(vocabulary, Path(scratch, "vocabulary.txt"))
-        served = _ServingModule(TextEncoder(vocabulary, ngram_buckets(network), asset), network)
+        served = _ServingModule(TextEncoder(vocabulary, ngram_vectors(network), asset), network)
         archive = keras.export.ExportArchive()
         archive.track(network)
         archive.track(served)

@@ -1,7 +1,7 @@
 """The network as a Keras model: encoded messages in, the logit of spam out.
 
 The architecture is wide and deep (Cheng et al. 2016): a recurrent network over token vectors, and a linear model over
-n-grams. Their logits are added.
+character n-grams. Their logits are added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.network.features import PAIR_FACTOR
+from models.network.character_ngrams import MIN_SQUARES, find_features
 from models.settings import NetworkSettings
 from models.statistics.calibration import Calibration
 from models.text.tokens import SHAPES
@@ -26,7 +26,7 @@ LOGIT = "logit"  # the last layer of the recurrent part
 RECURRENT_LOGIT = "recurrent_logit"
 LINEAR = "linear"
 # The inputs by name, all int32, and their ranks: see `models.text.encoder.EncodedMessages.batch`.
-INPUTS = {"rows": 2, "words": 1, "shapes": 1, "ngrams": 1, "owners": 1}
+INPUTS = {"rows": 2, "words": 1, "shapes": 1, "ngrams": 1, "owners": 1, "characters": 1, "character_counts": 1}
 
 
 @keras.saving.register_keras_serializable("spamscore")
@@ -39,13 +39,11 @@ class TokenVectors(keras.layers.Layer):
     """
 
     def __init__(
-        self, vocabulary: int, size: int, buckets: int, ngrams: int, word_dropout: float, seed: int, **options: Any
+        self, vocabulary: int, size: int, ngram_vectors: int, word_dropout: float, seed: int, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.vocabulary, self.size, self.buckets, self.word_dropout = vocabulary, size, buckets, word_dropout
-        # More vectors than buckets would never be used.
-        self.ngram_vectors = min(ngrams, buckets)
-        self.seed = seed
+        self.vocabulary, self.size, self.ngram_vectors = vocabulary, size, ngram_vectors
+        self.word_dropout, self.seed = word_dropout, seed
         self._random = keras.random.SeedGenerator(seed)
 
     def build(self, _shapes: Any = None) -> None:
@@ -68,7 +66,7 @@ class TokenVectors(keras.layers.Layer):
         if self.ngrams is not None:
             tokens = tf.shape(words)[0]
             sums = tf.math.unsorted_segment_sum(
-                tf.gather(self.ngrams.value, inputs["ngrams"] % self.ngram_vectors), inputs["owners"], tokens
+                tf.gather(self.ngrams.value, inputs["ngrams"]), inputs["owners"], tokens
             )
             counts = tf.math.unsorted_segment_sum(tf.ones_like(inputs["owners"], tf.float32), inputs["owners"], tokens)
             table += sums / tf.sqrt(tf.maximum(counts, 1.0))[:, tf.newaxis]
@@ -84,9 +82,8 @@ class TokenVectors(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that recreate the layer."""
-        names = ("vocabulary", "size", "buckets", "word_dropout", "seed")
-        config = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **config, "ngrams": self.ngram_vectors}
+        names = ("vocabulary", "size", "ngram_vectors", "word_dropout", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable("spamscore")
@@ -127,7 +124,7 @@ class MaskedPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("spamscore")
 class LinearScore(keras.layers.Layer):
-    """Computes the logit of the linear part, whose weights `models.network.linear` fits.
+    """Computes the logit of the linear part as `models.network.linear.LinearWeights` says.
 
     Inputs are those of the network; the output is float [messages]. The weights are not trained in steps.
     """
@@ -144,16 +141,13 @@ class LinearScore(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Adds up the scores of the distinct features of each message."""
-        messages = tf.shape(inputs["rows"])[0]
-        features, owners = (
-            tf.concat(arrays, axis=0)
-            for arrays in zip(_gather_ngrams(inputs), _hash_pairs(inputs, self.buckets), strict=True)
-        )
-        distinct = tf.unique(tf.cast(owners, tf.int64) * self.buckets + tf.cast(features, tf.int64)).y
-        values = tf.gather(tf.stack([self.scores.value, self.squares.value], axis=1), distinct % self.buckets)
-        sums = tf.math.unsorted_segment_sum(values, distinct // self.buckets, messages)
-        return sums[:, 0] / tf.sqrt(tf.maximum(sums[:, 1], 1e-12)) + self.bias.value
+        """Adds up the scores of the features of each message."""
+        counts = inputs["character_counts"]
+        messages, features, frequencies = find_features(inputs["characters"], counts, self.buckets)
+        scores = frequencies * tf.gather(self.scores.value, features)
+        squares = tf.square(frequencies) * tf.gather(self.squares.value, features)
+        sums = tf.math.unsorted_segment_sum(tf.stack([scores, squares], axis=1), messages, tf.size(counts))
+        return sums[:, 0] / tf.sqrt(tf.maximum(sums[:, 1], MIN_SQUARES)) + self.bias.value
 
     def compute_output_spec(self, _inputs: dict[str, Any]) -> keras.KerasTensor:
         """Returns the spec of the output, float [messages]."""
@@ -162,47 +156,6 @@ class LinearScore(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that recreate the layer."""
         return {**super().get_config(), "buckets": self.buckets}
-
-
-def _gather_ngrams(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gathers the n-grams of the distinct tokens of each message.
-
-    Returns:
-        The n-grams and the messages that they belong to, both int32 [n-grams].
-    """
-    rows, tokens = inputs["rows"], tf.shape(inputs["words"])[0]
-    message = tf.repeat(tf.range(tf.shape(rows)[0])[:, tf.newaxis], tf.shape(rows)[1], axis=1)
-    # int64, because messages times tokens may exceed int32.
-    occurrences = tf.unique(
-        tf.boolean_mask(tf.cast(message, tf.int64) * tf.cast(tokens, tf.int64) + tf.cast(rows, tf.int64), rows != 0)
-    ).y
-    message, token = (
-        tf.cast(indices, tf.int32)
-        for indices in (occurrences // tf.cast(tokens, tf.int64), occurrences % tf.cast(tokens, tf.int64))
-    )
-    counts = tf.math.bincount(inputs["owners"], minlength=tokens, maxlength=tokens)
-    sizes = tf.gather(counts, token)
-    offsets = tf.range(tf.reduce_sum(sizes)) - tf.repeat(tf.cumsum(sizes, exclusive=True), sizes)
-    positions = tf.repeat(tf.gather(tf.cumsum(counts, exclusive=True), token), sizes) + offsets
-    return tf.gather(inputs["ngrams"], positions), tf.repeat(message, sizes)
-
-
-def _hash_pairs(inputs: dict[str, tf.Tensor], buckets: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Hashes the pairs of neighbouring tokens.
-
-    Returns:
-        The pairs and the messages that they belong to, both int32 [pairs].
-    """
-    rows, owners = inputs["rows"], inputs["owners"]
-    # The last n-gram of a token is the whole token, and serves as its key.
-    last = tf.math.unsorted_segment_max(tf.range(tf.shape(owners)[0]), owners, tf.shape(inputs["words"])[0])
-    # A batch without messages has no n-grams, but the row of padding looks one up.
-    keys = tf.gather(tf.concat([inputs["ngrams"], [0]], axis=0), tf.maximum(last, 0))
-    token_keys = tf.cast(tf.gather(keys, rows), tf.int64)
-    pairs = tf.cast((token_keys[:, :-1] * PAIR_FACTOR + token_keys[:, 1:] + 1) % buckets, tf.int32)
-    message = tf.repeat(tf.range(tf.shape(rows)[0])[:, tf.newaxis], tf.shape(pairs)[1], axis=1)
-    is_pair = rows[:, 1:] != 0
-    return tf.boolean_mask(pairs, is_pair), tf.boolean_mask(message, is_pair)
 
 
 def build_network(settings: NetworkSettings, vocabulary_size: int, seed: int = 0) -> keras.Model:
@@ -220,7 +173,6 @@ def build_network(settings: NetworkSettings, vocabulary_size: int, seed: int = 0
     vectors = TokenVectors(
         vocabulary_size,
         settings.embedding_size,
-        settings.ngram_buckets,
         settings.ngram_vectors,
         settings.word_dropout,
         seed,
@@ -253,9 +205,9 @@ def has_linear(network: keras.Model) -> bool:
     return any(layer.name == LINEAR for layer in network.layers)
 
 
-def ngram_buckets(network: keras.Model) -> int:
-    """Returns the number of hash buckets that the network expects for n-grams."""
-    return int(network.get_layer("embedding").buckets)
+def ngram_vectors(network: keras.Model) -> int:
+    """Returns the number of vectors that the network has for the n-grams of tokens."""
+    return int(network.get_layer("embedding").ngram_vectors)
 
 
 def calibrate(network: keras.Model, calibration: Calibration) -> None:

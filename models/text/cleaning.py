@@ -89,10 +89,19 @@ class TextCleaner(tf.Module):
         texts = _where_matches(texts, r"[^&]*", otherwise=self._entities)
         return self._folding(texts)
 
-    def _signal(self, texts: tf.Tensor) -> tf.Tensor:
-        texts = tf.strings.substr(texts, 0, self.settings.max_characters, unit="UTF8_CHAR")
+    def join_letters(self, folded: tf.Tensor) -> tf.Tensor:
+        """Cuts folded messages to [text] max_characters, and joins spaced-out letters, which get a tie in front.
+
+        With [text] cleaning = letters, keeps letters and white space only instead.
+        """
+        if self.settings.cleaning == "letters":
+            return self._letters(folded)
+        texts = tf.strings.substr(folded, 0, self.settings.max_characters, unit="UTF8_CHAR")
         texts = tf.strings.regex_replace(texts, "[\x00" + TIE + "]", " ")
-        texts = _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
+        return _where_matches(texts, r"(?s:.*)" + _SPACED + r"(?s:.*)", then=_join_spaced)
+
+    def _signal(self, texts: tf.Tensor) -> tf.Tensor:
+        texts = self.join_letters(texts)
         for pattern, replacement in SIGNAL_RULES:
             texts = tf.strings.regex_replace(texts, pattern, replacement)
         return texts

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from models.text.vocabulary import PADDING_ID, SPECIAL_TOKENS, UNKNOWN_ID, Vocab
 # Characters after which a slice of messages ends early, because cleaning needs up to ten times their memory.
 _SLICE_CHARACTERS = 8 * 2**20
 _EMPTY = ""
+# White space as `tf.strings.split` splits it; RE2 does not count the vertical tab.
+_WHITE_SPACE = r"[\s\x0b]+"
 
 
 class TextEncoder(tf.Module):
@@ -36,7 +39,7 @@ class TextEncoder(tf.Module):
 
         Args:
             vocabulary: the vocabulary to encode with.
-            buckets: [network] ngram_buckets.
+            buckets: [network] ngram_vectors.
             asset: a file with one token per line, without the special tokens, as `write_tokens` writes it.
         """
         super().__init__(name="text_encoder")
@@ -54,6 +57,7 @@ class TextEncoder(tf.Module):
             compile_graph(self.tokens).__call__,
         )
         self.compiled_read = compile_graph(self.read).__call__
+        self.compiled_characters = compile_graph(self.characters).__call__
 
     def _initializer(self, asset: Path | None) -> tf.lookup.TextFileInitializer | tf.lookup.KeyValueTensorInitializer:
         if asset is not None:
@@ -73,9 +77,11 @@ class TextEncoder(tf.Module):
 
         Returns:
             ``rows``, ragged int32 [messages, (tokens)]: rows of the token table, from 1. And the table, whose row 0 is
-            padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)].
+            padding: ``words`` and ``shapes``, int32 [table]; ``ngrams``, ragged int32 [table, (n-grams)]. And
+            ``characters``, as the method of that name returns them.
         """
-        tokens = self.tokens(self.fold(texts))
+        folded = self.fold(texts)
+        tokens = self.tokens(folded)
         lengths = tokens.row_lengths()
         # Each empty message gets an empty token.
         counts = tf.maximum(lengths, 1)
@@ -90,6 +96,7 @@ class TextEncoder(tf.Module):
             "ngrams": tf.RaggedTensor.from_row_lengths(
                 ngrams.flat_values, tf.concat([[0], ngrams.row_lengths()], axis=0), validate=False
             ),
+            "characters": self.characters(folded),
         }
 
     def fold(self, texts: tf.Tensor) -> tf.Tensor:
@@ -99,6 +106,16 @@ class TextEncoder(tf.Module):
     def tokens(self, folded: tf.Tensor) -> tf.RaggedTensor:
         """Runs the second step: cuts folded messages into tokens, ragged string [messages, (tokens)]."""
         return tf.strings.split(self._cut_runs(self._clean.separate(folded)))[:, : self.vocabulary.text.max_tokens]
+
+    def characters(self, folded: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the code points of folded messages for the linear part, ragged int32 [messages, (characters)].
+
+        Each word has a space on each side; an empty message is one space. Spaced-out letters are joined and cut into
+        words; apart from that, the words are as they were written.
+        """
+        joined = tf.strings.regex_replace(self._clean.join_letters(folded), TIE + r"[\pL\pM]+", r" \0 ")
+        spaced = tf.strings.join([" ", self._cut_runs(joined), " "])
+        return tf.strings.unicode_decode(tf.strings.regex_replace(spaced, _WHITE_SPACE, " "), "UTF-8")
 
     def _cut_runs(self, cleaned: tf.Tensor) -> tf.Tensor:
         """Cuts the joined letters after a tie into words; string [messages] to string [messages]."""
@@ -154,6 +171,19 @@ class TokenTable:
         return cls(numbers, np.zeros_like(numbers), np.zeros(0, np.int32), np.zeros(len(numbers) + 1, np.int64))
 
 
+class Characters(NamedTuple):
+    """The code points of messages, concatenated, as `TextEncoder.characters` returns them.
+
+    Attributes:
+        codes: int32 [characters of all messages].
+        starts: index in `codes` of each message's first character, followed by the length of `codes`, int64
+            [messages + 1].
+    """
+
+    codes: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+
+
 class EncodedMessages:
     """Encoded messages, concatenated without padding.
 
@@ -161,12 +191,21 @@ class EncodedMessages:
         rows: rows of the token table for all messages, in order, int32 [tokens of all messages].
         starts: index in `rows` of each message's first token, followed by the length of `rows`, int64 [messages + 1].
         table: the token table.
+        characters: the characters of the messages.
     """
 
-    def __init__(self, rows: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], table: TokenTable) -> None:
+    def __init__(
+        self,
+        rows: npt.NDArray[np.int32],
+        starts: npt.NDArray[np.int64],
+        table: TokenTable,
+        characters: Characters | None = None,
+    ) -> None:
+        """Takes the tokens and, unless only the recurrent part reads the messages, the characters."""
         self.rows = rows
         self.starts = starts
         self.table = table
+        self.characters = characters or Characters(np.zeros(0, np.int32), np.zeros_like(starts))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -176,11 +215,6 @@ class EncodedMessages:
         """The number of tokens of each message, int64 [messages]."""
         return np.diff(self.starts)
 
-    def slice(self, start: int, stop: int) -> EncodedMessages:
-        """Returns the messages from `start` up to but not including `stop`, with the same table."""
-        starts = self.starts[start : stop + 1]
-        return EncodedMessages(self.rows[starts[0] : starts[-1]], starts - starts[0], self.table)
-
     def batch(self, messages: npt.NDArray[np.int64], width: int) -> dict[str, npt.NDArray[np.int32]]:
         """Returns messages in the form that the network takes, padded on the right.
 
@@ -189,8 +223,9 @@ class EncodedMessages:
             width: tokens to pad each message to; none may be longer.
 
         Returns:
-            ``rows`` [messages, width], 0 for padding; and for the tokens that occur ``words`` and ``shapes`` [table],
-            ``ngrams`` [n-grams of all] and ``owners`` [n-grams of all], the row of each n-gram. All are int32.
+            ``rows`` [messages, width], 0 for padding; for the tokens that occur ``words`` and ``shapes`` [table],
+            ``ngrams`` [n-grams of all] and ``owners`` [n-grams of all], the row of each n-gram; and ``characters``
+            [characters of all] and ``character_counts`` [messages]. All are int32.
         """
         columns = np.arange(width)
         lengths = self.starts[messages + 1] - self.starts[messages]
@@ -199,12 +234,16 @@ class EncodedMessages:
         used, rows = np.unique(np.append(padded.ravel(), 0), return_inverse=True)
         counts = self.table.starts[used + 1] - self.table.starts[used]
         owners = np.repeat(np.arange(len(used)), counts)
+        first_characters = self.characters.starts[messages]
+        character_counts = self.characters.starts[messages + 1] - first_characters
         return {
             "rows": rows[:-1].reshape(padded.shape).astype(np.int32),
             "words": self.table.words[used],
             "shapes": self.table.shapes[used],
             "ngrams": self.table.ngrams[expand_runs(self.table.starts[used], counts)],
             "owners": owners.astype(np.int32),
+            "characters": self.characters.codes[expand_runs(first_characters, character_counts)],
+            "character_counts": character_counts.astype(np.int32),
         }
 
 
@@ -224,6 +263,7 @@ def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int 
     rows, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     words, shapes, ngrams = ([np.zeros(size, np.int32)] for size in (1, 1, 0))
     counts = [np.zeros(1, np.int64)]
+    codes, code_counts = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     offset = 0  # number of tokens of the previous slices
     for texts_slice in _slice_messages(texts, batch_size, max_bytes(encoder.vocabulary.text)):
         encoded = encoder.compiled(tf.constant(encode_utf8(texts_slice), tf.string))
@@ -233,9 +273,23 @@ def encode_messages(encoder: TextEncoder, texts: Sequence[str], batch_size: int 
         shapes.append(encoded["shapes"].numpy()[1:])
         ngrams.append(encoded["ngrams"].flat_values.numpy())
         counts.append(encoded["ngrams"].row_lengths().numpy()[1:])
+        codes.append(encoded["characters"].flat_values.numpy())
+        code_counts.append(encoded["characters"].row_lengths().numpy())
         offset += len(words[-1])
     table = TokenTable(np.concatenate(words), np.concatenate(shapes), np.concatenate(ngrams), _compute_starts(counts))
-    return EncodedMessages(np.concatenate(rows), _compute_starts(lengths), table)
+    characters = Characters(np.concatenate(codes), _compute_starts(code_counts))
+    return EncodedMessages(np.concatenate(rows), _compute_starts(lengths), table, characters)
+
+
+def read_characters(encoder: TextEncoder, texts: Sequence[str], batch_size: int = 10_000) -> Characters:
+    """Reads the characters of messages, without their tokens, in slices as `encode_messages` does."""
+    codes, counts = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for texts_slice in _slice_messages(texts, batch_size, max_bytes(encoder.vocabulary.text)):
+        folded = encoder.compiled_fold(tf.constant(encode_utf8(texts_slice), tf.string))
+        characters = encoder.compiled_characters(folded)
+        codes.append(characters.flat_values.numpy())
+        counts.append(characters.row_lengths().numpy())
+    return Characters(np.concatenate(codes), _compute_starts(counts))
 
 
 def _compute_starts(lengths: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

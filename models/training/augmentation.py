@@ -156,7 +156,7 @@ _KINDS: tuple[tuple[Callable[[str, random.Random], str], float], ...] = (
     (replace_numbers, 0.36),
     (fill_placeholders, 0.7),
     (replace_addresses, 0.5),
-    (apply_leet, 0.10),
+    (apply_leet, 0.50),
     (space_out_words, 0.07),
     (change_case, 0.15),
     (add_typos, 0.10),

@@ -23,10 +23,10 @@ import tensorflow as tf
 from models.errors import ArtifactError, WorkerError
 from models.inference.scorer import network_logits
 from models.network.devices import select_devices
-from models.network.linear import fit_linear
+from models.network.linear import LinearWeights, fit_linear
 from models.network.network import INPUTS, build_network, recurrent_part, set_linear
 from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
-from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.text.encoder import EncodedMessages, TextEncoder, encode_messages, read_characters
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augment_texts
 from models.training.batches import epoch_batches
@@ -41,6 +41,7 @@ log = logging.getLogger("spamscore")
 
 TENSORBOARD = "tensorboard"
 _WIDTH_STEP = 8
+_LINEAR_COPIES = 3  # rewritten copies of the training messages for the linear part
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,17 @@ def train(
     tf.config.experimental.enable_op_determinism()
     replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
-    encoder = TextEncoder(vocabulary, network_settings.ngram_buckets)
-    encoded = encode_messages(encoder, training.texts)
+    encoder = TextEncoder(vocabulary, network_settings.ngram_vectors)
+    linear = (
+        _fit_linear(encoder, training, settings, network_settings.ngram_buckets) if network_settings.linear else None
+    )
 
     def new_trainer() -> _Trainer:
         keras.utils.set_random_seed(settings.seed)
         with replicas.strategy.scope():
             network = build_network(network_settings, len(vocabulary), settings.seed)
-            if network_settings.linear:
-                set_linear(network, fit_linear(encoded, training.labels, network_settings.ngram_buckets))
+            if linear:
+                set_linear(network, linear)
             if start:
                 set_start(network, start)
         return _Trainer(training, validation, encoder, network, settings, folder, on_progress, limit, replicas)
@@ -146,6 +149,16 @@ def train(
         # The first trainer may have restored values from a damaged checkpoint.
         trainer = new_trainer()
     return trainer.run()
+
+
+def _fit_linear(
+    encoder: TextEncoder, training: LabelledMessages, settings: TrainingSettings, buckets: int
+) -> LinearWeights:
+    rewritten = [
+        read_characters(encoder, augment_texts(training.texts, settings.augmentation, settings.seed, copy))
+        for copy in range(_LINEAR_COPIES if settings.augmentation else 0)
+    ]
+    return fit_linear(read_characters(encoder, training.texts), training.labels, buckets, rewritten)
 
 
 def _move_damaged(folder: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 ALL = "all"
-TOKEN_VECTORS, NGRAM_VECTORS = "embedding/words", "embedding/ngrams"
+TOKEN_VECTORS = "embedding/words"  # noqa: S105 - a path, not a password
 _LINEAR = "linear/"
 _SETTING = "[training] start_variables"
 
@@ -35,13 +35,11 @@ class SourceWeights:
         name: how errors and records name the source.
         arrays: the variables, float arrays by path.
         tokens: the tokens of the rows of `embedding/words`, in order; None if unknown.
-        ngram_buckets: hash buckets of its n-grams; None if unknown.
     """
 
     name: str
     arrays: Mapping[str, npt.NDArray[Any]]
     tokens: Sequence[str] | None
-    ngram_buckets: int | None
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,8 @@ def _join(paths: Sequence[str]) -> str:
 
 def network_source(name: str, network: keras.Model, tokens: Sequence[str]) -> SourceWeights:
     """Returns the weights of a network that is not calibrated, as a source."""
-    from models.network.network import ngram_buckets
-
     arrays = {variable.path: variable.numpy() for variable in network.weights}
-    return SourceWeights(name, arrays, tokens, ngram_buckets(network))
+    return SourceWeights(name, arrays, tokens)
 
 
 def read_npz_source(path: Path) -> tuple[SourceWeights, bool]:
@@ -146,10 +142,7 @@ def read_npz_source(path: Path) -> tuple[SourceWeights, bool]:
         raise ArtifactError(
             f"{path}: {VOCABULARY_MARKER}: expected an array of text [tokens], received {_describe(tokens)}."
         )
-    linear = arrays.get(f"{_LINEAR}weights")
-    buckets = len(linear) if linear is not None and linear.ndim == 1 else None
-    source = SourceWeights(str(path), arrays, None if tokens is None else tokens.tolist(), buckets)
-    return source, calibrated is not None
+    return SourceWeights(str(path), arrays, None if tokens is None else tokens.tolist()), calibrated is not None
 
 
 def calibrated_error(source: str) -> WarmStartError:
@@ -165,7 +158,6 @@ def plan_warm_start(
     source: SourceWeights,
     shapes: Mapping[str, tuple[int, ...]],
     tokens: Sequence[str],
-    ngram_buckets: int,
     patterns: Sequence[str],
 ) -> WarmStart:
     """Chooses and checks the values that a network starts with.
@@ -174,19 +166,16 @@ def plan_warm_start(
         source: the weights to take from.
         shapes: shapes of the network's variables by path.
         tokens: the network's vocabulary.
-        ngram_buckets: hash buckets of the network's n-grams.
         patterns: [training] start_variables, separated: `all`, patterns of paths, and renames ``old=new``.
 
     Raises:
         WarmStartError: a pattern matches nothing, or a rename names a variable that does not exist.
-        ArtifactError: a variable does not fit: its shape, type, values, vocabulary or n-grams.
+        ArtifactError: a variable does not fit: its shape, type, values or vocabulary.
     """
     sources = _choose_variables(patterns, source, list(shapes))
     variables = {
         path: _take(path, sources[path], shape, source, tokens) for path, shape in shapes.items() if path in sources
     }
-    if NGRAM_VECTORS in variables:
-        _require_equal_buckets(source, ngram_buckets, shapes[NGRAM_VECTORS][0])
     others = [path for path in shapes if path not in variables]
     rows = variables[TOKEN_VECTORS].rows if TOKEN_VECTORS in variables else None
     total = len(tokens)
@@ -294,17 +283,6 @@ def _require_shape(
         raise ArtifactError(
             f"{source}: {source_path} has the shape {shown or received}, and {path} of the network has {shape}. Set "
             "[network] as in the source; or leave the variable out: [training] start_variables names those to take."
-        )
-
-
-def _require_equal_buckets(source: SourceWeights, buckets: int, vectors: int) -> None:
-    """Checks that the same n-gram has the same vector: a vector is found by the bucket modulo the number of vectors."""
-    other = source.ngram_buckets
-    if other is not None and other != buckets and (other % vectors or buckets % vectors):
-        raise ArtifactError(
-            f"{source.name}: {NGRAM_VECTORS}: its n-grams have {other} hash buckets, those of the network {buckets}, "
-            f"so an n-gram has another vector. Set [network] ngram_buckets = {other}, or leave the variable out: "
-            "[training] start_variables names those to take."
         )
 
 

@@ -218,7 +218,7 @@ class _Checks:
         text = TextSettings()
         self.vocabulary = build_vocabulary(clean_texts(self.texts, text), VocabularySettings(min_count=1), text)
         self.network_settings = _small_network()
-        encoder = TextEncoder(self.vocabulary, self.network_settings.ngram_buckets)
+        encoder = TextEncoder(self.vocabulary, self.network_settings.ngram_vectors)
         encoded = encode_messages(encoder, self.texts)
         if not np.all(encoded.lengths > 0):
             raise ArtifactError("expected at least one token of each message, received none of some")
@@ -273,10 +273,10 @@ class _Checks:
         import numpy as np
 
         from models.inference.scorer import Scorer
-        from models.network.network import ngram_buckets
+        from models.network.network import ngram_vectors
         from models.text.encoder import TextEncoder
 
-        encoder = TextEncoder(self.model.vocabulary, ngram_buckets(self.model.network))
+        encoder = TextEncoder(self.model.vocabulary, ngram_vectors(self.model.network))
         self.scores = Scorer(encoder, self.model.network, self.devices).score(self.texts).probabilities
         difference = float(np.max(np.abs(self.scores - self.exported.astype(np.float64))))
         if not difference <= _MAX_SCORE_DIFFERENCE:

@@ -69,7 +69,7 @@ def load_warm_start(
     hashes = _hash_source(settings.start_from)
     weights, folder = _read_source(settings.start_from)
     shapes = {variable.path: tuple(variable.shape) for variable in build_network(network, len(vocabulary)).weights}
-    start = plan_warm_start(weights, shapes, vocabulary.tokens, network.ngram_buckets, settings.start_patterns)
+    start = plan_warm_start(weights, shapes, vocabulary.tokens, settings.start_patterns)
     for line in start.describe():
         log.info("%s", line)
     if settings.held_out_folds:

@@ -47,12 +47,12 @@ def create_scorer(
     """
     from models.inference.scorer import Scorer
     from models.network.devices import select_devices
-    from models.network.network import ngram_buckets
+    from models.network.network import ngram_vectors
     from models.text.encoder import TextEncoder
 
     devices = select_devices(device_settings)
     model = load_trained_model(training, checkpoint)
-    encoder = TextEncoder(model.vocabulary, ngram_buckets(model.network))
+    encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
     return Scorer(encoder, model.network, devices, batch_size), model.checkpoint
 
 

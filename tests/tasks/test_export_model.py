@@ -29,7 +29,7 @@ def _in_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compute_probabilities(model: keras.Model, training: Path) -> np.ndarray:
     vocabulary = load_vocabulary(training / "vocabulary.json")
-    encoded = encode_messages(TextEncoder(vocabulary, model.get_layer("embedding").buckets), TEXTS)
+    encoded = encode_messages(TextEncoder(vocabulary, model.get_layer("embedding").ngram_vectors), TEXTS)
     logits = model(encoded.batch(np.arange(len(TEXTS)), int(encoded.lengths.max())))
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 

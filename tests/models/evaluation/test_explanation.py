@@ -40,7 +40,7 @@ def summing_scorer() -> Scorer:
     weights = np.array([[WEIGHTS.get(token, 0.0)] for token in VOCABULARY.tokens], np.float32)
     weights[UNKNOWN_ID] = UNKNOWN_WEIGHT
     inputs = {name: keras.Input([None] * (rank - 1), dtype="int32", name=name) for name, rank in INPUTS.items()}
-    vectors = TokenVectors(len(VOCABULARY), 1, 0, 0, 0.0, seed=0)
+    vectors = TokenVectors(len(VOCABULARY), 1, 0, 0.0, seed=0)
     network = keras.Model(inputs, keras.ops.sum(vectors(inputs), axis=(1, 2)))
     vectors.words.assign(weights)
     # Two devices: on a single processor the scorer expects the layers of `build_network`.
@@ -51,7 +51,7 @@ def summing_scorer() -> Scorer:
 def recurrent_scorer() -> Scorer:
     architecture = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=32)
     network = build_network(architecture, len(VOCABULARY), seed=2)
-    return Scorer(TextEncoder(VOCABULARY, architecture.ngram_buckets), network, ["/device:CPU:0"])
+    return Scorer(TextEncoder(VOCABULARY, architecture.ngram_vectors), network, ["/device:CPU:0"])
 
 
 def explain_one(message: str, max_parts: int = MAX_PARTS) -> Explanation:

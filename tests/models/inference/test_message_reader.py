@@ -32,8 +32,11 @@ def reader(cleaning: str = "signal", max_cached: int = 40) -> MessageReader:
     return MessageReader(encoder(cleaning), max_cached)
 
 
-def token_features(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[int, ...]]]]:
-    """Returns word, shape and n-grams of each token of each message."""
+Token = tuple[int, int, tuple[int, ...]]
+
+
+def contents(encoded: EncodedMessages) -> list[tuple[list[Token], str]]:
+    """Returns word, shape and n-grams of each token of each message, and its characters."""
     table = encoded.table
     features = [
         (int(word), int(shape), tuple(table.ngrams[start:end].tolist()))
@@ -42,7 +45,15 @@ def token_features(encoded: EncodedMessages) -> list[list[tuple[int, int, tuple[
         )
     ]  # fmt: skip
     rows = np.split(encoded.rows, encoded.starts[1:-1])
-    return [[features[row] for row in message] for message in rows] if len(encoded) else []
+    codes = np.split(encoded.characters.codes, encoded.characters.starts[1:-1])
+    return (
+        [
+            ([features[row] for row in message], "".join(map(chr, message_codes)))
+            for message, message_codes in zip(rows, codes, strict=True)
+        ]
+        if len(encoded)
+        else []
+    )
 
 
 pieces = st.sampled_from([
@@ -87,18 +98,18 @@ messages = st.lists(st.lists(pieces | st.sampled_from([" ", "  "]), max_size=14)
 @example(texts=["a12345", "12345a", "a1b2", "12345a67890", "a1234567b89012c", "1234a5678", "0a", "a0"])
 @example(texts=["x" * 200, "i u " * 40, "\ud800", "", " ", "\v", "http://a\vb c", "a\x1cb"])
 def test_any_message_is_read_as_the_encoder_reads_it(texts: list[str]) -> None:
-    assert token_features(reader().read(texts)) == token_features(encode_messages(encoder(), texts))
+    assert contents(reader().read(texts)) == contents(encode_messages(encoder(), texts))
 
 
 @settings(deadline=None, max_examples=20)
 @given(texts=messages)
 def test_messages_with_the_other_cleaning_are_read_as_the_encoder_reads_them(texts: list[str]) -> None:
-    assert token_features(reader("letters").read(texts)) == token_features(encode_messages(encoder("letters"), texts))
+    assert contents(reader("letters").read(texts)) == contents(encode_messages(encoder("letters"), texts))
 
 
 def test_the_published_corpus_is_read_as_the_encoder_reads_it() -> None:
     texts = real_messages()
-    assert token_features(MessageReader(encoder()).read(texts)) == token_features(encode_messages(encoder(), texts))
+    assert contents(MessageReader(encoder()).read(texts)) == contents(encode_messages(encoder(), texts))
 
 
 def test_results_do_not_change_when_more_is_read_or_the_cache_is_emptied() -> None:
@@ -107,7 +118,7 @@ def test_results_do_not_change_when_more_is_read_or_the_cache_is_emptied() -> No
     results = [reader.read(part) for part in parts]
     assert len({id(result.table.identity) for result in results}) > 1
     for part, result in zip(parts, results, strict=True):
-        assert token_features(result) == token_features(encode_messages(encoder(), part))
+        assert contents(result) == contents(encode_messages(encoder(), part))
 
 
 def test_recurring_words_keep_their_rows_when_other_words_are_dropped() -> None:
@@ -120,19 +131,19 @@ def test_recurring_words_keep_their_rows_when_other_words_are_dropped() -> None:
     # "call" occurred once and was dropped, so the rows after it moved up.
     assert [reader.read([word]).rows.tolist() for word in ("free", "win")] == [[row] for row in first.rows[:2]]
     again = reader.read(["free win call"])
-    assert token_features(again) == token_features(first)
+    assert contents(again) == contents(first)
 
 
 def test_the_cache_is_emptied_if_too_many_words_recur() -> None:
     reader = MessageReader(encoder(), 10)
     text = " ".join(f"w{number}" for number in range(12))
     for _ in range(3):
-        assert token_features(reader.read([text])) == token_features(encode_messages(encoder(), [text]))
+        assert contents(reader.read([text])) == contents(encode_messages(encoder(), [text]))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_arrow_strings_are_read_like_python_strings(kind: pa.DataType) -> None:
     texts = ["free é", "", "win\v"]
-    assert token_features(reader().read(pa.array(texts, kind))) == token_features(encode_messages(encoder(), texts))
+    assert contents(reader().read(pa.array(texts, kind))) == contents(encode_messages(encoder(), texts))
     sliced = pa.array(["x\vy", *texts, "z"], kind).slice(1, 3)
-    assert token_features(reader().read(sliced)) == token_features(encode_messages(encoder(), texts))
+    assert contents(reader().read(sliced)) == contents(encode_messages(encoder(), texts))

@@ -29,7 +29,7 @@ VOCABULARY = build_vocabulary(WORDS, VocabularySettings(min_count=1), TextSettin
 ARCHITECTURES = [
     {"cell": cell, "bidirectional": both, "pooling": pooling}
     for cell, both, pooling in itertools.product(["gru", "lstm", "simple"], [True, False], ["max+mean", "max", "last"])
-] + [{"linear": False}, {"ngram_vectors": 0}, {"linear": False, "ngram_buckets": 0}, {"ngram_vectors": 64}]
+] + [{"linear": False}, {"ngram_vectors": 0}, {"linear": False, "ngram_vectors": 0}, {"ngram_vectors": 64}]
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
     "architecture", ARCHITECTURES, ids=lambda architecture: " ".join(map(str, architecture.values()))
 )
 def test_every_architecture_gives_the_logits_of_keras(architecture: dict[str, object]) -> None:
-    encoded = reader(architecture.get("ngram_buckets", BUCKETS)).read(texts(70))
+    encoded = reader(architecture.get("ngram_vectors", BUCKETS)).read(texts(70))
     expected = network_logits(network(**architecture), encoded)
     np.testing.assert_allclose(PackedNetwork(network(**architecture)).logits(encoded, 32), expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 0.1

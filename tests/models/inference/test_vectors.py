@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from models.hashing.compiled import compiled
-from models.inference.vectors import apply_loop, find_loop, multiply_rows, sum_pairwise
+from models.inference.vectors import apply_loop, find_loop, multiply_rows
 
 # Numbers of rows of a matrix, and of its columns: the default, small and odd ones.
 SHAPES = [(32, 96), (48, 96), (5, 15), (1, 1), (9, 9), (25, 75), (100, 300), (150, 450)]
@@ -65,10 +65,3 @@ def test_tanh_has_the_bits_of_numpy_and_stops_at_the_count(values: npt.NDArray[n
 def test_a_loop_that_numpy_does_not_have_is_an_error() -> None:
     with pytest.raises(ValueError, match="f->f"):
         find_loop(np.bitwise_count)
-
-
-@given(count=st.integers(1, 2000), seed=st.integers(0, 99))
-def test_sums_have_the_bits_of_numpy(count: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    values = random.standard_normal(count) * 10.0 ** random.integers(-9, 9, count)
-    assert sum_pairwise(values) == values.sum()

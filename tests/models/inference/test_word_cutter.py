@@ -66,7 +66,9 @@ def test_many_words_have_the_tokens_of_few() -> None:
 
 
 def test_whole_messages_are_cut_by_the_cleaning_rules() -> None:
-    (content, starts), sizes = cutter().cut_whole([b"f r e e now", b"", "£ 5!".encode()])
+    (content, starts), sizes, characters = cutter().cut_whole([b"f r e e now", b"", "£ 5!".encode()])
     assert sizes.tolist() == [2, 0, 2]
     tokens = [content[start:stop].tobytes().decode() for start, stop in itertools.pairwise(starts)]
     assert tokens == ["free", "now", "£5", "!"]
+    assert "".join(map(chr, characters.codes)) == " free now   £ 5! "
+    assert characters.starts.tolist() == [0, 10, 11, 17]

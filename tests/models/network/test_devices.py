@@ -66,7 +66,7 @@ def score_on_devices(
     architecture = NetworkSettings(embedding_size=4, rnn_units=3, ngram_buckets=64)
     network, encoder = (
         build_network(architecture, len(vocabulary), seed=1),
-        TextEncoder(vocabulary, architecture.ngram_buckets),
+        TextEncoder(vocabulary, architecture.ngram_vectors),
     )
     labels = np.array(["now" in text for text in TEXTS], np.int32)
     set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, architecture.ngram_buckets))

@@ -73,7 +73,7 @@ class Model:
         self.network = build_network(ARCHITECTURE, len(self.vocabulary), seed=5)
         for weight in self.network.weights:
             weight.assign(weight.value * 5)  # so that the scores differ clearly
-        self.encoder = TextEncoder(self.vocabulary, ARCHITECTURE.ngram_buckets)
+        self.encoder = TextEncoder(self.vocabulary, ARCHITECTURE.ngram_vectors)
         random = np.random.default_rng(5)
         parts = (random.normal(size=512), random.uniform(0.5, 9, 512), random.normal(size=1))
         set_linear(self.network, LinearWeights(*(part.astype(np.float32) for part in parts)))
@@ -360,7 +360,7 @@ def test_a_warmup_of_any_length_can_be_parsed(tmp_path: Path, count: int) -> Non
 def test_the_books_model_can_be_exported(tmp_path: Path) -> None:
     books = NetworkSettings(
         cell="simple", bidirectional=False, embedding_size=25, rnn_units=15, pooling="last", dropout=0.0,
-        ngram_buckets=0, linear=False,
+        linear=False,
     )  # fmt: skip
     text = TextSettings(cleaning="letters")
     vocabulary = build_vocabulary(clean_texts(bundled_texts(), text), VocabularySettings(min_count=20), text)

@@ -30,7 +30,7 @@ NETWORKS = {
         ngram_vectors=0,
     ),
     "simple, last, no linear part": NetworkSettings(
-        cell="simple", bidirectional=False, embedding_size=4, rnn_units=3, pooling="last", ngram_buckets=0, linear=False
+        cell="simple", bidirectional=False, embedding_size=4, rnn_units=3, pooling="last", linear=False
     ),
 }  # fmt: skip
 LOAD = {
@@ -66,7 +66,7 @@ def run_python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_process_that_imports_the_layers_computes_the_same_probabilities(name: str, tmp_path: Path) -> None:
-    network, encoder = calibrated_network(NETWORKS[name]), TextEncoder(vocabulary(), NETWORKS[name].ngram_buckets)
+    network, encoder = calibrated_network(NETWORKS[name]), TextEncoder(vocabulary(), NETWORKS[name].ngram_vectors)
     write_keras_files(network, tmp_path)
     encoded = encode_messages(encoder, TEXTS)
     np.savez(tmp_path / "batch.npz", **encoded.batch(np.arange(len(TEXTS)), int(encoded.lengths.max())))

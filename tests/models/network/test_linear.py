@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import numpy as np
 import pytest
@@ -11,12 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.inference.scorer import network_logits
-from models.network.features import PAIR_FACTOR
 from models.network.linear import LinearWeights, build_feature_matrix, fit_linear
 from models.network.network import LINEAR, LinearScore, build_network, set_linear
 from models.settings import NetworkSettings, TextSettings, VocabularySettings
 from models.text.cleaning import clean_texts
-from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.text.encoder import Characters, EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import build_vocabulary
 
 BUCKETS = 509  # so few that some n-grams and pairs share a bucket
@@ -31,53 +29,29 @@ messages_of_any_kind = st.lists(
 
 
 @functools.cache
-def encoder(buckets: int = BUCKETS) -> TextEncoder:
+def encoder() -> TextEncoder:
     text = TextSettings()
-    return TextEncoder(build_vocabulary(clean_texts(TEXTS, text), VocabularySettings(min_count=1), text), buckets)
+    return TextEncoder(build_vocabulary(clean_texts(TEXTS, text), VocabularySettings(min_count=1), text), 64)
 
 
-def encoded(texts: list[str], buckets: int = BUCKETS) -> EncodedMessages:
-    return encode_messages(encoder(buckets), texts, batch_size=4)
+def encoded(texts: list[str]) -> EncodedMessages:
+    return encode_messages(encoder(), texts, batch_size=4)
+
+
+def characters(texts: list[str]) -> Characters:
+    return encoded(texts).characters
 
 
 @functools.cache
 def fitted() -> LinearWeights:
-    return fit_linear(encoded(TEXTS), LABELS, BUCKETS)
+    return fit_linear(characters(TEXTS), LABELS, BUCKETS)
 
 
 def compute_logits(weights: LinearWeights, messages: EncodedMessages) -> np.ndarray:
     """Computes the logits by the formula, in float64."""
-    counts = build_feature_matrix(messages, BUCKETS)
-    squares = counts @ weights.squares.astype(np.float64)
-    return (counts @ weights.weights.astype(np.float64)) / np.sqrt(np.maximum(squares, 1e-12)) + weights.bias[0]
-
-
-def brute_force_features(messages: EncodedMessages, buckets: int) -> np.ndarray:
-    """Finds the features of each message with loops: 1 or 0, [messages, buckets]."""
-    features, table = np.zeros((len(messages), buckets)), messages.table
-    ngrams = [table.ngrams[start:stop].tolist() for start, stop in zip(table.starts, table.starts[1:], strict=False)]
-    for message, (start, stop) in enumerate(zip(messages.starts, messages.starts[1:], strict=False)):
-        rows = messages.rows[start:stop].tolist()
-        for row in set(rows):
-            for ngram in ngrams[row]:
-                features[message, ngram] = 1
-        pairs = {
-            (ngrams[first][-1] * PAIR_FACTOR + ngrams[second][-1] + 1) % buckets
-            for first, second in itertools.pairwise(rows)
-        }
-        for pair in pairs:
-            features[message, pair] = 1
-    return features
-
-
-@settings(deadline=None, max_examples=100)
-@given(texts=messages_of_any_kind)
-@example(texts=["free free free", "", "free now free now free"])
-def test_each_n_gram_and_pair_of_a_message_counts_once(texts: list[str]) -> None:
-    messages = encoded(texts)
-    np.testing.assert_array_equal(
-        build_feature_matrix(messages, BUCKETS).toarray(), brute_force_features(messages, BUCKETS)
-    )
+    frequencies = build_feature_matrix(messages.characters, BUCKETS)
+    squares = frequencies.power(2) @ weights.squares.astype(np.float64)
+    return (frequencies @ weights.weights.astype(np.float64)) / np.sqrt(np.maximum(squares, 1e-12)) + weights.bias[0]
 
 
 @settings(deadline=None, max_examples=100)
@@ -100,13 +74,13 @@ def test_the_layer_of_the_network_returns_the_result_of_the_formula(texts: list[
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 2**22])
 def test_any_number_of_buckets_works(buckets: int) -> None:
-    messages = encoded(["free now !", "free", "now free now"], buckets)
+    messages = encoded(["free now !", "free", "now free now"])
     layer = LinearScore(buckets)
     layer.build()
     weights = np.linspace(-1, 1, buckets).astype(np.float32)
     layer.set_weights([weights, np.ones(buckets, np.float32), np.zeros(1, np.float32)])
-    counts = build_feature_matrix(messages, buckets)
-    expected = (counts @ weights) / np.sqrt(counts @ np.ones(buckets))
+    frequencies = build_feature_matrix(messages.characters, buckets)
+    expected = (frequencies @ weights) / np.sqrt(frequencies.power(2) @ np.ones(buckets))
     np.testing.assert_allclose(layer(messages.batch(np.arange(3), 4)).numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -120,7 +94,7 @@ def test_the_linear_part_separates_the_classes_and_returns_logits() -> None:
 
 
 def test_equal_messages_give_equal_weights() -> None:
-    again = fit_linear(encoded(list(TEXTS)), LABELS.copy(), BUCKETS)
+    again = fit_linear(characters(list(TEXTS)), LABELS.copy(), BUCKETS)
     for name in ("weights", "squares", "bias"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fitted(), name))
     assert [array.dtype for array in (again.weights, again.squares, again.bias)] == [np.float32] * 3
@@ -130,14 +104,17 @@ def test_equal_messages_give_equal_weights() -> None:
 def test_features_have_scikit_learn_s_inverse_document_frequencies() -> None:
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    frequencies = TfidfTransformer().fit(build_feature_matrix(encoded(TEXTS), BUCKETS)).idf_
-    np.testing.assert_allclose(fitted().squares, frequencies**2, rtol=1e-6)
+    matrix = build_feature_matrix(characters(TEXTS), BUCKETS)
+    frequencies = TfidfTransformer().fit(matrix).idf_
+    occurs = np.bincount(matrix.indices, minlength=BUCKETS) > 0
+    np.testing.assert_allclose(fitted().squares, np.where(occurs, frequencies**2, 0), rtol=1e-6)
+    assert not occurs.all()
 
 
 @pytest.mark.parametrize("spam", [1, 2])
 def test_a_class_with_few_messages_can_be_fitted(spam: int) -> None:
     texts, labels = [*SPAM[:spam], *HAM], np.array([1] * spam + [0] * len(HAM), np.int32)
-    weights = fit_linear(encoded(texts), labels, BUCKETS)
+    weights = fit_linear(characters(texts), labels, BUCKETS)
     logits = compute_logits(weights, encoded(texts))
     assert logits[:spam].min() > logits[spam:].max()
 

@@ -18,12 +18,12 @@ from models.network.network import (
     build_network,
     calibrate,
     has_linear,
-    ngram_buckets,
+    ngram_vectors,
     recurrent_part,
 )
 from models.settings import NetworkSettings
 from models.statistics.calibration import Calibration
-from models.text.encoder import EncodedMessages, TokenTable
+from models.text.encoder import Characters, EncodedMessages, TokenTable
 from models.text.tokens import SHAPES
 from models.text.vocabulary import PADDING_ID, UNKNOWN_ID
 from models.training.checkpoints import weights_sha256
@@ -31,31 +31,31 @@ from models.training.checkpoints import weights_sha256
 VOCABULARY_SIZE, EMBEDDING, UNITS, BUCKETS, VECTORS = 11, 5, 3, 31, 13
 
 
-def network_settings(cell: str, bidirectional: bool, pooling: str, buckets: int, linear: bool) -> NetworkSettings:
+def network_settings(cell: str, bidirectional: bool, pooling: str, vectors: int, linear: bool) -> NetworkSettings:
     return NetworkSettings(
         cell=cell, bidirectional=bidirectional, embedding_size=EMBEDDING, rnn_units=UNITS, pooling=pooling, dropout=0.5,
-        ngram_buckets=buckets, ngram_vectors=VECTORS, linear=linear,
+        ngram_buckets=BUCKETS, ngram_vectors=vectors, linear=linear,
     )  # fmt: skip
 
 
 ARCHITECTURES = [
     *(
-        network_settings(*options, BUCKETS, True)
+        network_settings(*options, VECTORS, True)
         for options in itertools.product(("gru", "lstm", "simple"), (False, True), ("max+mean",))
     ),
-    *(network_settings("gru", True, pooling, BUCKETS, True) for pooling in ("max", "last")),
-    *(network_settings("simple", False, "last", buckets, False) for buckets in (BUCKETS, 0)),
+    *(network_settings("gru", True, pooling, VECTORS, True) for pooling in ("max", "last")),
+    *(network_settings("simple", False, "last", vectors, False) for vectors in (VECTORS, 0)),
 ]
 # The books' network: letters only, one layer of 15 simple units over vectors of 25, read left to right.
 BOOKS = NetworkSettings(
     cell="simple", bidirectional=False, embedding_size=25, rnn_units=15, pooling="last", dropout=0.0, word_dropout=0.0,
-    ngram_buckets=0, ngram_vectors=0, linear=False,
+    ngram_vectors=0, linear=False,
 )  # fmt: skip
 
 
 def architecture_id(architecture: NetworkSettings) -> str:
     directions = "both" if architecture.bidirectional else "one"
-    parts = [architecture.cell, directions, architecture.pooling, f"{architecture.ngram_buckets}"]
+    parts = [architecture.cell, directions, architecture.pooling, f"{architecture.ngram_vectors}"]
     return "-".join([*parts, "linear"] if architecture.linear else parts)
 
 
@@ -70,12 +70,14 @@ def messages() -> EncodedMessages:
     table = TokenTable(
         np.concatenate([[PADDING_ID], random.integers(1, VOCABULARY_SIZE, 12)]).astype(np.int32),
         np.concatenate([[0], random.integers(0, SHAPES, 12)]).astype(np.int32),
-        random.integers(0, BUCKETS, counts.sum()).astype(np.int32),
+        random.integers(0, VECTORS, counts.sum()).astype(np.int32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
     rows = [[1], [5, 1, 1, 7], [4, 4, 4, 4, 4, 4, 10], [2, 3, 2, 3, 2, 3], [12, 11, 10, 9, 8, 7, 6]]
     starts = np.concatenate([[0], np.cumsum([len(message) for message in rows])]).astype(np.int64)
-    return EncodedMessages(np.concatenate(rows).astype(np.int32), starts, table)
+    text_starts = np.array([0, 3, 3, 12, 30, 31])
+    characters = Characters(random.integers(32, 40, text_starts[-1]).astype(np.int32), text_starts)
+    return EncodedMessages(np.concatenate(rows).astype(np.int32), starts, table, characters)
 
 
 def with_random_weights(network: keras.Model, seed: int = 0) -> keras.Model:
@@ -100,7 +102,7 @@ def count_parameters(architecture: NetworkSettings, vocabulary_size: int) -> int
     units = architecture.rnn_units
     recurrent = directions * gates * units * (architecture.embedding_size + units + biases)
     pooled = directions * units * (2 if architecture.pooling == "max+mean" else 1)
-    vectors = vocabulary_size + SHAPES + min(architecture.ngram_vectors, architecture.ngram_buckets)
+    vectors = vocabulary_size + SHAPES + architecture.ngram_vectors
     return (
         vectors * architecture.embedding_size
         + recurrent
@@ -119,7 +121,7 @@ def test_encoded_messages_become_one_logit_each(architecture: NetworkSettings) -
     assert network.count_params() == count_parameters(architecture, VOCABULARY_SIZE)
     assert {name: len(tensor.shape) for name, tensor in network.input.items()} == INPUTS
     assert network.output_shape == (None,)
-    assert (has_linear(network), ngram_buckets(network)) == (architecture.linear, architecture.ngram_buckets)
+    assert (has_linear(network), ngram_vectors(network)) == (architecture.linear, architecture.ngram_vectors)
 
 
 @every_architecture
@@ -204,7 +206,7 @@ def test_dropout_is_active_only_in_training() -> None:
 
 
 def test_words_are_replaced_by_unknown_only_in_training_and_padding_never() -> None:
-    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, 0, 0, 0.5, seed=1)
+    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, 0, 0.5, seed=1)
     layer.build()
     batch = messages().batch(np.array([4] * 2), 9)
     plain, *dropped = (layer(batch, training=training).numpy() for training in (False, True, True))
@@ -218,7 +220,7 @@ def test_words_are_replaced_by_unknown_only_in_training_and_padding_never() -> N
 
 
 def test_a_token_vector_is_the_sum_of_word_shape_and_n_gram_vectors() -> None:
-    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, BUCKETS, VECTORS, 0.0, seed=1)
+    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, VECTORS, 0.0, seed=1)
     layer.build()
     random = np.random.default_rng(0)
     words, shapes, ngrams = (random.normal(size=weight.shape).astype(np.float32) for weight in layer.weights[:3])
@@ -228,13 +230,13 @@ def test_a_token_vector_is_the_sum_of_word_shape_and_n_gram_vectors() -> None:
     for row, vector in zip([12, 11, 10, 9, 8, 7, 6], vectors, strict=True):
         parts = table.ngrams[table.starts[row] : table.starts[row + 1]]
         expected = words[table.words[row]] + shapes[table.shapes[row]]
-        expected = expected + ngrams[parts % VECTORS].sum(axis=0) / np.sqrt(len(parts))
+        expected = expected + ngrams[parts].sum(axis=0) / np.sqrt(len(parts))
         np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("buckets", "vectors", "rows"), [(31, 13, 13), (31, 99, 31), (0, 99, None), (31, 0, None)])
-def test_there_are_at_most_as_many_n_gram_vectors_as_buckets(buckets: int, vectors: int, rows: int | None) -> None:
-    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, buckets, vectors, 0.0, seed=1)
+@pytest.mark.parametrize(("vectors", "rows"), [(13, 13), (0, None)])
+def test_n_grams_have_a_vector_each_or_none_at_all(vectors: int, rows: int | None) -> None:
+    layer = TokenVectors(VOCABULARY_SIZE, EMBEDDING, vectors, 0.0, seed=1)
     layer.build()
     assert (layer.ngrams.shape[0] if layer.ngrams is not None else None) == rows
     assert TokenVectors.from_config(layer.get_config()).get_config() == layer.get_config()

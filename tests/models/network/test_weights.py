@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from models.network.weights import list_weights, read_weights, write_weights
 from models.settings import NetworkSettings
 from models.training.checkpoints import weights_sha256
 
-ARCHITECTURE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16)
+ARCHITECTURE = NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=16, ngram_vectors=16)
 
 
 TOKENS = ("<padding>", "<unknown>", "win", "naïve", "🎁", "URL")
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "simple"])
 def test_weights_are_the_same_after_a_round_trip(tmp_path: Path, cell: str) -> None:
-    architecture = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16)
+    architecture = NetworkSettings(cell=cell, embedding_size=3, rnn_units=2, ngram_buckets=16, ngram_vectors=16)
     written, read = network(1, architecture), network(2, architecture)
     write_weights(written, tmp_path / "weights.npz", TOKENS, calibrated=True)
     read_weights(read, tmp_path / "weights.npz")
@@ -87,32 +88,19 @@ def test_weights_are_listed_with_shape_norm_and_number_of_parameters() -> None:
     assert sum(weight.parameters for weight in listed) == target.count_params()
 
 
+def other_network(**changes: object) -> keras.Model:
+    return network(architecture=dataclasses.replace(ARCHITECTURE, **changes))
+
+
 @pytest.mark.parametrize(
     ("other", "weight"),
     [
         (lambda: network(vocabulary_size=7), "embedding/words"),
-        (
-            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=4, rnn_units=2, ngram_buckets=16)),
-            "embedding/",
-        ),
-        (
-            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=3, rnn_units=5, ngram_buckets=16)),
-            "logit/kernel",
-        ),
-        (
-            lambda: network(architecture=NetworkSettings(cell="lstm", embedding_size=3, rnn_units=2, ngram_buckets=16)),
-            "recurrent/",
-        ),
-        (
-            lambda: network(
-                architecture=NetworkSettings(embedding_size=3, rnn_units=2, ngram_buckets=16, bidirectional=False)
-            ),
-            "logit/kernel",
-        ),
-        (
-            lambda: network(architecture=NetworkSettings(cell="gru", embedding_size=3, rnn_units=2, ngram_buckets=8)),
-            "embedding/ngrams",
-        ),
+        (lambda: other_network(embedding_size=4), "embedding/"),
+        (lambda: other_network(rnn_units=5), "logit/kernel"),
+        (lambda: other_network(cell="lstm"), "recurrent/"),
+        (lambda: other_network(bidirectional=False), "logit/kernel"),
+        (lambda: other_network(ngram_vectors=8), "embedding/ngrams"),
     ],
     ids=["vocabulary", "embedding", "units", "cell", "directions", "n-grams"],
 )

@@ -61,7 +61,7 @@ def training_settings(seed: int) -> TrainingSettings:
 
 
 def compute_logits(network: keras.Model) -> np.ndarray:
-    return network_logits(network, encode_messages(TextEncoder(vocabulary(), NETWORK.ngram_buckets), messages().texts))
+    return network_logits(network, encode_messages(TextEncoder(vocabulary(), NETWORK.ngram_vectors), messages().texts))
 
 
 def write_model(result: TrainingResult, folder: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def hold_out_toy(folder: Path, on_progress: Callable[[Progress], None] = lambda 
 
 
 def compute_logits(network: keras.Model, part: LabelledMessages) -> np.ndarray:
-    encoder = TextEncoder(VOCABULARY, NETWORK.ngram_buckets)
+    encoder = TextEncoder(VOCABULARY, NETWORK.ngram_vectors)
     return network_logits(network, encode_messages(encoder, part.texts))
 
 

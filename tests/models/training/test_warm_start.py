@@ -42,11 +42,11 @@ def source(**changes: Any) -> SourceWeights:
     arrays = {path: random.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
     arrays["embedding/words"] = random.normal(size=(6, 3)).astype(np.float32)
     arrays.update(changes.pop("arrays", {}))
-    return dataclasses.replace(SourceWeights("version:3", arrays, TOKENS, 32), **changes)
+    return dataclasses.replace(SourceWeights("version:3", arrays, TOKENS), **changes)
 
 
 def plan(weights: SourceWeights, *patterns: str, shapes: dict[str, tuple[int, ...]] = SHAPES) -> WarmStart:
-    return plan_warm_start(weights, shapes, OTHER_TOKENS, 32, patterns or ("all",))
+    return plan_warm_start(weights, shapes, OTHER_TOKENS, patterns or ("all",))
 
 
 def test_rows_of_token_vectors_are_matched_by_token_and_new_tokens_stay_fresh() -> None:
@@ -63,8 +63,8 @@ def test_rows_of_token_vectors_are_matched_by_token_and_new_tokens_stay_fresh() 
 @given(st.lists(st.text(max_size=3), unique=True, max_size=8), st.lists(st.text(max_size=3), unique=True, max_size=8))
 def test_every_token_that_both_vocabularies_have_keeps_its_vector(old: list[str], new: list[str]) -> None:
     array = np.arange(len(old) * 3, dtype=np.float32).reshape(len(old), 3)
-    weights = SourceWeights("s", {"embedding/words": array}, old, None)
-    start = plan_warm_start(weights, {"embedding/words": (len(new), 3)}, new, 32, ("all",))
+    weights = SourceWeights("s", {"embedding/words": array}, old)
+    start = plan_warm_start(weights, {"embedding/words": (len(new), 3)}, new, ("all",))
     words = np.full((len(new), 3), -1, np.float32)
     words[start.variables["embedding/words"].rows] = start.variables["embedding/words"].values
     for token, row in zip(new, words, strict=True):
@@ -162,17 +162,6 @@ def test_what_does_not_fit_is_refused_and_the_error_names_both_sides(case: str) 
         assert text in str(error.value)
 
 
-@pytest.mark.parametrize(("buckets", "fits"), [(32, True), (64, True), (None, True), (24, False)])
-def test_n_gram_vectors_of_other_hash_buckets_are_refused(buckets: int | None, fits: bool) -> None:
-    weights = SourceWeights("s.npz", {"embedding/ngrams": np.ones((16, 3), np.float32)}, None, buckets)
-    shapes = {"embedding/ngrams": (16, 3)}
-    if fits:
-        assert list(plan(weights, shapes=shapes).variables) == ["embedding/ngrams"]
-    else:
-        with pytest.raises(ArtifactError, match=r"24 hash buckets, those of the network 32.*ngram_buckets = 24"):
-            plan(weights, shapes=shapes)
-
-
 def test_rows_are_matched_by_place_without_a_vocabulary_if_their_number_is_equal() -> None:
     words = np.ones((5, 3), np.float32)
     start = plan(source(tokens=None, arrays={"embedding/words": words}), "embedding/words")
@@ -183,7 +172,7 @@ def test_rows_are_matched_by_place_without_a_vocabulary_if_their_number_is_equal
 def test_a_network_starts_with_the_values_that_are_taken_and_keeps_the_others() -> None:
     old, new, fresh = (build_network(NETWORK, 6, 1), build_network(NETWORK, 5, 2), build_network(NETWORK, 5, 2))
     shapes = {variable.path: tuple(variable.shape) for variable in new.weights}
-    start = plan_warm_start(network_source("old", old, TOKENS), shapes, OTHER_TOKENS, 32, ("embedding/*",))
+    start = plan_warm_start(network_source("old", old, TOKENS), shapes, OTHER_TOKENS, ("embedding/*",))
     set_start(new, start)
     values, before, source_values = (
         {variable.path: variable.numpy() for variable in network.weights} for network in (new, fresh, old)
@@ -210,7 +199,7 @@ def write_npz(path: Path, **entries: np.ndarray) -> Path:
 def test_a_file_with_its_vocabulary_is_matched_by_token(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "w.npz", spamscore__calibrated=np.array(False), spamscore__vocabulary=np.array(TOKENS))
     weights, is_marked = read_npz_source(path)
-    assert (is_marked, weights.tokens, weights.ngram_buckets) == (True, list(TOKENS), 32)
+    assert (is_marked, weights.tokens) == (True, list(TOKENS))
     assert list(weights.arrays) == PATHS
 
 
@@ -256,7 +245,7 @@ class KilledError(Exception):
 def test_a_killed_warm_training_resumes_to_the_same_weights_as_an_undisturbed_one(tmp_path: Path) -> None:
     first = train(MESSAGES, MESSAGES, VOCABULARY, NETWORK, TRAINING, tmp_path / "first")
     shapes = {variable.path: tuple(variable.shape) for variable in first.network.weights}
-    start = plan_warm_start(network_source("first", first.network, TOKENS), shapes, TOKENS, 32, ("all",))
+    start = plan_warm_start(network_source("first", first.network, TOKENS), shapes, TOKENS, ("all",))
 
     def kill(progress: Any) -> None:
         if (progress.epoch, progress.step) == (2, 2):
