@@ -64,8 +64,8 @@ docs: $(VENV)/installed-docs  ## build the documentation site into docs/_build/h
 drill: $(VENV)/installed-test  ## kill and disturb the whole chain, up to an hour: make drill DRILL='--seed 7'
 	PYTHONPATH=tests/drivers $(BIN)/python -m drill $(DRILL)
 
-quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file
-	$(BIN)/python benchmarks/quality $(CORPUS)
+quality: $(VENV)/installed  ## compare the network with classical models, write docs/quality.md: make quality CORPUS=file [OTHERS=folder]
+	$(BIN)/python benchmarks/quality $(CORPUS) $(if $(OTHERS),--others $(OTHERS))
 
 bench: $(VENV)/installed-test  ## measure how fast a night is, write docs/performance.md: make bench CORPUS=file
 	PYTHONPATH=. $(BIN)/python benchmarks/performance $(CORPUS)

@@ -1,6 +1,6 @@
 """Compares the network with classical models on the SMS Spam Collection and writes docs/quality.md.
 
-make quality CORPUS=path/to/SMSSpamCollection
+make quality CORPUS=path/to/SMSSpamCollection [OTHERS=folder/of/messages/of/other/people]
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from baselines import BASELINES
 from comparison import NETWORK, collect_scores, evaluate_model, list_splits, read_recent_messages
-from document import write_document
+from document import Messages, write_document
+from others import read_others
 from protocol import read_corpus
 
 
@@ -28,6 +29,7 @@ def main() -> None:
     """Trains all models, prints a line for each split, and writes the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
+    parser.add_argument("--others", type=Path, help="folder of *.tsv files with messages of other people")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the network (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=2, help="models trained at the same time (default: 2)")
     parser.add_argument(
@@ -42,6 +44,10 @@ def main() -> None:
             f"quality: {options.corpus}: no such file. Expected the file SMSSpamCollection of the SMS Spam Collection "
             "(UCI Machine Learning Repository): make quality CORPUS=path/to/SMSSpamCollection"
         )
+    try:
+        others = read_others(options.others) if options.others else {}
+    except (OSError, ValueError) as error:
+        sys.exit(f"quality: {options.others}: {error}")
     changes: dict[str, dict[str, Any]] = {}
     for change in options.change:
         name, _, value = change.partition("=")
@@ -50,7 +56,11 @@ def main() -> None:
     corpus = read_corpus(options.corpus)
     distinct = corpus.without_duplicates()
     runs = [(name, 0) for name in BASELINES] + [(NETWORK, seed) for seed in options.seeds]
-    jobs = [(*run, split, str(options.corpus), changes) for run in runs for split in list_splits(*run)]
+    jobs = [
+        (name, seed, split, str(options.corpus), str(options.others), changes)
+        for name, seed in runs
+        for split in list_splits(name, seed, bool(others))
+    ]
     results: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         for result in pool.map(evaluate_model, jobs):
@@ -59,7 +69,7 @@ def main() -> None:
             split_name = f"fold {split + 1}" if isinstance(split, int) else split
             print(f"{name}, seed {seed}, {split_name}: done", flush=True)
     scores = {run: collect_scores(results[run], len(distinct.labels)) for run in runs}
-    write_document(options.write, corpus, distinct, scores, read_recent_messages(), changes)
+    write_document(options.write, Messages(corpus, distinct, read_recent_messages(), others), scores, changes)
     print(options.write.read_text(encoding="utf-8").split("## How")[0])
 
 

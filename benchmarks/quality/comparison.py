@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from baselines import Baseline
+from others import find_chat, read_others
 from protocol import (
     ATTACKS,
     FOLDS,
@@ -25,10 +26,11 @@ from protocol import (
 
 HERE = Path(__file__).resolve().parent
 NETWORK = "the network"
-ALMEIDA = "Almeida"
-# A split is the number of a fold, Almeida's split, or a kind of spam that is left out of training.
+ALMEIDA, OTHERS = "Almeida", "messages of other people"
+# A split is the number of a fold, Almeida's split, the whole corpus with messages of other people to test, or a kind of
+# spam that is left out of training.
 Split = int | str
-Job = tuple[str, int, Split, str, dict[str, Any]]
+Job = tuple[str, int, Split, str, str, dict[str, Any]]
 
 
 @dataclass
@@ -42,6 +44,8 @@ class ModelScores:
         almeida: probabilities of Almeida's test part.
         flagged: out-of-fold verdicts at the threshold fitted to the training messages, 0 or 1; only for the network.
         kinds: labels and probabilities for each kind of spam that was left out of training.
+        others: probabilities of the messages of other people, by set.
+        others_flagged: share of their chat that is flagged at the threshold fitted to the training messages.
         seconds: training time of each fold; only for the network.
     """
 
@@ -51,20 +55,25 @@ class ModelScores:
     almeida: FloatArray = field(default_factory=lambda: np.zeros(0))
     flagged: FloatArray = field(default_factory=lambda: np.zeros(0))
     kinds: dict[str, tuple[IntArray, FloatArray]] = field(default_factory=dict)
+    others: dict[str, FloatArray] = field(default_factory=dict)
+    others_flagged: float = 0.0
     seconds: list[float] = field(default_factory=list)
 
 
-def list_splits(name: str, seed: int) -> list[Split]:
+def list_splits(name: str, seed: int, with_others: bool) -> list[Split]:
     """Lists the splits for a model. For the network, kinds are left out only with seed 0."""
-    return [*range(FOLDS), ALMEIDA, *(KINDS if name != NETWORK or seed == 0 else ())]
+    kinds = KINDS if name != NETWORK or seed == 0 else ()
+    return [*range(FOLDS), ALMEIDA, *([OTHERS] if with_others else ()), *kinds]
 
 
 def evaluate_model(job: Job) -> dict[str, Any]:
     """Trains one model on one split and returns its scores."""
-    name, seed, split, path, changes = job
+    name, seed, split, path, others, changes = job
     corpus = read_corpus(Path(path))
     if split != ALMEIDA:
         corpus = corpus.without_duplicates()
+    if split == OTHERS:
+        return {"job": job, **_score_others(train_model(name, corpus, seed, changes), read_others(Path(others)))}
     if split == ALMEIDA:
         training_rows, rows = split_almeida(corpus)
     elif isinstance(split, int):
@@ -90,6 +99,12 @@ def evaluate_model(job: Job) -> dict[str, Any]:
             scores["flagged"] = (scores["clean"] >= model.threshold).astype(float)
             scores["seconds"] = model.seconds
     return scores
+
+
+def _score_others(model: Any, sets: dict[str, Corpus]) -> dict[str, Any]:
+    probabilities = {name: model.probabilities(messages.texts) for name, messages in sets.items()}
+    threshold = getattr(model, "threshold", 1.0)  # only the network has one
+    return {"others": probabilities, "others_flagged": float((probabilities[find_chat(sets)] >= threshold).mean())}
 
 
 def train_model(name: str, training: Corpus, seed: int, changes: dict[str, Any]) -> Any:
@@ -119,7 +134,11 @@ def collect_scores(results: list[dict[str, Any]], messages: int) -> ModelScores:
         np.zeros(messages), {attack: np.zeros(messages) for attack in ATTACKS}, flagged=np.zeros(messages)
     )
     for result in results:
-        split, rows = result["job"][2], result["rows"]
+        split = result["job"][2]
+        if split == OTHERS:
+            scores.others, scores.others_flagged = result["others"], result["others_flagged"]
+            continue
+        rows = result["rows"]
         if split == ALMEIDA:
             scores.almeida = result["clean"]
         elif split in KINDS:

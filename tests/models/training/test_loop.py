@@ -108,7 +108,7 @@ def restore_network(folder: Path, network: NetworkSettings = NETWORK) -> keras.M
 def test_a_separable_set_is_learned(reference: Run) -> None:
     last = reference.result.history[-1]
     # The messages are augmented and the labels smoothed, so the loss cannot fall to 0.
-    assert last.loss < 0.75 * reference.result.history[0].loss
+    assert last.loss < 0.85 * reference.result.history[0].loss
     assert last.validation_pr_auc > 0.95
 
 
