@@ -255,12 +255,11 @@ def test_declared_settings_are_the_fields_of_the_dataclass_in_order() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "expected"),
     [
-        (NetworkSettings, {"linear": True, "ngram_buckets": 0}, "[network] linear = true: expected ngram_buckets of"),
         (TrainingSettings, {"held_out_folds": 1}, "[training] held_out_folds = 1: expected 0 or from 2 to 20"),
         (TrainingSettings, {"start_variables": "logit/*"}, "[training] start_variables = logit/*: expected a source"),
         (TrainingSettings, {"start_from": "version:1", "start_variables": " , "}, "[training] start_variables =  , :"),
     ],
-    ids=["a linear part without n-grams", "a single fold", "variables without a source", "no variables"],
+    ids=["a single fold", "variables without a source", "no variables"],
 )
 def test_values_that_contradict_each_other_are_refused_and_the_error_says_how_to_fix_it(
     kind: type, values: dict[str, object], expected: str
