@@ -270,8 +270,8 @@ def test_values_that_contradict_each_other_are_refused_and_the_error_says_how_to
     assert "Set " in str(error.value)
 
 
-def test_n_grams_and_held_out_folds_can_be_turned_off() -> None:
-    assert NetworkSettings(linear=False, ngram_buckets=0).ngram_buckets == 0
+def test_n_gram_vectors_and_held_out_folds_can_be_turned_off() -> None:
+    assert NetworkSettings(ngram_vectors=0).ngram_vectors == 0
     assert TrainingSettings(held_out_folds=0).held_out_folds == 0
 
 
