@@ -16,19 +16,24 @@ from tasks.report_batch import ReportBatch
 from tasks.scheduler import arguments, calendar, failures, termination
 from tasks.scheduler.luigi_defaults import prepare_luigi
 from tasks.score_batch import ScoreBatch
+from tasks.select_night_messages import SelectNightMessages
+from tasks.self_training import EvaluateSelfTrained, TrainSelfTrained
 from tasks.train_model import TrainModel
 
 __all__ = [
     "BuildVocabulary",
     "CleanText",
     "EvaluateModel",
+    "EvaluateSelfTrained",
     "ExportModel",
     "ExtractMessages",
     "IngestCorpus",
     "Nightly",
     "ReportBatch",
     "ScoreBatch",
+    "SelectNightMessages",
     "TrainModel",
+    "TrainSelfTrained",
 ]
 
 prepare_luigi()

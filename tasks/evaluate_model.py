@@ -60,16 +60,20 @@ class EvaluateModel(FolderStage):
         prepare_tensorflow()
         import pandas as pd
 
-        messages, training = self.input()
+        messages, training = self.input()[:2]
         test = pd.read_parquet(messages.file("test.parquet"))
         with report_progress(self, "evaluation") as progress:
             progress.link(link_to(self.output().path / EVALUATION_REPORT))
-            evaluation = evaluate_model(test, training.path, progress.update)
+            evaluation = evaluate_model(test, training.path, progress.update, self.teacher())
             self._log_result(evaluation, len(test))
             progress.update(3, 4, "writing the report")
             self._write(folder, test, evaluation)
             progress.conclude(describe_verdict(evaluation))
         return {"approved": evaluation.verdict.approved, "reasons": evaluation.verdict.reasons}
+
+    def teacher(self) -> Path | None:
+        """Returns the training of the teacher of a self-trained model; None here."""
+        return None
 
     def _log_result(self, evaluation: Evaluation, messages: int) -> None:
         log.info("evaluated on %d messages: %s", messages, describe_metrics(evaluation.new.metrics))
@@ -82,7 +86,7 @@ class EvaluateModel(FolderStage):
             log.warning("the model is refused and kept out of service: %s", reasons)
 
     def _write(self, folder: Path, test: pd.DataFrame, evaluation: Evaluation) -> None:
-        messages, training = self.input()
+        messages, training = self.input()[:2]
         scores = test[["row_number", "spam"]].assign(probability=evaluation.new.probabilities)
         if evaluation.in_service:
             scores["probability_in_service"] = evaluation.in_service.probabilities
@@ -131,6 +135,7 @@ class Evaluation:
             the version's checkpoints are gone, or an older spamscore wrote it, this is the reason and nothing is
             compared.
         verdict: the gate's verdict.
+        compared_with_teacher: for a self-trained model, `compared` with its teacher; empty if that is in service.
     """
 
     new: EvaluatedModel
@@ -139,15 +144,18 @@ class Evaluation:
     test_flips: Flips | None
     flips: Flips | str | None
     verdict: Verdict
+    compared_with_teacher: list[Comparison] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `metrics.json`: the metrics by name, and the verdict. It contains no message text."""
         flips = self.flips
+        teacher = [dataclasses.asdict(comparison) for comparison in self.compared_with_teacher]
         return {
             **self.new.metrics.to_dict(),
             **self.verdict.to_dict(),
             "threshold_found": dataclasses.asdict(self.new.threshold),
             "compared": [dataclasses.asdict(comparison) for comparison in self.compared],
+            **({"compared_with_teacher": teacher} if teacher else {}),
             "flips": flips if flips is None or isinstance(flips, str) else flips.to_dict(),
             "flips_on_test_part": self.test_flips.to_dict() if self.test_flips else None,
             "in_service": self.in_service.metrics.to_dict() if self.in_service else None,
@@ -155,13 +163,16 @@ class Evaluation:
         }
 
 
-def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[float, float, str], None]) -> Evaluation:
+def evaluate_model(
+    test: pd.DataFrame, training: Path, on_progress: Callable[[float, float, str], None], teacher: Path | None = None
+) -> Evaluation:
     """Evaluates a trained model and the version in service on the same messages, and judges the trained model.
 
     Args:
         test: the test part, with the columns row_number, text and spam.
         training: folder of the trained model.
         on_progress: called with the work done, the total, and a status line. The total includes writing the report.
+        teacher: folder of the teacher of a self-trained model, with which it is compared too.
     """
     from models.evaluation.gate import FlipCounter, compare, judge
 
@@ -179,9 +190,11 @@ def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[fl
             old = evaluate_on_test_part(test, verified_training_folder(version), version)
         except FormatError as error:
             missing = f"version {version}, which is in service, cannot be read by this spamscore ({error})"
+    taught = compare_with_teacher(test, new, teacher, version if old else None)
     if old is None:
         compared = compare(test["spam"], new.probabilities, None, share, gate)
-        return Evaluation(new, None, compared, None, missing, judge(new.metrics, (), missing, gate))
+        verdict = judge(new.metrics, (), missing, gate, taught)
+        return Evaluation(new, None, compared, None, missing, verdict, taught)
     on_progress(1.5, 4, f"comparing the two models, {gate.resamples:,} resamples")
     compared = compare(test["spam"], new.probabilities, old.probabilities, share, gate)
     before, now = (old.probabilities, old.threshold.value), (new.probabilities, new.threshold.value)
@@ -193,8 +206,26 @@ def evaluate_model(test: pd.DataFrame, training: Path, on_progress: Callable[[fl
         gate.flip_examples,
         lambda done, rows, status: on_progress(2 + done / max(rows, 1), 4, status),
     )
-    verdict = judge(new.metrics, compared, flips, gate)
-    return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict)
+    verdict = judge(new.metrics, compared, flips, gate, taught)
+    return Evaluation(new, old, compared, count.flips("the test part"), flips, verdict, taught)
+
+
+def compare_with_teacher(
+    test: pd.DataFrame, student: EvaluatedModel, teacher: Path | None, compared_version: int | None
+) -> list[Comparison]:
+    """Compares a self-trained model with its teacher on the test part.
+
+    Returns:
+        The gate's metrics; none without a teacher, or if it is the version that the model is compared with anyway.
+    """
+    from models.evaluation.gate import compare
+
+    is_in_service = compared_version is not None and verified_training_folder(compared_version) == teacher
+    if teacher is None or is_in_service:
+        return []
+    probabilities = evaluate_on_test_part(test, teacher).probabilities
+    share = load(ScoringSettings).ham_blocked_share
+    return compare(test["spam"], student.probabilities, probabilities, share, load(GateSettings))
 
 
 def describe_verdict(evaluation: Evaluation) -> str:

@@ -8,11 +8,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from luigi.util import requires
+import luigi
 
 from models.errors import ArtifactError
 from models.settings import GateSettings
-from tasks.artifacts.exports import MODEL_CARD, VersionTarget, publish_version, version_folder, version_in_service
+from tasks.artifacts.exports import (
+    MODEL_CARD,
+    VersionTarget,
+    find_version,
+    publish_version,
+    version_folder,
+    version_in_service,
+)
 from tasks.artifacts.folders import FolderTarget, read_json, write_manifest
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import EVALUATION_REPORT, METRICS
@@ -22,6 +29,8 @@ from tasks.evaluate_model import EvaluateModel, describe_parts, model_settings
 from tasks.scheduler.failures import record_note
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scoring.scorer import load_scorer
+from tasks.select_night_messages import SelectNightMessages
+from tasks.self_training import EvaluateSelfTrained, TrainSelfTrained, is_self_training
 from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 from tasks.stage import Stage, prepare_tensorflow
@@ -33,16 +42,24 @@ _WARMUP_MESSAGES = 100
 _MAX_SCORE_DIFFERENCE = 1e-5
 
 
-@requires(CleanText, TrainModel, EvaluateModel)
 class ExportModel(Stage):
-    """Exports the trained model as the next version, if EvaluateModel approved it."""
+    """Exports the trained model as the next version, if EvaluateModel approved it.
+
+    With [corpus] self_training = nights it exports the self-trained model if EvaluateSelfTrained approved it, and the
+    one that is trained on labelled messages alone if not.
+    """
 
     sections = (ArtifactSettings,)
     code_version = 2
 
+    def requires(self) -> list[luigi.Task]:
+        """Returns the labelled messages, the model and its evaluation; and the evaluation of the self-trained model."""
+        stages: list[luigi.Task] = [CleanText(), TrainModel(), EvaluateModel()]
+        return [*stages, EvaluateSelfTrained()] if is_self_training() else stages
+
     def fingerprint_parts(self) -> dict[str, Any]:
         """Uses the training as the only input: the same weights, evaluated at another threshold, are no new version."""
-        return {**super().fingerprint_parts(), "inputs": [self._training().path.name]}
+        return {**super().fingerprint_parts(), "inputs": [self._candidate()[0].path.name]}
 
     def output(self) -> VersionTarget:
         """Returns the version with this fingerprint as a target."""
@@ -53,34 +70,46 @@ class ExportModel(Stage):
         return self.output().exists() or self.refusal() is not None
 
     def refusal(self) -> str | None:
-        """Returns why EvaluateModel refused the model; None if it approved it or has not run yet."""
-        evaluation = EvaluateModel().output()
-        if not evaluation.exists() or (metrics := read_json(evaluation.file(METRICS)))["approved"]:
+        """Returns why the model was refused; None if it was approved or is not evaluated yet."""
+        reasons, student = find_refusal(self._candidate()[1]), self.student_refusal()
+        return f"{reasons}; and the self-trained model: {student}" if reasons and student else reasons
+
+    def student_refusal(self) -> str | None:
+        """Returns why the self-trained model was refused; None if there is none, or as for `refusal`."""
+        if not is_self_training() or SelectNightMessages().finds_nothing():
             return None
-        return "; ".join(metrics["reasons"])
+        return find_refusal(EvaluateSelfTrained().output())
 
     def describe_refusal(self) -> str | None:
-        """Describes a refused model and the way to overrule; None if it was approved or exported in spite of that."""
-        refusal = self.refusal()
-        if refusal is None or self.output().exists():
+        """Describes a refused model and what is in service; None if the model was approved or exported nevertheless."""
+        refusal, version = self.refusal(), version_in_service()
+        if refusal is not None and not self.output().exists():
+            return (
+                "the model of the settings in force was refused, and "
+                f"{f'version {version} stays' if version else 'no version is'} in service: {refusal}. "
+                f"{self._candidate()[1].path / EVALUATION_REPORT} shows more; to overrule it: spamscore serve --refused"
+            )
+        if (student := self.student_refusal()) is None:
             return None
-        version = version_in_service()
+        exported = find_version(self.fingerprint())
         return (
-            "the model of the settings in force was refused, and "
-            f"{f'version {version} stays' if version else 'no version is'} in service: {refusal}. "
-            f"{EvaluateModel().output().path / EVALUATION_REPORT} shows more; to overrule it: spamscore serve --refused"
+            "the self-trained model was refused; the model trained on labelled messages alone is "
+            f"{f'version {exported}' if exported else 'exported'}, and version {version or exported} is in service: "
+            f"{student}. {EvaluateSelfTrained().output().path / EVALUATION_REPORT} shows more"
         )
 
     def run(self) -> None:
         """Publishes the model as the next version; if it was refused, only says so."""
+        refused = self.refusal() is not None
+        if not refused and not self.output().exists():
+            self.publish()
         if message := self.describe_refusal():
-            log.warning("not exported: EvaluateModel refused the model")
-            with report_progress(self, "export") as progress:
-                progress.link(link_to(EvaluateModel().output().path / EVALUATION_REPORT))
-                progress.conclude(message)
+            log.warning("%s", "not exported: EvaluateModel refused the model" if refused else message)
+            if refused:
+                with report_progress(self, "export") as progress:
+                    progress.link(link_to(self._candidate()[1].path / EVALUATION_REPORT))
+                    progress.conclude(message)
             record_note(message)
-            return
-        self.publish()
 
     def publish(self) -> int:
         """Exports the model as the next version, approved or not, and returns the version. It is then in service.
@@ -104,7 +133,7 @@ class ExportModel(Stage):
         from models.network.keras_files import write_keras_files
         from models.network.weights import write_weights
 
-        messages, training, evaluation = self.input()
+        messages, (training, evaluation) = CleanText().output(), self._candidate()
         model = load_trained_model(training.path)
         validation = pd.read_parquet(messages.file("validation.parquet"), columns=["text"])["text"].tolist()
         progress.update(0, 3, f"writing version {version}")
@@ -117,8 +146,11 @@ class ExportModel(Stage):
         (folder / MODEL_CARD).write_text(self._card(version, messages, evaluation), encoding="utf-8")
         write_manifest(folder, self._manifest(version, training, evaluation))
 
-    def _training(self) -> FolderTarget:
-        return TrainModel().output()
+    def _candidate(self) -> tuple[FolderTarget, FolderTarget]:
+        """Returns training and evaluation of the model to export: the self-trained one, unless it was refused."""
+        if is_self_training() and self.student_refusal() is None:
+            return TrainSelfTrained().output(), EvaluateSelfTrained().output()
+        return TrainModel().output(), EvaluateModel().output()
 
     def _manifest(self, version: int, training: FolderTarget, evaluation: FolderTarget) -> dict[str, Any]:
         metrics = read_json(evaluation.file(METRICS))
@@ -132,6 +164,7 @@ class ExportModel(Stage):
             "trained": training.manifest(),
             "judged": {key: metrics[key] for key in ("approved", "reasons")},
             "threshold": metrics["threshold_found"],
+            **({"self_trained_refused": student} if (student := self.student_refusal()) else {}),
             "exported_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
@@ -142,7 +175,8 @@ class ExportModel(Stage):
         from models.statistics.metrics import Metrics, metric_descriptions
 
         content = read_json(evaluation.file(METRICS))
-        in_service, trained = content["in_service"], self._training().manifest()
+        training = self._candidate()[0]
+        in_service, trained = content["in_service"], training.manifest()
         manifest = messages.manifest()
         sizes = describe_parts(manifest)
         return render_model_card(
@@ -159,15 +193,24 @@ class ExportModel(Stage):
             confidence=load(GateSettings).confidence,
             network={key: trained[key] for key in ("parameters", "vocabulary_size", "epochs", "best_epoch")},
             start=trained.get("start"),
+            self_training=trained.get("self_training"),
+            self_trained_refused=self.student_refusal(),
             fingerprints={
                 "messages": messages.path.name,
-                "training": self._training().path.name,
+                "training": training.path.name,
                 "evaluation": evaluation.path.name,
             },
             settings=model_settings(),
             training_data={**manifest["corpus"], "training": sizes["training"], "validation": sizes["validation"]},
             evaluation_data={"test": sizes["test"]},
         )
+
+
+def find_refusal(evaluation: FolderTarget) -> str | None:
+    """Returns why an evaluation refused its model; None if it approved it or does not exist yet."""
+    if not evaluation.exists() or (metrics := read_json(evaluation.file(METRICS)))["approved"]:
+        return None
+    return "; ".join(metrics["reasons"])
 
 
 def require_same_scores(folder: Path, training: Path, texts: list[str]) -> None:

@@ -22,7 +22,7 @@ from tasks.stage import FolderStage, prepare_tensorflow, processor_threads
 from tasks.training.membership import read_membership
 
 if TYPE_CHECKING:
-    from models.training.job import LabelledMessages, TrainingSummary
+    from models.training.job import LabelledMessages, TrainingSummary, WeakMessages
     from tasks.training.machines import Chief
     from tasks.training.membership import Membership
     from tasks.training.plan import TrainingPlan
@@ -83,14 +83,15 @@ class TrainModel(FolderStage):
             progress.conclude(describe_training(trained, plan.settings, limit))
         held_out = (read_held_out_logits(plan.folds), plan.training) if plan.folds else None
         unseen = collect_unseen_scores(trained, plan.validation, held_out)
-        return write_trained_model(trained, plan.vocabulary, plan.network, unseen, folder, limit, plan.start)
+        facts = self.describe_weaker_messages()
+        return write_trained_model(trained, plan.vocabulary, plan.network, unseen, folder, limit, plan.start, facts)
 
     def _plan(self, folder: Path) -> TrainingPlan:
         from models.text.vocabulary import load_vocabulary
         from models.training.folds import split_folds
         from tasks.training.plan import TrainingPlan
 
-        messages, vocabulary_folder = self.input()
+        messages, vocabulary_folder = self.input()[:2]
         vocabulary = load_vocabulary(vocabulary_folder.file(VOCABULARY))
         network, settings = load(NetworkSettings), load(TrainingSettings)
         if settings.start_from:
@@ -106,7 +107,16 @@ class TrainModel(FolderStage):
             folder,
             # Before any training, so that a source that does not fit is refused at once.
             load_warm_start(settings, network, vocabulary, messages.manifest()["made_of"]["settings"]["split"]),
+            self.read_weaker_messages(),
         )
+
+    def read_weaker_messages(self) -> WeakMessages | None:
+        """Reads messages that a teacher labelled; none here, as this model is trained on labelled messages alone."""
+        return None
+
+    def describe_weaker_messages(self) -> dict[str, Any] | None:
+        """Returns the facts on these messages for the description of the model."""
+        return None
 
     def _train(self, plan: TrainingPlan, reporter: TrainingReporter, progress: ProgressReport) -> TrainingSummary:
         """Trains the networks: with other machines, in several processes, or one after the other in this process."""

@@ -27,6 +27,7 @@ from models.statistics.curves import CALIBRATION_BINS, calibration_bins
 from models.statistics.metrics import ROUNDING, Metrics, metric_descriptions
 
 SEED = 7
+_IN_SERVICE = "the version in service"
 _BLOCK_CELLS = 4_000_000  # resamples times messages of one block, so that memory grows with neither
 
 
@@ -122,7 +123,7 @@ class Flips:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the flips as JSON values, without texts: messages are private, and only the report quotes them."""
-        examples = [{**dataclasses.asdict(example)} for example in self.examples]
+        examples = [dataclasses.asdict(example) for example in self.examples]
         for example in examples:
             del example["text"]
         return {**dataclasses.asdict(self), "share": self.share, "examples": examples}
@@ -132,9 +133,8 @@ class FlipCounter:
     """Counts flips chunk by chunk. Keeps at most `max_examples` messages in memory."""
 
     def __init__(self, max_examples: int) -> None:
-        self._max_examples = max_examples
+        self._max_examples, self._examples = max_examples, list[Flip]()
         self._messages = self._flagged = self._passed = 0
-        self._examples: list[Flip] = []
 
     def add(
         self,
@@ -217,6 +217,7 @@ def judge(
     compared: Sequence[Comparison] = (),
     flips: Flips | str | None = None,
     settings: GateSettings | None = None,
+    taught: Sequence[Comparison] = (),
 ) -> Verdict:
     """Decides whether a model may be published.
 
@@ -225,11 +226,13 @@ def judge(
         compared: result of `compare`, if a version is in service.
         flips: flips on the latest batch, or the reason why they could not be counted; None if no version is in service.
         settings: allowances and budget; the defaults if not given.
+        taught: for a self-trained model, result of `compare` with its teacher.
     """
     settings = settings or GateSettings()
     checks = [_check_above_majority(metrics), _check_above_chance(metrics)]
     comparable = [comparison for comparison in compared if comparison.in_service or comparison.new is None]
     checks += [_check_not_worse(comparison, metrics, settings) for comparison in comparable]
+    checks += [_check_not_worse(comparison, metrics, settings, teacher=True) for comparison in taught]
     if flips is not None:
         checks.append(_check_flip_budget(flips, settings))
     approved = all(check.passed is not False for check in checks)
@@ -260,20 +263,21 @@ def _check_above_chance(metrics: Metrics) -> Check:
     return Check("chance", passed, f"MCC {metrics.mcc:.4f} is {'' if passed else 'not '}above 0, which is chance")
 
 
-def _check_not_worse(comparison: Comparison, metrics: Metrics, settings: GateSettings) -> Check:
+def _check_not_worse(comparison: Comparison, metrics: Metrics, settings: GateSettings, teacher: bool = False) -> Check:
+    name, other = (f"{comparison.name}_teacher", "its teacher") if teacher else (comparison.name, _IN_SERVICE)
     new, in_service, difference = comparison.new, comparison.in_service, comparison.difference
     if new is None or in_service is None or difference is None:
         counts = _describe_label_counts(metrics)
         sentence = f"there is no {comparison.title} to compare: expected spam and ham, received {counts}"
-        return Check(comparison.name, False, sentence)
+        return Check(name, False, sentence)
     exceeds = comparison.exceeds_allowance
     allowance = f"{comparison.allowed:g} {'above' if comparison.lower_is_better else 'below'}"
     chance = (", which may be chance" if comparison.by_chance else ", and not by chance") if exceeds else ""
     return Check(
-        comparison.name,
+        name,
         not comparison.shows_loss,
         f"{comparison.title} {new.value:.4f} is {'' if exceeds else 'not '}more than {allowance} the "
-        f"{in_service.value:.4f} of the version in service{chance}: difference {difference.value:+.4f}, "
+        f"{in_service.value:.4f} of {other}{chance}: difference {difference.value:+.4f}, "
         f"{settings.confidence * 100:g} % interval {difference.low:+.4f} to {difference.high:+.4f}",
     )
 
@@ -323,15 +327,11 @@ def compare(
     """
     spam, new = validate_scores(labels, probabilities)
     old = None if in_service is None else validate_scores(labels, in_service)[1]
+    error_title = metric_descriptions()["expected_calibration_error"].title
     undefined = [
         Comparison("pr_auc", metric_descriptions()["pr_auc"].title, False, settings.pr_auc_allowance),
         Comparison("recall", f"Recall at {ham_share * 100:g} % of ham flagged", False, settings.recall_allowance),
-        Comparison(
-            "calibration_error",
-            metric_descriptions()["expected_calibration_error"].title,
-            True,
-            settings.calibration_allowance,
-        ),
+        Comparison("calibration_error", error_title, True, settings.calibration_allowance),
     ]
     if spam.all() or not spam.any():
         return undefined
@@ -346,8 +346,8 @@ def compare(
             comparisons.append(dataclasses.replace(comparison, new=intervals[0]))
             continue
         difference = _interval(values[0, row] - values[1, row], resampled[0, row] - resampled[1, row], settings)
-        updated = dataclasses.replace(comparison, new=intervals[0], in_service=intervals[1], difference=difference)
-        comparisons.append(updated)
+        first, second = intervals
+        comparisons.append(dataclasses.replace(comparison, new=first, in_service=second, difference=difference))
     return comparisons
 
 

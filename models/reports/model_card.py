@@ -21,6 +21,7 @@ from models.reports.pages import format_value, spell_out
 from models.statistics.calibration import Threshold
 from models.statistics.metrics import Metrics, metric_descriptions
 
+_LEFT_OUT = "{batch} ({date}): {reason}"
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
 
 
@@ -43,6 +44,8 @@ def render_model_card(
     groups_together: Sequence[Mapping[str, Any]] = (),
     confidence: float = 0.95,
     start: Mapping[str, Any] | None = None,
+    self_training: Mapping[str, Any] | None = None,
+    self_trained_refused: str | None = None,
 ) -> str:
     """Renders the model card. The same input gives the same text.
 
@@ -64,6 +67,8 @@ def render_model_card(
         groups_together: the same for combined factors.
         confidence: confidence of the intervals in these.
         start: what the training started from, as stored in `model.json`; None for random weights.
+        self_training: facts on the messages that a teacher labelled, as stored in `model.json`; None without any.
+        self_trained_refused: why a self-trained model was refused, in whose place this one is published.
 
     Returns:
         Markdown, encodable as UTF-8.
@@ -82,6 +87,8 @@ def render_model_card(
         in_service=in_service,
         network=network,
         start=_describe_start(start) if start else None,
+        self_training=_describe_self_training(self_training) if self_training else None,
+        self_trained_refused=self_trained_refused,
         compared=[comparison for comparison in compared if comparison["new"]],
         groups=groups,
         groups_together=groups_together,
@@ -108,6 +115,27 @@ def _describe_start(start: Mapping[str, Any]) -> dict[str, object]:
         "Rows of embedding/words taken": f"{start['token_rows_taken']}; fresh: {start['token_rows_fresh']}",
         "Variables started fresh": ", ".join(start["fresh"]) or "none",
         "Variables fitted to the training part": ", ".join(start["fitted"]) or "none",
+    }
+
+
+def _describe_self_training(facts: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the rows of the table about the messages that a teacher labelled."""
+    return {
+        "Teacher, trained on labelled messages alone": facts["teacher"],
+        "Selection of messages": facts["selection"],
+        "Dates": f"{facts['window']['first']} to {facts['window']['last']}",
+        "Batches": ", ".join(f"{entry['batch']} ({entry['date']})" for entry in facts["batches"]),
+        "Batches left out": "; ".join(
+            f"{entry['batch']} ({entry['date']}): {entry['reason']}" for entry in facts["left_out"]
+        )
+        or "none",
+        "Taken as spam": f"probability of at least {facts['thresholds']['spam']}",
+        "Taken as ham": f"probability of at most {facts['thresholds']['ham']}",
+        "Weight of a message": f"{facts['weight']:.4g}; a labelled one has 1",
+        **{
+            f"Messages, {step.replace('_', ' ')}": ", ".join(f"{count} {name}" for name, count in counts.items())
+            for step, counts in facts["steps"].items()
+        },
     }
 
 

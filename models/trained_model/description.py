@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def write_trained_model(
     folder: Path,
     limit: EpochLimit | None = None,
     start: WarmStart | None = None,
+    self_training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fits the calibration, and writes the vocabulary, the held-out scores and the description next to the checkpoints.
 
@@ -49,6 +51,7 @@ def write_trained_model(
         folder: the folder of the training.
         limit: the limit of the training. If a person stopped it early, the description has `stopped_after_epoch`.
         start: what the training started from, for the key `start`; None for random weights.
+        self_training: facts on the messages that a teacher labelled, for the key `self_training`; None without any.
 
     Returns:
         The description, as written to ``model.json``.
@@ -71,6 +74,8 @@ def write_trained_model(
         description["stopped_after_epoch"] = limit.epoch
     if start:
         description["start"] = start.record()
+    if self_training:
+        description["self_training"] = dict(self_training)
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
     return description

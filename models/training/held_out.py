@@ -14,7 +14,7 @@ from models.settings import NetworkSettings, TrainingSettings
 from models.text.vocabulary import Vocabulary
 from models.training.epoch_limit import EpochLimit
 from models.training.folds import Fold, read_held_out_logits, split_folds
-from models.training.job import LabelledMessages, Progress
+from models.training.job import LabelledMessages, Progress, WeakMessages
 from models.training.loop import train
 from models.training.replicas import Replicas
 
@@ -63,6 +63,7 @@ def train_fold(
     on_progress: Callable[[Progress], None] = lambda _: None,
     limit: EpochLimit | None = None,
     replicas: Replicas | None = None,
+    weaker: WeakMessages | None = None,
 ) -> None:
     """Trains the network of a fold, unless it is finished, and writes the logits of its held-out messages.
 
@@ -72,6 +73,7 @@ def train_fold(
         trained = train(
             training.select(fold.rows), training.select(fold.held_out_rows), vocabulary, network_settings, settings,
             fold.folder, lambda progress: on_progress(replace(progress, fold=fold.number)), limit, replicas,
+            weaker=weaker,
         )  # fmt: skip
         _write_logits(trained.validation_logits, fold.logits_path)
     # Always removed, because a kill may have come between writing the logits and removing the folder.

@@ -41,6 +41,21 @@ class LabelledMessages:
 
 
 @dataclass(frozen=True)
+class WeakMessages:
+    """Messages that a teacher labelled, for the linear part.
+
+    Attributes:
+        texts: the messages; none of them is a labelled one.
+        labels: int32 [messages]; 1 is spam.
+        weight: weight of one of these messages; a labelled one has 1.
+    """
+
+    texts: Sequence[str]
+    labels: npt.NDArray[np.int32]
+    weight: float
+
+
+@dataclass(frozen=True)
 class Progress:
     """The progress of a training run, for the callback.
 

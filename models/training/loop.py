@@ -23,17 +23,17 @@ import tensorflow as tf
 from models.errors import ArtifactError, WorkerError
 from models.inference.scorer import network_logits
 from models.network.devices import select_devices
-from models.network.linear import LinearWeights, fit_linear
 from models.network.network import INPUTS, build_network, recurrent_part, set_linear
 from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
-from models.text.encoder import EncodedMessages, TextEncoder, encode_messages, read_characters
+from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augment_texts
 from models.training.batches import epoch_batches
 from models.training.checkpoints import CHECKPOINTS, open_checkpoint_manager, restore_latest_checkpoint, weights_sha256
 from models.training.epoch_limit import EpochLimit
 from models.training.history import HISTORY, Epoch, read_history, write_history
-from models.training.job import LabelledMessages, Progress, TrainingSummary
+from models.training.job import LabelledMessages, Progress, TrainingSummary, WeakMessages
+from models.training.linear_part import fit_linear_part
 from models.training.replicas import Gradient, Replicas, create_strategy
 from models.training.warm_start import WarmStart, set_start
 
@@ -41,7 +41,6 @@ log = logging.getLogger("spamscore")
 
 TENSORBOARD = "tensorboard"
 _WIDTH_STEP = 8
-_LINEAR_COPIES = 3  # rewritten copies of the training messages for the linear part
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ def train(
     limit: EpochLimit | None = None,
     replicas: Replicas | None = None,
     start: WarmStart | None = None,
+    weaker: WeakMessages | None = None,
 ) -> TrainingResult:
     """Trains a network, or resumes the training from the latest checkpoint in the folder.
 
@@ -119,6 +119,7 @@ def train(
         replicas: the devices or machines to train on; by default, one replica on each device that TensorFlow selects.
             With several workers, the folder of the first one counts; the others continue from its checkpoint.
         start: values that variables start with; a checkpoint replaces them. None starts from random weights.
+        weaker: messages that a teacher labelled, for the linear part.
 
     Raises:
         InputError: a part does not have both labels.
@@ -130,9 +131,8 @@ def train(
     replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
     encoder = TextEncoder(vocabulary, network_settings.ngram_vectors)
-    linear = (
-        _fit_linear(encoder, training, settings, network_settings.ngram_buckets) if network_settings.linear else None
-    )
+    buckets, has_linear = network_settings.ngram_buckets, network_settings.linear
+    linear = fit_linear_part(encoder, training, settings, buckets, weaker) if has_linear else None
 
     def new_trainer() -> _Trainer:
         keras.utils.set_random_seed(settings.seed)
@@ -149,16 +149,6 @@ def train(
         # The first trainer may have restored values from a damaged checkpoint.
         trainer = new_trainer()
     return trainer.run()
-
-
-def _fit_linear(
-    encoder: TextEncoder, training: LabelledMessages, settings: TrainingSettings, buckets: int
-) -> LinearWeights:
-    rewritten = [
-        read_characters(encoder, augment_texts(training.texts, settings.augmentation, settings.seed, copy))
-        for copy in range(_LINEAR_COPIES if settings.augmentation else 0)
-    ]
-    return fit_linear(read_characters(encoder, training.texts), training.labels, buckets, rewritten)
 
 
 def _move_damaged(folder: Path) -> None:

@@ -9,6 +9,7 @@ from tasks.settings.loading import load
 from tasks.settings.storage import ArtifactSettings
 
 MESSAGES, SNAPSHOTS, TRAININGS, EVALUATIONS = "messages", "snapshots", "training", "evaluation"
+NIGHT_MESSAGES = "night_messages"
 VOCABULARY = "vocabulary.json"
 METRICS, EVALUATION_REPORT = "metrics.json", "report.html"
 

@@ -157,6 +157,13 @@ def list_batches_of_date(engine: Engine, date: datetime.date) -> list[BatchRow]:
     return _select_batches(engine, sa.select(*BATCH_COLUMNS).where(score_batches.c.batch_date == date).order_by(order))
 
 
+def list_batches_between(engine: Engine, first: datetime.date, last: datetime.date) -> list[BatchRow]:
+    """Returns all batches of the dates from `first` to `last`, the earliest date and the first batch first."""
+    table = score_batches.c
+    statement = sa.select(*BATCH_COLUMNS).where(table.batch_date.between(first, last))
+    return _select_batches(engine, statement.order_by(table.batch_date, table.batch_id))
+
+
 def find_completed_dates(
     engine: Engine, recipes: Mapping[datetime.date, str], exactly: bool = False
 ) -> set[datetime.date]:

@@ -280,6 +280,11 @@ def read_drifts(engine: Engine, limit: int | None = None) -> list[Drift]:
     return _select_drifts(engine, _BATCH.published_date.is_not(None), limit)
 
 
+def read_drifts_between(engine: Engine, first: datetime.date, last: datetime.date) -> list[Drift]:
+    """Reads the drift of the published batches of the dates from `first` to `last`, newest date first."""
+    return _select_drifts(engine, _BATCH.published_date.between(first, last))
+
+
 def read_latest_drift(engine: Engine) -> Drift | None:
     """Reads the drift of the newest published batch that was measured; None if there is none."""
     drifts = read_drifts(engine, 1)

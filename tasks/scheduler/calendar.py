@@ -15,6 +15,7 @@ from tasks.settings.inputs import MessagesSettings
 from tasks.settings.loading import load
 
 _DAY = datetime.timedelta(days=1)
+_EPOCH = datetime.date(1970, 1, 1)
 _run_start: datetime.datetime | None = None
 
 
@@ -45,6 +46,12 @@ def current_date() -> datetime.date:
         SettingsError: a setting of [messages] is not valid.
     """
     return current_time().astimezone(find_time_zone(load(MessagesSettings).timezone)).date()
+
+
+def start_of_period(days: int) -> datetime.date:
+    """Returns the first date of the current period of so many days, counted from 1970-01-01, in [messages] timezone."""
+    today = current_date().toordinal() - _EPOCH.toordinal()
+    return _EPOCH + _DAY * (today // days * days)
 
 
 def start_of_day(date: datetime.date, zone: datetime.tzinfo | None) -> datetime.datetime:

@@ -82,6 +82,38 @@ class CorpusSettings:
         "of the source; none leaves them out",
         choices=("none", "join"),
     )
+    # SelectNightMessages adds these to its fingerprint; the corpus does not depend on them.
+    self_training: str = setting(
+        "off",
+        "train the model again with messages of past nights that it is sure of: off, or nights for messages of "
+        "published batches, which count less than labelled ones",
+        choices=("off", "nights"),
+        affects_result=False,
+    )
+    self_training_messages: int = setting(
+        20_000, "messages of the nights that the sample has, which the model labels", low=1, high=1_000_000,
+        affects_result=False,
+    )  # fmt: skip
+    self_training_days: int = setting(
+        30,
+        "days of a period: the messages are those of the dates of the last whole period, so the model is trained again "
+        "once in a period",
+        low=1, high=3660, affects_result=False,
+    )  # fmt: skip
+    self_training_weight: float = setting(
+        0.3, "largest weight of a message of the nights; a labelled one has 1", low=0.001, high=1.0,
+        affects_result=False,
+    )  # fmt: skip
+    self_training_spam: float = setting(
+        0.9,
+        "probability from which a message of the nights is taken as spam",
+        low=0.5, high=1.0, affects_result=False,
+    )  # fmt: skip
+    self_training_ham: float = setting(
+        0.02,
+        "probability up to which a message of the nights is taken as ham",
+        low=0.0, high=0.499, affects_result=False,
+    )  # fmt: skip
     download_url: str = setting(
         "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
         "URL of the SMS Spam Collection's zip file, for source = sms_spam_collection",

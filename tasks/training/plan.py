@@ -12,7 +12,7 @@ from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
 from models.text.vocabulary import Vocabulary
 from models.training.epoch_limit import EpochLimit
 from models.training.folds import Fold
-from models.training.job import LabelledMessages, Progress, TrainingSummary
+from models.training.job import LabelledMessages, Progress, TrainingSummary, WeakMessages
 
 if TYPE_CHECKING:
     from models.training.replicas import Replicas
@@ -34,6 +34,7 @@ class TrainingPlan:
         folds: the held-out folds of the training part.
         folder: the folder of the training.
         start: values that the final network starts with; those of the folds always start with random ones.
+        weaker: messages that a teacher labelled, for all networks.
     """
 
     training: LabelledMessages
@@ -44,6 +45,7 @@ class TrainingPlan:
     folds: list[Fold]
     folder: Path
     start: WarmStart | None = None
+    weaker: WeakMessages | None = None
 
     def list_unfinished(self) -> list[int]:
         """Lists the numbers of the networks to train: the folds that are not finished, then the final network."""
@@ -60,11 +62,11 @@ class TrainingPlan:
         if number == FINAL:
             return train(
                 self.training, self.validation, self.vocabulary, self.network, self.settings, self.folder, on_progress,
-                limit, replicas, self.start,
+                limit, replicas, self.start, self.weaker,
             ).summarize()  # fmt: skip
         train_fold(
             self.training, self.folds[number - 1], self.vocabulary, self.network, self.settings, on_progress, limit,
-            replicas,
+            replicas, self.weaker,
         )  # fmt: skip
         return None
 

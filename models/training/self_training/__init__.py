@@ -1,0 +1,1 @@
+"""Selects messages of past nights that a teacher's opinions make weakly labelled training messages."""
