@@ -4,7 +4,7 @@ Published batches are never deleted. The row of every batch in `score_batches` s
 that date and from which model, and that its recipe is complete, so that no run repeats it. `restore_batch` counts the
 rows of a batch before it publishes it, so a partly deleted batch cannot be restored.
 
-Of the artifacts, only dated folders with messages are deleted: snapshots and reports.
+Of the artifacts, only folders with messages are deleted: snapshots and reports, and selections of night messages.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from tasks.artifacts.folders import MANIFEST, read_json
 from tasks.database.connection import read_transaction, run_with_retries
 from tasks.database.schema import has_schema
 from tasks.database.tables import batch_chunks, rejected_messages, score_batches, spam_scores
 
 _SLICE_ROWS = 10_000  # rows deleted in one transaction
 _ENDED_STATES = ("superseded", "withdrawn")
+_NIGHT_MESSAGES = "night_messages"
 # Artifact folders with one subfolder per date that contains messages.
 _DATED_FOLDERS = ("snapshots", "reports")
 
@@ -139,7 +141,9 @@ def _delete_slice(connection: Connection, batch_id: int, before: datetime.date, 
 
 
 def delete_dated_folders(artifacts: Path, before: datetime.date) -> list[Path]:
-    """Deletes the snapshots and reports of old dates, and returns their folders.
+    """Deletes the snapshots and reports of old dates, and selections with messages of old dates; returns their folders.
+
+    The model that was trained on a selection does not need it any more: a stage that is complete requires nothing.
 
     Args:
         artifacts: the folder that [artifacts] folder names.
@@ -147,9 +151,17 @@ def delete_dated_folders(artifacts: Path, before: datetime.date) -> list[Path]:
     """
     dated = [path for name in _DATED_FOLDERS if (artifacts / name).is_dir() for path in (artifacts / name).iterdir()]
     old = sorted(path for path in dated if path.is_dir() and (date := _parse_folder_date(path.name)) and date < before)
+    selections = [path.parent for path in sorted((artifacts / _NIGHT_MESSAGES).glob("*/manifest.json"))]
+    old += [path for path in selections if (date := _read_first_date(path)) and date < before]
     for path in old:
         shutil.rmtree(path)
     return old
+
+
+def _read_first_date(selection: Path) -> datetime.date | None:
+    """Returns the first date of a selection's messages; None if it has none."""
+    batches = read_json(selection / MANIFEST)["batches"]
+    return min((datetime.date.fromisoformat(batch["date"]) for batch in batches), default=None)
 
 
 def _parse_folder_date(name: str) -> datetime.date | None:

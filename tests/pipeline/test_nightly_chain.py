@@ -229,6 +229,12 @@ ANOTHER_VALUE = [
     ("corpus", "query", "SELECT 1", INGESTING),
     ("corpus", "edition", "2", INGESTING),
     ("corpus", "feedback", "join", INGESTING),
+    ("corpus", "self_training", "nights", EXPORTING),
+    ("corpus", "self_training_messages", "100", NOTHING),
+    ("corpus", "self_training_days", "7", NOTHING),
+    ("corpus", "self_training_weight", "0.5", NOTHING),
+    ("corpus", "self_training_spam", "0.8", NOTHING),
+    ("corpus", "self_training_ham", "0.1", NOTHING),
     ("corpus", "download_url", "http://127.0.0.1/other.zip", NOTHING),
     ("corpus", "download_timeout", "5", NOTHING),
     ("corpus", "max_refused_share", "0.5", NOTHING),
@@ -388,7 +394,8 @@ for section, key, value, required in json.load(sys.stdin):
     for s, k, v in [(section, key, value), *required]:
         parser.set(s, k, v)
     date = datetime.date.fromisoformat(sys.argv[1])
-    stages = {n: getattr(pipeline, n) for n in pipeline.__all__ if n not in ("Nightly", "ReportBatch")}
+    stages = {n: getattr(pipeline, n) for n in pipeline.__all__ if n not in ("Nightly", "ReportBatch")
+              and "Night" not in n and "SelfTrained" not in n}
     tasks = {n: c(date=date) if n in ("ExtractMessages", "ScoreBatch") else c() for n, c in stages.items()}
     results.append(sorted(name for name, task in tasks.items() if not task.complete()))
     for (s, k), v in previous.items():

@@ -1,0 +1,340 @@
+"""Measures learning from the nights: spam of other people that is caught before and after self-training.
+
+python benchmarks/quality/nights.py path/to/SMSSpamCollection path/to/folder
+
+The folder has labelled messages of other people: ``chat.tsv``, ham alone, and other files with spam, each line a
+label, a tab and a message. For each set with spam, half of it and half of the chat are the messages of past nights,
+without their labels. The other halves are the test: the share of spam that is caught where 0.5 % and 1 % of the chat is
+flagged.
+
+Three variants of the nights are poisoned. They must not make the model worse than it is without self-training:
+
+- disguised spam: 5 % of the spam is written into chat, between two messages of it;
+- one advertisement: 1,000 copies of a spam message, each with another number;
+- another language: 1,000 more messages, half of them spam, whose letters are exchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import scipy.sparse as sp
+from protocol import Corpus, FloatArray, IntArray, read_corpus
+from sklearn.metrics import average_precision_score
+
+from models.inference.scorer import network_logits
+from models.network.character_ngrams import MIN_SQUARES, build_feature_matrix
+from models.network.linear import LinearWeights
+from models.network.network import ngram_vectors, recurrent_part
+from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
+from models.statistics.calibration import Calibration, to_probabilities
+from models.text.cleaning import clean_texts
+from models.text.encoder import TextEncoder, encode_messages, read_characters
+from models.text.vocabulary import build_vocabulary
+from models.trained_model.description import DESCRIPTION, collect_unseen_scores, write_trained_model
+from models.trained_model.loading import load_trained_model
+from models.training.corpus import VALIDATION, assign_part
+from models.training.held_out import compute_held_out_logits
+from models.training.job import LabelledMessages, WeakMessages
+from models.training.linear_part import fit_linear_part
+from models.training.loop import train
+from models.training.self_training.near_copies import collect_keys
+from models.training.self_training.sample import TextSample
+from models.training.self_training.selection import Limits, select_texts
+from tasks.settings.inputs import CorpusSettings
+
+CHAT = "chat"
+SHARES = (0.005, 0.01)
+ALLOWED_LOSS = 0.01
+_POISONED_MESSAGES = 1000
+_DISGUISED_SHARE = 0.05
+_NETWORK_SEED = 7
+# Vowels for vowels and consonants for consonants, so that the words can be spoken.
+_OTHER_LANGUAGE = str.maketrans(
+    "aeioubcdfghjklmnpqrstvwxyzAEIOUBCDFGHJKLMNPQRSTVWXYZ", "iouaegklpdtzvnrmbwshfcxjqyIOUAEGKLPDTZVNRMBWSHFCXJQY"
+)
+
+
+class Teacher:
+    """A network that is trained on labelled messages alone, as the pipeline does with default settings.
+
+    Attributes:
+        training: the training part.
+        validation: the validation part.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path, seed: int) -> None:
+        """Trains the network in the folder, or loads it if it is there."""
+        self.corpus, self._settings, self._network = corpus, replace(TrainingSettings(), seed=seed), NetworkSettings()
+        split = SplitSettings(test_share=0.01, salt=str(seed))
+        is_validation = np.array([assign_part(text, split) == VALIDATION for text in corpus.texts])
+        self.training, self.validation = (
+            _to_messages(corpus.select(np.flatnonzero(rows))) for rows in (~is_validation, is_validation)
+        )
+        if not (folder / DESCRIPTION).exists():
+            self._train(folder)
+        model = load_trained_model(folder, calibrated=False)
+        self._model, self._calibration = model, Calibration(**model.description["calibration"])
+        self._encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
+        self._labelled_keys = collect_keys(corpus.texts)
+        self._linear = self.fit_linear(None)
+
+    def _train(self, folder: Path) -> None:
+        text, network = TextSettings(), self._network
+        settings = replace(self._settings, checkpoint_steps=10**9, keep_checkpoints=1)
+        vocabulary = build_vocabulary(clean_texts(self.training.texts, text), VocabularySettings(), text)
+        logits = compute_held_out_logits(self.training, vocabulary, network, settings, folder)
+        summary = train(self.training, self.validation, vocabulary, network, settings, folder).summarize()
+        unseen = collect_unseen_scores(summary, self.validation, (logits, self.training))
+        write_trained_model(summary, vocabulary, network, unseen, folder)
+
+    def fit_linear(self, weaker: WeakMessages | None) -> LinearWeights:
+        """Fits the linear part, also to messages that the teacher labelled."""
+        return fit_linear_part(
+            self._encoder, self.training, self._settings, self._network.ngram_buckets, weaker
+        )  # fmt: skip
+
+    def read(self, texts: Sequence[str]) -> Messages:
+        """Reads what a network with another linear part computes logits from."""
+        recurrent = network_logits(recurrent_part(self._model.network), encode_messages(self._encoder, texts))
+        features = build_feature_matrix(read_characters(self._encoder, texts), self._network.ngram_buckets)
+        return Messages(list(texts), recurrent.astype(np.float64), features)
+
+    def logits(self, messages: Messages, linear: LinearWeights | None = None) -> FloatArray:
+        """Computes the logits of a network with this recurrent part, not calibrated, which changes no order."""
+        return messages.recurrent + linear_logits(messages.features, linear or self._linear)
+
+    def select(self, nights: Messages) -> tuple[WeakMessages, dict[str, dict[str, int]]]:
+        """Labels messages of the nights as SelectNightMessages does. Returns also how many are left after each step."""
+        settings = CorpusSettings()
+        sample = TextSample(settings.self_training_messages, self._settings.seed)
+        sample.add(nights.texts, 0)
+        texts, rows = sample.texts, {text: row for row, text in enumerate(nights.texts)}
+        logits = self._calibration.apply(self.logits(nights)[[rows[text] for text in texts]])
+        limits = Limits(
+            settings.self_training_spam,
+            settings.self_training_ham,
+            settings.self_training_weight,
+            len(self.training.labels),
+        )
+        selection = select_texts(texts, to_probabilities(logits), self._labelled_keys, limits)
+        weak = WeakMessages([texts[row] for row in selection.rows], selection.labels, selection.weight)
+        return weak, selection.counts
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages as a network reads them: texts, logits of the recurrent part, features of the linear part."""
+
+    texts: list[str]
+    recurrent: FloatArray
+    features: sp.csr_matrix
+
+    def select(self, rows: IntArray) -> Messages:
+        """Returns the messages at the given indices."""
+        return Messages([self.texts[row] for row in rows], self.recurrent[rows], self.features[rows])
+
+    def append(self, others: Messages) -> Messages:
+        """Returns these messages followed by others."""
+        features = sp.vstack([self.features, others.features], format="csr")
+        return Messages(
+            [*self.texts, *others.texts], np.concatenate([self.recurrent, others.recurrent]), features
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one repetition.
+
+    Attributes:
+        name: the set of messages.
+        variant: how the nights were poisoned; empty if they were not.
+        seed: seed of the halves.
+        before: share of the spam that is caught without self-training, at each of `SHARES`.
+        after: the same with self-training.
+        collection: PR AUC of the validation part of the corpus, before and after.
+        counts: messages that are left after each step of the selection.
+        wrong: messages of the set and the chat that got the wrong label: as spam, as ham.
+    """
+
+    name: str
+    variant: str
+    seed: int
+    before: list[float]
+    after: list[float]
+    collection: tuple[float, float]
+    counts: dict[str, dict[str, int]]
+    wrong: tuple[int, int]
+
+
+def measure_nights(
+    train_corpus: Corpus, others: Path, seeds: Sequence[int] = range(5), training: Path | None = None
+) -> Iterator[Row]:
+    """Measures self-training on the sets of a folder.
+
+    Args:
+        train_corpus: the labelled messages.
+        others: the folder with ``chat.tsv`` and the sets with spam.
+        seeds: seeds of the halves; each is a repetition.
+        training: folder in which the teacher is trained, or from which it is loaded; None for a temporary one.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher = Teacher(train_corpus.without_duplicates(), training or Path(scratch), _NETWORK_SEED)
+    corpora = {path.stem: read_corpus(path) for path in sorted(others.glob("*.tsv"))}
+    read = {name: teacher.read(corpus.texts) for name, corpus in corpora.items()}
+    validation = teacher.read(teacher.validation.texts)
+    for name, corpus in corpora.items():
+        if not corpus.labels.any():
+            continue
+        for seed in seeds:
+            halves = Halves(corpora[CHAT].labels, corpus.labels, seed)
+            for variant in ("", *VARIANTS):
+                yield _measure(teacher, (read[CHAT], read[name]), halves, validation, (name, variant))
+
+
+class Halves:
+    """Which messages of the chat and of a set are those of the nights, by a seed; the others are the test."""
+
+    def __init__(self, chat_labels: IntArray, labels: IntArray, seed: int) -> None:
+        self.seed = seed
+        random = np.random.default_rng(seed)
+        self.chat, self.others = (random.permutation(len(part)) < len(part) // 2 for part in (chat_labels, labels))
+        self.labels = np.concatenate([chat_labels[self.chat], labels[self.others]])
+        self.test_spam = np.flatnonzero(~self.others & (labels == 1))
+        self.test_chat = np.flatnonzero(~self.chat)
+
+
+def _measure(
+    teacher: Teacher, read: tuple[Messages, Messages], halves: Halves, validation: Messages, names: tuple[str, str]
+) -> Row:
+    chat, others = read
+    nights = chat.select(np.flatnonzero(halves.chat)).append(others.select(np.flatnonzero(halves.others)))
+    labels = dict(zip(nights.texts, halves.labels.tolist(), strict=True))
+    if names[1]:
+        nights = VARIANTS[names[1]](teacher, nights, halves)
+    weak, counts = teacher.select(nights)
+    linear = teacher.fit_linear(weak)
+    caught = [
+        catch(
+            teacher.logits(chat.select(halves.test_chat), part), teacher.logits(others.select(halves.test_spam), part)
+        )
+        for part in (None, linear)
+    ]
+    precision = [
+        float(average_precision_score(teacher.validation.labels, teacher.logits(validation, part)))
+        for part in (None, linear)
+    ]
+    given = [(label, labels[text]) for text, label in zip(weak.texts, weak.labels, strict=True) if text in labels]
+    wrong = sum(pair == (1, 0) for pair in given), sum(pair == (0, 1) for pair in given)
+    return Row(names[0], names[1], halves.seed, caught[0], caught[1], (precision[0], precision[1]), counts, wrong)
+
+
+def catch(chat: FloatArray, spam: FloatArray) -> list[float]:
+    """Returns the shares of the spam above the thresholds at which `SHARES` of the chat are flagged."""
+    return [float((spam > np.quantile(chat, 1 - share)).mean()) for share in SHARES]
+
+
+def linear_logits(features: sp.csr_matrix, weights: LinearWeights) -> FloatArray:
+    """Computes the logits of the linear part, float64 [messages], from the term frequencies of messages."""
+    squares = features.multiply(features) @ weights.squares.astype(np.float64)
+    lengths = np.sqrt(np.maximum(squares, MIN_SQUARES))
+    logits: FloatArray = features @ weights.weights.astype(np.float64) / lengths + float(weights.bias[0])
+    return logits
+
+
+def _disguise(teacher: Teacher, nights: Messages, halves: Halves) -> Messages:
+    random = np.random.default_rng(halves.seed)
+    spam, ham = (np.flatnonzero(halves.labels == label) for label in (1, 0))
+    disguised = random.choice(spam, round(_DISGUISED_SHARE * len(spam)), replace=False)
+    around = random.choice(ham, (len(disguised), 2))
+    texts = [
+        f"{nights.texts[first]} {nights.texts[row].lower()} {nights.texts[last]}"
+        for row, (first, last) in zip(disguised, around, strict=True)
+    ]
+    return nights.select(np.setdiff1d(np.arange(len(nights.texts)), disguised)).append(teacher.read(texts))
+
+
+def _repeat(teacher: Teacher, nights: Messages, halves: Halves) -> Messages:
+    random = np.random.default_rng(halves.seed)
+    text = nights.texts[random.choice(np.flatnonzero(halves.labels == 1))]
+    return nights.append(teacher.read([f"{text} {number}" for number in range(_POISONED_MESSAGES)]))
+
+
+def _translate(teacher: Teacher, nights: Messages, halves: Halves) -> Messages:
+    random = np.random.default_rng(halves.seed)
+    rows = [
+        random.choice(np.flatnonzero(halves.labels == label), _POISONED_MESSAGES // 2, replace=True) for label in (0, 1)
+    ]
+    return nights.append(teacher.read([nights.texts[row].translate(_OTHER_LANGUAGE) for row in np.concatenate(rows)]))
+
+
+VARIANTS: dict[str, Callable[[Teacher, Messages, Halves], Messages]] = {
+    "disguised spam": _disguise,
+    "one advertisement": _repeat,
+    "another language": _translate,
+}
+
+
+def _to_messages(corpus: Corpus) -> LabelledMessages:
+    return LabelledMessages(corpus.texts, corpus.labels.astype(np.int32))
+
+
+def describe_rows(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields a Markdown table: for each set and variant, mean and standard deviation over the repetitions."""
+    yield "| set | nights | at 0.5 %: before | after | at 1 %: before | after | labelled spam, ham | wrong |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, variant in dict.fromkeys((row.name, row.variant) for row in rows):
+        group = [row for row in rows if (row.name, row.variant) == (name, variant)]
+        values = np.array([[row.before, row.after] for row in group])
+        figures = [
+            f"{values[:, column, share].mean():.3f} ± {values[:, column, share].std():.3f}"
+            for share in range(len(SHARES))
+            for column in (0, 1)
+        ]
+        taken = np.mean([[row.counts["balanced"][label] for label in ("spam", "ham")] for row in group], axis=0)
+        wrong = np.mean([row.wrong for row in group], axis=0)
+        counts = [f"{pair[0]:.0f}, {pair[1]:.0f}" for pair in (taken, wrong)]
+        yield f"| {name} | {variant or 'as they are'} | {' | '.join(figures)} | {' | '.join(counts)} |"
+    collection = np.array([row.collection for row in rows])
+    losses = [
+        before - after for row in rows if row.variant for before, after in zip(row.before, row.after, strict=True)
+    ]
+    yield ""
+    yield f"PR AUC of the corpus, validation part: {collection[:, 0].mean():.4f} before, "
+    yield f"{collection[:, 1].mean():.4f} after, {collection[:, 1].min():.4f} at least."
+    yield f"Largest loss with poisoned nights: {max(losses):+.3f}; {ALLOWED_LOSS} is allowed."
+
+
+def main() -> None:
+    """Trains the teacher, prints a line for each repetition, and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
+    parser.add_argument("others", type=Path, help="folder with chat.tsv and sets with spam")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="repetitions (default: 0 to 4)")
+    parser.add_argument("--training", type=Path, help="folder for the teacher, which is kept and used again")
+    options = parser.parse_args()
+    if not (options.others / f"{CHAT}.tsv").is_file():
+        sys.exit(f"nights: {options.others}: expected the file {CHAT}.tsv, received none. Give a folder that has it.")
+    logging.disable(logging.WARNING)
+    rows = []
+    for row in measure_nights(read_corpus(options.corpus), options.others, options.seeds, options.training):
+        rows.append(row)
+        before, after = (" ".join(f"{share:.4f}" for share in shares) for shares in (row.before, row.after))
+        print(
+            f"{row.name}, {row.variant or 'as they are'}, seed {row.seed}: {before} before, {after} after", flush=True
+        )
+    print("\n".join(describe_rows(rows)))
+
+
+if __name__ == "__main__":
+    main()
