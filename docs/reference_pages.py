@@ -278,8 +278,8 @@ def command_line_parameters(task: type[luigi.Task]) -> list[tuple[str, Any]]:
 
 
 CHAIN = (
-    "IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel", "EvaluateModel", "ExportModel", "ExtractMessages",
-    "ScoreBatch", "ReportBatch", "Nightly",
+    "IngestCorpus", "CleanText", "BuildVocabulary", "TrainModel", "EvaluateModel", "SelectNightMessages",
+    "TrainSelfTrained", "EvaluateSelfTrained", "ExportModel", "ExtractMessages", "ScoreBatch", "ReportBatch", "Nightly",
 )  # fmt: skip
 
 

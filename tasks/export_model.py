@@ -82,16 +82,17 @@ class ExportModel(Stage):
 
     def describe_refusal(self) -> str | None:
         """Describes a refused model and what is in service; None if the model was approved or exported nevertheless."""
-        refusal, version = self.refusal(), version_in_service()
+        refusal, student = self.refusal(), self.student_refusal()
         if refusal is not None and not self.output().exists():
+            version = version_in_service()
             return (
                 "the model of the settings in force was refused, and "
                 f"{f'version {version} stays' if version else 'no version is'} in service: {refusal}. "
                 f"{self._candidate()[1].path / EVALUATION_REPORT} shows more; to overrule it: spamscore serve --refused"
             )
-        if (student := self.student_refusal()) is None:
+        if student is None:
             return None
-        exported = find_version(self.fingerprint())
+        exported, version = find_version(self.fingerprint()), version_in_service()
         return (
             "the self-trained model was refused; the model trained on labelled messages alone is "
             f"{f'version {exported}' if exported else 'exported'}, and version {version or exported} is in service: "

@@ -9,7 +9,7 @@ flagged.
 
 Three variants of the nights are poisoned. They must not make the model worse than it is without self-training:
 
-- disguised spam: 5 % of the spam is written into chat, between two messages of it;
+- disguised spam: 5 % of the spam is written in small letters between four messages of the chat;
 - one advertisement: 1,000 copies of a spam message, each with another number;
 - another language: 1,000 more messages, half of them spam, whose letters are exchanged.
 """
@@ -165,6 +165,7 @@ class Row:
         collection: PR AUC of the validation part of the corpus, before and after.
         counts: messages that are left after each step of the selection.
         wrong: messages of the set and the chat that got the wrong label: as spam, as ham.
+        poisoned: messages of the poisoned nights that got a label: as spam, as ham.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Row:
     collection: tuple[float, float]
     counts: dict[str, dict[str, int]]
     wrong: tuple[int, int]
+    poisoned: tuple[int, int]
 
 
 def measure_nights(
@@ -234,9 +236,11 @@ def _measure(
         float(average_precision_score(teacher.validation.labels, teacher.logits(validation, part)))
         for part in (None, linear)
     ]
-    given = [(label, labels[text]) for text, label in zip(weak.texts, weak.labels, strict=True) if text in labels]
-    wrong = sum(pair == (1, 0) for pair in given), sum(pair == (0, 1) for pair in given)
-    return Row(names[0], names[1], halves.seed, caught[0], caught[1], (precision[0], precision[1]), counts, wrong)
+    given = [(label, labels.get(text)) for text, label in zip(weak.texts, weak.labels.tolist(), strict=True)]
+    wrong = given.count((1, 0)), given.count((0, 1))
+    poisoned = given.count((1, None)), given.count((0, None))
+    precisions = precision[0], precision[1]
+    return Row(names[0], names[1], halves.seed, *caught, precisions, counts, wrong, poisoned)
 
 
 def catch(chat: FloatArray, spam: FloatArray) -> list[float]:
@@ -256,10 +260,10 @@ def _disguise(teacher: Teacher, nights: Messages, halves: Halves) -> Messages:
     random = np.random.default_rng(halves.seed)
     spam, ham = (np.flatnonzero(halves.labels == label) for label in (1, 0))
     disguised = random.choice(spam, round(_DISGUISED_SHARE * len(spam)), replace=False)
-    around = random.choice(ham, (len(disguised), 2))
+    around = random.choice(ham, (len(disguised), 4))
     texts = [
-        f"{nights.texts[first]} {nights.texts[row].lower()} {nights.texts[last]}"
-        for row, (first, last) in zip(disguised, around, strict=True)
+        " ".join((nights.texts[a], nights.texts[b], nights.texts[row].lower(), nights.texts[c], nights.texts[d]))
+        for row, (a, b, c, d) in zip(disguised, around, strict=True)
     ]
     return nights.select(np.setdiff1d(np.arange(len(nights.texts)), disguised)).append(teacher.read(texts))
 
@@ -291,8 +295,8 @@ def _to_messages(corpus: Corpus) -> LabelledMessages:
 
 def describe_rows(rows: Sequence[Row]) -> Iterator[str]:
     """Yields a Markdown table: for each set and variant, mean and standard deviation over the repetitions."""
-    yield "| set | nights | at 0.5 %: before | after | at 1 %: before | after | labelled spam, ham | wrong |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| set | nights | at 0.5 %: before | after | at 1 %: before | after | labelled spam, ham | wrong | poisoned |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, variant in dict.fromkeys((row.name, row.variant) for row in rows):
         group = [row for row in rows if (row.name, row.variant) == (name, variant)]
         values = np.array([[row.before, row.after] for row in group])
@@ -302,17 +306,17 @@ def describe_rows(rows: Sequence[Row]) -> Iterator[str]:
             for column in (0, 1)
         ]
         taken = np.mean([[row.counts["balanced"][label] for label in ("spam", "ham")] for row in group], axis=0)
-        wrong = np.mean([row.wrong for row in group], axis=0)
-        counts = [f"{pair[0]:.0f}, {pair[1]:.0f}" for pair in (taken, wrong)]
+        wrong, poisoned = (np.mean([getattr(row, name) for row in group], axis=0) for name in ("wrong", "poisoned"))
+        counts = [f"{pair[0]:.0f}, {pair[1]:.0f}" for pair in (taken, wrong, poisoned)]
         yield f"| {name} | {variant or 'as they are'} | {' | '.join(figures)} | {' | '.join(counts)} |"
     collection = np.array([row.collection for row in rows])
     losses = [
         before - after for row in rows if row.variant for before, after in zip(row.before, row.after, strict=True)
     ]
     yield ""
-    yield f"PR AUC of the corpus, validation part: {collection[:, 0].mean():.4f} before, "
-    yield f"{collection[:, 1].mean():.4f} after, {collection[:, 1].min():.4f} at least."
-    yield f"Largest loss with poisoned nights: {max(losses):+.3f}; {ALLOWED_LOSS} is allowed."
+    before, after, least = collection[:, 0].mean(), collection[:, 1].mean(), collection[:, 1].min()
+    yield f"PR AUC of the corpus, validation part: {before:.4f} before, {after:.4f} after, {least:.4f} at least."
+    yield f"Smallest gain with poisoned nights: {-max(losses):+.3f}; a loss of {ALLOWED_LOSS} is allowed."
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.answers.versions import describe_self_training
 from pipeline.printing import (
     Column,
     display_width,
@@ -188,7 +189,7 @@ def _make_detail_table(summary: Summary) -> Table:
     for label, value in (
         ("Provisional", _PROVISIONAL if batch.provisional else ""),
         ("Messages", summary.origin),
-        ("Model", f"{batch.model_name}, version {batch.model_version}"),
+        ("Model", f"{batch.model_name}, version {batch.model_version}{describe_self_training(batch.model_version)}"),
         ("Checkpoint", batch.checkpoint),
         ("Published", f"{format_minute(batch.published_at)} UTC{duration}" if batch.published_at else ""),
         ("Cost", format_cost(batch)),

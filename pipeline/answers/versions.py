@@ -70,6 +70,19 @@ def _describe_version(version: int, served: ServedVersions | None) -> ExportedVe
     )
 
 
+def describe_self_training(version: int) -> str:
+    """Returns how self-training shaped a version, with a comma before it; an empty text if it did not."""
+    try:
+        manifest = read_version_manifest(version)
+    except ArtifactError:
+        return ""
+    if facts := manifest.get("trained", {}).get("self_training"):
+        return f", self-trained with {facts['messages']:,} messages of {len(facts['batches'])} batches"
+    if refused := manifest.get("self_trained_refused"):
+        return f", trained on labelled messages alone, because the self-trained model was refused: {refused}"
+    return ""
+
+
 def _parse_time(value: Any, version: int) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)

@@ -14,7 +14,9 @@ from luigi.configuration import LuigiConfigParser
 from luigi.task_register import Register
 
 from models.errors import SettingsError
+from models.settings import NetworkSettings
 from tasks.settings.files import MACHINE_FILES, PROJECT_FILES, find_fault
+from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import SMTP_PASSWORD_VARIABLE, load, read_secret
 from tasks.settings.sections import SECTIONS
 
@@ -72,6 +74,15 @@ def _check_all() -> None:
     for settings_class in SECTIONS.values():
         load(settings_class)
     read_secret(SMTP_PASSWORD_VARIABLE)
+    _check_self_training()
+
+
+def _check_self_training() -> None:
+    if load(CorpusSettings).self_training != "off" and not load(NetworkSettings).linear:
+        raise SettingsError(
+            "[corpus] self_training = nights: expected [network] linear = true, received false, because only the "
+            "linear part learns from the nights. Set [network] linear = true, or [corpus] self_training = off."
+        )
 
 
 def _check_section(section: str, keys: list[str]) -> None:

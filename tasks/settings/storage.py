@@ -26,8 +26,8 @@ class ArtifactSettings:
     model_name: str = setting("spam_ham", "name of the exported model, as in exports/<model_name>/<version>/")
     keep_days: int = setting(
         0,
-        "days that a snapshot, its shared copy and the reports are kept after their date; Nightly then deletes them, "
-        "because they contain message texts; 0 keeps all",
+        "days that a snapshot, its shared copy, the reports and selections of night messages are kept after their "
+        "date; Nightly then deletes them, because they contain message texts; 0 keeps all",
         low=0,
         high=36_500,
         affects_result=False,

@@ -243,10 +243,9 @@ def test_a_run_that_is_killed_between_and_in_the_stages_ends_with_the_same_model
     training = copied / "artifacts" / "training"
     shutil.rmtree(find_student(copied))
     shutil.rmtree(copied / "artifacts" / "night_messages")
-    shutil.rmtree(copied / EXPORTS / "2")
     selections = copied / "artifacts" / "night_messages"
-    kill_when(copied, ("ExportModel",), lambda: bool(list(selections.glob("*/manifest.json"))))
-    kill_when(copied, ("ExportModel",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-*.index"))))
+    kill_when(copied, ("TrainSelfTrained",), lambda: bool(list(selections.glob("*/manifest.json"))))
+    kill_when(copied, ("TrainSelfTrained",), lambda: bool(list(training.glob("*.partial/checkpoints/ckpt-*.index"))))
     done = luigi(copied, "TrainSelfTrained")
     assert (done.code, list_stages(done)) == (0, ["TrainSelfTrained"]), done.output
     whole, killed = find_student(learned[0]), find_student(copied)
@@ -262,3 +261,22 @@ def test_old_messages_leave_the_selection_with_the_snapshots(copied: Path) -> No
     assert not list((copied / "artifacts" / "night_messages").iterdir())
     again = luigi(copied, "ScoreBatch", "--date", AFTER)
     assert (again.code, list_stages(again)) == (0, [])
+
+
+def test_the_summary_says_whether_the_model_of_a_batch_is_self_trained(copied: Path) -> None:
+    def summarize(date: str) -> str:
+        command = [Path(sys.executable).with_name("spamscore"), "summary", date]
+        done = subprocess.run(command, cwd=copied, env=environment(COLUMNS="200"), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return " ".join(done.stdout.split())
+
+    messages = read_selection(copied)["messages"]
+    assert f"spam_ham, version 2, self-trained with {messages} messages of 1 batches" in summarize(AFTER)
+    assert "self-trained" not in summarize(str(FIRST))
+
+
+def test_self_training_needs_a_linear_part(tmp_path: Path) -> None:
+    write_settings(tmp_path, merge_settings(NIGHTS, {"network": {"linear": "false"}}))
+    done = luigi(tmp_path, "ExportModel")
+    assert done.code == 40
+    assert "[corpus] self_training = nights: expected [network] linear = true, received false" in done.output

@@ -304,3 +304,20 @@ def test_stored_flips_contain_no_text_of_a_message() -> None:
 def test_a_verdict_is_read_back_from_metrics_json() -> None:
     verdict = verdict_on(0.3, 0.1)
     assert Verdict.from_dict({"pr_auc": 0.5, **json.loads(json.dumps(verdict.to_dict()))}) == verdict
+
+
+def test_a_self_trained_model_that_is_worse_than_its_teacher_is_refused_also_without_a_version_in_service() -> None:
+    labels = np.array([True] * 60 + [False] * 300)
+    good = np.where(labels, 0.9, 0.1) + np.linspace(0, 0.05, 360)
+    bad = np.where(np.arange(360) < 30, 0.02, good)
+    settings = GateSettings(resamples=200)
+    worse, better = (compare(labels, *pair, 0.002, settings) for pair in ((bad, good), (good, bad)))
+    refused = judge(evaluate(labels, bad, 0.5), settings=settings, taught=worse)
+    assert not refused.approved
+    assert {check.name for check in refused.checks if check.passed is False} >= {"pr_auc_teacher", "recall_teacher"}
+    assert all("of its teacher" in reason for reason in refused.reasons)
+    assert judge(evaluate(labels, good, 0.5), settings=settings, taught=better).approved
+    unrelated = judge(evaluate(labels, good, 0.5), better, "no batch", settings, better)
+    assert [check.name for check in unrelated.checks if "teacher" in check.name] == [
+        "pr_auc_teacher", "recall_teacher", "calibration_error_teacher",
+    ]  # fmt: skip
