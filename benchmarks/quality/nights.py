@@ -240,7 +240,7 @@ def _measure(
     wrong = given.count((1, 0)), given.count((0, 1))
     poisoned = given.count((1, None)), given.count((0, None))
     precisions = precision[0], precision[1]
-    return Row(names[0], names[1], halves.seed, *caught, precisions, counts, wrong, poisoned)
+    return Row(*names, halves.seed, caught[0], caught[1], precisions, counts, wrong, poisoned)
 
 
 def catch(chat: FloatArray, spam: FloatArray) -> list[float]:
