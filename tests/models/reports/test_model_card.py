@@ -87,6 +87,36 @@ def test_the_card_says_when_the_source_may_know_the_test_part(split: str, expect
     assert table["Messages of the source"].startswith(expected)
 
 
+SELF_TRAINING = {
+    "teacher": "2c9b00a8a30a8590",
+    "selection": "53e99f03774e8ccf",
+    "window": {"first": "2026-10-03", "last": "2026-11-01"},
+    "batches": [{"batch": 1, "date": "2026-10-03"}, {"batch": 4, "date": "2026-10-05"}],
+    "left_out": [{"batch": 3, "date": "2026-10-04", "reason": "withdrawn"}],
+    "thresholds": {"spam": 0.9, "ham": 0.02},
+    "weight": 0.3,
+    "steps": {"sampled": {"spam": 20, "ham": 90, "unsure": 9}, "balanced": {"spam": 10, "ham": 50, "unsure": 0}},
+}
+
+
+def test_the_card_says_what_a_self_trained_model_learned_from() -> None:
+    card = render(self_training=SELF_TRAINING)
+    table = dict(rows(card, "Self-training"))
+    assert table["Teacher, trained on labelled messages alone"] == "2c9b00a8a30a8590"
+    assert table["Dates"] == "2026-10-03 to 2026-11-01"
+    assert table["Batches"] == "1 (2026-10-03), 4 (2026-10-05)"
+    assert table["Batches left out"] == "3 (2026-10-04): withdrawn"
+    assert table["Taken as spam"] == "probability of at least 0.9"
+    assert table["Messages, balanced"] == "10 spam, 50 ham, 0 unsure"
+    assert "Self-training" not in render()
+
+
+def test_the_card_says_in_whose_place_a_model_is_published() -> None:
+    card = render(self_trained_refused="PR AUC 0.9 is below that of its teacher")
+    assert "### Self-training" in card
+    assert "refused: PR AUC 0.9 is below that of its teacher" in card
+
+
 def test_the_card_has_the_nine_sections_of_mitchell_et_al_in_their_order() -> None:
     assert re.findall(r"^## (.*)$", render(), flags=re.MULTILINE) == [
         "Model details",
@@ -189,7 +219,7 @@ def test_the_card_takes_no_message() -> None:
     assert set(inspect.signature(render_model_card).parameters) == {
         "model", "version", "date", "metrics", "threshold", "verdict", "fingerprints", "settings", "training_data",
         "evaluation_data", "network", "in_service", "compared", "groups", "groups_together", "confidence",
-        "start",
+        "start", "self_training", "self_trained_refused",
     }  # fmt: skip
 
 
