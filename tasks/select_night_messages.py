@@ -114,6 +114,7 @@ class SelectNightMessages(FolderStage):
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Samples messages, labels them with the teacher, and writes those it is sure of."""
+        prepare_tensorflow()
         settings = load(CorpusSettings)
         used: list[dict[str, Any]] = []
         with report_progress(self, "nights") as progress:
@@ -179,7 +180,6 @@ class SelectNightMessages(FolderStage):
 
         if not texts:
             return np.zeros(0)
-        prepare_tensorflow()
         from models.inference.scorer import score_isolating_failures
 
         scorer: Scorer = load_scorer(self._teacher().path)[0]
