@@ -122,7 +122,14 @@ def _summary(corpus: Corpus, distinct: Corpus, scores: dict[Run, ModelScores], r
     lines = [
         "## Summary",
         "",
-        _row("", "character SVM", f"the network, mean of {len(networks)} seeds", "range", "target", ""),
+        _row(
+            "",
+            "character SVM",
+            f"the network, mean of seeds ({len(networks)})",
+            "range",
+            "target",
+            "",
+        ),
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, target in TARGETS.items():
@@ -247,8 +254,8 @@ def _other_people(others: dict[str, Corpus], scores: dict[Run, ModelScores]) -> 
         _row("target", *(_describe_column(values[column], targets.get(column), column) for column in columns)),
         "",
         (
-            f"`[scoring] threshold = auto`, fitted to the corpus for {HAM_BLOCKED_SHARE:.1%} of the ham, flags "
-            f"{_mean(flagged):.2%} of {chat} ({min(flagged):.2%} to {max(flagged):.2%})."
+            f"`[scoring] threshold = auto`, fitted to the corpus for {100 * HAM_BLOCKED_SHARE:g} % of the ham, flags "
+            f"{100 * _mean(flagged):.2f} % of {chat} ({100 * min(flagged):.2f} to {100 * max(flagged):.2f} %)."
         ),
         "",
     ]

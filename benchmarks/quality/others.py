@@ -50,7 +50,7 @@ def compute_row(sets: dict[str, Corpus], probabilities: dict[str, FloatArray]) -
     """Returns the figures of a model by column: spam caught in each set at each share, and chat flagged at one half."""
     chat = find_chat(sets)
     row = {
-        f"{name}, {share:.1%}": caught_at(probabilities[name][messages.labels == 1], probabilities[chat], share)
+        f"{name}, {100 * share:g} %": caught_at(probabilities[name][messages.labels == 1], probabilities[chat], share)
         for name, messages in sets.items()
         if name != chat
         for share in SHARES
@@ -61,7 +61,7 @@ def compute_row(sets: dict[str, Corpus], probabilities: dict[str, FloatArray]) -
 def list_targets(columns: list[str]) -> dict[str, float]:
     """Returns the targets of the columns that have one."""
     targets = {
-        f"{name}, {share:.1%}": target
+        f"{name}, {100 * share:g} %": target
         for name, values in TARGETS.items()
         for share, target in zip(SHARES, values, strict=True)
     }
