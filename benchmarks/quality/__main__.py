@@ -22,7 +22,7 @@ from baselines import BASELINES
 from comparison import NETWORK, collect_scores, evaluate_model, list_splits, read_recent_messages
 from document import Messages, write_document
 from others import read_others
-from protocol import read_corpus
+from protocol import Corpus, read_corpus
 
 
 def main() -> None:
@@ -30,6 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
     parser.add_argument("--others", type=Path, help="folder of *.tsv files with messages of other people")
+    parser.add_argument(
+        "--nights", type=int, default=5, help="repetitions of learning from the nights, with --others (default: 5)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the network (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=2, help="models trained at the same time (default: 2)")
     parser.add_argument(
@@ -69,8 +72,18 @@ def main() -> None:
             split_name = f"fold {split + 1}" if isinstance(split, int) else split
             print(f"{name}, seed {seed}, {split_name}: done", flush=True)
     scores = {run: collect_scores(results[run], len(distinct.labels)) for run in runs}
-    write_document(options.write, Messages(corpus, distinct, read_recent_messages(), others), scores, changes)
+    messages = Messages(corpus, distinct, read_recent_messages(), others)
+    nights = describe_nights(corpus, options.others, options.nights) if others and options.nights else ""
+    write_document(options.write, messages, scores, changes, nights)
     print(options.write.read_text(encoding="utf-8").split("## How")[0])
+
+
+def describe_nights(corpus: Corpus, others: Path, repetitions: int) -> str:
+    """Measures learning from the nights, and returns the section of the document."""
+    from nights import describe_rows, measure_nights
+
+    rows = list(measure_nights(corpus, others, range(repetitions)))
+    return "\n".join(["## Learning from the nights", "", *describe_rows(rows), ""])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes docs/quality.md: tables, plots, method, and the experiments that were tried."""
+"""Writes docs/quality.md: tables, plot, method, and what the network reads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from baselines import SVM
 from comparison import NETWORK, ModelScores
-from matplotlib.figure import Figure
 from others import CHAT_FLAGGED, HAM_BLOCKED_SHARE, compute_row, find_chat, list_targets
+from plot import draw
 from protocol import ATTACKS, Corpus, FloatArray, IntArray, compute_metrics
-from sklearn.metrics import matthews_corrcoef, precision_recall_curve, roc_auc_score
+from sklearn.metrics import matthews_corrcoef, roc_auc_score
 
-from models.statistics.curves import calibration_curve
 from models.statistics.metrics import recall_at
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +55,9 @@ class Messages:
     others: dict[str, Corpus]
 
 
-def write_document(path: Path, messages: Messages, scores: dict[Run, ModelScores], changes: dict[str, Any]) -> None:
+def write_document(
+    path: Path, messages: Messages, scores: dict[Run, ModelScores], changes: dict[str, Any], nights: str
+) -> None:
     """Writes the document and its plot to the same folder.
 
     Args:
@@ -65,6 +65,7 @@ def write_document(path: Path, messages: Messages, scores: dict[Run, ModelScores
         messages: the messages of the comparison.
         scores: scores by model and seed.
         changes: changed settings by section and key.
+        nights: the section on learning from the nights; may be empty.
     """
     corpus, distinct, recent = messages.corpus, messages.distinct, messages.recent
     plot = path.with_suffix(".svg")
@@ -73,7 +74,7 @@ def write_document(path: Path, messages: Messages, scores: dict[Run, ModelScores
         _head(corpus, distinct, scores, changes),
         _summary(corpus, distinct, scores, recent),
         f"![Precision over recall, and calibration]({plot.name})\n",
-        *([_other_people(messages.others, scores)] if messages.others else []),
+        *([_other_people(messages.others, scores), nights] if messages.others else []),
         _all_runs(corpus, distinct, scores),
         _attacks(distinct, scores),
         _recent_messages(distinct, scores, recent),
@@ -367,38 +368,3 @@ def _ceiling(distinct: Corpus, scores: dict[Run, ModelScores]) -> str:
 def _best_mcc(labels: IntArray, probabilities: FloatArray) -> float:
     highest = np.sort(probabilities)[::-1][: 2 * int(labels.sum())]
     return max(float(matthews_corrcoef(labels, probabilities >= threshold)) for threshold in np.unique(highest))
-
-
-def draw(path: Path, labels: IntArray, scores: dict[Run, ModelScores]) -> None:
-    """Draws the relevant part of the precision-recall curve, and the calibration curve, to an SVG file."""
-    with matplotlib.rc_context({"svg.hashsalt": "spamscore", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(9, 4), layout="constrained", facecolor="white")
-        left, right = figure.subplots(1, 2)
-        for (name, seed), model in scores.items():
-            is_network = name == NETWORK
-            style: dict[str, Any] = {"color": "#d9602a", "alpha": 0.9} if is_network else {"linewidth": 1}
-            network_label = (
-                f"{name}, every seed"
-                if is_network and seed == min(run[1] for run in scores if run[0] == NETWORK)
-                else None
-            )
-            precision, recall, _ = precision_recall_curve(labels, model.clean)
-            left.plot(recall, precision, label=network_label if is_network else name, **style)
-            if is_network or name == SVM:
-                curve = calibration_curve(labels, model.clean)
-                dots = {
-                    "marker": "o",
-                    "markersize": 3,
-                    **(style if is_network else {"linewidth": 1, "color": "#3a86d4"}),
-                }
-                right.plot(
-                    curve.mean_probability, curve.spam_share, label=network_label if is_network else name, **dots
-                )
-        left.set(xlim=(0.75, 1.0), ylim=(0.9, 1.002), xlabel="recall of spam", ylabel="precision")
-        right.plot([0, 1], [0, 1], color="#888", linewidth=0.8)
-        right.set(xlabel="mean probability of a bin", ylabel="share of spam in it")
-        for axes in (left, right):
-            axes.grid(alpha=0.2)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize=8, loc="lower left" if axes is left else "lower right")
-        figure.savefig(path, format="svg", metadata={"Date": None})
