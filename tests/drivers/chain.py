@@ -25,7 +25,10 @@ STAGES = (
 )  # fmt: skip
 # Small enough to train in seconds; everything else as shipped.
 SMALL = {
-    "network": {"embedding_size": "8", "rnn_units": "8", "bidirectional": "false", "ngram_buckets": "4096"},
+    "network": {
+        "embedding_size": "8", "rnn_units": "8", "bidirectional": "false", "ngram_buckets": "4096",
+        "ngram_vectors": "4096",
+    },
     "training": {
         "epochs": "4", "learning_rate": "0.02", "batch_size": "32", "augmentation": "0", "held_out_folds": "0",
         "processes": "1",

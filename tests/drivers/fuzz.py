@@ -308,7 +308,9 @@ def network() -> Any:
     from models.network.network import build_network
     from models.settings import NetworkSettings
 
-    architecture = NetworkSettings(cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4)
+    architecture = NetworkSettings(
+        cell="simple", bidirectional=False, embedding_size=2, rnn_units=2, ngram_buckets=4, ngram_vectors=4
+    )
     return build_network(architecture, 4, 1)
 
 

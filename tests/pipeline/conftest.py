@@ -51,7 +51,13 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts, labels = ["win prize now", "see you at lunch"], np.array([1, 0], np.int32)
     part = LabelledMessages(texts * 8, np.tile(labels, 8))
     network = NetworkSettings(
-        cell="simple", bidirectional=False, embedding_size=4, rnn_units=4, dropout=0.0, ngram_buckets=256
+        cell="simple",
+        bidirectional=False,
+        embedding_size=4,
+        rnn_units=4,
+        dropout=0.0,
+        ngram_buckets=256,
+        ngram_vectors=256,
     )
     settings = TrainingSettings(epochs=10, batch_size=8, learning_rate=0.1, augmentation=0.0)
     result = train(part, part, vocabulary, network, settings, training)
