@@ -277,7 +277,6 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "both directions": (change_network(bidirectional=True), "can be used"),
     "other n-grams": (change_network(ngram_buckets=16), "can be used"),
     "no linear part": (change_network(linear=False), "ckpt-7"),
-    "a linear part without n-grams": (change_network(ngram_buckets=0), "expected ngram_buckets of at least 1"),
     "an unknown network setting": (change_network(layers=2), "layers"),
     "no network": (change_description(lambda description: description.pop("network")), "it has no network"),
     "no fingerprint": (
