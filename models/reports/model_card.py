@@ -21,7 +21,6 @@ from models.reports.pages import format_value, spell_out
 from models.statistics.calibration import Threshold
 from models.statistics.metrics import Metrics, metric_descriptions
 
-_LEFT_OUT = "{batch} ({date}): {reason}"
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#~$])")
 
 

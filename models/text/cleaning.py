@@ -27,7 +27,7 @@ NOT_PLAIN = r"[^ -%'-~£]"
 # Marks joined letters: `f r e e` becomes `⁀free`. Editors mark joined letters with a tie.
 TIE = "\u2040"
 _SPACED = r"\b((?:\pL[ ._*+-]){3,}\pL)\b"
-# The model must not memorise the number of a person or a company. Three digits show what kind of number it is.
+# No token may be the number of a person or a company. Three digits show what kind of number it is.
 LONG_NUMBERS = ((r"(\d{3})\d{4,}", r"\1" + MASKED_PHONE), (r"(\d{3})\d{2,3}", r"\1" + MASKED_CODE))
 SIGNAL_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)<(?:#|decimal|time)>", " " + MASKED_CODE + " "),  # placeholders for numbers in anonymised corpora
