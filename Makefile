@@ -31,7 +31,7 @@ watch: $(VENV)/installed  ## run the night with Luigi's page beside it, until ^C
 	$(BIN)/spamscore watch $(WATCH)
 
 test: $(VENV)/installed-test  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-test  ## run the long tests that `make test` leaves out: faults of Spark, of other machines
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow

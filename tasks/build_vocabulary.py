@@ -25,6 +25,7 @@ class BuildVocabulary(FolderStage):
 
     folder = "vocabulary"
     code_version = 2
+    uses_tensorflow = True
     sections = (VocabularySettings,)
 
     def build(self, folder: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class CleanText(FolderStage):
 
     folder = MESSAGES
     code_version = 4
+    uses_tensorflow = True
     sections = (TextSettings, SplitSettings)
 
     def fingerprint_parts(self) -> dict[str, Any]:

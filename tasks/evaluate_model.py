@@ -54,6 +54,7 @@ class EvaluateModel(FolderStage):
     folder = EVALUATIONS
     sections = (ScoringSettings, GateSettings)
     code_version = 3
+    uses_tensorflow = True
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the test part, evaluates the model, and writes the metrics and the report."""

@@ -51,6 +51,7 @@ class ExportModel(Stage):
 
     sections = (ArtifactSettings,)
     code_version = 2
+    uses_tensorflow = True
 
     def requires(self) -> list[luigi.Task]:
         """Returns the labelled messages, the model and its evaluation; and the evaluation of the self-trained model."""

@@ -36,6 +36,7 @@ class ReportBatch(Stage):
     """Reports on the published batch of one date, and warns or fails if it drifted from earlier batches."""
 
     date = YesterdayParameter(description="date of the messages, such as 2026-01-31; yesterday by default")
+    uses_tensorflow = True
 
     def requires(self) -> luigi.Task:
         """Returns the task that scores the date."""

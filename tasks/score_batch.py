@@ -68,6 +68,7 @@ class ScoreBatch(Stage):
     )
     sections = (ScoringSettings,)
     code_version = 2
+    uses_tensorflow = True
     accepts_messages = True
 
     def __repr__(self) -> str:

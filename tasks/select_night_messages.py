@@ -74,6 +74,7 @@ class SelectNightMessages(FolderStage):
     """
 
     folder = NIGHT_MESSAGES
+    uses_tensorflow = True
 
     @functools.cached_property
     def nights(self) -> Nights:

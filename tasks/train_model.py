@@ -36,6 +36,7 @@ class TrainModel(FolderStage):
     folder = TRAININGS
     sections = (NetworkSettings, TrainingSettings)
     code_version = 4
+    uses_tensorflow = True
     resumes = True
     accepts_messages = True
     _chief: Chief | None = None  # set while this machine leads a training on several

@@ -48,15 +48,25 @@ def start_tensorflow(
         DeviceError: a device does not exist, and the error names the devices that exist; or the memory of a GPU cannot
             be found out.
     """
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
-    logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
-    with contextlib.nullcontext() if log_level == "INFO" else _filtered_stderr(_HIDDEN_SEVERITIES[log_level]):
-        with _hidden_from_import(_UNUSED_BY_KERAS):
-            import tensorflow as tf
+    import_tensorflow(log_level)
+    import tensorflow as tf
 
+    with _hidden_log(log_level):
         _configure(tf, settings)
         on_configured()
         select_devices(settings)
+
+
+def import_tensorflow(log_level: str = "QUIET") -> None:
+    """Imports TensorFlow, and sets the lowest severity of its log that is shown, as `start_tensorflow` takes it."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVELS[log_level]
+    logging.getLogger("tensorflow").setLevel("ERROR" if log_level == "QUIET" else log_level)
+    with _hidden_log(log_level), _hidden_from_import(_UNUSED_BY_KERAS):
+        import tensorflow  # noqa: F401
+
+
+def _hidden_log(log_level: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if log_level == "INFO" else _filtered_stderr(_HIDDEN_SEVERITIES[log_level])
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from models.errors import ArtifactError
 from models.network.network import ngram_vectors
-from models.text.cleaning import encode_utf8
+from models.text.cleaning import compile_graph, encode_utf8
 from models.text.encoder import TextEncoder, write_tokens
 from models.text.vocabulary import Vocabulary
 
@@ -39,8 +39,11 @@ class _ServingModule(tf.Module):
         super().__init__(name="served")
         self.encoder = encoder
         self._network = network
+        # Both signatures call one graph, which is traced once. It is a bound method, because an export would also write
+        # TensorFlow functions.
+        self.predict_spam = compile_graph(self._predict_spam).__call__
 
-    def predict_spam(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _predict_spam(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Maps texts, string [n], to spam probabilities, float32 [n]."""
         encoded = self.encoder(texts)
         # An empty batch has no tokens, but the recurrent layer needs one step.

@@ -49,6 +49,7 @@ class TextEncoder(tf.Module):
         self._table = tf.lookup.StaticHashTable(
             self._initializer(asset), default_value=UNKNOWN_ID - len(SPECIAL_TOKENS)
         )
+        self._cut_runs = compile_graph(self._cut_runs_in_words).__call__  # two methods call it
         self.read = TokenReader(lambda keys: self._table.lookup(keys) + len(SPECIAL_TOKENS), UNKNOWN_ID, buckets)
         # Traced once for all calls. They are bound methods, because an export would also write TensorFlow functions.
         self.compiled = compile_graph(self).__call__
@@ -117,7 +118,7 @@ class TextEncoder(tf.Module):
         spaced = tf.strings.join([" ", self._cut_runs(joined), " "])
         return tf.strings.unicode_decode(tf.strings.regex_replace(spaced, _WHITE_SPACE, " "), "UTF-8")
 
-    def _cut_runs(self, cleaned: tf.Tensor) -> tf.Tensor:
+    def _cut_runs_in_words(self, cleaned: tf.Tensor) -> tf.Tensor:
         """Cuts the joined letters after a tie into words; string [messages] to string [messages]."""
         with_runs = tf.where(tf.strings.regex_full_match(cleaned, "(?s:.*)" + TIE + "(?s:.*)"))
 

@@ -10,8 +10,10 @@ import os
 
 import luigi
 import luigi.rpc
+import luigi.worker
 from luigi.configuration import LuigiConfigParser
 
+from tasks.scheduler.importing_worker import ImportingWorker
 from tasks.scheduler.resilient_scheduler import ResilientScheduler
 from tasks.settings.sections import SECTIONS
 
@@ -48,10 +50,12 @@ def prepare_luigi() -> None:
 
     - Sets the values of `LUIGI_DEFAULTS` where no file sets them.
     - Replaces Luigi's client of luigid by `ResilientScheduler`, so that a run does not depend on luigid.
+    - Replaces Luigi's worker by `ImportingWorker`, which imports TensorFlow once.
     - Escapes per cent signs in the sections of `SECTIONS`: URLs and queries contain them, but Luigi reads them as
       references to other keys and fails if there is no such key.
     """
     luigi.rpc.RemoteScheduler = ResilientScheduler  # type: ignore[assignment,misc]
+    luigi.worker.Worker = ImportingWorker  # type: ignore[misc]
     parser = LuigiConfigParser.instance()
     for section, values in LUIGI_DEFAULTS.items():
         for key, value in values.items():

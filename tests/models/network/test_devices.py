@@ -59,7 +59,7 @@ def score_on_devices(
     from models.network.network import build_network, set_linear
     from models.settings import NetworkSettings, TextSettings, VocabularySettings
     from models.statistics.calibration import to_probabilities
-    from models.text.encoder import TextEncoder, encode_messages
+    from models.text.encoder import TextEncoder, encode_messages, read_characters
     from models.text.vocabulary import build_vocabulary
 
     vocabulary = build_vocabulary(TEXTS, VocabularySettings(min_count=1), TextSettings())
@@ -69,7 +69,7 @@ def score_on_devices(
         TextEncoder(vocabulary, architecture.ngram_vectors),
     )
     labels = np.array(["now" in text for text in TEXTS], np.int32)
-    set_linear(network, fit_linear(encode_messages(encoder, TEXTS), labels, architecture.ngram_buckets))
+    set_linear(network, fit_linear(read_characters(encoder, TEXTS), labels, architecture.ngram_buckets))
     results = []
     for names in choices:
         networks = DeviceNetworks(network, devices.select_devices(DeviceSettings(devices=names, **TWO_CPUS)))
