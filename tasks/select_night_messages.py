@@ -18,6 +18,7 @@ from luigi.util import requires
 
 from models.errors import ArtifactError
 from models.settings import TrainingSettings
+from tasks.artifacts.fingerprint import content_sha256
 from tasks.artifacts.folders import FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import NIGHT_MESSAGES, snapshot_folder
@@ -98,14 +99,32 @@ class SelectNightMessages(FolderStage):
                 used.append(batch)
         return Nights(first, last, used, left_out)
 
+    @functools.cached_property
+    def labelled_by_people(self) -> list[str]:
+        """The texts that people had labelled before the period, also where [corpus] feedback does not add them.
+
+        Later labels must not train the model again within the period.
+        """
+        from tasks.database.connection import connect
+        from tasks.database.labels import read_labels
+
+        start = start_of_period(load(CorpusSettings).self_training_days)
+        before = datetime.datetime.combine(start, datetime.time(), datetime.UTC)
+        labels = read_labels(connect(load(DatabaseSettings)))
+        return sorted({label.text for label in labels if label.labelled_at < before})
+
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Adds the settings, the window, and the snapshots of its batches, but not their scores, which are not used."""
+        """Adds the settings, the window, and the snapshots of its batches, but not their scores, which are not used.
+
+        Also adds the texts that people labelled, which are not taken.
+        """
         settings = load(CorpusSettings)
         return {
             **super().fingerprint_parts(),
             "self_training": {name: getattr(settings, f"self_training_{name}") for name in _SETTINGS},
             "window": [str(self.nights.first), str(self.nights.last)],
             "snapshots": [[str(batch.batch_date), batch.snapshot] for batch in self.nights.used],
+            "labelled_by_people": content_sha256(self.labelled_by_people),
         }
 
     def finds_nothing(self) -> bool:
@@ -197,9 +216,8 @@ class SelectNightMessages(FolderStage):
             settings.self_training_weight,
             int(messages.manifest()["training"]["messages"]),
         )
-        return select_texts(
-            texts, probabilities, collect_keys(read_labelled_texts(messages)) if texts else set(), limits
-        )
+        labelled = [*read_labelled_texts(messages), *self.labelled_by_people] if texts else []
+        return select_texts(texts, probabilities, collect_keys(labelled), limits)
 
 
 def find_window(days: int) -> tuple[datetime.date, datetime.date]:

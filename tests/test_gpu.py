@@ -48,6 +48,7 @@ def test_malformed_names_are_refused(devices: str) -> None:
     assert "expected names such as cpu:0,cpu:1" in done.stderr
 
 
+@pytest.mark.slow
 def test_every_row_runs_on_two_logical_cpus() -> None:
     done = run_gpu("--devices", "cpu:0,cpu:1", "--quick", "--epochs", "2")
     rows = [re.split(r" {2,}", line.replace("skipped ", "skipped  ")) for line in done.stdout.splitlines()]

@@ -28,6 +28,7 @@ def run_quality(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_comparison_writes_a_document_and_its_plot(tmp_path: Path) -> None:
     with SAMPLE.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))[:240]

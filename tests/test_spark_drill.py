@@ -33,6 +33,7 @@ def drill(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield SparkDrill(tmp_path_factory.mktemp("drill"), trained, cluster, server)
 
 
+@pytest.mark.slow
 def test_executors_killed_in_mid_commit_and_in_mid_chunk_are_replaced(drill: SparkDrill) -> None:
     with drill.open_batch() as batch:
         run = batch.start_held()

@@ -196,6 +196,7 @@ def test_a_failed_stage_is_red_with_its_error_and_earlier_stages_are_still_shown
         assert command.interrupt() == 30
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_can_be_continued_by_the_next_run(tmp_path: Path) -> None:
     write_settings(tmp_path, merge_settings(SMALL, ENDLESS))
     with watching(tmp_path, "TrainModel") as command:

@@ -47,6 +47,13 @@ for shell_block in SHELL:
     scene_name = shell_block.section if shell_block.page == "generated/commands" else shell_block.page
     SCENES.setdefault(scene_name, []).extend(shell_block.commands)
 
+# Scenes that take long and whose commands other tests run as well: `make test-slow` runs them.
+SLOW_SCENES = {
+    "docs/how-to/backfill.md", "docs/how-to/continue-training.md", "docs/how-to/front-end.md", "docs/how-to/monitor.md",
+    "docs/reference/artifacts.md", "docs/reference/settings.md", "spamscore api", "spamscore drift", "spamscore report",
+    "spamscore uncertain", "spamscore watch",
+}  # fmt: skip
+
 SUBSTITUTIONS: list[tuple[str, str]] = [
     (r"\b(yesterday|today)\b(?! only)", DATE),
     # Without a date, a command takes yesterday; the fixture has another date.
@@ -340,7 +347,9 @@ def served(finished: tuple[Path, CommandResult]) -> Iterator[RunningModelServer]
         yield server
 
 
-@pytest.mark.parametrize("page", SCENES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow if page in SLOW_SCENES else ()) for page in SCENES]
+)
 def test_the_commands_of_a_page_work_in_their_order(page: str, scene: Path, request: pytest.FixtureRequest) -> None:
     if any(re.match(r"spamscore (ask|check-server)", command) for command in SCENES[page]):
         server = request.getfixturevalue("served")
@@ -348,6 +357,10 @@ def test_the_commands_of_a_page_work_in_their_order(page: str, scene: Path, requ
             settings.write(f"[serving]\nserver = {server.grpc}\nrest_server = {server.rest}\n")
     for command in SCENES[page]:
         find_rule(command).test(command, scene)
+
+
+def test_the_slow_scenes_exist() -> None:
+    assert set(SCENES) >= SLOW_SCENES
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.pattern)

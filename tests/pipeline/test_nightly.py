@@ -64,6 +64,7 @@ def backfill(dates: list[datetime.date]) -> tuple[str, ...]:
 # Backfill
 
 
+@pytest.mark.slow
 def test_a_backfill_of_ninety_old_dates_loads_the_model_once(folder: Path) -> None:
     dates = write_inboxes(folder, 90)
     done = luigi(folder, *backfill(dates))
@@ -386,6 +387,7 @@ def fetch_metrics(luigid: Luigid) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.slow
 def test_a_failing_task_is_tried_three_times_and_luigid_keeps_its_state_over_a_restart(
     night_cfg: tuple[Path, Luigid],
 ) -> None:

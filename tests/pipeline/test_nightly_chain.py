@@ -182,6 +182,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     pytest.fail(f"{text!r} is not in the output:\n{lines}")
 
 
+@pytest.mark.slow
 def test_workers_score_several_dates_at_once(copied: Path) -> None:
     code = (
         "import datetime, luigi, pipeline\n"
@@ -470,6 +471,7 @@ def test_a_new_threshold_supersedes_the_batch_and_keeps_the_probabilities(copied
     assert first == second
 
 
+@pytest.mark.slow
 def test_model_version_selects_the_version_of_a_batch(trained_again: Path) -> None:
     assert luigi(trained_again, "ScoreBatch", "--date", DATE).code == 0
     assert query(trained_again, "select model_version from score_batches where state = 'published'") == [(2,)]
@@ -625,6 +627,7 @@ UNAVAILABLE_BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", UNAVAILABLE_BATCHES)
 def test_without_a_batch_to_compare_on_the_flip_check_is_skipped(trained_again: Path, reason: str) -> None:
     pattern, explanation = UNAVAILABLE_BATCHES[reason]
@@ -646,6 +649,7 @@ def find_training_of_version_1(folder: Path) -> Path:
     return artifacts / "training" / read_manifest(artifacts / "exports" / "spam_ham" / "1")["training"]
 
 
+@pytest.mark.slow
 def test_a_version_with_an_older_format_is_not_compared(trained_again: Path) -> None:
     training = find_training_of_version_1(trained_again)
     manifest = {key: value for key, value in read_manifest(training).items() if key not in {"files", "manifest_sha256"}}
@@ -659,6 +663,7 @@ def test_a_version_with_an_older_format_is_not_compared(trained_again: Path) -> 
     assert query(trained_again, "select model_version from score_batches where state = 'published'") == [(2,)]
 
 
+@pytest.mark.slow
 def test_serve_refused_overrules_the_gate(copied: Path) -> None:
     serve = [Path(sys.executable).with_name("spamscore"), "serve", "--refused", "--yes"]
     options = {"cwd": copied, "env": environment(), "capture_output": True, "text": True, "check": False}
@@ -708,6 +713,7 @@ def test_the_same_chain_writes_to_every_database(
     assert sorted((i, p, bool(f)) for i, p, f in rows) == sorted((i, p, bool(f)) for i, p, f in expected)  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_sigterm_stops_a_training_at_a_step_and_the_next_run_resumes_there(
     finished: tuple[Path, CommandResult], copied: Path
 ) -> None:

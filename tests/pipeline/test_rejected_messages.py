@@ -413,6 +413,7 @@ def web() -> Iterator[Web]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dates of another format", "one id for all"])
 def test_a_night_with_many_rejected_messages_sends_one_alert_and_one_recovery(
     publish: Callable[[str], Path], web: Web, fault: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from luigi.task_register import Register
 from published_batches import publish
 from sqlalchemy.engine import Engine
 
+from tasks.database.labels import MessageLabel, change_labels
 from tasks.database.ledger import withdraw_batch
 from tasks.database.schema import open_database
 from tasks.monitoring.drift import Crossing, DriftFigures, accept_drift, write_drift
@@ -120,6 +122,17 @@ def test_the_fingerprint_changes_with_each_setting(
     assert engine
     before = read_stage().fingerprint()
     set_settings("corpus", **{f"self_training_{key}": value})
+    assert read_stage().fingerprint() != before
+
+
+def test_the_fingerprint_changes_with_the_labels_that_people_gave_before_the_period(engine: Engine) -> None:
+    start = datetime.datetime.combine(calendar.start_of_period(30), datetime.time(), datetime.UTC)
+    before = read_stage().fingerprint()
+    label = MessageLabel(start.date(), "m-1", "ann", "ham", start, "Call me")
+    change_labels(engine, [label])
+    assert (read_stage().labelled_by_people, read_stage().fingerprint()) == ([], before)
+    change_labels(engine, [dataclasses.replace(label, labelled_at=start - datetime.timedelta(seconds=1))])
+    assert read_stage().labelled_by_people == ["Call me"]
     assert read_stage().fingerprint() != before
 
 

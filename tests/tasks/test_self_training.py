@@ -16,7 +16,10 @@ import pytest
 from chain import SMALL, CommandResult, environment, kill_when, luigi, merge_settings, query, write_settings
 
 from tasks.artifacts.folders import read_manifest, write_json, write_manifest
+from tasks.database.connection import connect
+from tasks.database.labels import MessageLabel, change_labels
 from tasks.select_night_messages import find_window
+from tasks.settings.storage import DatabaseSettings
 
 FIRST, LAST = find_window(30)
 AFTER = str(LAST + datetime.timedelta(days=1))  # in no window, so that its batch changes no selection
@@ -220,6 +223,20 @@ def test_without_batches_in_the_window_the_model_is_trained_on_labelled_messages
     assert (again.code, list_stages(again)) == (0, [])
 
 
+def test_a_message_that_a_person_labelled_is_not_taken_even_if_its_label_is_not_trained_on(copied: Path) -> None:
+    (path,) = (copied / "artifacts" / "night_messages").glob("*/messages.parquet")
+    selected = pd.read_parquet(path)["text"].tolist()
+    engine = connect(DatabaseSettings(url=f"sqlite:///{copied}/spamscore.db"))
+    moment = datetime.datetime.combine(FIRST, datetime.time(12), datetime.UTC)
+    change_labels(engine, [MessageLabel(FIRST, "m-1", "ann", "ham", moment, selected[0])])
+    shutil.rmtree(path.parents[1])
+    done = luigi(copied, "SelectNightMessages")
+    assert done.code == 0, done.output
+    (path,) = (copied / "artifacts" / "night_messages").glob("*/messages.parquet")
+    assert selected[0] not in pd.read_parquet(path)["text"].tolist()
+    assert read_selection(copied)["messages"] < len(selected)
+
+
 def test_a_withdrawn_batch_and_one_without_its_messages_are_named_and_left_out(copied: Path) -> None:
     shutil.rmtree(copied / "artifacts" / "night_messages")
     (snapshot,) = (copied / "artifacts" / "snapshots" / str(FIRST)).iterdir()
@@ -237,6 +254,7 @@ def test_a_withdrawn_batch_and_one_without_its_messages_are_named_and_left_out(c
     assert [entry["reason"] for entry in read_selection(copied)["left_out"]] == ["withdrawn"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_between_and_in_the_stages_ends_with_the_same_model(
     learned: tuple[Path, CommandResult], copied: Path
 ) -> None:
@@ -254,6 +272,7 @@ def test_a_run_that_is_killed_between_and_in_the_stages_ends_with_the_same_model
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_old_messages_leave_the_selection_with_the_snapshots(copied: Path) -> None:
     write_settings(copied, merge_settings(NIGHTS, {"artifacts": {"keep_days": "1"}}))
     done = luigi(copied, "Nightly", "--date", AFTER)

@@ -406,6 +406,7 @@ def stop_at(epoch: int, step: int) -> Callable[[Progress], None]:
     return on_progress
 
 
+@pytest.mark.slow
 def test_the_default_architecture_resumes_bit_for_bit(tmp_path: Path) -> None:
     network = dataclasses.replace(NetworkSettings(), embedding_size=3, rnn_units=2, ngram_buckets=64)
     short = dataclasses.replace(SETTINGS, epochs=1)
@@ -430,6 +431,7 @@ KILL_POINTS = {
     "during the last checkpoint": ("tensorflow.python.ops.gen_io_ops:merge_v2_checkpoints", 14, "before"),
     "after the last checkpoint": (f"{MANAGER}.save", 14, "after"),
 }  # fmt: skip
+QUICK = ("between steps", "during a checkpoint", "between the history and the checkpoint of an epoch")
 JOB = "__job__"
 
 
@@ -452,15 +454,6 @@ def run_in_processes(
     return [process.exitcode for process in processes]
 
 
-@pytest.fixture(scope="module")
-def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, int]]:
-    """Returns for each kill point the folder of a run that was killed there and started again, and both exit codes."""
-    folders = {kill_point: tmp_path_factory.mktemp("killed") for kill_point in KILL_POINTS}
-    first_codes = run_in_processes([(folders[kill_point], KILL_POINTS[kill_point]) for kill_point in KILL_POINTS])
-    second_codes = run_in_processes([(folders[kill_point], None) for kill_point in KILL_POINTS])
-    return dict(zip(KILL_POINTS, zip(folders.values(), first_codes, second_codes, strict=True), strict=True))
-
-
 def assert_same_as(folder: Path, reference: Run) -> None:
     assert weights_sha256(restore_network(folder)) == reference.sha256
     assert without_seconds(read_history(folder / HISTORY)) == without_seconds(reference.result.history)
@@ -468,15 +461,16 @@ def assert_same_as(folder: Path, reference: Run) -> None:
     assert {path.name for path in folder.iterdir()} == {CHECKPOINTS, HISTORY, TENSORBOARD}
 
 
-@pytest.mark.parametrize("kill_point", KILL_POINTS)
-def test_a_killed_run_started_again_ends_with_the_same_bits(
-    reference: Run, killed_runs: dict[str, tuple[Path, int, int]], kill_point: str
-) -> None:
-    folder, first, second = killed_runs[kill_point]
-    assert (first, second) == (-signal.SIGKILL, 0)
-    assert_same_as(folder, reference)
+@pytest.mark.parametrize(
+    "kill_point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in KILL_POINTS]
+)
+def test_a_killed_run_started_again_ends_with_the_same_bits(reference: Run, tmp_path: Path, kill_point: str) -> None:
+    codes = [run_in_processes([(tmp_path, kill)])[0] for kill in (KILL_POINTS[kill_point], None)]
+    assert codes == [-signal.SIGKILL, 0]
+    assert_same_as(tmp_path, reference)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_same_bits(reference: Run, tmp_path: Path) -> None:
     for kill_point in ("during a checkpoint", "between steps"):
         assert run_in_processes([(tmp_path, KILL_POINTS[kill_point])]) == [-signal.SIGKILL]
@@ -542,7 +536,7 @@ HELD_OUT_KILL_POINTS: dict[str, KillPoint] = {
 
 @pytest.fixture(scope="module")
 def killed_held_out_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, int]]:
-    """Returns the same as `killed_runs`, for held-out folds."""
+    """Returns for each kill point the folder of a run killed there and started again, and both exit codes."""
     folders = {kill_point: tmp_path_factory.mktemp("killed_held_out") for kill_point in HELD_OUT_KILL_POINTS}
     jobs = [(folders[kill_point], HELD_OUT_KILL_POINTS[kill_point]) for kill_point in folders]
     first_codes = run_in_processes(jobs, "hold_out_toy")

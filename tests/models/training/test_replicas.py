@@ -151,6 +151,7 @@ def test_another_number_of_devices_gives_the_same_weights_up_to_rounding_without
             np.testing.assert_allclose(weights, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_gives_a_network_of_the_same_quality(
     trainings: dict[tuple[str, int, bool], Training],
 ) -> None:

@@ -141,6 +141,7 @@ def test_any_number_of_workers_gives_the_weights_of_one_to_the_bit(
         assert list(machine(number).glob("artifacts/training/*")) == []
 
 
+@pytest.mark.slow
 def test_the_workers_of_tf_config_train_together(
     machine: Callable[[int], Path], train_alone: Callable[..., dict[str, object]]
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_worker_that_never_comes_is_named_within_the_timeout(machine: Callable
     assert "[training] worker_timeout = 3 s" in done.last_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_sigterm_ends_a_worker_that_waits_for_another(machine: Callable[[int], Path], number: int) -> None:
     with running([start(machine(number), number, free_addresses(2))]) as (worker,):

@@ -184,6 +184,7 @@ def test_training_processes_end_with_their_parent_and_the_next_run_ends_with_the
         assert f"{name}: resuming training from ckpt-" in output
 
 
+@pytest.mark.slow
 def test_a_killed_training_process_is_one_line_and_the_next_run_continues(folder: Path, expected: Model) -> None:
     with running(folder) as run:
         processes = run.wait_for_both()
@@ -229,6 +230,7 @@ def test_sigterm_ends_both_trainings_after_a_checkpoint_and_the_next_run_resumes
         assert f"{name}: resuming training from ckpt-{number}: epoch " in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_while_the_training_processes_start_ends_all(folder: Path, number: signal.Signals, code: int) -> None:
     with running(folder) as run:
@@ -256,6 +258,7 @@ def test_an_interrupt_ends_both_trainings_after_a_checkpoint(folder: Path, expec
     assert f"final network: resuming training from ckpt-{last}: " in output
 
 
+@pytest.mark.slow
 def test_messages_from_luigis_page_reach_both_trainings(folder: Path, tmp_path: Path) -> None:
     with Luigid(tmp_path / "luigid") as luigid:
         write_settings(folder, merge_settings(ENDLESS, luigid.settings))

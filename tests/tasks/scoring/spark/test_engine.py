@@ -174,6 +174,7 @@ def test_hostile_messages_and_repeated_ids_have_the_same_rows_and_checksum_on_bo
     assert len(on_spark[1]) > 2 * CHUNK_SIZE  # most identifiers are in several chunks
 
 
+@pytest.mark.slow
 def test_messages_of_the_real_corpus_have_the_same_bits_on_both_engines(site: Site) -> None:
     with (site.folder / "real.csv").open("w", newline="", encoding="utf-8") as file:
         rows = ((f"r{number}", text) for number, text in enumerate(real_messages()[:2_000]))
@@ -182,6 +183,7 @@ def test_messages_of_the_real_corpus_have_the_same_bits_on_both_engines(site: Si
     assert site.score_by("spark", source, "2026-02-02") == site.score_by("local", source, "2026-02-02")
 
 
+@pytest.mark.slow
 def test_executors_use_a_packed_environment_and_read_snapshot_and_model_from_object_storage(
     site: Site, tmp_path: Path
 ) -> None:
@@ -226,6 +228,7 @@ scorers.create_scorer = create_failing_scorer
 """
 
 
+@pytest.mark.slow
 def test_messages_on_which_scoring_fails_are_rejected_on_executors(site: Site, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAILING_SCORER, "utf-8")
     python = tmp_path / "python"
@@ -326,6 +329,7 @@ def read_page(url: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.slow
 def test_a_night_links_the_page_of_spark_and_hides_the_noise_of_spark(site: Site, tmp_path: Path) -> None:
     port = free_port()
     with Luigid(tmp_path / "luigid") as luigid, contextlib.ExitStack() as commits:
