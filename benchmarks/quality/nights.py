@@ -2,10 +2,9 @@
 
 python benchmarks/quality/nights.py path/to/SMSSpamCollection path/to/folder
 
-The folder has labelled messages of other people: ``chat.tsv``, ham alone, and other files with spam, each line a
-label, a tab and a message. For each set with spam, half of it and half of the chat are the messages of past nights,
-without their labels. The other halves are the test: the share of spam that is caught where 0.5 % and 1 % of the chat is
-flagged.
+The folder has labelled messages of other people, as `others` reads them: the chat, which is ham only, and sets with
+spam. For each set, half of it and half of the chat are the messages of past nights, without their labels. The other
+halves are the test: the share of spam that is caught where 0.5 % and 1 % of the chat is flagged.
 
 Three variants of the nights are poisoned. They must not make the model worse than it is without self-training:
 
@@ -29,6 +28,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import scipy.sparse as sp
+from network import train_network
+from others import SHARES, caught_at, find_chat, read_others
 from protocol import Corpus, FloatArray, IntArray, read_corpus
 from sklearn.metrics import average_precision_score
 
@@ -36,25 +37,17 @@ from models.inference.scorer import network_logits
 from models.network.character_ngrams import MIN_SQUARES, build_feature_matrix
 from models.network.linear import LinearWeights
 from models.network.network import ngram_vectors, recurrent_part
-from models.settings import NetworkSettings, SplitSettings, TextSettings, TrainingSettings, VocabularySettings
+from models.settings import NetworkSettings, TrainingSettings
 from models.statistics.calibration import Calibration, to_probabilities
-from models.text.cleaning import clean_texts
 from models.text.encoder import TextEncoder, encode_messages, read_characters
-from models.text.vocabulary import build_vocabulary
-from models.trained_model.description import DESCRIPTION, collect_unseen_scores, write_trained_model
 from models.trained_model.loading import load_trained_model
-from models.training.corpus import VALIDATION, assign_part
-from models.training.held_out import compute_held_out_logits
-from models.training.job import LabelledMessages, WeakMessages
+from models.training.job import WeakMessages
 from models.training.linear_part import fit_linear_part
-from models.training.loop import train
 from models.training.self_training.near_copies import collect_keys
 from models.training.self_training.sample import TextSample
 from models.training.self_training.selection import Limits, select_texts
 from tasks.settings.inputs import CorpusSettings
 
-CHAT = "chat"
-SHARES = (0.005, 0.01)
 ALLOWED_LOSS = 0.01
 _POISONED_MESSAGES = 1000
 _DISGUISED_SHARE = 0.05
@@ -75,28 +68,13 @@ class Teacher:
 
     def __init__(self, corpus: Corpus, folder: Path, seed: int) -> None:
         """Trains the network in the folder, or loads it if it is there."""
-        self.corpus, self._settings, self._network = corpus, replace(TrainingSettings(), seed=seed), NetworkSettings()
-        split = SplitSettings(test_share=0.01, salt=str(seed))
-        is_validation = np.array([assign_part(text, split) == VALIDATION for text in corpus.texts])
-        self.training, self.validation = (
-            _to_messages(corpus.select(np.flatnonzero(rows))) for rows in (~is_validation, is_validation)
-        )
-        if not (folder / DESCRIPTION).exists():
-            self._train(folder)
+        self._settings, self._network = replace(TrainingSettings(), seed=seed), NetworkSettings()
+        self.training, self.validation = train_network(corpus, seed, folder)
         model = load_trained_model(folder, calibrated=False)
         self._model, self._calibration = model, Calibration(**model.description["calibration"])
         self._encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
         self._labelled_keys = collect_keys(corpus.texts)
         self._linear = self.fit_linear(None)
-
-    def _train(self, folder: Path) -> None:
-        text, network = TextSettings(), self._network
-        settings = replace(self._settings, checkpoint_steps=10**9, keep_checkpoints=1)
-        vocabulary = build_vocabulary(clean_texts(self.training.texts, text), VocabularySettings(), text)
-        logits = compute_held_out_logits(self.training, vocabulary, network, settings, folder)
-        summary = train(self.training, self.validation, vocabulary, network, settings, folder).summarize()
-        unseen = collect_unseen_scores(summary, self.validation, (logits, self.training))
-        write_trained_model(summary, vocabulary, network, unseen, folder)
 
     def fit_linear(self, weaker: WeakMessages | None) -> LinearWeights:
         """Fits the linear part, also to messages that the teacher labelled."""
@@ -186,22 +164,23 @@ def measure_nights(
 
     Args:
         train_corpus: the labelled messages.
-        others: the folder with ``chat.tsv`` and the sets with spam.
+        others: the folder with the sets, one of them of ham only.
         seeds: seeds of the halves; each is a repetition.
         training: folder in which the teacher is trained, or from which it is loaded; None for a temporary one.
     """
     with tempfile.TemporaryDirectory() as scratch:
         teacher = Teacher(train_corpus.without_duplicates(), training or Path(scratch), _NETWORK_SEED)
-    corpora = {path.stem: read_corpus(path) for path in sorted(others.glob("*.tsv"))}
+    corpora = read_others(others)
+    chat = find_chat(corpora)
     read = {name: teacher.read(corpus.texts) for name, corpus in corpora.items()}
     validation = teacher.read(teacher.validation.texts)
     for name, corpus in corpora.items():
-        if not corpus.labels.any():
+        if name == chat:
             continue
         for seed in seeds:
-            halves = Halves(corpora[CHAT].labels, corpus.labels, seed)
+            halves = Halves(corpora[chat].labels, corpus.labels, seed)
             for variant in ("", *VARIANTS):
-                yield _measure(teacher, (read[CHAT], read[name]), halves, validation, (name, variant))
+                yield _measure(teacher, (read[chat], read[name]), halves, validation, (name, variant))
 
 
 class Halves:
@@ -226,12 +205,13 @@ def _measure(
         nights = VARIANTS[names[1]](teacher, nights, halves)
     weak, counts = teacher.select(nights)
     linear = teacher.fit_linear(weak)
-    caught = [
-        catch(
-            teacher.logits(chat.select(halves.test_chat), part), teacher.logits(others.select(halves.test_spam), part)
+    caught = []
+    for part in (None, linear):
+        spam, ham = (
+            teacher.logits(messages.select(rows), part)
+            for messages, rows in ((others, halves.test_spam), (chat, halves.test_chat))
         )
-        for part in (None, linear)
-    ]
+        caught.append([caught_at(spam, ham, share) for share in SHARES])
     precision = [
         float(average_precision_score(teacher.validation.labels, teacher.logits(validation, part)))
         for part in (None, linear)
@@ -241,11 +221,6 @@ def _measure(
     poisoned = given.count((1, None)), given.count((0, None))
     precisions = precision[0], precision[1]
     return Row(*names, halves.seed, caught[0], caught[1], precisions, counts, wrong, poisoned)
-
-
-def catch(chat: FloatArray, spam: FloatArray) -> list[float]:
-    """Returns the shares of the spam above the thresholds at which `SHARES` of the chat are flagged."""
-    return [float((spam > np.quantile(chat, 1 - share)).mean()) for share in SHARES]
 
 
 def linear_logits(features: sp.csr_matrix, weights: LinearWeights) -> FloatArray:
@@ -289,10 +264,6 @@ VARIANTS: dict[str, Callable[[Teacher, Messages, Halves], Messages]] = {
 }
 
 
-def _to_messages(corpus: Corpus) -> LabelledMessages:
-    return LabelledMessages(corpus.texts, corpus.labels.astype(np.int32))
-
-
 def describe_rows(rows: Sequence[Row]) -> Iterator[str]:
     """Yields a Markdown table: for each set and variant, mean and standard deviation over the repetitions."""
     yield "| set | nights | at 0.5 %: before | after | at 1 %: before | after | labelled spam, ham | wrong | poisoned |"
@@ -323,13 +294,15 @@ def main() -> None:
     """Trains the teacher, prints a line for each repetition, and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
-    parser.add_argument("others", type=Path, help="folder with chat.tsv and sets with spam")
+    parser.add_argument("others", type=Path, help="folder of *.tsv files with messages of other people")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="repetitions (default: 0 to 4)")
     parser.add_argument("--training", type=Path, help="folder for the teacher, which is kept and used again")
     options = parser.parse_args()
-    if not (options.others / f"{CHAT}.tsv").is_file():
-        sys.exit(f"nights: {options.others}: expected the file {CHAT}.tsv, received none. Give a folder that has it.")
     logging.disable(logging.WARNING)
+    try:
+        read_others(options.others)
+    except (OSError, ValueError) as error:
+        sys.exit(f"nights: {options.others}: {error}")
     rows = []
     for row in measure_nights(read_corpus(options.corpus), options.others, options.seeds, options.training):
         rows.append(row)
