@@ -68,8 +68,12 @@ class ScoreBatch(Stage):
     )
     sections = (ScoringSettings,)
     code_version = 2
-    uses_tensorflow = True
     accepts_messages = True
+
+    @property
+    def uses_tensorflow(self) -> bool:
+        """Whether this machine scores: with Spark, the executors do."""
+        return load(ScoringSettings).engine != "spark"
 
     def __repr__(self) -> str:
         """Returns the name of the task in logs and errors, without the checkpoint if none was given."""

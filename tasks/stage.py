@@ -34,17 +34,20 @@ class Stage(luigi.Task):
     Attributes:
         sections: the settings sections that shape the result.
         code_version: a subclass increases it when the same settings and inputs give another result than before.
-        uses_tensorflow: whether `run` needs TensorFlow; Luigi's worker then imports it before it starts the process.
     """
 
     sections: ClassVar[tuple[type, ...]] = ()
     code_version: ClassVar[int] = 1
-    uses_tensorflow: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_settings()
         configure_logging(load(ConsoleSettings))
+
+    @property
+    def uses_tensorflow(self) -> bool:
+        """Whether `run` needs TensorFlow, which Luigi's worker then imports before it starts the process."""
+        return False
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """Returns what the fingerprint is computed from. Subclasses add inputs that are neither settings nor stages."""
