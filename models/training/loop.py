@@ -8,6 +8,7 @@ seed and the epoch, and dropout only on the seed, the step and the shard.
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import time
@@ -130,7 +131,7 @@ def train(
     tf.config.experimental.enable_op_determinism()
     replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
-    encoder = TextEncoder(vocabulary, network_settings.ngram_vectors)
+    encoder = _encoder(vocabulary, network_settings.ngram_vectors)
     buckets, has_linear = network_settings.ngram_buckets, network_settings.linear
     linear = fit_linear_part(encoder, training, settings, buckets, weaker) if has_linear else None
 
@@ -149,6 +150,12 @@ def train(
         # The first trainer may have restored values from a damaged checkpoint.
         trainer = new_trainer()
     return trainer.run()
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(vocabulary: Vocabulary, buckets: int) -> TextEncoder:
+    """Returns the encoder, which is traced once for all networks of a training."""
+    return TextEncoder(vocabulary, buckets)
 
 
 def _move_damaged(folder: Path) -> None:
