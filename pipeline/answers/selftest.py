@@ -55,7 +55,7 @@ _MODULES = {"fonttools": "fontTools", "scikit-learn": "sklearn"}
 # The check of the devices imports TensorFlow. TensorBoard is a program of its own.
 _NOT_IMPORTED = ("tensorflow", "tensorboard")
 _ERROR_CHARACTERS = 500
-_PROBE_BYTES = 2**20
+_PROBE_BYTES = 2**19
 _TRAINING_MESSAGES, _VALIDATION_MESSAGES = 24, 12
 _MAX_SCORE_DIFFERENCE = 1e-5
 _DATE = datetime.date(2026, 1, 31)

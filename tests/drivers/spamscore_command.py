@@ -56,7 +56,7 @@ def get_error(exit_code: int, *arguments: str) -> str:
 
 def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs the command as a real process."""
-    return subprocess.run([SPAMSCORE, *arguments], capture_output=True, text=True, **{"timeout": 120, **options})
+    return subprocess.run([SPAMSCORE, *arguments], capture_output=True, text=True, **{"timeout": 600, **options})
 
 
 class Terminal:

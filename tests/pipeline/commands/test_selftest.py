@@ -183,7 +183,7 @@ def test_a_temporary_folder_without_write_permission_is_found(workspace: Workspa
 
 
 # The limit makes each write beyond that size fail, as a full disk does. The largest file is that of the exported graph.
-@pytest.mark.parametrize(("file_bytes", "failed"), [(4096, "folder"), (1_100_000, "export")])
+@pytest.mark.parametrize(("file_bytes", "failed"), [(4096, "folder"), (600_000, "export")])
 def test_a_full_disk_is_found(file_bytes: int, failed: str, workspace: Workspace) -> None:
     done = workspace.selftest(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes)))
     require_failure(done, failed, "File too large. Free disk space")
