@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
 import re
@@ -109,6 +110,7 @@ def front_end(
         scheme: https for TLS; then only until it listens.
         variables: of its environment.
     """
+    _allow_slow_answers(folder / "luigi.cfg")
     port = port or free_port()
     log = folder / "api.log"
     with log.open("wb") as output:
@@ -123,6 +125,17 @@ def front_end(
         if ready and scheme == "http":
             running.wait_until_ready()
         yield running
+
+
+def _allow_slow_answers(settings: Path) -> None:
+    """Sets [api] timeout, unless the test does: the first answer of a busy machine may take longer than the default."""
+    text = settings.read_text("utf-8") if settings.exists() else ""
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    if parser.has_option("api", "timeout"):
+        return
+    head, _, rest = text.partition("[api]\n")
+    settings.write_text(f"{head}\n[api]\ntimeout = 50\n{rest}", "utf-8")
 
 
 class Visitor:

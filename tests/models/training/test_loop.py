@@ -276,7 +276,7 @@ def test_a_batch_has_messages_of_similar_length() -> None:
     assert spread < 20
 
 
-@pytest.mark.parametrize(("damaged", "fallback"), [(1, "ckpt-21"), (3, "ckpt-16")])
+@pytest.mark.parametrize(("damaged", "fallback"), [(1, "ckpt-21"), pytest.param(3, "ckpt-16", marks=pytest.mark.slow)])
 def test_damaged_checkpoints_are_skipped_and_the_result_is_the_same(
     reference: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: int, fallback: str
 ) -> None:

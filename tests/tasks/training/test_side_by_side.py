@@ -370,6 +370,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_continues(folder: Path, expect
     assert finish(folder)[0] == expected
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_shows_its_traceback(folder: Path) -> None:
     # Python imports this module at the start of every process.
     (folder / "sitecustomize.py").write_text(

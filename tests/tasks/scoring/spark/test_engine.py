@@ -243,7 +243,9 @@ def test_messages_on_which_scoring_fails_are_rejected_on_executors(site: Site, t
     assert len(scores) == 78
 
 
-@pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("local", "spark"), pytest.param("spark", "local", marks=pytest.mark.slow)]
+)
 def test_a_batch_begun_by_one_engine_is_finished_by_the_other(site: Site, first: str, second: str) -> None:
     date, many_chunks = "2026-02-03", {"scoring": {"chunk_size": "4"}}
     expected = site.score_by("local", many_chunks, date)
