@@ -7,6 +7,7 @@ are computed once, however often it occurs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,12 @@ class TextEncoder(tf.Module):
             return tf.tensor_scatter_nd_update(cleaned, with_runs, tf.strings.reduce_join(whole, axis=1, separator=" "))
 
         return tf.cond(tf.size(with_runs) > 0, cut, lambda: cleaned)
+
+
+@functools.lru_cache(maxsize=1)
+def shared_encoder(vocabulary: Vocabulary, buckets: int) -> TextEncoder:
+    """Returns one encoder for all networks that a process trains with this vocabulary: tracing it takes seconds."""
+    return TextEncoder(vocabulary, buckets)
 
 
 @dataclass(eq=False)

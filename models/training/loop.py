@@ -8,7 +8,6 @@ seed and the epoch, and dropout only on the seed, the step and the shard.
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import time
@@ -26,7 +25,7 @@ from models.inference.scorer import network_logits
 from models.network.devices import select_devices
 from models.network.network import INPUTS, build_network, recurrent_part, set_linear
 from models.settings import DeviceSettings, NetworkSettings, TrainingSettings
-from models.text.encoder import EncodedMessages, TextEncoder, encode_messages
+from models.text.encoder import EncodedMessages, TextEncoder, encode_messages, shared_encoder
 from models.text.vocabulary import Vocabulary
 from models.training.augmentation import augment_texts
 from models.training.batches import epoch_batches
@@ -131,7 +130,7 @@ def train(
     tf.config.experimental.enable_op_determinism()
     replicas = replicas or Replicas(create_strategy(select_devices(DeviceSettings())), settings.shards)
 
-    encoder = _encoder(vocabulary, network_settings.ngram_vectors)
+    encoder = shared_encoder(vocabulary, network_settings.ngram_vectors)
     buckets, has_linear = network_settings.ngram_buckets, network_settings.linear
     linear = fit_linear_part(encoder, training, settings, buckets, weaker) if has_linear else None
 
@@ -150,12 +149,6 @@ def train(
         # The first trainer may have restored values from a damaged checkpoint.
         trainer = new_trainer()
     return trainer.run()
-
-
-@functools.lru_cache(maxsize=1)
-def _encoder(vocabulary: Vocabulary, buckets: int) -> TextEncoder:
-    """Returns the encoder, which is traced once for all networks of a training."""
-    return TextEncoder(vocabulary, buckets)
 
 
 def _move_damaged(folder: Path) -> None:
