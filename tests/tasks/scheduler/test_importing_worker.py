@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from chain import LUIGI, environment
+from doc_pages import ROOT
 
 # Each task writes whether its process had TensorFlow when it started.
 TASKS = """
@@ -57,3 +58,10 @@ def test_a_tensorflow_that_cannot_be_imported_fails_only_the_tasks_that_import_i
     (tmp_path / "tensorflow.py").write_text(BROKEN, encoding="utf-8")
     assert run(tmp_path, "Second").returncode == 0
     assert (tmp_path / "Second").read_text() == "False"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.name)
+def test_a_stage_that_prepares_tensorflow_says_so(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if "prepare_tensorflow()" in text.replace("def prepare_tensorflow()", ""):
+        assert "    uses_tensorflow = True\n" in text
