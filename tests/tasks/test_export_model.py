@@ -20,6 +20,8 @@ from tasks.export_model import score_with_checkpoint
 
 TEXTS = ["FREE entry, text WIN to 80086", "Lunch at one?", "", "Your code is 4839"]
 VERSION = Path("artifacts/exports/spam_ham/1")
+# A batch rounds to six decimals, and the order of float32 sums differs between programs and processors.
+_TOLERANCE = 1e-5
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +48,9 @@ def test_the_keras_files_of_a_version_give_the_probabilities_of_the_batch() -> N
     expected = score_with_checkpoint(training, TEXTS)
     assert np.ptp(expected) > 0.1
     for model in (whole, parts):
-        np.testing.assert_allclose(compute_probabilities(model, training), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(compute_probabilities(model, training), expected, rtol=0, atol=_TOLERANCE)
     read_weights(parts, extra / "weights.npz")
-    np.testing.assert_allclose(compute_probabilities(parts, training), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(compute_probabilities(parts, training), expected, rtol=0, atol=_TOLERANCE)
 
 
 def test_the_exported_weights_say_that_they_are_calibrated() -> None:

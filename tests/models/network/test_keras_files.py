@@ -87,7 +87,7 @@ assert not [name for name in sys.modules if name.split('.')[0] in ('tasks', 'pip
     assert done.returncode == 0, done.stderr
     assert np.ptp(expected) > 0.1
     for number in range(len(LOAD)):
-        np.testing.assert_allclose(np.load(tmp_path / f"{number}.npy"), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(np.load(tmp_path / f"{number}.npy"), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", LOAD)
