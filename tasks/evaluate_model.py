@@ -59,10 +59,7 @@ class EvaluateModel(FolderStage):
     def build(self, folder: Path) -> dict[str, Any]:
         """Reads the test part, evaluates the model, and writes the metrics and the report."""
         prepare_tensorflow()
-        import pandas as pd
-
-        messages, training = self.input()[:2]
-        test = pd.read_parquet(messages.file("test.parquet"))
+        test, training = self.read_test_part(), self.input()[1]
         with report_progress(self, "evaluation") as progress:
             progress.link(link_to(self.output().path / EVALUATION_REPORT))
             evaluation = evaluate_model(test, training.path, progress.update, self.teacher())
@@ -71,6 +68,12 @@ class EvaluateModel(FolderStage):
             self._write(folder, test, evaluation)
             progress.conclude(describe_verdict(evaluation))
         return {"approved": evaluation.verdict.approved, "reasons": evaluation.verdict.reasons}
+
+    def read_test_part(self) -> pd.DataFrame:
+        """Reads the messages that the model is judged on: row_number int64, text, spam."""
+        import pandas as pd
+
+        return pd.read_parquet(self.input()[0].file("test.parquet"), columns=["row_number", "text", "spam"])
 
     def teacher(self) -> Path | None:
         """Returns the training of the teacher of a self-trained model; None here."""
@@ -297,6 +300,7 @@ def render_report(
         in_service=evaluation.in_service.metrics if evaluation.in_service else None,
         in_service_version=evaluation.in_service.version if evaluation.in_service else None,
         compared=evaluation.compared,
+        compared_with_teacher=evaluation.compared_with_teacher,
         groups=groups,
         confidence=load(GateSettings).confidence,
         flips=[flips for flips in (evaluation.flips, evaluation.test_flips) if flips is not None],
@@ -306,7 +310,11 @@ def render_report(
         explain=functools.partial(explain, evaluation.new.scorer, threshold=evaluation.new.threshold.value),
         history=[dataclasses.asdict(epoch) for epoch in read_history(training.file("history.csv"))],
         facts={
-            "Data": {**describe_parts(manifest), "refused": manifest["refused"]},
+            "Data": {
+                **describe_parts(manifest),
+                "judged on": f"{len(test)} messages, {test['spam'].sum()} spam",
+                "refused": manifest["refused"],
+            },
             **model_settings(),
             "[gate]": dataclasses.asdict(load(GateSettings)),
         },

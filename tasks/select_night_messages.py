@@ -18,11 +18,11 @@ from luigi.util import requires
 
 from models.errors import ArtifactError
 from models.settings import TrainingSettings
-from tasks.artifacts.fingerprint import content_sha256
 from tasks.artifacts.folders import FolderTarget
 from tasks.artifacts.links import link_to
 from tasks.artifacts.locations import NIGHT_MESSAGES, snapshot_folder
 from tasks.clean_text import CleanText
+from tasks.ingest_corpus import hash_labels
 from tasks.scheduler.calendar import start_of_period
 from tasks.scheduler.progress import ProgressReport, report_progress
 from tasks.scoring.scorer import load_scorer
@@ -34,6 +34,8 @@ from tasks.stage import FolderStage, prepare_tensorflow
 from tasks.train_model import TrainModel
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from models.inference.scorer import Scorer
     from models.statistics.arrays import FloatArray
     from models.text.texts import Texts
@@ -100,23 +102,23 @@ class SelectNightMessages(FolderStage):
         return Nights(first, last, used, left_out)
 
     @functools.cached_property
-    def labelled_by_people(self) -> list[str]:
-        """The texts that people had labelled before the period, also where [corpus] feedback does not add them.
+    def labelled_by_people(self) -> list[tuple[str, str]]:
+        """People's labels (label, text) from before the period, also where [corpus] feedback does not add them.
 
         Later labels must not train the model again within the period.
         """
         from tasks.database.connection import connect
-        from tasks.database.labels import read_labels
+        from tasks.database.labels import read_labels, resolve_labels
 
         start = start_of_period(load(CorpusSettings).self_training_days)
         before = datetime.datetime.combine(start, datetime.time(), datetime.UTC)
         labels = read_labels(connect(load(DatabaseSettings)))
-        return sorted({label.text for label in labels if label.labelled_at < before})
+        return resolve_labels(label for label in labels if label.labelled_at < before)
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """Adds the settings, the window, and the snapshots of its batches, but not their scores, which are not used.
 
-        Also adds the texts that people labelled, which are not taken.
+        Also adds people's labels: their texts are not taken, and the model is judged on them.
         """
         settings = load(CorpusSettings)
         return {
@@ -124,7 +126,7 @@ class SelectNightMessages(FolderStage):
             "self_training": {name: getattr(settings, f"self_training_{name}") for name in _SETTINGS},
             "window": [str(self.nights.first), str(self.nights.last)],
             "snapshots": [[str(batch.batch_date), batch.snapshot] for batch in self.nights.used],
-            "labelled_by_people": content_sha256(self.labelled_by_people),
+            "labelled_by_people": hash_labels(self.labelled_by_people),
         }
 
     def finds_nothing(self) -> bool:
@@ -216,7 +218,8 @@ class SelectNightMessages(FolderStage):
             settings.self_training_weight,
             int(messages.manifest()["training"]["messages"]),
         )
-        labelled = [*read_labelled_texts(messages), *self.labelled_by_people] if texts else []
+        by_people = [text for _, text in self.labelled_by_people]
+        labelled = [*read_labelled_messages(messages)["text"].dropna(), *by_people] if texts else []
         return select_texts(texts, probabilities, collect_keys(labelled), limits)
 
 
@@ -267,13 +270,12 @@ def read_texts(batch: BatchRow) -> Iterator[Texts]:
         yield chunk.texts.take(pa.array(valid))
 
 
-def read_labelled_texts(messages: FolderTarget) -> list[str]:
-    """Reads the texts of all labelled messages, also of those that CleanText refused, for example for both labels."""
+def read_labelled_messages(messages: FolderTarget) -> pd.DataFrame:
+    """Reads row_number and text of all labelled messages; of those that CleanText refused, a text may be missing."""
     import pandas as pd
 
     parts = [messages.file(f"{name}.parquet") for name in ("training", "validation", "test", "refused")]
-    texts = pd.concat([pd.read_parquet(path, columns=["text"])["text"] for path in parts])
-    return list(texts.dropna())
+    return pd.concat([pd.read_parquet(path, columns=["row_number", "text"]) for path in parts])
 
 
 def write_selection(

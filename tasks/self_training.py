@@ -7,6 +7,8 @@ have the results of TrainModel and EvaluateModel, and do nothing.
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,15 @@ import luigi
 from tasks.build_vocabulary import BuildVocabulary
 from tasks.clean_text import CleanText
 from tasks.evaluate_model import EvaluateModel
-from tasks.select_night_messages import SELECTED, SelectNightMessages
+from tasks.select_night_messages import SELECTED, SelectNightMessages, read_labelled_messages
 from tasks.settings.inputs import CorpusSettings
 from tasks.settings.loading import load
 from tasks.stage import FolderStage
 from tasks.train_model import TrainModel
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from models.training.job import WeakMessages
 
 log = logging.getLogger("spamscore")
@@ -79,7 +83,7 @@ class TrainSelfTrained(TrainModel):
 class EvaluateSelfTrained(EvaluateModel):
     """Evaluates the self-trained model on labelled messages, against the version in service and against its teacher.
 
-    It is refused if it is worse than one of the two.
+    It is refused if it is worse than one of the two. Labels that people gave to messages of the nights count too.
     """
 
     def requires(self) -> list[luigi.Task]:
@@ -95,6 +99,40 @@ class EvaluateSelfTrained(EvaluateModel):
         if not SelectNightMessages().finds_nothing():
             super().run()
 
+    def read_test_part(self) -> pd.DataFrame:
+        """Reads the test part, and adds the messages that people labelled and on which no model was trained."""
+        test = super().read_test_part()
+        if load(CorpusSettings).feedback == "join":
+            return test  # they are labelled messages of the corpus, and some of them are in its test part
+        corpus = read_labelled_messages(self.input()[0])
+        judged = append_labelled(test, SelectNightMessages().labelled_by_people, corpus)
+        log.info(
+            "self-training: people's labels of past nights that the model is judged on: %d", len(judged) - len(test)
+        )
+        return judged
+
     def teacher(self) -> Path:
         """Returns the folder of the teacher's training."""
         return Path(TrainModel().output().path)
+
+
+def append_labelled(test: pd.DataFrame, labels: Sequence[tuple[str, str]], corpus: pd.DataFrame) -> pd.DataFrame:
+    """Appends messages that people labelled to the test part, numbered from the highest number of the corpus on.
+
+    Args:
+        test: row_number int64, text, spam.
+        labels: people's labels: (label, text).
+        corpus: row_number and text of the whole corpus. A copy of one of its texts may have been trained on, and is
+            left out. So is a text that has both labels.
+    """
+    import pandas as pd
+
+    from models.training.self_training.near_copies import collect_keys, find_copies
+
+    spam = {text: label == "spam" for label, text in labels}
+    disputed = {text for text, count in Counter(text for _, text in labels).items() if count > 1}
+    copied = find_copies(list(spam), collect_keys(corpus["text"].dropna()))
+    kept = [text for text, is_copy in zip(spam, copied, strict=True) if not is_copy and text not in disputed]
+    first = int(corpus["row_number"].max()) + 1
+    rows = {"row_number": range(first, first + len(kept)), "text": kept, "spam": [spam[text] for text in kept]}
+    return pd.concat([test, pd.DataFrame(rows).astype(test.dtypes.to_dict())], ignore_index=True)

@@ -80,10 +80,11 @@ def main() -> None:
 
 def describe_nights(corpus: Corpus, others: Path, repetitions: int) -> str:
     """Measures learning from the nights, and returns the section of the document."""
-    from nights import describe_rows, measure_nights
+    from nights import describe_folds, describe_rows, measure_folds, measure_nights
 
     rows = list(measure_nights(corpus, others, range(repetitions)))
-    return "\n".join(["## Learning from the nights", "", *describe_rows(rows), ""])
+    folds = describe_folds(*measure_folds(corpus, others))
+    return "\n".join(["## Learning from the nights", "", *describe_rows(rows), folds, ""])
 
 
 if __name__ == "__main__":

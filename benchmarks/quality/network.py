@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from others import HAM_BLOCKED_SHARE
 from protocol import Corpus, FloatArray
 
 from models.inference.scorer import Scorer
@@ -29,7 +30,6 @@ from models.training.held_out import compute_held_out_logits
 from models.training.job import LabelledMessages
 from models.training.loop import train
 
-HAM_BLOCKED_SHARE = 0.002  # the default of [scoring] ham_blocked_share
 Changes = dict[str, dict[str, Any]]  # values by section and key
 _SECTIONS = {
     "text": TextSettings,

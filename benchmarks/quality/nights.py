@@ -11,6 +11,8 @@ Three variants of the nights are poisoned. They must not make the model worse th
 - disguised spam: 5 % of the spam is written in small letters between four messages of the chat;
 - one advertisement: 1,000 copies of a spam message, each with another number;
 - another language: 1,000 more messages, half of them spam, whose letters are exchanged.
+
+The corpus itself must not lose either: in each of its five folds, a teacher learns from half of all sets.
 """
 
 from __future__ import annotations
@@ -28,17 +30,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import scipy.sparse as sp
-from network import train_network
+from network import Changes, train_network
 from others import SHARES, caught_at, find_chat, read_others
-from protocol import Corpus, FloatArray, IntArray, read_corpus
-from sklearn.metrics import average_precision_score
+from protocol import ComparisonMetrics, Corpus, FloatArray, IntArray, compute_metrics, read_corpus, split_folds
 
 from models.inference.scorer import network_logits
 from models.network.character_ngrams import MIN_SQUARES, build_feature_matrix
 from models.network.linear import LinearWeights
 from models.network.network import ngram_vectors, recurrent_part
 from models.settings import NetworkSettings, TrainingSettings
-from models.statistics.calibration import Calibration, to_probabilities
+from models.statistics.calibration import Calibration, fit_calibration, to_probabilities
 from models.text.encoder import TextEncoder, encode_messages, read_characters
 from models.trained_model.loading import load_trained_model
 from models.training.job import WeakMessages
@@ -66,10 +67,10 @@ class Teacher:
         validation: the validation part.
     """
 
-    def __init__(self, corpus: Corpus, folder: Path, seed: int) -> None:
-        """Trains the network in the folder, or loads it if it is there."""
+    def __init__(self, corpus: Corpus, folder: Path, seed: int, changes: Changes | None = None) -> None:
+        """Trains the network in the folder with changed settings of the calibration, or loads it if it is there."""
         self._settings, self._network = replace(TrainingSettings(), seed=seed), NetworkSettings()
-        self.training, self.validation = train_network(corpus, seed, folder)
+        self.training, self.validation = train_network(corpus, seed, folder, changes)
         model = load_trained_model(folder, calibrated=False)
         self._model, self._calibration = model, Calibration(**model.description["calibration"])
         self._encoder = TextEncoder(model.vocabulary, ngram_vectors(model.network))
@@ -140,7 +141,6 @@ class Row:
         seed: seed of the halves.
         before: share of the spam that is caught without self-training, at each of `SHARES`.
         after: the same with self-training.
-        collection: PR AUC of the validation part of the corpus, before and after.
         counts: messages that are left after each step of the selection.
         wrong: messages of the set and the chat that got the wrong label: as spam, as ham.
         poisoned: messages of the poisoned nights that got a label: as spam, as ham.
@@ -151,7 +151,6 @@ class Row:
     seed: int
     before: list[float]
     after: list[float]
-    collection: tuple[float, float]
     counts: dict[str, dict[str, int]]
     wrong: tuple[int, int]
     poisoned: tuple[int, int]
@@ -173,14 +172,13 @@ def measure_nights(
     corpora = read_others(others)
     chat = find_chat(corpora)
     read = {name: teacher.read(corpus.texts) for name, corpus in corpora.items()}
-    validation = teacher.read(teacher.validation.texts)
     for name, corpus in corpora.items():
         if name == chat:
             continue
         for seed in seeds:
             halves = Halves(corpora[chat].labels, corpus.labels, seed)
             for variant in ("", *VARIANTS):
-                yield _measure(teacher, (read[chat], read[name]), halves, validation, (name, variant))
+                yield _measure(teacher, (read[chat], read[name]), halves, (name, variant))
 
 
 class Halves:
@@ -195,9 +193,7 @@ class Halves:
         self.test_chat = np.flatnonzero(~self.chat)
 
 
-def _measure(
-    teacher: Teacher, read: tuple[Messages, Messages], halves: Halves, validation: Messages, names: tuple[str, str]
-) -> Row:
+def _measure(teacher: Teacher, read: tuple[Messages, Messages], halves: Halves, names: tuple[str, str]) -> Row:
     chat, others = read
     nights = chat.select(np.flatnonzero(halves.chat)).append(others.select(np.flatnonzero(halves.others)))
     labels = dict(zip(nights.texts, halves.labels.tolist(), strict=True))
@@ -212,15 +208,33 @@ def _measure(
             for messages, rows in ((others, halves.test_spam), (chat, halves.test_chat))
         )
         caught.append([caught_at(spam, ham, share) for share in SHARES])
-    precision = [
-        float(average_precision_score(teacher.validation.labels, teacher.logits(validation, part)))
-        for part in (None, linear)
-    ]
     given = [(label, labels.get(text)) for text, label in zip(weak.texts, weak.labels.tolist(), strict=True)]
     wrong = given.count((1, 0)), given.count((0, 1))
     poisoned = given.count((1, None)), given.count((0, None))
-    precisions = precision[0], precision[1]
-    return Row(*names, halves.seed, caught[0], caught[1], precisions, counts, wrong, poisoned)
+    return Row(*names, halves.seed, caught[0], caught[1], counts, wrong, poisoned)
+
+
+def measure_folds(train_corpus: Corpus, others: Path) -> tuple[ComparisonMetrics, ComparisonMetrics]:
+    """Measures the five folds of the corpus, out of fold, before and after learning from half of all sets.
+
+    Both are calibrated on the validation part of a fold alone, which saves three of four trainings. So the figures
+    before are not those of the comparison.
+    """
+    corpus = train_corpus.without_duplicates()
+    random = np.random.default_rng(0)
+    nights = [text for messages in read_others(others).values() for text in messages.texts if random.random() < 0.5]
+    probabilities = np.zeros((2, len(corpus.labels)))
+    for training, test in split_folds(corpus):
+        with tempfile.TemporaryDirectory() as scratch:
+            changes = {"training": {"held_out_folds": 0}}
+            teacher = Teacher(corpus.select(training), Path(scratch), _NETWORK_SEED, changes)
+        student = teacher.fit_linear(teacher.select(teacher.read(nights))[0])
+        read, validation = teacher.read(corpus.select(test).texts), teacher.read(teacher.validation.texts)
+        for row, linear in zip(probabilities, (None, student), strict=True):
+            calibration = fit_calibration(teacher.logits(validation, linear), teacher.validation.labels)
+            row[test] = to_probabilities(calibration.apply(teacher.logits(read, linear)))
+    before, after = (compute_metrics(corpus.labels, row) for row in probabilities)
+    return before, after
 
 
 def linear_logits(features: sp.csr_matrix, weights: LinearWeights) -> FloatArray:
@@ -280,18 +294,24 @@ def describe_rows(rows: Sequence[Row]) -> Iterator[str]:
         wrong, poisoned = (np.mean([getattr(row, name) for row in group], axis=0) for name in ("wrong", "poisoned"))
         counts = [f"{pair[0]:.0f}, {pair[1]:.0f}" for pair in (taken, wrong, poisoned)]
         yield f"| {name} | {variant or 'as they are'} | {' | '.join(figures)} | {' | '.join(counts)} |"
-    collection = np.array([row.collection for row in rows])
     losses = [
         before - after for row in rows if row.variant for before, after in zip(row.before, row.after, strict=True)
     ]
     yield ""
-    before, after, least = collection[:, 0].mean(), collection[:, 1].mean(), collection[:, 1].min()
-    yield f"PR AUC of the corpus, validation part: {before:.4f} before, {after:.4f} after, {least:.4f} at least."
     yield f"Smallest gain with poisoned nights: {-max(losses):+.3f}; a loss of {ALLOWED_LOSS} is allowed."
 
 
+def describe_folds(before: ComparisonMetrics, after: ComparisonMetrics) -> str:
+    """Returns a sentence on the corpus itself."""
+    figures = (("MCC", "mcc"), ("recall at 0.1 % false positives", "recall_at_01"), ("PR AUC", "pr_auc"))
+    changes = [
+        f"{title} {getattr(before, name):.4f} before, {getattr(after, name):.4f} after" for title, name in figures
+    ]
+    return f"The corpus itself, five folds with half of all sets as nights: {'; '.join(changes)}."
+
+
 def main() -> None:
-    """Trains the teacher, prints a line for each repetition, and the table."""
+    """Trains the teacher, and prints a line for each repetition, the table, and what the corpus itself gains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="the file SMSSpamCollection")
     parser.add_argument("others", type=Path, help="folder of *.tsv files with messages of other people")
@@ -311,6 +331,7 @@ def main() -> None:
             f"{row.name}, {row.variant or 'as they are'}, seed {row.seed}: {before} before, {after} after", flush=True
         )
     print("\n".join(describe_rows(rows)))
+    print(describe_folds(*measure_folds(read_corpus(options.corpus), options.others)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ cut. Figures come from `metrics`, plots from `plots`, text from `templates/evalu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ def render_evaluation(
     history: Sequence[Mapping[str, float | None]],
     facts: Mapping[str, Mapping[str, object]],
     compared: Sequence[Comparison] = (),
+    compared_with_teacher: Sequence[Comparison] = (),
     confidence: float = 0.95,
     groups: Sequence[Group] = (),
     flips: Sequence[Flips | str] = (),
@@ -110,6 +111,7 @@ def render_evaluation(
         history: one mapping for each epoch, as in `plots.draw_history`.
         facts: tables of settings, counts and fingerprints: values by name, by title.
         compared: result of `gate.compare`.
+        compared_with_teacher: the same for a self-trained model and its teacher.
         confidence: confidence of the intervals in `compared` and `groups`.
         groups: result of `factors.measure_groups`.
         flips: flips on sets of messages, or the reason why they could not be counted.
@@ -129,7 +131,7 @@ def render_evaluation(
         verdict=verdict,
         passed=_passed_sentence(verdict),
         sentences=[*headline(metrics), threshold.description],
-        comparison_rows=[_comparison_row(comparison) for comparison in compared if comparison.new],
+        comparisons=list(_comparison_tables(compared, compared_with_teacher, in_service_version)),
         confidence=f"{confidence * 100:g} %",
         factors=_factor_tables(groups),
         flips=[entry if isinstance(entry, str) else _flip_table(entry) for entry in flips],
@@ -245,11 +247,27 @@ def _shorten(word: str) -> str:
     return word if len(word) <= MAX_WORD_CHARACTERS else word[:MAX_WORD_CHARACTERS] + "…"
 
 
-def _comparison_row(comparison: Comparison) -> dict[str, Any]:
+def _comparison_tables(
+    compared: Sequence[Comparison], compared_with_teacher: Sequence[Comparison], version: int | None
+) -> Iterator[dict[str, Any]]:
+    """Yields the tables of compared figures: the title, the name of the other model, and the rows."""
+    title, other = "Uncertainty of the figures", ""
+    if any(comparison.in_service for comparison in compared):
+        title, other = f"Against version {version}, on the same test messages", "In service"
+    for heading, name, baseline, comparisons in (
+        (title, other, "in service", compared),
+        ("Against its teacher, on the same test messages", "Teacher", "with its teacher", compared_with_teacher),
+    ):
+        rows = [_comparison_row(comparison, baseline) for comparison in comparisons if comparison.new]
+        if rows:
+            yield {"title": heading, "other": name, "rows": rows}
+
+
+def _comparison_row(comparison: Comparison, baseline: str) -> dict[str, Any]:
     worse = "higher" if comparison.lower_is_better else "lower"
     return {
         "title": comparison.title,
-        "sentence": f"May be up to {comparison.allowed:g} {worse} than in service." if comparison.in_service else "",
+        "sentence": f"May be up to {comparison.allowed:g} {worse} than {baseline}." if comparison.in_service else "",
         "failed": comparison.shows_loss,
         "cells": [
             _format_interval(comparison.new, ".4f"),

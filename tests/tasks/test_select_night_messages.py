@@ -132,7 +132,7 @@ def test_the_fingerprint_changes_with_the_labels_that_people_gave_before_the_per
     change_labels(engine, [label])
     assert (read_stage().labelled_by_people, read_stage().fingerprint()) == ([], before)
     change_labels(engine, [dataclasses.replace(label, labelled_at=start - datetime.timedelta(seconds=1))])
-    assert read_stage().labelled_by_people == ["Call me"]
+    assert read_stage().labelled_by_people == [("ham", "Call me")]
     assert read_stage().fingerprint() != before
 
 

@@ -19,6 +19,7 @@ from tasks.artifacts.folders import read_manifest, write_json, write_manifest
 from tasks.database.connection import connect
 from tasks.database.labels import MessageLabel, change_labels
 from tasks.select_night_messages import find_window
+from tasks.self_training import append_labelled
 from tasks.settings.storage import DatabaseSettings
 
 FIRST, LAST = find_window(30)
@@ -223,18 +224,48 @@ def test_without_batches_in_the_window_the_model_is_trained_on_labelled_messages
     assert (again.code, list_stages(again)) == (0, [])
 
 
-def test_a_message_that_a_person_labelled_is_not_taken_even_if_its_label_is_not_trained_on(copied: Path) -> None:
+def test_a_message_that_a_person_labelled_is_not_taken_but_judged_on_even_if_no_model_is_trained_on_it(
+    copied: Path,
+) -> None:
     (path,) = (copied / "artifacts" / "night_messages").glob("*/messages.parquet")
     selected = pd.read_parquet(path)["text"].tolist()
     engine = connect(DatabaseSettings(url=f"sqlite:///{copied}/spamscore.db"))
     moment = datetime.datetime.combine(FIRST, datetime.time(12), datetime.UTC)
     change_labels(engine, [MessageLabel(FIRST, "m-1", "ann", "ham", moment, selected[0])])
     shutil.rmtree(path.parents[1])
-    done = luigi(copied, "SelectNightMessages")
+    evaluations = {path.name for path in (copied / "artifacts" / "evaluation").iterdir()}
+    version = read_manifest(copied / EXPORTS / "2")
+    before = read_json(copied / "artifacts" / "evaluation" / version["evaluation"] / "metrics.json")
+    done = luigi(copied, "ExportModel")
     assert done.code == 0, done.output
     (path,) = (copied / "artifacts" / "night_messages").glob("*/messages.parquet")
     assert selected[0] not in pd.read_parquet(path)["text"].tolist()
     assert read_selection(copied)["messages"] < len(selected)
+    assert "people's labels of past nights that the model is judged on: 1" in done.output
+    (evaluation,) = {path.name for path in (copied / "artifacts" / "evaluation").iterdir()} - evaluations
+    after = read_json(copied / "artifacts" / "evaluation" / evaluation / "metrics.json")
+    assert (after["messages"], after["spam"]) == (before["messages"] + 1, before["spam"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "added"),
+    [
+        ([], []),
+        ([("ham", "Lunch at the canteen?"), ("spam", "Win a car today")],
+         [(10, "Lunch at the canteen?", False), (11, "Win a car today", True)]),
+        ([("ham", "Call 80086 now to claim")], []),
+        ([("ham", "Win a car today"), ("spam", "Win a car today")], []),
+    ],
+    ids=["none", "new ones", "a near copy of the corpus", "both labels"],
+)  # fmt: skip
+def test_the_model_is_judged_on_new_messages_that_people_labelled(
+    labels: list[tuple[str, str]], added: list[tuple[int, str, bool]]
+) -> None:
+    test = pd.DataFrame({"row_number": [4, 2], "text": ["See you", "Free entry"], "spam": [False, True]})
+    training = pd.DataFrame({"row_number": [3, 9], "text": ["call 90099 now to CLAIM", None]})
+    judged = append_labelled(test, labels, pd.concat([test, training]))
+    assert judged.dtypes.equals(test.dtypes)
+    assert list(judged.itertuples(index=False, name=None)) == [(4, "See you", False), (2, "Free entry", True), *added]
 
 
 def test_a_withdrawn_batch_and_one_without_its_messages_are_named_and_left_out(copied: Path) -> None:

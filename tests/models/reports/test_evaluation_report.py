@@ -377,6 +377,16 @@ def test_a_figure_is_shown_with_that_in_service_and_all_three_intervals() -> Non
     assert "Difference" not in alone
 
 
+def test_a_self_trained_model_is_compared_with_its_teacher_in_a_table_of_its_own() -> None:
+    compared = compare(LABELS, SCORES, IN_SERVICE, 0.002, GATE)
+    words = " ".join(Page(render_without_plots(compared_with_teacher=compared)).words.split())
+    _, _, table = words.partition("Against its teacher, on the same test messages")
+    assert "This modelTeacherDifference" in table
+    assert "lower than with its teacher" in table
+    assert compared[0].difference
+    assert f"{compared[0].difference.value:+.4f}" in table
+
+
 def test_each_check_of_the_gate_is_passed_failed_or_not_made() -> None:
     checks = [Check("a", True, "first"), Check("b", False, "<second>"), Check("c", None, "third")]
     words = " ".join(Page(render_without_plots(verdict=Verdict(False, ["<second>"], checks))).words.split())
