@@ -299,7 +299,7 @@ def served(folder: Path, name: str) -> Figures:
     from tasks.sources.snapshots import read_snapshot
 
     texts = next(read_snapshot(snapshot(folder, name), 10_000)).texts.to_pylist()
-    with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*"))) as loaded_model:
+    with ServedModel(next(folder.glob("artifacts/exports/spam_ham/*/saved_model.pb")).parent) as loaded_model:
         loaded_model.predict_spam(texts[:1000])
         started = time.monotonic()
         for start in range(0, len(texts), 1000):
