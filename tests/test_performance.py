@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,21 @@ def test_each_measured_writer_writes_the_rows(way: str, tmp_path: Path) -> None:
             25_000, 25_000,
         )  # fmt: skip
     connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("job", "arguments"), [("batch", ["sqlite"]), ("network", []), ("keras", []), ("script", ["20"]), ("served", [])]
+)
+def test_each_measured_job_scores_the_messages_of_a_snapshot(
+    trained: Path, tmp_path: Path, job: str, arguments: list[str]
+) -> None:
+    from measure import Bench
+
+    folder = Path(shutil.copytree(trained, tmp_path / "bench"))
+    bench = Bench(folder, tmp_path / "none", 1, 20)
+    bench.snapshot("few", lambda: (f"win {number} prizes now" for number in range(20)))
+    figures = bench.job(job, "few", *arguments)
+    assert figures["messages"] == 20
+    assert figures["seconds"] > 0
