@@ -7,7 +7,6 @@ have the results of TrainModel and EvaluateModel, and do nothing.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,10 +128,10 @@ def append_labelled(test: pd.DataFrame, labels: Sequence[tuple[str, str]], corpu
 
     from models.training.self_training.near_copies import collect_keys, find_copies
 
-    spam = {text: label == "spam" for label, text in labels}
-    disputed = {text for text, count in Counter(text for _, text in labels).items() if count > 1}
-    copied = find_copies(list(spam), collect_keys(corpus["text"].dropna()))
-    kept = [text for text, is_copy in zip(spam, copied, strict=True) if not is_copy and text not in disputed]
+    labelled = pd.DataFrame(labels, columns=["label", "text"]).drop_duplicates("text", keep=False)
+    labelled = labelled[~find_copies(labelled["text"].tolist(), collect_keys(corpus["text"].dropna()))]
     first = int(corpus["row_number"].max()) + 1
-    rows = {"row_number": range(first, first + len(kept)), "text": kept, "spam": [spam[text] for text in kept]}
+    rows = {
+        "row_number": range(first, first + len(labelled)), "text": labelled["text"], "spam": labelled["label"] == "spam"
+    }  # fmt: skip
     return pd.concat([test, pd.DataFrame(rows).astype(test.dtypes.to_dict())], ignore_index=True)

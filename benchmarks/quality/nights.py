@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import scipy.sparse as sp
-from network import Changes, train_network
+from network import train_network
 from others import SHARES, caught_at, find_chat, read_others
 from protocol import ComparisonMetrics, Corpus, FloatArray, IntArray, compute_metrics, read_corpus, split_folds
 
@@ -67,9 +67,10 @@ class Teacher:
         validation: the validation part.
     """
 
-    def __init__(self, corpus: Corpus, folder: Path, seed: int, changes: Changes | None = None) -> None:
-        """Trains the network in the folder with changed settings of the calibration, or loads it if it is there."""
+    def __init__(self, corpus: Corpus, folder: Path, seed: int, held_out_folds: int | None = None) -> None:
+        """Trains the network in the folder, calibrated with so many held-out folds, or loads it if it is there."""
         self._settings, self._network = replace(TrainingSettings(), seed=seed), NetworkSettings()
+        changes = {"training": {"held_out_folds": held_out_folds}} if held_out_folds is not None else None
         self.training, self.validation = train_network(corpus, seed, folder, changes)
         model = load_trained_model(folder, calibrated=False)
         self._model, self._calibration = model, Calibration(**model.description["calibration"])
@@ -226,8 +227,7 @@ def measure_folds(train_corpus: Corpus, others: Path) -> tuple[ComparisonMetrics
     probabilities = np.zeros((2, len(corpus.labels)))
     for training, test in split_folds(corpus):
         with tempfile.TemporaryDirectory() as scratch:
-            changes = {"training": {"held_out_folds": 0}}
-            teacher = Teacher(corpus.select(training), Path(scratch), _NETWORK_SEED, changes)
+            teacher = Teacher(corpus.select(training), Path(scratch), _NETWORK_SEED, held_out_folds=0)
         student = teacher.fit_linear(teacher.select(teacher.read(nights))[0])
         read, validation = teacher.read(corpus.select(test).texts), teacher.read(teacher.validation.texts)
         for row, linear in zip(probabilities, (None, student), strict=True):
